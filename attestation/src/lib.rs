@@ -1,0 +1,27 @@
+//! Evidence formats and appraisal: bytes in, verdict out.
+//!
+//! Nothing here opens a socket or a file, reads a clock or spawns: time, certificates, reference
+//! values and policy arrive as arguments, so that the collector, `bailiwick verify` and an
+//! auditor's laptop years later reach the same conclusion from the same bytes.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`tpm`] | quotes, public areas, names, EK certificates, credential activation |
+//! | [`evidence`] | the statement, its envelope and what a signer binds |
+//! | [`profile`] | the validated stack a node is held against |
+//! | [`appraisal`] | evidence and profile to an attestation result |
+//! | [`tlog`] | Merkle proofs, checkpoints, signed notes |
+//! | [`standing`] | leases: what an affirming result is worth, and until when |
+//! | [`proto`] | the wire contract |
+#![forbid(unsafe_code)]
+#![deny(missing_docs, clippy::indexing_slicing)]
+
+mod error;
+mod ids;
+mod reader;
+
+pub mod proto;
+
+pub use error::{Fault, ParseError};
+pub use ids::{DeploymentId, IdError, JurisdictionCode, NodeId, Sha256Digest, StudyId, UnixTime};
+pub use reader::Reader;
