@@ -19,9 +19,12 @@
 mod error;
 mod ids;
 mod reader;
+mod toml_file;
 
+pub mod profile;
 pub mod proto;
 
 pub use error::{Fault, ParseError};
 pub use ids::{DeploymentId, IdError, JurisdictionCode, NodeId, Sha256Digest, StudyId, UnixTime};
 pub use reader::Reader;
+pub use toml_file::{FileError, TomlFile};

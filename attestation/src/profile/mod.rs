@@ -1,0 +1,175 @@
+//! The validated stack a node is held against: which PCRs a quote covers, what they may hold,
+//! which claims must be there, with what value and from how good a source.
+//!
+//! A profile is a signed TOML file. It is parsed whole into checked types; what it does not
+//! demand is recorded and not judged, and what it demands and does not get is a deviation.
+
+mod provenance;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+pub use provenance::{Provenance, UnknownProvenance};
+
+use crate::Sha256Digest;
+use crate::toml_file::{FileError, TomlFile};
+
+/// Most bytes of a profile: some hundred requirements with room for comments.
+pub const PROFILE_LIMIT: usize = 256 * 1024;
+
+/// What a node must show to have standing, and how long that lasts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Profile {
+    /// Name for people: 1 to 63 of `a-z 0-9 - .`.
+    pub name: String,
+    /// Seconds of standing that one affirming result grants; 1 to 86,400.
+    pub lease_seconds: u32,
+    /// Seconds without a statement after which the node is stale; 1 to 604,800.
+    pub max_silence_seconds: u32,
+    /// What the quote must cover.
+    pub tpm: TpmProfile,
+    /// What must be claimed; each claim is named once.
+    pub requirements: Vec<Requirement>,
+    /// SHA-256 of the profile's bytes as signed.
+    pub digest: Sha256Digest,
+}
+
+/// What the quote must cover and what the registers may hold.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct TpmProfile {
+    /// The one bank that is judged.
+    pub bank: Bank,
+    /// PCRs (0 to 23) that the quote must select; at least one.
+    pub require: BTreeSet<u8>,
+    /// Allowed values of a PCR, each as long as the bank's digests; keys are all in `require`.
+    /// A PCR without an entry is recorded, not judged.
+    pub values: BTreeMap<u8, Vec<Vec<u8>>>,
+}
+
+/// PCR bank: TCG Algorithm Registry, `TPM_ALG_ID`. SHA-1 is never appraised.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Bank {
+    /// `TPM_ALG_SHA256`.
+    Sha256,
+    /// `TPM_ALG_SHA384`.
+    Sha384,
+}
+
+impl Bank {
+    /// `TPM_ALG_ID`.
+    #[must_use]
+    pub const fn algorithm(self) -> u16 {
+        match self {
+            Self::Sha256 => 0x000b,
+            Self::Sha384 => 0x000c,
+        }
+    }
+
+    /// Bytes of one digest.
+    #[must_use]
+    pub const fn digest_len(self) -> usize {
+        match self {
+            Self::Sha256 => 32,
+            Self::Sha384 => 48,
+        }
+    }
+
+    /// The word used in profiles and results.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+        }
+    }
+}
+
+impl fmt::Display for Bank {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// One claim that must be there.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Requirement {
+    /// Dotted name, as statements and logs spell it.
+    pub claim: String,
+    /// What it must say.
+    pub expected: Expected,
+    /// The weakest source that will do.
+    pub minimum: Provenance,
+}
+
+/// What a claim must say.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Expected {
+    /// Exactly this.
+    Is(Value),
+    /// One of these; never empty.
+    OneOf(Vec<Value>),
+    /// A number not below this.
+    AtLeast(u64),
+}
+
+impl Expected {
+    /// Whether `found` is as expected. Types are never converted: `"1"` is not `1`.
+    #[must_use]
+    pub fn met_by(&self, found: &Value) -> bool {
+        match self {
+            Self::Is(value) => value == found,
+            Self::OneOf(values) => values.contains(found),
+            Self::AtLeast(least) => matches!(found, Value::Number(n) if n >= least),
+        }
+    }
+}
+
+impl fmt::Display for Expected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Is(value) => write!(f, "{value}"),
+            Self::OneOf(values) => {
+                f.write_str("one of ")?;
+                for (i, value) in values.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { ", " };
+                    write!(f, "{comma}{value}")?;
+                }
+                Ok(())
+            }
+            Self::AtLeast(least) => write!(f, "at least {least}"),
+        }
+    }
+}
+
+/// A claim's value as a profile can name it. Claims made of bytes are compared as lower-case hex
+/// text.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Value {
+    /// Words.
+    Text(String),
+    /// Counts and versions.
+    Number(u64),
+    /// Yes or no.
+    Flag(bool),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) => write!(f, "{text:?}"),
+            Self::Number(number) => write!(f, "{number}"),
+            Self::Flag(flag) => write!(f, "{flag}"),
+        }
+    }
+}
+
+impl Profile {
+    /// Reads one profile to its last byte; `file` is the name to blame.
+    pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, FileError> {
+        let source = TomlFile::new(file, bytes, PROFILE_LIMIT)?;
+        raw::check(&source, source.parse()?, Sha256Digest::of(&[bytes]))
+    }
+}

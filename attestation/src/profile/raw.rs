@@ -1,0 +1,233 @@
+//! The profile as TOML spells it, and the checks that make a [`Profile`] of it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Bank, Expected, Profile, Provenance, Requirement, TpmProfile, Value};
+use crate::toml_file::{FileError, TomlFile};
+use crate::{NodeId, Sha256Digest};
+
+/// Most requirements: every claim of a statement, several times over.
+const REQUIREMENTS_LIMIT: usize = 256;
+/// Most values of one PCR, and most alternatives of one claim: firmware versions in one fleet.
+const ALTERNATIVES_LIMIT: usize = 256;
+/// Most bytes of a text value: a kernel command line (`COMMAND_LINE_SIZE` is 2,048 on x86).
+const TEXT_LIMIT: usize = 4096;
+/// PCRs of a PC Client TPM.
+const PCR_COUNT: u8 = 24;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawProfile {
+    name: Spanned<String>,
+    lease_seconds: Spanned<u32>,
+    max_silence_seconds: Spanned<u32>,
+    tpm: RawTpm,
+    #[serde(default)]
+    require: Vec<Spanned<RawRequirement>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawTpm {
+    bank: Spanned<String>,
+    require: Spanned<Vec<Spanned<u8>>>,
+    #[serde(default)]
+    values: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRequirement {
+    claim: Spanned<String>,
+    is: Option<Spanned<toml::Value>>,
+    one_of: Option<Spanned<Vec<Spanned<toml::Value>>>>,
+    at_least: Option<Spanned<u64>>,
+    provenance: Spanned<String>,
+}
+
+pub(super) fn check(
+    file: &TomlFile<'_>,
+    raw: RawProfile,
+    digest: Sha256Digest,
+) -> Result<Profile, FileError> {
+    if let Err(err) = NodeId::new(raw.name.get_ref()) {
+        return Err(file.error(raw.name.span(), err.fault));
+    }
+    let lease_seconds = within(file, &raw.lease_seconds, 86_400)?;
+    let max_silence_seconds = within(file, &raw.max_silence_seconds, 604_800)?;
+    let tpm = tpm(file, &raw.tpm)?;
+    if let Some(extra) = raw.require.get(REQUIREMENTS_LIMIT) {
+        let fault = format!("more than {REQUIREMENTS_LIMIT} requirements");
+        return Err(file.error(extra.span(), fault));
+    }
+    let mut seen = BTreeSet::new();
+    let mut requirements = Vec::with_capacity(raw.require.len());
+    for entry in &raw.require {
+        let requirement = requirement(file, entry)?;
+        if !seen.insert(requirement.claim.clone()) {
+            let fault = format!("claim {:?} is named twice", requirement.claim);
+            return Err(file.error(entry.get_ref().claim.span(), fault));
+        }
+        requirements.push(requirement);
+    }
+    Ok(Profile {
+        name: raw.name.into_inner(),
+        lease_seconds,
+        max_silence_seconds,
+        tpm,
+        requirements,
+        digest,
+    })
+}
+
+fn within(file: &TomlFile<'_>, found: &Spanned<u32>, most: u32) -> Result<u32, FileError> {
+    let value = *found.get_ref();
+    if value == 0 || value > most {
+        let fault = format!("{value} is not within 1 and {most} seconds");
+        return Err(file.error(found.span(), fault));
+    }
+    Ok(value)
+}
+
+fn tpm(file: &TomlFile<'_>, raw: &RawTpm) -> Result<TpmProfile, FileError> {
+    let bank = match raw.bank.get_ref().as_str() {
+        "sha256" => Bank::Sha256,
+        "sha384" => Bank::Sha384,
+        other => {
+            let fault = format!("{other:?} is no bank that is judged: sha256 or sha384");
+            return Err(file.error(raw.bank.span(), fault));
+        }
+    };
+    let mut require = BTreeSet::new();
+    for index in raw.require.get_ref() {
+        if *index.get_ref() >= PCR_COUNT {
+            return Err(file.error(index.span(), "a PCR index is 0 to 23"));
+        }
+        if !require.insert(*index.get_ref()) {
+            return Err(file.error(index.span(), "PCR is named twice"));
+        }
+    }
+    if require.is_empty() {
+        let fault = "a quote over no PCR says nothing: name at least one";
+        return Err(file.error(raw.require.span(), fault));
+    }
+    let mut values = BTreeMap::new();
+    for (name, entry) in &raw.values {
+        let index = pcr_index(name).ok_or_else(|| {
+            let fault = format!("{name:?} is no PCR index (\"0\" to \"23\")");
+            file.error(entry.span(), fault)
+        })?;
+        if !require.contains(&index) {
+            let fault = format!("PCR {index} has values but is not in tpm.require");
+            return Err(file.error(entry.span(), fault));
+        }
+        values.insert(index, digests(file, bank, entry)?);
+    }
+    Ok(TpmProfile {
+        bank,
+        require,
+        values,
+    })
+}
+
+/// `"7"`, and no second spelling such as `"07"` or `"+7"`.
+fn pcr_index(name: &str) -> Option<u8> {
+    let index: u8 = name.parse().ok()?;
+    (index < PCR_COUNT && index.to_string() == name).then_some(index)
+}
+
+fn digests(
+    file: &TomlFile<'_>,
+    bank: Bank,
+    entry: &Spanned<Vec<Spanned<String>>>,
+) -> Result<Vec<Vec<u8>>, FileError> {
+    not_empty_nor_huge(file, entry.span(), entry.get_ref().len())?;
+    let mut out = Vec::with_capacity(entry.get_ref().len());
+    for text in entry.get_ref() {
+        match hex::decode(text.get_ref()) {
+            Ok(digest) if digest.len() == bank.digest_len() => out.push(digest),
+            _ => {
+                let want = bank.digest_len().saturating_mul(2);
+                let fault = format!("a {bank} value is {want} hexadecimal digits");
+                return Err(file.error(text.span(), fault));
+            }
+        }
+    }
+    Ok(out)
+}
+
+fn not_empty_nor_huge(
+    file: &TomlFile<'_>,
+    span: Range<usize>,
+    count: usize,
+) -> Result<(), FileError> {
+    if count == 0 {
+        return Err(file.error(span, "an empty list can never be met"));
+    }
+    if count > ALTERNATIVES_LIMIT {
+        let fault = format!("{count} alternatives exceed the limit of {ALTERNATIVES_LIMIT}");
+        return Err(file.error(span, fault));
+    }
+    Ok(())
+}
+
+fn requirement(
+    file: &TomlFile<'_>,
+    entry: &Spanned<RawRequirement>,
+) -> Result<Requirement, FileError> {
+    let raw = entry.get_ref();
+    let claim = raw.claim.get_ref();
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
+    if claim.is_empty() || claim.len() > 128 || !claim.bytes().all(plain) {
+        let fault = "a claim is 1 to 128 of a-z, 0-9, '.', '_', '-', '/'";
+        return Err(file.error(raw.claim.span(), fault));
+    }
+    let expected = match (&raw.is, &raw.one_of, &raw.at_least) {
+        (Some(is), None, None) => Expected::Is(value(file, is)?),
+        (None, Some(list), None) => {
+            not_empty_nor_huge(file, list.span(), list.get_ref().len())?;
+            let values = list.get_ref().iter().map(|item| value(file, item));
+            Expected::OneOf(values.collect::<Result<_, _>>()?)
+        }
+        (None, None, Some(least)) => Expected::AtLeast(*least.get_ref()),
+        _ => {
+            let fault = "needs exactly one of `is`, `one_of`, `at_least`";
+            return Err(file.error(entry.span(), fault));
+        }
+    };
+    let minimum: Provenance =
+        raw.provenance
+            .get_ref()
+            .parse()
+            .map_err(|err: super::UnknownProvenance| {
+                file.error(raw.provenance.span(), err.to_string())
+            })?;
+    Ok(Requirement {
+        claim: claim.clone(),
+        expected,
+        minimum,
+    })
+}
+
+fn value(file: &TomlFile<'_>, found: &Spanned<toml::Value>) -> Result<Value, FileError> {
+    match found.get_ref() {
+        toml::Value::String(text) if text.len() <= TEXT_LIMIT => Ok(Value::Text(text.clone())),
+        toml::Value::String(text) => {
+            let fault = format!("{} bytes exceed the limit of {TEXT_LIMIT}", text.len());
+            Err(file.error(found.span(), fault))
+        }
+        toml::Value::Boolean(flag) => Ok(Value::Flag(*flag)),
+        toml::Value::Integer(number) => match u64::try_from(*number) {
+            Ok(number) => Ok(Value::Number(number)),
+            Err(_) => Err(file.error(found.span(), "a number is not negative")),
+        },
+        other => {
+            let fault = format!("{} is not text, number or flag", other.type_str());
+            Err(file.error(found.span(), fault))
+        }
+    }
+}

@@ -1,0 +1,263 @@
+use super::*;
+
+const GOOD: &str = r#"name = "demo-1"
+lease_seconds = 300
+max_silence_seconds = 180
+
+[tpm]
+bank = "sha256"
+require = [0, 1, 7]
+[tpm.values]
+"7" = ["1111111111111111111111111111111111111111111111111111111111111111"]
+
+[[require]]
+claim = "fence.mode"
+one_of = ["enforcing", "default-deny"]
+provenance = "self-reported"
+
+[[require]]
+claim = "kernel.taint"
+is = 0
+provenance = "self-reported"
+
+[[require]]
+claim = "boot.secure-boot"
+is = true
+provenance = "measured"
+
+[[require]]
+claim = "firmware.svn"
+at_least = 3
+provenance = "hardware-signed"
+"#;
+
+#[test]
+fn a_profile_is_read_whole() {
+    let profile = Profile::parse("profile.toml", GOOD.as_bytes()).unwrap();
+    assert_eq!(profile.name, "demo-1");
+    assert_eq!(
+        (profile.lease_seconds, profile.max_silence_seconds),
+        (300, 180)
+    );
+    assert_eq!(profile.tpm.bank, Bank::Sha256);
+    assert_eq!(profile.tpm.require, BTreeSet::from([0, 1, 7]));
+    assert_eq!(
+        profile.tpm.values,
+        BTreeMap::from([(7, vec![vec![0x11; 32]])])
+    );
+    assert_eq!(profile.digest, Sha256Digest::of(&[GOOD.as_bytes()]));
+    let shown: Vec<String> = profile
+        .requirements
+        .iter()
+        .map(|r| format!("{} {} {}", r.claim, r.expected, r.minimum))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "fence.mode one of \"enforcing\", \"default-deny\" self-reported",
+            "kernel.taint 0 self-reported",
+            "boot.secure-boot true measured",
+            "firmware.svn at least 3 hardware-signed",
+        ]
+    );
+}
+
+#[test]
+fn what_is_expected_is_compared_without_conversion() {
+    let text = |t: &str| Value::Text(t.to_owned());
+    let cases = [
+        ("same text", Expected::Is(text("a")), text("a"), true),
+        ("other text", Expected::Is(text("a")), text("b"), false),
+        (
+            "number as text",
+            Expected::Is(Value::Number(1)),
+            text("1"),
+            false,
+        ),
+        (
+            "flag as number",
+            Expected::Is(Value::Flag(true)),
+            Value::Number(1),
+            false,
+        ),
+        (
+            "in the list",
+            Expected::OneOf(vec![text("a"), text("b")]),
+            text("b"),
+            true,
+        ),
+        (
+            "beside the list",
+            Expected::OneOf(vec![text("a"), text("b")]),
+            text("c"),
+            false,
+        ),
+        ("equal", Expected::AtLeast(3), Value::Number(3), true),
+        ("above", Expected::AtLeast(3), Value::Number(4), true),
+        ("below", Expected::AtLeast(3), Value::Number(2), false),
+        ("text is no number", Expected::AtLeast(3), text("4"), false),
+    ];
+    for (name, expected, found, want) in cases {
+        assert_eq!(expected.met_by(&found), want, "{name}");
+    }
+}
+
+#[test]
+fn provenance_has_an_order_and_one_spelling() {
+    assert!(Provenance::ALL.is_sorted());
+    assert!(Provenance::SelfReported < Provenance::OperatorSigned);
+    assert!(Provenance::Measured < Provenance::HardwareSigned);
+    for provenance in Provenance::ALL {
+        assert_eq!(provenance.as_str().parse(), Ok(provenance));
+        let json = serde_json::to_string(&provenance).unwrap();
+        assert_eq!(json, format!("\"{provenance}\""));
+    }
+    assert!("Measured".parse::<Provenance>().is_err());
+}
+
+#[test]
+fn refusals_name_file_line_and_key() {
+    let cases: &[(&str, &str, &str, &str)] = &[
+        (
+            "name",
+            "\"demo-1\"",
+            "\"Demo\"",
+            "profile.toml:1: name: may hold only a-z, 0-9, '-' and '.'",
+        ),
+        (
+            "no lease",
+            "lease_seconds = 300",
+            "lease_seconds = 0",
+            "profile.toml:2: lease_seconds: 0 is not within 1 and 86400 seconds",
+        ),
+        (
+            "a lease of two days",
+            "lease_seconds = 300",
+            "lease_seconds = 172800",
+            "profile.toml:2: lease_seconds: 172800 is not within 1 and 86400 seconds",
+        ),
+        (
+            "a bank of SHA-1",
+            "\"sha256\"",
+            "\"sha1\"",
+            "profile.toml:6: tpm.bank: \"sha1\" is no bank that is judged: sha256 or sha384",
+        ),
+        (
+            "PCR 24",
+            "[0, 1, 7]",
+            "[0, 1, 7, 24]",
+            "profile.toml:7: tpm.require: a PCR index is 0 to 23",
+        ),
+        (
+            "PCR twice",
+            "[0, 1, 7]",
+            "[0, 1, 7, 7]",
+            "profile.toml:7: tpm.require: PCR is named twice",
+        ),
+        (
+            "values of a PCR nobody must quote",
+            "[0, 1, 7]",
+            "[0, 1]",
+            "profile.toml:9: tpm.values.\"7\": PCR 7 has values but is not in tpm.require",
+        ),
+        (
+            "no PCR",
+            "[0, 1, 7]",
+            "[]",
+            "profile.toml:7: tpm.require: a quote over no PCR says nothing: name at least one",
+        ),
+        (
+            "second spelling of an index",
+            "\"7\" = ",
+            "\"07\" = ",
+            "profile.toml:9: tpm.values.\"07\": \"07\" is no PCR index (\"0\" to \"23\")",
+        ),
+        (
+            "digest one digit short",
+            "[\"1111",
+            "[\"111",
+            "profile.toml:9: tpm.values.\"7\": a sha256 value is 64 hexadecimal digits",
+        ),
+        (
+            "two comparisons",
+            "is = 0",
+            "is = 0\nat_least = 1",
+            "profile.toml:16: require: needs exactly one of `is`, `one_of`, `at_least`",
+        ),
+        (
+            "no comparison",
+            "is = 0\n",
+            "",
+            "profile.toml:16: require: needs exactly one of `is`, `one_of`, `at_least`",
+        ),
+        (
+            "empty list",
+            "[\"enforcing\", \"default-deny\"]",
+            "[]",
+            "profile.toml:13: require.one_of: an empty list can never be met",
+        ),
+        (
+            "negative",
+            "is = 0",
+            "is = -1",
+            "profile.toml:18: require.is: a number is not negative",
+        ),
+        (
+            "a float",
+            "is = 0",
+            "is = 0.5",
+            "profile.toml:18: require.is: float is not text, number or flag",
+        ),
+        (
+            "claim twice",
+            "kernel.taint",
+            "fence.mode",
+            "profile.toml:17: require.claim: claim \"fence.mode\" is named twice",
+        ),
+        (
+            "claim with a space",
+            "kernel.taint",
+            "kernel taint",
+            "profile.toml:17: require.claim: a claim is 1 to 128 of a-z, 0-9, '.', '_', '-', '/'",
+        ),
+        (
+            "unknown provenance",
+            "\"measured\"",
+            "\"proven\"",
+            "profile.toml:24: require.provenance: \"proven\" is no provenance: self-reported, operator-signed, provider-signed, measured or hardware-signed",
+        ),
+        (
+            "unknown key",
+            "max_silence_seconds = 180",
+            "max_silence_seconds = 180\nmax_silence = 3",
+            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `require`",
+        ),
+        (
+            "no silence named",
+            "max_silence_seconds = 180\n",
+            "",
+            "profile.toml:1: missing field `max_silence_seconds`",
+        ),
+    ];
+    for (name, from, to, want) in cases {
+        let text = GOOD.replacen(from, to, 1);
+        assert_ne!(text, GOOD, "{name}");
+        let got = Profile::parse("profile.toml", text.as_bytes()).unwrap_err();
+        assert_eq!(got.to_string(), *want, "{name}");
+    }
+}
+
+#[test]
+fn sizes_are_bounded() {
+    let mut many = GOOD.to_owned();
+    for i in 0..300 {
+        many.push_str(&format!(
+            "[[require]]\nclaim = \"c.{i}\"\nis = 1\nprovenance = \"measured\"\n"
+        ));
+    }
+    let got = Profile::parse("p", many.as_bytes()).unwrap_err();
+    assert_eq!(got.fault, "more than 256 requirements");
+    let huge = format!("{GOOD}#{}", " ".repeat(PROFILE_LIMIT));
+    let got = Profile::parse("p", huge.as_bytes()).unwrap_err();
+    assert!(got.fault.contains("exceed the limit"), "{got}");
+}
