@@ -14,6 +14,23 @@ pub struct ParseError {
     pub fault: Fault,
 }
 
+impl ParseError {
+    /// What the DER decoder says about `field` of `structure`, at the offset it found it.
+    pub(crate) fn from_der(
+        structure: &'static str,
+        field: &'static str,
+        error: &der::Error,
+    ) -> Self {
+        let offset = error.position().map_or(0, u32::from);
+        Self {
+            structure,
+            field,
+            offset: usize::try_from(offset).unwrap_or_default(),
+            fault: Fault::Der(error.kind()),
+        }
+    }
+}
+
 /// What is wrong with a field.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Fault {
@@ -50,6 +67,9 @@ pub enum Fault {
     /// Bytes after the end of the structure.
     #[error("{0} bytes too many")]
     Trailing(usize),
+    /// Not the distinguished encoding of anything this field may hold.
+    #[error("not DER: {0}")]
+    Der(der::ErrorKind),
     /// A rule of the format in words, for what is not a number.
     #[error("{0}")]
     Rule(&'static str),

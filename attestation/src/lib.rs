@@ -6,6 +6,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`crypto`] | hashes, public keys, signature verification |
 //! | [`tpm`] | quotes, public areas, names, EK certificates, credential activation |
 //! | [`evidence`] | the statement, its envelope and what a signer binds |
 //! | [`profile`] | the validated stack a node is held against |
@@ -21,8 +22,10 @@ mod ids;
 mod reader;
 mod toml_file;
 
+pub mod crypto;
 pub mod profile;
 pub mod proto;
+pub mod tpm;
 
 pub use error::{Fault, ParseError};
 pub use ids::{DeploymentId, IdError, JurisdictionCode, NodeId, Sha256Digest, StudyId, UnixTime};

@@ -1,0 +1,156 @@
+//! Hash algorithms by the identifier the TPM gives them.
+
+use std::fmt;
+
+use arrayvec::ArrayVec;
+use aws_lc_rs::digest;
+
+/// A hash algorithm, `TPM_ALG_ID` of the TCG Algorithm Registry r1.34.
+#[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub enum HashAlgorithm {
+    /// `TPM_ALG_SHA1`: read and replayed, never accepted under a signature.
+    Sha1,
+    /// `TPM_ALG_SHA256`
+    Sha256,
+    /// `TPM_ALG_SHA384`
+    Sha384,
+    /// `TPM_ALG_SHA512`
+    Sha512,
+    /// `TPM_ALG_SM3_256`: PCR banks of this kind are labelled, and not computed with.
+    Sm3_256,
+    /// `TPM_ALG_SHA3_256`
+    Sha3_256,
+    /// `TPM_ALG_SHA3_384`
+    Sha3_384,
+    /// `TPM_ALG_SHA3_512`
+    Sha3_512,
+}
+
+impl HashAlgorithm {
+    /// Every algorithm that can be named.
+    pub const ALL: [Self; 8] = [
+        Self::Sha1,
+        Self::Sha256,
+        Self::Sha384,
+        Self::Sha512,
+        Self::Sm3_256,
+        Self::Sha3_256,
+        Self::Sha3_384,
+        Self::Sha3_512,
+    ];
+
+    /// `TPM_ALG_ID`.
+    #[must_use]
+    pub const fn tpm_id(self) -> u16 {
+        match self {
+            Self::Sha1 => 0x0004,
+            Self::Sha256 => 0x000b,
+            Self::Sha384 => 0x000c,
+            Self::Sha512 => 0x000d,
+            Self::Sm3_256 => 0x0012,
+            Self::Sha3_256 => 0x0027,
+            Self::Sha3_384 => 0x0028,
+            Self::Sha3_512 => 0x0029,
+        }
+    }
+
+    /// The algorithm with this `TPM_ALG_ID`.
+    #[must_use]
+    pub fn from_tpm_id(id: u16) -> Option<Self> {
+        Self::ALL.into_iter().find(|hash| hash.tpm_id() == id)
+    }
+
+    /// The name `tpm2-tools` and our own files use: `sha256`, `sha3_256`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Sha1 => "sha1",
+            Self::Sha256 => "sha256",
+            Self::Sha384 => "sha384",
+            Self::Sha512 => "sha512",
+            Self::Sm3_256 => "sm3_256",
+            Self::Sha3_256 => "sha3_256",
+            Self::Sha3_384 => "sha3_384",
+            Self::Sha3_512 => "sha3_512",
+        }
+    }
+
+    /// The algorithm of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|hash| hash.name() == name)
+    }
+
+    /// Bytes in a digest.
+    #[must_use]
+    pub const fn digest_len(self) -> usize {
+        match self {
+            Self::Sha1 => 20,
+            Self::Sha256 | Self::Sm3_256 | Self::Sha3_256 => 32,
+            Self::Sha384 | Self::Sha3_384 => 48,
+            Self::Sha512 | Self::Sha3_512 => 64,
+        }
+    }
+
+    /// Hashes the parts as if they were one; `None` for SM3, which the provider does not have.
+    #[must_use]
+    pub fn digest(self, parts: &[&[u8]]) -> Option<Digest> {
+        let algorithm = match self {
+            Self::Sha1 => &digest::SHA1_FOR_LEGACY_USE_ONLY,
+            Self::Sha256 => &digest::SHA256,
+            Self::Sha384 => &digest::SHA384,
+            Self::Sha512 => &digest::SHA512,
+            Self::Sm3_256 => return None,
+            Self::Sha3_256 => &digest::SHA3_256,
+            Self::Sha3_384 => &digest::SHA3_384,
+            Self::Sha3_512 => &digest::SHA3_512,
+        };
+        let mut context = digest::Context::new(algorithm);
+        for part in parts {
+            context.update(part);
+        }
+        Digest::from_slice(context.finish().as_ref())
+    }
+}
+
+impl fmt::Display for HashAlgorithm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The output of a hash, 0 to 64 bytes. Lower-case hex in text.
+#[derive(Clone, Default, Eq, Hash, Ord, PartialEq, PartialOrd)]
+pub struct Digest(ArrayVec<u8, 64>);
+
+impl Digest {
+    /// The bytes as a digest, or `None` where there are more than 64.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        ArrayVec::try_from(bytes).ok().map(Self)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub fn as_slice(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl AsRef<[u8]> for Digest {
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(&self.0))
+    }
+}
+
+impl fmt::Debug for Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}

@@ -1,0 +1,143 @@
+//! The attestation key: a public area whose attributes keep it from signing lies.
+
+use crate::crypto::{HashAlgorithm, PublicKey, VerifyError};
+
+use super::public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind};
+use super::signature::{ECDSA, RSAPSS, RSASSA, Signature};
+
+/// What an AK must be: a key the TPM drew itself, that never leaves it, and that signs nothing a
+/// stranger composed.
+const REQUIRED: [(ObjectAttributes, &str); 5] = [
+    (ObjectAttributes::RESTRICTED, "restricted"),
+    (ObjectAttributes::SIGN, "sign"),
+    (ObjectAttributes::FIXED_TPM, "fixedTPM"),
+    (ObjectAttributes::FIXED_PARENT, "fixedParent"),
+    (
+        ObjectAttributes::SENSITIVE_DATA_ORIGIN,
+        "sensitiveDataOrigin",
+    ),
+];
+
+/// Why a public area is not accepted as an AK.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum AkRefused {
+    /// An attribute an AK needs is not set.
+    #[error("the key lacks the attribute {0}")]
+    Lacks(&'static str),
+    /// The key may decrypt, so its public part can be used to make it answer for data.
+    #[error("the key has the attribute decrypt")]
+    Decrypts,
+    /// Not an RSA or ECC key of a supported kind.
+    #[error("the public area holds no key that can verify a quote")]
+    Key,
+    /// A scheme other than RSASSA, RSAPSS or ECDSA, or none.
+    #[error("the key's scheme {0:#06x} is not one that quotes are accepted with")]
+    Scheme(u16),
+    /// A hash other than SHA-256, SHA-384 or SHA-512.
+    #[error("the key signs with a hash that is not accepted")]
+    Hash,
+    /// No name can be computed, so no credential can be bound to it.
+    #[error("the public area has no name")]
+    Name,
+}
+
+impl AkRefused {
+    /// The stable name of the refusal.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Lacks("restricted") => "ak-not-restricted",
+            Self::Lacks("fixedTPM") => "ak-not-fixed-tpm",
+            Self::Lacks("fixedParent") => "ak-not-fixed-parent",
+            Self::Lacks("sensitiveDataOrigin") => "ak-imported",
+            Self::Lacks(_) => "ak-does-not-sign",
+            Self::Decrypts => "ak-decrypts",
+            Self::Key => "ak-key",
+            Self::Scheme(_) => "ak-scheme",
+            Self::Hash => "ak-hash",
+            Self::Name => "ak-name",
+        }
+    }
+}
+
+/// An AK whose attributes were checked. That it lives in a real TPM is for credential activation
+/// to show, not for this type.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AkPublic {
+    public: Public,
+    key: PublicKey,
+    scheme: KeyScheme,
+    hash: HashAlgorithm,
+    name: Name,
+}
+
+impl AkPublic {
+    /// Checks attributes and scheme.
+    pub fn new(public: Public) -> Result<Self, AkRefused> {
+        let attributes = public.attributes();
+        for (bit, name) in REQUIRED {
+            if !attributes.contains(bit) {
+                return Err(AkRefused::Lacks(name));
+            }
+        }
+        if attributes.contains(ObjectAttributes::DECRYPT) {
+            return Err(AkRefused::Decrypts);
+        }
+        let PublicKind::Asymmetric { key, scheme, .. } = public.kind() else {
+            return Err(AkRefused::Key);
+        };
+        let fits = |scheme: &KeyScheme| match key {
+            PublicKey::Rsa { .. } => matches!(scheme.algorithm, RSASSA | RSAPSS),
+            PublicKey::Ec { .. } => scheme.algorithm == ECDSA,
+            PublicKey::Ed25519(_) => false,
+        };
+        let scheme = match scheme {
+            Some(scheme) if fits(scheme) => *scheme,
+            Some(other) => return Err(AkRefused::Scheme(other.algorithm)),
+            None => return Err(AkRefused::Scheme(0x0010)),
+        };
+        let hash = match scheme.hash {
+            Some(
+                hash @ (HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512),
+            ) => hash,
+            _ => return Err(AkRefused::Hash),
+        };
+        let name = public.name().ok_or(AkRefused::Name)?;
+        Ok(Self {
+            key: key.clone(),
+            public,
+            scheme,
+            hash,
+            name,
+        })
+    }
+
+    /// The public area.
+    #[must_use]
+    pub const fn public(&self) -> &Public {
+        &self.public
+    }
+
+    /// What the TPM calls it.
+    #[must_use]
+    pub const fn name(&self) -> &Name {
+        &self.name
+    }
+
+    /// The key itself.
+    #[must_use]
+    pub const fn key(&self) -> &PublicKey {
+        &self.key
+    }
+
+    /// The signature is of the scheme and hash this key is fixed to.
+    #[must_use]
+    pub fn allows(&self, signature: &Signature) -> bool {
+        signature.algorithm() == self.scheme.algorithm && signature.hash() == self.hash
+    }
+
+    /// Checks `signature` over `message`. Callers have asked [`Self::allows`] first.
+    pub(super) fn verify(&self, signature: &Signature, message: &[u8]) -> Result<(), VerifyError> {
+        signature.verify(&self.key, message)
+    }
+}

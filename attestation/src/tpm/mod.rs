@@ -1,0 +1,23 @@
+//! What a TPM says, and how far it can be believed.
+//!
+//! An attestation key becomes an [`AkPublic`] only by the check of its attributes; a [`Quote`]
+//! becomes a [`VerifiedQuote`] only under such a key; PCR values become [`BoundPcrs`] only under
+//! the labels the quote itself signed. Credential activation (`credential`) shows that the AK
+//! lives beside an EK, and the EK's certificate (`ek`) who made the TPM. Start reading at
+//! `quote.rs`.
+
+mod ak;
+mod attest;
+mod certify;
+mod pcr;
+mod public;
+mod quote;
+mod signature;
+
+pub use ak::{AkPublic, AkRefused};
+pub use attest::{Attest, AttestKind, Attested, ClockInfo, QualifyingData};
+pub use certify::{CertifiedKey, CertifyRefused};
+pub use pcr::{BankSelection, PCR_COUNT, PcrSelection, PcrValueError, PcrValues};
+pub use public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, SymmetricScheme};
+pub use quote::{BoundPcrs, PcrRefused, Quote, QuoteRefused, VerifiedQuote};
+pub use signature::Signature;
