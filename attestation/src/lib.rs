@@ -25,6 +25,7 @@ mod toml_file;
 pub mod crypto;
 pub mod profile;
 pub mod proto;
+pub mod tlog;
 pub mod tpm;
 
 pub use error::{Fault, ParseError};

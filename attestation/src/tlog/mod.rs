@@ -1,0 +1,19 @@
+//! The transparency log's arithmetic: RFC 6962 trees, C2SP checkpoints and signed notes, receipts.
+//!
+//! A log is a list of small entries. Its Merkle root says what stands in it and in which order; a
+//! checkpoint is that root, signed; a proof of a few hashes shows that one entry is under it.
+//! Whoever stores the hashes brings them: the functions here say which ones they need
+//! ([`inclusion_plan`], [`consistency_plan`], [`root_plan`]) and fold what they are given.
+
+mod checkpoint;
+mod merkle;
+mod note;
+mod receipt;
+
+pub use checkpoint::{Checkpoint, CheckpointError};
+pub use merkle::{
+    NodeIndex, Plan, ProofRefused, completed_by, consistency_plan, inclusion_plan, leaf_hash,
+    node_hash, root_plan, verify_consistency, verify_inclusion,
+};
+pub use note::{NoteError, NoteSigner, NoteVerifier, SignedNote};
+pub use receipt::{LogEntry, LogEntryError, ReceiptRefused, VerifiedReceipt, verify_receipt};

@@ -1,0 +1,339 @@
+//! A receipt: proof that one statement stands in the collector's log.
+
+use super::{
+    checkpoint::{Checkpoint, CheckpointError},
+    merkle::{ProofRefused, leaf_hash, verify_inclusion},
+    note::NoteVerifier,
+};
+use crate::{
+    ids::{Sha256Digest, UnixTime},
+    proto::v1,
+};
+
+/// First line of every entry; another version is another line.
+const HEADER: &str = "bailiwick statement v1";
+/// A proof over 2^63 entries has 63 hashes.
+const MAX_PATH: usize = 63;
+
+/// What the log commits to for one accepted statement. Plain lines, so that a page of script reads
+/// it: header, subject, epoch, sequence, statement, verdict, received.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogEntry {
+    /// Node id, or `ek-…` while pending.
+    pub subject: String,
+    /// Epoch of the node's log.
+    pub epoch: u64,
+    /// Index in that epoch.
+    pub sequence: u64,
+    /// SHA-256 of the statement's bytes.
+    pub statement: Sha256Digest,
+    /// Overall status of the appraisal.
+    pub verdict: String,
+    /// When the collector received it.
+    pub received: UnixTime,
+}
+
+/// An entry that is not one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("log entry, line {line}: {fault}")]
+pub struct LogEntryError {
+    /// Counted from 1.
+    pub line: usize,
+    /// The rule it breaks.
+    pub fault: &'static str,
+}
+
+impl LogEntry {
+    /// The bytes that are hashed into the log.
+    #[must_use]
+    pub fn to_bytes(&self) -> Vec<u8> {
+        format!(
+            "{HEADER}\nsubject {}\nepoch {}\nsequence {}\nstatement {}\nverdict {}\nreceived {}\n",
+            self.subject,
+            self.epoch,
+            self.sequence,
+            self.statement,
+            self.verdict,
+            self.received.millis(),
+        )
+        .into_bytes()
+    }
+
+    /// Reads an entry back; only the one spelling [`LogEntry::to_bytes`] writes is accepted.
+    pub fn parse(bytes: &[u8]) -> Result<Self, LogEntryError> {
+        let fail = |line, fault| LogEntryError { line, fault };
+        let text = str::from_utf8(bytes).map_err(|_utf8| fail(1, "not UTF-8"))?;
+        let mut lines = text.split('\n');
+        if lines.next() != Some(HEADER) {
+            return Err(fail(1, "not a statement entry of version 1"));
+        }
+        let mut field = |line, name: &'static str| {
+            lines
+                .next()
+                .and_then(|text| text.strip_prefix(name))
+                .and_then(|text| text.strip_prefix(' '))
+                .ok_or_else(|| fail(line, name))
+        };
+        let number = |line, text: &str| {
+            text.parse::<u64>()
+                .map_err(|_digits| fail(line, "not a decimal number"))
+        };
+        let entry = Self {
+            subject: field(2, "subject")?.to_owned(),
+            epoch: number(3, field(3, "epoch")?)?,
+            sequence: number(4, field(4, "sequence")?)?,
+            statement: Sha256Digest::try_from(field(5, "statement")?.to_owned())
+                .map_err(|_digest| fail(5, "not a SHA-256 digest"))?,
+            verdict: field(6, "verdict")?.to_owned(),
+            received: UnixTime(number(7, field(7, "received")?)?),
+        };
+        if entry.to_bytes() != bytes {
+            return Err(fail(8, "not the canonical spelling"));
+        }
+        Ok(entry)
+    }
+}
+
+/// Why a receipt proves nothing.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum ReceiptRefused {
+    /// A field has another length than its kind has, or there are too many hashes.
+    #[error("receipt.{0} is malformed")]
+    Malformed(&'static str),
+    /// The entry cannot be read.
+    #[error("receipt entry")]
+    Entry(#[source] LogEntryError),
+    /// The entry speaks of another statement.
+    #[error("the receipt is for statement {found}, not {want}")]
+    OtherStatement {
+        /// Digest in the receipt or its entry.
+        found: Sha256Digest,
+        /// Digest asked for.
+        want: Sha256Digest,
+    },
+    /// The checkpoint is malformed or not signed by the log.
+    #[error("receipt checkpoint")]
+    Checkpoint(#[source] CheckpointError),
+    /// The path does not lead from the entry to the checkpoint's root.
+    #[error("receipt inclusion path")]
+    Proof(#[source] ProofRefused),
+    /// It does not extend what this node saw before.
+    #[error("the log shrank: {found} entries after {seen}")]
+    Shrank {
+        /// Size in this receipt.
+        found: u64,
+        /// Size seen before.
+        seen: u64,
+    },
+}
+
+impl ReceiptRefused {
+    /// Stable word for scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Malformed(_) | Self::Entry(_) => "receipt-malformed",
+            Self::OtherStatement { .. } => "receipt-other-statement",
+            Self::Checkpoint(_) => "receipt-checkpoint",
+            Self::Proof(_) => "receipt-proof",
+            Self::Shrank { .. } => "receipt-log-shrank",
+        }
+    }
+}
+
+/// A receipt whose proof holds under the log's key. Only [`verify_receipt`] makes one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VerifiedReceipt {
+    /// What the log holds.
+    pub entry: LogEntry,
+    /// Where.
+    pub index: u64,
+    /// The checkpoint it is proved against.
+    pub checkpoint: Checkpoint,
+}
+
+/// Checks a receipt for the statement with digest `want` against the log's key.
+///
+/// `seen` is the size of the newest checkpoint known before, if any: a log never shrinks.
+pub fn verify_receipt(
+    receipt: &v1::Receipt,
+    want: &Sha256Digest,
+    log: &NoteVerifier,
+    seen: Option<u64>,
+) -> Result<VerifiedReceipt, ReceiptRefused> {
+    let digest = |bytes: &[u8], field| {
+        Sha256Digest::from_slice(bytes).ok_or(ReceiptRefused::Malformed(field))
+    };
+    let found = digest(&receipt.statement_digest, "statement_digest")?;
+    if found != *want {
+        return Err(ReceiptRefused::OtherStatement { found, want: *want });
+    }
+    let entry = LogEntry::parse(&receipt.entry).map_err(ReceiptRefused::Entry)?;
+    if entry.statement != *want {
+        return Err(ReceiptRefused::OtherStatement {
+            found: entry.statement,
+            want: *want,
+        });
+    }
+    if receipt.inclusion_path.len() > MAX_PATH {
+        return Err(ReceiptRefused::Malformed("inclusion_path"));
+    }
+    let path = receipt
+        .inclusion_path
+        .iter()
+        .map(|hash| digest(hash, "inclusion_path"))
+        .collect::<Result<Vec<_>, _>>()?;
+    let checkpoint =
+        Checkpoint::verify(&receipt.checkpoint, log).map_err(ReceiptRefused::Checkpoint)?;
+    if receipt.log != checkpoint.origin {
+        return Err(ReceiptRefused::Malformed("log"));
+    }
+    let leaf = leaf_hash(&receipt.entry);
+    verify_inclusion(
+        &leaf,
+        receipt.index,
+        checkpoint.size,
+        &path,
+        &checkpoint.root,
+    )
+    .map_err(ReceiptRefused::Proof)?;
+    if let Some(seen) = seen
+        && checkpoint.size < seen
+    {
+        return Err(ReceiptRefused::Shrank {
+            found: checkpoint.size,
+            seen,
+        });
+    }
+    Ok(VerifiedReceipt {
+        entry,
+        index: receipt.index,
+        checkpoint,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::signature::Ed25519KeyPair;
+
+    use super::*;
+    use crate::tlog::{NoteSigner, node_hash};
+
+    fn signer(seed: u8) -> NoteSigner {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap();
+        NoteSigner::from_pkcs8("log.example/eu", pair.to_pkcs8v1().unwrap().as_ref()).unwrap()
+    }
+
+    fn statement() -> Sha256Digest {
+        Sha256Digest::of(&[b"a statement"])
+    }
+
+    /// Our entry at index 1 of a log of two.
+    fn receipt() -> v1::Receipt {
+        let entry = LogEntry {
+            subject: "gpu-01".to_owned(),
+            epoch: 0,
+            sequence: 3,
+            statement: statement(),
+            verdict: "affirming".to_owned(),
+            received: UnixTime(1_800_000_000_123),
+        }
+        .to_bytes();
+        let before = leaf_hash(b"another entry");
+        let root = node_hash(&before, &leaf_hash(&entry));
+        let checkpoint = Checkpoint {
+            origin: "log.example/eu".to_owned(),
+            size: 2,
+            root,
+        };
+        v1::Receipt {
+            statement_digest: statement().0.to_vec(),
+            log: "log.example/eu".to_owned(),
+            index: 1,
+            entry,
+            inclusion_path: vec![before.0.to_vec()],
+            checkpoint: checkpoint.sign(&signer(1)).unwrap().into_bytes(),
+        }
+    }
+
+    #[test]
+    fn a_receipt_proves_its_statement() {
+        let verified =
+            verify_receipt(&receipt(), &statement(), signer(1).verifier(), Some(2)).unwrap();
+        assert_eq!(verified.entry.subject, "gpu-01");
+        assert_eq!(verified.checkpoint.size, 2);
+    }
+
+    fn edit_entry(r: &mut v1::Receipt, from: &str, to: &str) {
+        r.entry = String::from_utf8(r.entry.clone())
+            .unwrap()
+            .replace(from, to)
+            .into_bytes();
+    }
+
+    fn edit_checkpoint(r: &mut v1::Receipt, from: &str, to: &str) {
+        let text = String::from_utf8(r.checkpoint.clone()).unwrap();
+        r.checkpoint = text.replace(from, to).into_bytes();
+    }
+
+    #[test]
+    fn everything_else_is_refused_by_name() {
+        type Edit = fn(&mut v1::Receipt);
+        let cases: &[(&str, Edit, &str)] = &[
+            (
+                "other digest",
+                |r| r.statement_digest = vec![1; 32],
+                "receipt-other-statement",
+            ),
+            (
+                "short digest",
+                |r| r.statement_digest.truncate(31),
+                "receipt-malformed",
+            ),
+            ("other index", |r| r.index = 0, "receipt-proof"),
+            ("index past the end", |r| r.index = 2, "receipt-proof"),
+            ("no path", |r| r.inclusion_path.clear(), "receipt-proof"),
+            (
+                "other path",
+                |r| r.inclusion_path = vec![vec![1; 32]],
+                "receipt-proof",
+            ),
+            (
+                "short path",
+                |r| r.inclusion_path = vec![vec![1; 31]],
+                "receipt-malformed",
+            ),
+            (
+                "endless path",
+                |r| r.inclusion_path = vec![vec![0; 32]; 64],
+                "receipt-malformed",
+            ),
+            (
+                "verdict edited",
+                |r| edit_entry(r, "affirming", "warning"),
+                "receipt-proof",
+            ),
+            (
+                "not canonical",
+                |r| r.entry.push(b'\n'),
+                "receipt-malformed",
+            ),
+            (
+                "size edited",
+                |r| edit_checkpoint(r, "\n2\n", "\n3\n"),
+                "receipt-checkpoint",
+            ),
+            ("origin edited", |r| r.log.push('x'), "receipt-malformed"),
+        ];
+        for (name, edit, code) in cases {
+            let mut bad = receipt();
+            edit(&mut bad);
+            let refused = verify_receipt(&bad, &statement(), signer(1).verifier(), None);
+            assert_eq!(refused.unwrap_err().code(), *code, "{name}");
+        }
+        let other_key = verify_receipt(&receipt(), &statement(), signer(2).verifier(), None);
+        assert_eq!(other_key.unwrap_err().code(), "receipt-checkpoint");
+        let shrank = verify_receipt(&receipt(), &statement(), signer(1).verifier(), Some(3));
+        assert_eq!(shrank.unwrap_err().code(), "receipt-log-shrank");
+    }
+}
