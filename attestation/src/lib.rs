@@ -23,8 +23,10 @@ mod reader;
 mod toml_file;
 
 pub mod crypto;
+pub mod evidence;
 pub mod profile;
 pub mod proto;
+pub mod standing;
 pub mod tlog;
 pub mod tpm;
 

@@ -1,0 +1,197 @@
+//! What a signer signs: the statement's digest under a nonce, and nothing else.
+
+use crate::ids::Sha256Digest;
+
+const CHALLENGED: &[u8] = b"bailiwick evidence v1";
+const UNCHALLENGED: &[u8] = b"bailiwick unchallenged v1";
+
+/// Freshness challenge: 32 random bytes, drawn by the collector, used once.
+///
+/// Other lengths are refused; padding or cutting would let two challenges compare equal.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub struct Nonce([u8; 32]);
+
+/// A nonce of another length.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("a nonce has 32 bytes, not {0}")]
+pub struct NonceError(usize);
+
+impl Nonce {
+    /// From bytes drawn elsewhere: randomness is an argument here.
+    #[must_use]
+    pub const fn new(random: [u8; 32]) -> Self {
+        Self(random)
+    }
+
+    /// From the wire.
+    pub fn from_slice(bytes: &[u8]) -> Result<Self, NonceError> {
+        bytes
+            .try_into()
+            .map(Self)
+            .map_err(|_length| NonceError(bytes.len()))
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// Where the nonce of a statement comes from.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Freshness {
+    /// The collector drew it for this node.
+    Challenged(Nonce),
+    /// The collector was out of reach: history, checked against the TPM clock, no standing.
+    Unchallenged {
+        /// SHA-256 of the last receipt the node holds; zeroes before the first.
+        last_receipt: Sha256Digest,
+        /// Counts such statements since that receipt.
+        number: u64,
+    },
+}
+
+impl Freshness {
+    fn nonce(&self) -> Nonce {
+        match self {
+            Self::Challenged(nonce) => *nonce,
+            Self::Unchallenged {
+                last_receipt,
+                number,
+            } => {
+                let number = number.to_be_bytes();
+                Nonce(Sha256Digest::of(&[UNCHALLENGED, last_receipt.as_bytes(), &number]).0)
+            }
+        }
+    }
+}
+
+/// The 32 bytes that a signer's signature covers:
+/// `SHA-256("bailiwick evidence v1" ‖ nonce ‖ SHA-256(statement))`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Binding([u8; 32]);
+
+impl Binding {
+    /// Binds the statement's bytes, exactly as they are sent, to a nonce.
+    #[must_use]
+    pub fn new(freshness: &Freshness, statement: &[u8]) -> Self {
+        let nonce = freshness.nonce();
+        let statement = Sha256Digest::of(&[statement]);
+        Self(Sha256Digest::of(&[CHALLENGED, nonce.as_bytes(), statement.as_bytes()]).0)
+    }
+
+    /// The 32 bytes.
+    #[must_use]
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+/// The two kinds of signer a statement can have.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum SignerKind {
+    /// `TPM2_Quote` by a restricted AK.
+    TpmQuote,
+    /// A SEV-SNP or TDX report.
+    TeeReport,
+}
+
+/// How one kind of signer carries a [`Binding`].
+pub trait StatementSigner {
+    /// Which kind.
+    const KIND: SignerKind;
+    /// The field the binding travels in: `extraData` of a quote, report data of a TEE report.
+    type Carrier: AsRef<[u8]>;
+
+    /// The bytes to hand to the hardware.
+    fn carrier(binding: &Binding) -> Self::Carrier;
+}
+
+/// Carries the binding as the quote's qualifying data.
+#[derive(Clone, Copy, Debug)]
+pub struct TpmQuoteSigner;
+
+impl StatementSigner for TpmQuoteSigner {
+    const KIND: SignerKind = SignerKind::TpmQuote;
+    type Carrier = [u8; 32];
+
+    fn carrier(binding: &Binding) -> [u8; 32] {
+        binding.0
+    }
+}
+
+/// Carries the binding as 64 bytes of report data, zero-padded.
+#[derive(Clone, Copy, Debug)]
+pub struct TeeReportSigner;
+
+impl StatementSigner for TeeReportSigner {
+    const KIND: SignerKind = SignerKind::TeeReport;
+    type Carrier = [u8; 64];
+
+    fn carrier(binding: &Binding) -> [u8; 64] {
+        let mut out = [0; 64];
+        let (front, _) = out.split_at_mut(32);
+        front.copy_from_slice(&binding.0);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_binding_is_the_hash_the_contract_names() {
+        let freshness = Freshness::Challenged(Nonce::new([3; 32]));
+        let inner = Sha256Digest::of(&[b"statement"]);
+        let want = Sha256Digest::of(&[
+            b"bailiwick evidence v1",
+            [3; 32].as_slice(),
+            inner.as_bytes(),
+        ]);
+        let binding = Binding::new(&freshness, b"statement");
+        assert_eq!(binding.as_bytes(), want.as_bytes());
+        assert_eq!(TpmQuoteSigner::carrier(&binding), want.0);
+        let carrier = TeeReportSigner::carrier(&binding);
+        assert_eq!(carrier[..32], want.0);
+        assert_eq!(carrier[32..], [0; 32]);
+    }
+
+    #[test]
+    fn statement_nonce_and_kind_of_freshness_all_change_it() {
+        let receipt = Sha256Digest([5; 32]);
+        let base = Binding::new(&Freshness::Challenged(Nonce::new([3; 32])), b"statement");
+        let unchallenged = |number| {
+            Binding::new(
+                &Freshness::Unchallenged {
+                    last_receipt: receipt,
+                    number,
+                },
+                b"statement",
+            )
+        };
+        let others = [
+            Binding::new(&Freshness::Challenged(Nonce::new([4; 32])), b"statement"),
+            Binding::new(&Freshness::Challenged(Nonce::new([3; 32])), b"statemenu"),
+            // A collector that draws the receipt's digest as its nonce gains nothing.
+            Binding::new(&Freshness::Challenged(Nonce::new(receipt.0)), b"statement"),
+            unchallenged(0),
+            unchallenged(1),
+        ];
+        for (at, other) in others.iter().enumerate() {
+            assert_ne!(*other, base, "{at}");
+            assert!(
+                others.iter().skip(at + 1).all(|later| later != other),
+                "{at}"
+            );
+        }
+    }
+
+    #[test]
+    fn nonces_have_one_length() {
+        assert_eq!(Nonce::from_slice(&[0; 31]), Err(NonceError(31)));
+        assert_eq!(Nonce::from_slice(&[0; 33]), Err(NonceError(33)));
+        assert_eq!(Nonce::from_slice(&[7; 32]), Ok(Nonce::new([7; 32])));
+    }
+}

@@ -1,0 +1,15 @@
+//! The statement a node makes, what a signer binds of it, and the envelope around both.
+//!
+//! Everything that does not prove itself by replay is in the statement. The statement's bytes are
+//! hashed, with the collector's nonce, into what the signer signs ([`Binding`]); PCR values and
+//! logs travel beside it and are read *after* the signature, for they replay to values the
+//! signature covers.
+
+mod binding;
+mod statement;
+
+pub use binding::{
+    Binding, Freshness, Nonce, NonceError, SignerKind, StatementSigner, TeeReportSigner,
+    TpmQuoteSigner,
+};
+pub use statement::{ClaimValue, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused};

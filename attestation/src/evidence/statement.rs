@@ -1,0 +1,403 @@
+//! The statement, read once into a form that cannot be wrong.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+
+use crate::{
+    ids::{DeploymentId, IdError, NodeId, Sha256Digest, UnixTime},
+    proto::v1,
+};
+
+/// Longest statement read. A node with eight GPUs and a full fence needs some 20 KiB.
+pub const MAX_STATEMENT: usize = 256 * 1024;
+/// Most claims in a statement; an ordinary node makes about a hundred.
+const MAX_CLAIMS: usize = 4096;
+/// Most links, maps, log digests and gaps: each is a small fixed set on an honest node.
+const MAX_PARTS: usize = 256;
+/// Longest claim name, source or reason.
+const MAX_NAME: usize = 256;
+/// The format this version writes and reads.
+const FORMAT: u32 = 1;
+/// Claims the appraiser makes itself; a node that uses the names would speak for it.
+const RESERVED: [&str; 5] = ["tpm.", "fence.", "policy.", "node.", "evidence."];
+
+/// A statement that is not one.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum StatementRefused {
+    /// Longer than any honest statement.
+    #[error("Statement: {found} bytes exceed the limit of {MAX_STATEMENT}")]
+    TooLong {
+        /// Bytes given.
+        found: usize,
+    },
+    /// Not a protocol buffer of this shape.
+    #[error("Statement: {0}")]
+    Decode(String),
+    /// A name that is not one.
+    #[error("Statement.{field}")]
+    Id {
+        /// Which.
+        field: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: IdError,
+    },
+    /// A field that breaks a rule of the format.
+    #[error("Statement.{field}: {fault}")]
+    Field {
+        /// Which.
+        field: &'static str,
+        /// The rule.
+        fault: &'static str,
+    },
+    /// A claim that breaks a rule of the format.
+    #[error("Statement.claims[{index}] ({name:?}): {fault}")]
+    Claim {
+        /// Position, from 0.
+        index: usize,
+        /// Its name, cut to 80 characters.
+        name: String,
+        /// The rule.
+        fault: &'static str,
+    },
+}
+
+impl StatementRefused {
+    /// Stable word for scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        "statement-malformed"
+    }
+}
+
+/// What a node says of one named fact.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum ClaimValue {
+    /// Text as the source spells it.
+    Text(String),
+    /// A count, size or version number.
+    Number(u64),
+    /// Yes or no.
+    Flag(bool),
+    /// Bytes, for example a digest.
+    Data(Vec<u8>),
+    /// It could not be read, and why. Not the same as a claim that was never made.
+    Unavailable(String),
+}
+
+/// A well-formed statement. Who made it is for the signer to show.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ParsedStatement {
+    /// SHA-256 of its bytes: what logs, receipts and leases name it by.
+    pub digest: Sha256Digest,
+    /// Where it was made.
+    pub deployment: DeploymentId,
+    /// Who it says it is.
+    pub node: NodeId,
+    /// The kernel's random boot id.
+    pub boot_id: [u8; 16],
+    /// Counts the losses of the node's log.
+    pub epoch: u64,
+    /// Index in this epoch.
+    pub sequence: u64,
+    /// Digest of the statement before; `None` exactly for sequence 0.
+    pub previous: Option<Sha256Digest>,
+    /// The node's word about UTC.
+    pub wall_time: UnixTime,
+    /// `CLOCK_BOOTTIME` when it was put together, ns.
+    pub boot_time_ns: u64,
+    /// Digest of the approvers the node was installed with.
+    pub approvers: Sha256Digest,
+    /// Policy in force on the node.
+    pub policy: Option<PolicyClaim>,
+    /// State of the fence, as the agent read it back from the kernel.
+    pub fence: v1::FenceState,
+    /// Facts by name.
+    pub claims: BTreeMap<String, ClaimValue>,
+    /// Digests of logs sent earlier, by name.
+    pub logs: BTreeMap<String, Sha256Digest>,
+    /// What the node lost.
+    pub gaps: Vec<v1::Gap>,
+}
+
+/// The policy a node says it enforces.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct PolicyClaim {
+    /// Version of the manifest.
+    pub version: u64,
+    /// SHA-256 of the manifest.
+    pub manifest: Sha256Digest,
+    /// SHA-256 of the world image in the kernel.
+    pub world: Sha256Digest,
+    /// When the manifest ends.
+    pub not_after: UnixTime,
+}
+
+fn digest(field: &'static str, bytes: &[u8]) -> Result<Sha256Digest, StatementRefused> {
+    Sha256Digest::from_slice(bytes).ok_or(StatementRefused::Field {
+        field,
+        fault: "must have 32 bytes",
+    })
+}
+
+fn bounded(field: &'static str, len: usize) -> Result<(), StatementRefused> {
+    if len > MAX_PARTS {
+        return Err(StatementRefused::Field {
+            field,
+            fault: "has more than 256 elements",
+        });
+    }
+    Ok(())
+}
+
+impl ParsedStatement {
+    /// Reads the bytes as they were signed.
+    pub fn parse(bytes: &[u8]) -> Result<Self, StatementRefused> {
+        if bytes.len() > MAX_STATEMENT {
+            return Err(StatementRefused::TooLong { found: bytes.len() });
+        }
+        let raw = v1::Statement::decode(bytes)
+            .map_err(|error| StatementRefused::Decode(error.to_string()))?;
+        let rule = |field, fault| Err(StatementRefused::Field { field, fault });
+        if raw.format != FORMAT {
+            return rule("format", "is not 1");
+        }
+        let deployment =
+            DeploymentId::new(&raw.deployment).map_err(|source| StatementRefused::Id {
+                field: "deployment",
+                source,
+            })?;
+        let node = NodeId::new(&raw.node).map_err(|source| StatementRefused::Id {
+            field: "node",
+            source,
+        })?;
+        let Ok(boot_id) = <[u8; 16]>::try_from(raw.boot_id.as_slice()) else {
+            return rule("boot_id", "must have 16 bytes");
+        };
+        let previous = raw
+            .previous
+            .as_deref()
+            .map(|p| digest("previous", p))
+            .transpose()?;
+        if previous.is_none() != (raw.sequence == 0) {
+            return rule("previous", "must be present for every sequence but 0");
+        }
+        let policy = raw
+            .policy
+            .map(|policy| {
+                Ok(PolicyClaim {
+                    version: policy.version,
+                    manifest: digest("policy.manifest_digest", &policy.manifest_digest)?,
+                    world: digest("policy.world_digest", &policy.world_digest)?,
+                    not_after: UnixTime(policy.not_after_ms),
+                })
+            })
+            .transpose()?;
+        let Some(fence) = raw.fence else {
+            return rule(
+                "fence",
+                "is absent; a node without a fence says MODE_ABSENT",
+            );
+        };
+        bounded("fence.links", fence.links.len())?;
+        bounded("fence.maps", fence.maps.len())?;
+        bounded("fence.counters", fence.counters.len())?;
+        bounded("fence.unfenced_paths", fence.unfenced_paths.len())?;
+        bounded("gaps", raw.gaps.len())?;
+        bounded("logs", raw.logs.len())?;
+        let mut logs = BTreeMap::new();
+        for log in raw.logs {
+            if logs
+                .insert(log.name, digest("logs.sha256", &log.sha256)?)
+                .is_some()
+            {
+                return rule("logs", "names one log twice");
+            }
+        }
+        Ok(Self {
+            digest: Sha256Digest::of(&[bytes]),
+            deployment,
+            node,
+            boot_id,
+            epoch: raw.epoch,
+            sequence: raw.sequence,
+            previous,
+            wall_time: UnixTime(raw.wall_time_ms),
+            boot_time_ns: raw.boot_time_ns,
+            approvers: digest("approvers_digest", &raw.approvers_digest)?,
+            policy,
+            fence,
+            claims: claims(raw.claims)?,
+            logs,
+            gaps: raw.gaps,
+        })
+    }
+}
+
+fn claims(raw: Vec<v1::Claim>) -> Result<BTreeMap<String, ClaimValue>, StatementRefused> {
+    if raw.len() > MAX_CLAIMS {
+        let fault = "has more than 4096 elements";
+        return Err(StatementRefused::Field {
+            field: "claims",
+            fault,
+        });
+    }
+    let mut out = BTreeMap::new();
+    for (index, claim) in raw.into_iter().enumerate() {
+        let refuse = |name: &str, fault| {
+            let name = name.chars().take(80).collect();
+            Err(StatementRefused::Claim { index, name, fault })
+        };
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        if claim.name.is_empty() || claim.name.len() > MAX_NAME || !claim.name.bytes().all(plain) {
+            return refuse(
+                &claim.name,
+                "a name is 1 to 256 of a-z, 0-9, '.', '_' and '-'",
+            );
+        }
+        if RESERVED.iter().any(|prefix| claim.name.starts_with(prefix)) {
+            return refuse(
+                &claim.name,
+                "the appraiser's own names are not the node's to use",
+            );
+        }
+        let value = match claim.value {
+            Some(v1::claim::Value::Text(text)) => ClaimValue::Text(text),
+            Some(v1::claim::Value::Number(number)) => ClaimValue::Number(number),
+            Some(v1::claim::Value::Flag(flag)) => ClaimValue::Flag(flag),
+            Some(v1::claim::Value::Data(data)) => ClaimValue::Data(data),
+            Some(v1::claim::Value::Unavailable(why)) => ClaimValue::Unavailable(why),
+            None => return refuse(&claim.name, "has no value; what could not be read says why"),
+        };
+        if out.contains_key(&claim.name) {
+            return refuse(&claim.name, "is made twice");
+        }
+        out.insert(claim.name, value);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw() -> v1::Statement {
+        let claim = |name: &str, value| v1::Claim {
+            name: name.to_owned(),
+            source: "/proc".to_owned(),
+            value: Some(value),
+        };
+        v1::Statement {
+            format: 1,
+            deployment: "demo".to_owned(),
+            node: "gpu-01".to_owned(),
+            boot_id: vec![1; 16],
+            sequence: 1,
+            previous: Some(vec![2; 32]),
+            approvers_digest: vec![3; 32],
+            fence: Some(v1::FenceState::default()),
+            claims: vec![
+                claim("kernel.release", v1::claim::Value::Text("6.12".to_owned())),
+                claim("kernel.taint", v1::claim::Value::Number(0)),
+            ],
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_statement_is_read_whole() {
+        let bytes = raw().encode_to_vec();
+        let parsed = ParsedStatement::parse(&bytes).unwrap();
+        assert_eq!(parsed.digest, Sha256Digest::of(&[&bytes]));
+        assert_eq!(parsed.claims["kernel.taint"], ClaimValue::Number(0));
+    }
+
+    #[test]
+    fn what_breaks_a_rule_is_named() {
+        type Edit = fn(&mut v1::Statement);
+        let cases: &[(&str, Edit, &str)] = &[
+            ("format", |s| s.format = 2, "Statement.format: is not 1"),
+            ("node", |s| s.node.clear(), "Statement.node"),
+            (
+                "boot id",
+                |s| s.boot_id.truncate(15),
+                "Statement.boot_id: must have 16 bytes",
+            ),
+            (
+                "first",
+                |s| s.sequence = 0,
+                "Statement.previous: must be present for every sequence but 0",
+            ),
+            (
+                "chain",
+                |s| s.previous = None,
+                "Statement.previous: must be present for every sequence but 0",
+            ),
+            (
+                "chain length",
+                |s| s.previous = Some(vec![0; 33]),
+                "Statement.previous: must have 32 bytes",
+            ),
+            (
+                "approvers",
+                |s| s.approvers_digest.clear(),
+                "Statement.approvers_digest: must have 32 bytes",
+            ),
+            (
+                "fence",
+                |s| s.fence = None,
+                "Statement.fence: is absent; a node without a fence says MODE_ABSENT",
+            ),
+            (
+                "twice",
+                |s| s.claims.push(s.claims[0].clone()),
+                "Statement.claims[2] (\"kernel.release\"): is made twice",
+            ),
+            (
+                "no value",
+                |s| s.claims[1].value = None,
+                "Statement.claims[1] (\"kernel.taint\"): has no value; what could not be read says why",
+            ),
+            (
+                "the appraiser's",
+                |s| s.claims[1].name = "tpm.pcr.sha256.7".to_owned(),
+                "Statement.claims[1] (\"tpm.pcr.sha256.7\"): the appraiser's own names are not the node's to use",
+            ),
+            (
+                "name",
+                |s| s.claims[1].name = "Kernel\n".to_owned(),
+                "Statement.claims[1] (\"Kernel\\n\"): a name is 1 to 256 of a-z, 0-9, '.', '_' and '-'",
+            ),
+            (
+                "claims",
+                |s| s.claims = vec![s.claims[0].clone(); 4097],
+                "Statement.claims: has more than 4096 elements",
+            ),
+            (
+                "links",
+                |s| s.fence.as_mut().unwrap().links = vec![v1::fence_state::Link::default(); 257],
+                "Statement.fence.links: has more than 256 elements",
+            ),
+        ];
+        for (name, edit, want) in cases {
+            let mut bad = raw();
+            edit(&mut bad);
+            let refused = ParsedStatement::parse(&bad.encode_to_vec()).unwrap_err();
+            assert_eq!(refused.to_string(), *want, "{name}");
+        }
+        let long = vec![0; MAX_STATEMENT + 1];
+        assert_eq!(
+            ParsedStatement::parse(&long),
+            Err(StatementRefused::TooLong {
+                found: MAX_STATEMENT + 1
+            })
+        );
+        let mut short = raw().encode_to_vec();
+        short.pop();
+        assert!(matches!(
+            ParsedStatement::parse(&short),
+            Err(StatementRefused::Decode(_))
+        ));
+    }
+}
