@@ -1,1 +1,59 @@
-fn main() {}
+//! Every chore of the repository, as `cargo xtask …`.
+//!
+//! A command first names what it needs and cannot have, then installs what is missing, then
+//! works. Progress goes to stderr, one line per step; stdout carries only a command's result.
+
+mod advisories;
+mod build;
+mod cmd;
+mod fuzz;
+mod install;
+mod mutants;
+mod paths;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Every chore of the repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Installs what the machine lacks for every other chore, and says what and why
+    Install,
+    /// Builds the kernel side, then the programs
+    Build(build::Args),
+    /// Runs everything that must hold before a change goes in
+    Test(test::Args),
+    /// Runs each fuzz target for a while
+    Fuzz(fuzz::Args),
+    /// Breaks the guarded functions one by one; a test must notice each
+    Mutants(mutants::Args),
+    /// Asks the advisory database about the dependencies
+    Advisories,
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Install => install::everything(),
+        Chore::Build(args) => build::run(&args),
+        Chore::Test(args) => test::run(&args),
+        Chore::Fuzz(args) => fuzz::run(&args),
+        Chore::Mutants(args) => mutants::run(&args),
+        Chore::Advisories => advisories::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cmd::step(format_args!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Builds the kernel side, then the programs.
+
+use std::fs;
+
+use anyhow::{Context as _, Result};
+
+use crate::cmd::{self, step};
+use crate::{install, paths};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Optimised, for measuring and for machines that are not ours
+    #[arg(long)]
+    release: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    install::for_build()?;
+    kernel_side()?;
+    programs(args.release)
+}
+
+/// Compiles `ebpf/programs` and puts the object where the agent takes it in.
+pub(crate) fn kernel_side() -> Result<()> {
+    step("building the kernel side");
+    cmd::run(bpf_cargo("build")?.args(["--quiet", "--release"]))?;
+    let built = paths::target().join("ebpf/bpfel-unknown-none/release/bailiwick");
+    let object = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    let place = paths::bpf_object();
+    // The agent embeds the file: an unchanged one must keep its time, or the agent is built again.
+    if fs::read(&place).is_ok_and(|old| old == object) {
+        return Ok(());
+    }
+    let dir = place.parent().context("the object has a folder")?;
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    fs::write(&place, object).with_context(|| format!("write {}", place.display()))
+}
+
+/// cargo for the BPF target: the stable compiler, `core` from source, and the linker built here.
+pub(crate) fn bpf_cargo(subcommand: &str) -> Result<std::process::Command> {
+    let source = install::core_source()?;
+    let mut cargo = cmd::cargo();
+    cargo
+        .arg(subcommand)
+        .args([
+            "--target",
+            "bpfel-unknown-none",
+            "-Z",
+            "build-std=core",
+            "--target-dir",
+        ])
+        // A build folder of its own: `RUSTC_BOOTSTRAP` would rebuild what the workspace shares.
+        .arg(paths::target().join("ebpf"))
+        .current_dir(paths::root().join("ebpf/programs"))
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf")
+        .env("PATH", cmd::path_with_tools()?);
+    if let Some(library) = source {
+        cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
+    }
+    Ok(cargo)
+}
+
+/// Compiles every program of the workspace.
+pub(crate) fn programs(release: bool) -> Result<()> {
+    step(if release {
+        "building the programs, optimised"
+    } else {
+        "building the programs"
+    });
+    let mut cargo = cmd::cargo();
+    cargo.args(["build", "--workspace", "--bins"]);
+    if release {
+        cargo.arg("--release");
+    }
+    cmd::run(&mut cargo)
+}

@@ -1,0 +1,49 @@
+//! Installs what the machine lacks, each thing once, and says what and why.
+//!
+//! System packages come through apt; tools that are built and the source of `core` lie below
+//! `target/`. Asking twice costs nothing: each thing is looked for before it is fetched.
+
+mod apt;
+pub(crate) mod capability;
+mod core_source;
+mod tools;
+
+use anyhow::Result;
+
+pub(crate) use core_source::core_source;
+
+/// What compiling the workspace takes.
+pub(crate) fn for_build() -> Result<()> {
+    apt::ensure(apt::BUILD)?;
+    tools::bpf_linker()
+}
+
+/// What the whole test run takes.
+pub(crate) fn for_test() -> Result<()> {
+    apt::ensure(&[apt::BUILD, apt::RUN, apt::TEST].concat())?;
+    tools::bpf_linker()?;
+    tools::cargo_tool("cargo-deny", "checks licences, bans and sources")?;
+    tools::cargo_tool("cargo-nextest", "runs the tests, one process each")
+}
+
+/// cargo-mutants, for the guarded functions.
+pub(crate) fn for_mutants() -> Result<()> {
+    for_test()?;
+    tools::cargo_tool("cargo-mutants", "breaks the guarded functions one by one")
+}
+
+/// cargo-deny alone, for the advisories.
+pub(crate) fn for_advisories() -> Result<()> {
+    tools::cargo_tool("cargo-deny", "reads the advisory database")
+}
+
+/// Everything any chore needs.
+pub(crate) fn everything() -> Result<()> {
+    apt::ensure(&[apt::BUILD, apt::RUN, apt::TEST, apt::BENCH].concat())?;
+    tools::bpf_linker()?;
+    core_source()?;
+    tools::cargo_tool("cargo-deny", "checks licences, bans and sources")?;
+    tools::cargo_tool("cargo-nextest", "runs the tests, one process each")?;
+    crate::cmd::step("nothing is missing");
+    Ok(())
+}

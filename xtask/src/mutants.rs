@@ -1,0 +1,184 @@
+//! Breaks each guarded function in every way cargo-mutants knows; a named test must notice.
+//!
+//! The table in `tests/README.md` is the list: what it names is broken, and the tests it names
+//! are all that may save it.
+
+use std::collections::BTreeSet;
+use std::fs;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cmd::{self, step};
+use crate::{build, install, paths};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only guarded functions whose file or name contains this
+    filter: Option<String>,
+}
+
+/// One row of the table: ``| row | `package::test` … | `file.rs` `function` … |``.
+#[derive(Clone, Debug, Eq, PartialEq)]
+struct Row {
+    tests: Vec<String>,
+    guarded: Vec<(String, String)>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    let readme = paths::root().join("tests/README.md");
+    let text = fs::read_to_string(&readme).with_context(|| format!("read {}", readme.display()))?;
+    let mut rows = rows(&text)?;
+    if let Some(filter) = &args.filter {
+        for row in &mut rows {
+            row.guarded
+                .retain(|(file, function)| file.contains(filter) || function.contains(filter));
+        }
+        rows.retain(|row| !row.guarded.is_empty());
+    }
+    if rows.is_empty() {
+        bail!("{} names no guarded function", readme.display());
+    }
+    let guarded: BTreeSet<_> = rows.iter().flat_map(|row| row.guarded.clone()).collect();
+    for (file, _) in &guarded {
+        if !paths::root().join(file).is_file() {
+            bail!("{} names {file}, which is not there", readme.display());
+        }
+    }
+    let tests: BTreeSet<_> = rows.iter().flat_map(|row| row.tests.clone()).collect();
+    install::for_mutants()?;
+    build::kernel_side()?;
+    step(format_args!(
+        "{} guarded functions, {} tests",
+        guarded.len(),
+        tests.len()
+    ));
+    let packages: BTreeSet<_> = tests
+        .iter()
+        .filter_map(|test| test.split_once("::"))
+        .map(|(package, _)| package)
+        .collect();
+    let mut mutants = cmd::cargo();
+    mutants
+        .args([
+            "mutants",
+            "--no-shuffle",
+            "--colors",
+            "never",
+            "--test-tool",
+            "nextest",
+            "--output",
+        ])
+        .arg(paths::target())
+        // The copy that is broken has no `target/`.
+        .env("BAILIWICK_BPF_OBJECT", paths::bpf_object())
+        .env("PATH", cmd::path_with_tools()?);
+    for (file, function) in &guarded {
+        mutants
+            .args(["--file", file])
+            .args(["--re", &pattern(file, function)]);
+    }
+    for package in packages {
+        mutants.args(["--test-package", package]);
+    }
+    mutants.arg("--").args(["-E", &selection(&tests)]);
+    cmd::run(&mut mutants)?;
+    cmd::result(format_args!(
+        "no survivor in {} guarded functions",
+        guarded.len()
+    ))
+}
+
+/// The rows of the table whose head is `| row | test | guarded function |`.
+fn rows(text: &str) -> Result<Vec<Row>> {
+    let is_head = |line: &&str| {
+        line.split('|').map(str::trim).collect::<Vec<_>>()
+            == ["", "row", "test", "guarded function", ""]
+    };
+    let table = text.lines().skip_while(|line| !is_head(line)).skip(2);
+    let mut rows = Vec::new();
+    for line in table.take_while(|line| line.starts_with('|')) {
+        let cells: Vec<&str> = line.split('|').collect();
+        let [_, _, tests, guarded, _] = cells.as_slice() else {
+            bail!("tests/README.md: not three columns: {line}");
+        };
+        let guarded = ticked(guarded);
+        let pairs = guarded.chunks(2).map(|pair| match pair {
+            [file, function] => Ok((file.clone(), function.clone())),
+            _ => bail!("tests/README.md: a guarded function is `file` `function`: {line}"),
+        });
+        rows.push(Row {
+            tests: ticked(tests),
+            guarded: pairs.collect::<Result<_>>()?,
+        });
+    }
+    Ok(rows)
+}
+
+/// What stands between back-ticks.
+fn ticked(cell: &str) -> Vec<String> {
+    cell.split('`')
+        .skip(1)
+        .step_by(2)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// cargo-mutants names a mutant `FILE:LINE:COLUMN: replace … in FUNCTION`.
+fn pattern(file: &str, function: &str) -> String {
+    let literal = |text: &str| {
+        text.replace('.', r"\.")
+            .replace('<', r"\<")
+            .replace('>', r"\>")
+    };
+    format!(r"^{}:\d+:\d+: .*\b{}\b", literal(file), literal(function))
+}
+
+/// `package::path::of::test` as nextest selects it.
+fn selection(tests: &BTreeSet<String>) -> String {
+    let one = |test: &String| match test.split_once("::") {
+        Some((package, name)) => format!("(package({package}) & test(~{name}))"),
+        None => format!("test(~{test})"),
+    };
+    tests.iter().map(one).collect::<Vec<_>>().join(" | ")
+}
+
+#[cfg(test)]
+mod unit {
+    use super::{Row, rows};
+
+    #[test]
+    fn the_table_is_read() {
+        let head = "words\n| row | test | guarded function |\n|---|---|---|\n";
+        let row = |tests: &[&str], guarded: &[(&str, &str)]| Row {
+            tests: tests.iter().map(|t| (*t).into()).collect(),
+            guarded: guarded
+                .iter()
+                .map(|(a, b)| ((*a).into(), (*b).into()))
+                .collect(),
+        };
+        let cases = [
+            (
+                "one",
+                "| r | `p::t` | `a.rs` `f` |\n",
+                Some(vec![row(&["p::t"], &[("a.rs", "f")])]),
+            ),
+            (
+                "two of each",
+                "| r | `p::t`, `q::u` | `a.rs` `f`, `b.rs` `T::g` |\n\n| not | the | table |\n",
+                Some(vec![row(
+                    &["p::t", "q::u"],
+                    &[("a.rs", "f"), ("b.rs", "T::g")],
+                )]),
+            ),
+            ("a function without file", "| r | `p::t` | `f` |\n", None),
+            (
+                "a column too many",
+                "| r | `p::t` | `a.rs` `f` | x |\n",
+                None,
+            ),
+        ];
+        for (name, table, want) in cases {
+            assert_eq!(rows(&format!("{head}{table}")).ok(), want, "{name}");
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! Everything that must hold before a change goes in. `.ci/run` calls exactly this.
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cmd::{self, step};
+use crate::install;
+use crate::install::capability;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Leave the demo out, which the whole run ends with
+    #[arg(long)]
+    no_demo: bool,
+}
+
+/// One check, in the order of the report.
+struct Step {
+    name: &'static str,
+    work: fn() -> Result<Tally>,
+}
+
+/// What a step counted: itself, or the tests it ran.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    passed: u64,
+    failed: u64,
+    ignored: u64,
+}
+
+const ONE: Tally = Tally {
+    passed: 1,
+    failed: 0,
+    ignored: 0,
+};
+
+const STEPS: &[Step] = &[
+    Step {
+        name: "formatting",
+        work: formatting,
+    },
+    Step {
+        name: "kernel side",
+        work: || crate::build::kernel_side().map(|()| ONE),
+    },
+    Step {
+        name: "clippy",
+        work: clippy,
+    },
+    Step {
+        name: "deny",
+        work: deny,
+    },
+    Step {
+        name: "programs",
+        work: || crate::build::programs(false).map(|()| ONE),
+    },
+    Step {
+        name: "tests",
+        work: tests,
+    },
+];
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    capability::for_demo()?;
+    install::for_test()?;
+    let mut all = Tally::default();
+    let mut broken = Vec::new();
+    let mut report = Vec::new();
+    for Step { name, work } in STEPS {
+        step(format_args!("== {name}"));
+        let begun = Instant::now();
+        let tally = work().unwrap_or_else(|error| {
+            step(format_args!("{name} failed: {error:#}"));
+            broken.push(*name);
+            Tally {
+                failed: 1,
+                ..Tally::default()
+            }
+        });
+        report.push((*name, tally, begun.elapsed()));
+        all = all.plus(tally);
+    }
+    let _ = args.no_demo;
+    for (name, tally, took) in report {
+        cmd::result(line(name, tally, took))?;
+    }
+    cmd::result(format_args!(
+        "{} passed, {} failed, {} ignored",
+        all.passed, all.failed, all.ignored
+    ))?;
+    if all.failed > 0 {
+        bail!("not as it must be: {}", broken.join(", "));
+    }
+    Ok(())
+}
+
+fn line(name: &str, tally: Tally, took: Duration) -> String {
+    format!(
+        "{name:<12} {:>5} passed {:>3} failed {:>6.1} s",
+        tally.passed,
+        tally.failed,
+        took.as_secs_f64()
+    )
+}
+
+fn formatting() -> Result<Tally> {
+    cmd::run(cmd::cargo().args(["fmt", "--all", "--check"]))?;
+    for outside in ["ebpf/programs/Cargo.toml", "tests/fuzz/Cargo.toml"] {
+        if crate::paths::root().join(outside).exists() {
+            cmd::run(cmd::cargo().args(["fmt", "--check", "--manifest-path", outside]))?;
+        }
+    }
+    Ok(ONE)
+}
+
+fn clippy() -> Result<Tally> {
+    cmd::run(cmd::cargo().args([
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    cmd::run(crate::build::bpf_cargo("clippy")?.args(["--release", "--", "-D", "warnings"]))?;
+    Ok(ONE)
+}
+
+/// Advisories are a chore of their own: their database is not always reachable.
+fn deny() -> Result<Tally> {
+    let deny = cmd::find("cargo-deny").context("cargo-deny was installed above")?;
+    cmd::run(cmd::command(deny).args([
+        "--offline",
+        "check",
+        "--hide-inclusion-graph",
+        "licenses",
+        "bans",
+        "sources",
+    ]))?;
+    Ok(ONE)
+}
+
+fn tests() -> Result<Tally> {
+    let mut nextest = cmd::cargo();
+    nextest
+        .args([
+            "nextest",
+            "run",
+            "--workspace",
+            "--no-fail-fast",
+            "--no-tests",
+            "pass",
+        ])
+        .env("PATH", cmd::path_with_tools()?);
+    let mut child = nextest
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("start cargo nextest")?;
+    let mut tally = None;
+    let lines = child.stderr.take().context("nextest's stderr is piped")?;
+    for line in BufReader::new(lines).lines() {
+        let line = line.context("read what nextest says")?;
+        if line.trim_start().starts_with("Summary") {
+            tally = Some(summary(&line));
+        }
+        writeln!(std::io::stderr(), "{line}").context("write to stderr")?;
+    }
+    let status = child.wait().context("wait for cargo nextest")?;
+    match tally {
+        Some(tally) if status.success() || tally.failed > 0 => Ok(tally),
+        _ => bail!("cargo nextest ended with {status}"),
+    }
+}
+
+/// Reads `Summary [ 1.2s] 12 tests run: 10 passed (1 slow), 2 failed, 3 skipped`.
+///
+/// Whatever did not pass counts as failed, timeouts too; skipped ones are those marked ignored.
+fn summary(line: &str) -> Tally {
+    let words: Vec<&str> = line
+        .split_whitespace()
+        .map(|word| word.trim_end_matches([',', ':']))
+        .collect();
+    let count = |what: &str| {
+        words
+            .windows(2)
+            .filter(|pair| pair.get(1) == Some(&what))
+            .find_map(|pair| pair.first()?.parse().ok())
+    };
+    let passed = count("passed").unwrap_or(0);
+    let run = words.iter().position(|word| *word == "run").and_then(|at| {
+        words
+            .get(..at)?
+            .iter()
+            .rev()
+            .find_map(|word| word.split('/').next()?.parse().ok())
+    });
+    let failed = run.map_or_else(
+        || count("failed").unwrap_or(0),
+        |run: u64| run.saturating_sub(passed),
+    );
+    Tally {
+        passed,
+        failed,
+        ignored: count("skipped").unwrap_or(0),
+    }
+}
+
+impl Tally {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            passed: self.passed + other.passed,
+            failed: self.failed + other.failed,
+            ignored: self.ignored + other.ignored,
+        }
+    }
+}
+
+#[cfg(test)]
+mod unit {
+    use super::summary;
+
+    #[test]
+    fn summaries_are_counted() {
+        let cases = [
+            (
+                "Summary [   1.2s] 12 tests run: 12 passed, 0 skipped",
+                (12, 0, 0),
+            ),
+            (
+                "     Summary [ 0.1s] 12 tests run: 10 passed (1 slow), 2 failed, 3 skipped",
+                (10, 2, 3),
+            ),
+            (
+                "Summary [ 9.0s] 3 tests run: 1 passed, 1 failed, 1 timed out, 0 skipped",
+                (1, 2, 0),
+            ),
+            (
+                "Summary [ 9.0s] 2/5 tests run: 1 passed, 1 failed, 0 skipped",
+                (1, 1, 0),
+            ),
+            ("Summary [ 0.0s] 1 test run: 1 passed, 0 skipped", (1, 0, 0)),
+        ];
+        for (line, want) in cases {
+            let got = summary(line);
+            assert_eq!((got.passed, got.failed, got.ignored), want, "{line}");
+        }
+    }
+}
