@@ -22,6 +22,7 @@ mod ids;
 mod reader;
 mod toml_file;
 
+pub mod appraisal;
 pub mod crypto;
 pub mod evidence;
 pub mod profile;

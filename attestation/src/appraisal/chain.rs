@@ -1,0 +1,180 @@
+//! Whether a statement follows the one before it: the node's own chain, the TPM's clock, the boot.
+//!
+//! `resetCount` counts reboots, `restartCount` resumes within one boot, `clock` never falls except
+//! within the window an unorderly power loss explains (`safe` is then false). What a lie would
+//! look like is refused; what an ordinary crash looks like is a note.
+
+use super::{
+    Previous,
+    result::{AttestationResult, Deviation, Finding},
+    verify::VerifiedEvidence,
+};
+use crate::profile::Provenance;
+
+pub(super) fn judge(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    previous: Option<&Previous>,
+) {
+    for gap in &evidence.statement.gaps {
+        result.deviate(Deviation {
+            claim: "evidence.gaps".to_owned(),
+            finding: Finding::Warning,
+            code: "gap".to_owned(),
+            expected: "nothing lost".to_owned(),
+            found: format!(
+                "{} {} lost: {}",
+                gap.count,
+                clip(&gap.what),
+                clip(&gap.reason)
+            ),
+            provenance: Some(Provenance::SelfReported),
+        });
+    }
+    let Some(previous) = previous else {
+        return;
+    };
+    sequence(result, evidence, previous);
+    clock(result, evidence, previous);
+    boot(result, evidence, previous);
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+fn sequence(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
+    let statement = &evidence.statement;
+    let mut deviate = |finding, code: &str, expected: String, found: String| {
+        result.deviate(Deviation {
+            claim: "evidence.sequence".to_owned(),
+            finding,
+            code: code.to_owned(),
+            expected,
+            found,
+            provenance: Some(Provenance::SelfReported),
+        });
+    };
+    if statement.epoch != previous.epoch {
+        let finding = if statement.epoch > previous.epoch {
+            // Disks die; standing waits until an approver has looked.
+            Finding::Unchecked
+        } else {
+            Finding::Refused
+        };
+        let found = format!("epoch {}", statement.epoch);
+        deviate(
+            finding,
+            "epoch-changed",
+            format!("epoch {}", previous.epoch),
+            found,
+        );
+        return;
+    }
+    let next = previous.sequence.saturating_add(1);
+    if statement.sequence == next {
+        if statement.previous != Some(previous.digest) {
+            let found = statement
+                .previous
+                .map_or_else(|| "none".to_owned(), |d| d.to_string());
+            deviate(
+                Finding::Refused,
+                "chain-broken",
+                previous.digest.to_string(),
+                found,
+            );
+        }
+    } else if statement.sequence > next {
+        let found = format!("number {}", statement.sequence);
+        deviate(
+            Finding::Warning,
+            "sequence-gap",
+            format!("number {next}"),
+            found,
+        );
+    } else {
+        let found = format!("number {}", statement.sequence);
+        deviate(
+            Finding::Refused,
+            "sequence-repeated",
+            format!("number {next}"),
+            found,
+        );
+    }
+}
+
+fn clock(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
+    let (now, before) = (evidence.clock, previous.clock);
+    let mut refuse = |claim: &str, code: &str, expected: String, found: String| {
+        result.deviate(Deviation {
+            claim: claim.to_owned(),
+            finding: Finding::Refused,
+            code: code.to_owned(),
+            expected,
+            found,
+            provenance: Some(Provenance::HardwareSigned),
+        });
+    };
+    if now.reset_count < before.reset_count {
+        // Only TPM2_Clear resets the counter: another life of the same chip.
+        let expected = format!("at least {}", before.reset_count);
+        refuse(
+            "tpm.reset_count",
+            "tpm-cleared",
+            expected,
+            now.reset_count.to_string(),
+        );
+        return;
+    }
+    if now.reset_count > before.reset_count {
+        return;
+    }
+    if now.clock < before.clock {
+        let expected = format!("at least {} ms", before.clock);
+        refuse(
+            "tpm.clock",
+            "clock-went-back",
+            expected,
+            format!("{} ms", now.clock),
+        );
+    }
+    if now.restart_count < before.restart_count {
+        let expected = format!("at least {}", before.restart_count);
+        refuse(
+            "tpm.restart_count",
+            "clock-went-back",
+            expected,
+            now.restart_count.to_string(),
+        );
+    }
+}
+
+fn boot(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
+    let same_boot = evidence.statement.boot_id == previous.boot_id;
+    let same_reset = evidence.clock.reset_count == previous.clock.reset_count;
+    if same_boot == same_reset {
+        return;
+    }
+    let (code, expected, found) = if same_boot {
+        // The chip was reset under a running kernel: its registers no longer speak of this boot.
+        (
+            "reset-without-boot",
+            "one boot, one reset of the TPM",
+            "the TPM was reset, the kernel runs on",
+        )
+    } else {
+        (
+            "boot-without-reset",
+            "a new boot resets the TPM",
+            "a new kernel, the TPM was not reset (kexec?)",
+        )
+    };
+    result.deviate(Deviation {
+        claim: "tpm.reset_count".to_owned(),
+        finding: Finding::Refused,
+        code: code.to_owned(),
+        expected: expected.to_owned(),
+        found: found.to_owned(),
+        provenance: Some(Provenance::SelfReported),
+    });
+}

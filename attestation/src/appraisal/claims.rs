@@ -1,0 +1,338 @@
+//! Claims against the profile, and the few demands that no profile can drop.
+
+use super::{
+    Reference, Subject,
+    result::{AppraisedClaim, AttestationResult, Deviation, Finding},
+    verify::VerifiedEvidence,
+};
+use crate::{
+    crypto::HashAlgorithm,
+    evidence::ClaimValue,
+    ids::{NodeId, UnixTime},
+    profile::{Bank, Provenance, Requirement, TpmProfile, Value},
+    proto::v1::fence_state::Mode,
+};
+
+pub(super) fn judge(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    subject: &Subject<'_>,
+    node: &NodeId,
+    reference: &Reference<'_>,
+    now: UnixTime,
+) {
+    name(result, evidence, node);
+    registers(result, evidence, &reference.profile.tpm);
+    policy(result, evidence, reference, now);
+    fence(result, evidence);
+    for requirement in &reference.profile.requirements {
+        require(
+            result,
+            requirement,
+            find(evidence, subject, &requirement.claim),
+        );
+    }
+}
+
+fn name(result: &mut AttestationResult, evidence: &VerifiedEvidence, node: &NodeId) {
+    if evidence.statement.node != *node {
+        result.deviate(Deviation {
+            claim: "node.name".to_owned(),
+            finding: Finding::Refused,
+            code: "node-name".to_owned(),
+            expected: node.to_string(),
+            found: evidence.statement.node.to_string(),
+            provenance: Some(Provenance::SelfReported),
+        });
+    }
+}
+
+const fn hash_of(bank: Bank) -> HashAlgorithm {
+    match bank {
+        Bank::Sha256 => HashAlgorithm::Sha256,
+        Bank::Sha384 => HashAlgorithm::Sha384,
+    }
+}
+
+fn registers(result: &mut AttestationResult, evidence: &VerifiedEvidence, profile: &TpmProfile) {
+    let bank = hash_of(profile.bank);
+    for index in &profile.require {
+        let claim = format!("tpm.pcr.{bank}.{index}");
+        let allowed = profile.values.get(index);
+        let expected = || match allowed.map(Vec::as_slice) {
+            Some([one]) => hex::encode(one),
+            Some(many) => format!("one of {} values of profile", many.len()),
+            None => "any value, quoted".to_owned(),
+        };
+        let Some(value) = evidence.pcrs.get(bank, *index) else {
+            result.deviate(Deviation {
+                claim,
+                finding: Finding::Refused,
+                code: "pcr-not-quoted".to_owned(),
+                expected: expected(),
+                found: "not in the quote".to_owned(),
+                provenance: None,
+            });
+            continue;
+        };
+        if allowed.is_some_and(|values| !values.iter().any(|v| v.as_slice() == value.as_slice())) {
+            result.deviate(Deviation {
+                claim: claim.clone(),
+                finding: Finding::Refused,
+                code: "pcr-value".to_owned(),
+                expected: expected(),
+                found: value.to_string(),
+                provenance: Some(Provenance::HardwareSigned),
+            });
+        }
+        result.note(
+            claim,
+            AppraisedClaim {
+                value: Value::Text(value.to_string()),
+                provenance: Provenance::HardwareSigned,
+            },
+        );
+    }
+}
+
+fn policy(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    reference: &Reference<'_>,
+    now: UnixTime,
+) {
+    let statement = &evidence.statement;
+    let mut deviate = |claim: &str, finding, code: &str, expected: String, found: String| {
+        result.deviate(Deviation {
+            claim: claim.to_owned(),
+            finding,
+            code: code.to_owned(),
+            expected,
+            found,
+            provenance: Some(Provenance::SelfReported),
+        });
+    };
+    if statement.approvers != reference.approvers {
+        let (expected, found) = (
+            reference.approvers.to_string(),
+            statement.approvers.to_string(),
+        );
+        deviate(
+            "policy.approvers",
+            Finding::Refused,
+            "other-approvers",
+            expected,
+            found,
+        );
+    }
+    let wanted = format!("version {}", reference.version);
+    match &statement.policy {
+        None => {
+            let found = "none applied on the node".to_owned();
+            deviate(
+                "policy.version",
+                Finding::Unchecked,
+                "policy-absent",
+                wanted,
+                found,
+            );
+        }
+        Some(policy) if policy.version < reference.version => {
+            let found = format!("version {}", policy.version);
+            deviate(
+                "policy.version",
+                Finding::Warning,
+                "policy-behind",
+                wanted,
+                found,
+            );
+        }
+        Some(policy) if policy.version > reference.version => {
+            let found = format!("version {}", policy.version);
+            deviate(
+                "policy.version",
+                Finding::Unchecked,
+                "policy-ahead",
+                wanted,
+                found,
+            );
+        }
+        Some(policy) if policy.manifest != reference.manifest => {
+            let (expected, found) = (reference.manifest.to_string(), policy.manifest.to_string());
+            deviate(
+                "policy.manifest",
+                Finding::Refused,
+                "other-policy",
+                expected,
+                found,
+            );
+        }
+        Some(_) => {}
+    }
+    if now > reference.not_after {
+        let expected = format!("a policy valid at {}", now.secs());
+        let found = format!("it ended at {}", reference.not_after.secs());
+        deviate(
+            "policy.not_after",
+            Finding::Warning,
+            "policy-expired",
+            expected,
+            found,
+        );
+    }
+}
+
+/// The word for a fence mode in claims and profiles.
+const fn mode_word(mode: Mode) -> &'static str {
+    match mode {
+        Mode::Unspecified => "unspecified",
+        Mode::Absent => "absent",
+        Mode::DefaultDeny => "default-deny",
+        Mode::Enforcing => "enforcing",
+    }
+}
+
+fn fence(result: &mut AttestationResult, evidence: &VerifiedEvidence) {
+    let fence = &evidence.statement.fence;
+    let mode = fence.mode();
+    let mut refuse = |code: &str, expected: &str, found: String| {
+        result.deviate(Deviation {
+            claim: "fence.mode".to_owned(),
+            finding: Finding::Refused,
+            code: code.to_owned(),
+            expected: expected.to_owned(),
+            found,
+            provenance: Some(Provenance::SelfReported),
+        });
+    };
+    if let Some(fault) = &fence.fault {
+        let fault = fault.chars().take(400).collect();
+        refuse("fence-fault", "a fence without fault", fault);
+    }
+    match mode {
+        Mode::Enforcing => {}
+        Mode::DefaultDeny if evidence.statement.policy.is_none() => {}
+        Mode::DefaultDeny => {
+            let found = mode_word(mode).to_owned();
+            refuse("fence-mode", "enforcing, since a policy is in force", found);
+        }
+        Mode::Absent | Mode::Unspecified => {
+            refuse("fence-mode", "enforcing", mode_word(mode).to_owned());
+        }
+    }
+}
+
+/// What was found under a claim's name.
+enum Found {
+    Is(Value, Provenance),
+    Unavailable(String),
+    Missing,
+}
+
+fn find(evidence: &VerifiedEvidence, subject: &Subject<'_>, claim: &str) -> Found {
+    let said = |value| Found::Is(value, Provenance::SelfReported);
+    let hardware = |value| Found::Is(value, Provenance::HardwareSigned);
+    let statement = &evidence.statement;
+    let text = |text: &str| Value::Text(text.to_owned());
+    match claim {
+        "tpm.firmware_version" => {
+            hardware(Value::Text(format!("{:016x}", evidence.firmware_version)))
+        }
+        "tpm.reset_count" => hardware(Value::Number(evidence.clock.reset_count.into())),
+        "tpm.restart_count" => hardware(Value::Number(evidence.clock.restart_count.into())),
+        "tpm.clock_safe" => hardware(Value::Flag(evidence.clock.safe)),
+        "fence.mode" => said(text(mode_word(statement.fence.mode()))),
+        "fence.whole_host" => said(Value::Flag(statement.fence.whole_host)),
+        "fence.root" => said(text(&statement.fence.root)),
+        "fence.unfenced_paths" => said(Value::Number(
+            u64::try_from(statement.fence.unfenced_paths.len()).unwrap_or(u64::MAX),
+        )),
+        "policy.version" => statement
+            .policy
+            .map_or(Found::Missing, |policy| said(Value::Number(policy.version))),
+        "policy.world" => statement.policy.map_or(Found::Missing, |policy| {
+            said(text(&policy.world.to_string()))
+        }),
+        "node.jurisdiction" => subject.jurisdiction.map_or(Found::Missing, |place| {
+            Found::Is(text(place.as_str()), Provenance::OperatorSigned)
+        }),
+        "node.ak_confirmed" => Found::Is(
+            Value::Flag(subject.ak_confirmed),
+            Provenance::OperatorSigned,
+        ),
+        other => register(evidence, other).unwrap_or_else(|| match statement.claims.get(other) {
+            Some(ClaimValue::Text(found)) => said(text(found)),
+            Some(ClaimValue::Number(number)) => said(Value::Number(*number)),
+            Some(ClaimValue::Flag(flag)) => said(Value::Flag(*flag)),
+            Some(ClaimValue::Data(data)) => said(Value::Text(hex::encode(data))),
+            Some(ClaimValue::Unavailable(why)) => Found::Unavailable(why.clone()),
+            None => Found::Missing,
+        }),
+    }
+}
+
+/// `tpm.pcr.<bank>.<index>`, if the claim is one.
+fn register(evidence: &VerifiedEvidence, claim: &str) -> Option<Found> {
+    let (bank, index) = claim.strip_prefix("tpm.pcr.")?.split_once('.')?;
+    let value = HashAlgorithm::from_name(bank)
+        .zip(index.parse().ok())
+        .and_then(|(bank, index)| evidence.pcrs.get(bank, index));
+    Some(value.map_or(Found::Missing, |value| {
+        Found::Is(Value::Text(value.to_string()), Provenance::HardwareSigned)
+    }))
+}
+
+fn require(result: &mut AttestationResult, requirement: &Requirement, found: Found) {
+    let mut deviate = |finding, code: &str, expected: String, found: String, provenance| {
+        result.deviate(Deviation {
+            claim: requirement.claim.clone(),
+            finding,
+            code: code.to_owned(),
+            expected,
+            found,
+            provenance,
+        });
+    };
+    let expected = requirement.expected.to_string();
+    match found {
+        // Leaving a claim out must not be worth more than making it wrongly.
+        Found::Missing => {
+            deviate(
+                Finding::Refused,
+                "claim-missing",
+                expected,
+                "not in the evidence".to_owned(),
+                None,
+            );
+        }
+        Found::Unavailable(why) => {
+            let why = format!("unavailable: {}", why.chars().take(400).collect::<String>());
+            deviate(Finding::Unchecked, "claim-unavailable", expected, why, None);
+        }
+        Found::Is(value, provenance) => {
+            if provenance < requirement.minimum {
+                let wanted = format!("{expected}, at least {}", requirement.minimum);
+                let found = format!("{value}, {provenance}");
+                deviate(
+                    Finding::Refused,
+                    "claim-provenance",
+                    wanted,
+                    found,
+                    Some(provenance),
+                );
+            } else if !requirement.expected.met_by(&value) {
+                deviate(
+                    Finding::Refused,
+                    "claim-value",
+                    expected,
+                    value.to_string(),
+                    Some(provenance),
+                );
+            }
+            result.note(
+                requirement.claim.clone(),
+                AppraisedClaim { value, provenance },
+            );
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! From evidence, profile, policy and a point in time to an attestation result.
+//!
+//! Two steps that cannot be taken in the wrong order: [`VerifiedEvidence::verify`] shows that this
+//! AK spoke these bytes in answer to this challenge; [`appraise`] holds what was said against what
+//! approvers signed. The first refuses bytes, the second a node. *Checked and refused*, *could not
+//! check* and *worth a look* never look alike: see [`Finding`].
+
+mod chain;
+mod claims;
+mod result;
+#[cfg(test)]
+mod tests;
+mod verify;
+
+use crate::{
+    evidence::Freshness,
+    ids::{DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime},
+    profile::Profile,
+    tpm::{AkPublic, ClockInfo},
+};
+
+pub use result::{
+    AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
+    TrustVector,
+};
+pub use verify::{EvidenceRefused, VerifiedEvidence};
+
+/// Whose evidence it is, as enrolment and the signed inventory say.
+#[derive(Clone, Copy, Debug)]
+pub struct Subject<'a> {
+    /// The deployment the collector serves.
+    pub deployment: &'a DeploymentId,
+    /// The name the signed inventory gives this EK; `None` while pending.
+    pub node: Option<&'a NodeId>,
+    /// Where the inventory says it stands.
+    pub jurisdiction: Option<&'a JurisdictionCode>,
+    /// The enrolled AK.
+    pub ak: &'a AkPublic,
+    /// The approvers signed for this very AK; otherwise it is the collector's word.
+    pub ak_confirmed: bool,
+}
+
+/// What the node is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Reference<'a> {
+    /// The profile of the signed policy.
+    pub profile: &'a Profile,
+    /// Version of that policy.
+    pub version: u64,
+    /// SHA-256 of its manifest.
+    pub manifest: Sha256Digest,
+    /// When it ends.
+    pub not_after: UnixTime,
+    /// Digest of the approvers every node was to be installed with.
+    pub approvers: Sha256Digest,
+}
+
+/// The statement accepted before this one from the same AK.
+#[derive(Clone, Copy, Debug)]
+pub struct Previous {
+    /// SHA-256 of its bytes.
+    pub digest: Sha256Digest,
+    /// Its epoch.
+    pub epoch: u64,
+    /// Its index in that epoch.
+    pub sequence: u64,
+    /// The kernel's boot id in it.
+    pub boot_id: [u8; 16],
+    /// The TPM's clock when it was quoted.
+    pub clock: ClockInfo,
+}
+
+/// Holds verified evidence against the reference. Pure: the same arguments give the same result
+/// in the collector and in an auditor's hands.
+///
+/// Without a reference (no policy applied, or the node is pending) nothing can be affirmed, and
+/// the result says which of the two it is.
+#[must_use]
+pub fn appraise(
+    evidence: &VerifiedEvidence,
+    subject: &Subject<'_>,
+    reference: Option<&Reference<'_>>,
+    previous: Option<&Previous>,
+    now: UnixTime,
+) -> AttestationResult {
+    let mut result = AttestationResult::new(evidence, subject, reference, now);
+    chain::judge(&mut result, evidence, previous);
+    if let Freshness::Unchallenged { .. } = evidence.freshness {
+        result.deviate(Deviation {
+            claim: "evidence.freshness".to_owned(),
+            finding: Finding::Unchecked,
+            code: "unchallenged".to_owned(),
+            expected: "an answer to a challenge of the collector".to_owned(),
+            found: "made while the collector was out of reach".to_owned(),
+            provenance: None,
+        });
+    }
+    match (subject.node, reference) {
+        (None, _) => result.deviate(Deviation {
+            claim: "node.inventory".to_owned(),
+            finding: Finding::Unchecked,
+            code: "pending".to_owned(),
+            expected: "an entry in the signed inventory that names this EK".to_owned(),
+            found: "none".to_owned(),
+            provenance: None,
+        }),
+        (Some(_), None) => result.deviate(Deviation {
+            claim: "policy.version".to_owned(),
+            finding: Finding::Unchecked,
+            code: "no-policy".to_owned(),
+            expected: "a policy applied at the collector".to_owned(),
+            found: "none".to_owned(),
+            provenance: None,
+        }),
+        (Some(node), Some(reference)) => {
+            claims::judge(&mut result, evidence, subject, node, reference, now);
+        }
+    }
+    result.conclude();
+    result
+}

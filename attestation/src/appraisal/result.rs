@@ -1,0 +1,363 @@
+//! The attestation result: an EAR (draft-ietf-rats-ear) with AR4SI trust vectors, and under each
+//! submodule the deviations in words a person can act on.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value as Json, json};
+
+use super::{Reference, Subject, verify::VerifiedEvidence};
+use crate::{
+    evidence::Freshness,
+    ids::{Sha256Digest, UnixTime},
+    profile::{Provenance, Value},
+};
+
+/// The EAR profile string; pinned, since EAR is a draft.
+const EAT_PROFILE: &str = "tag:github.com,2023:veraison/ear";
+
+/// Tier of a result, worst last. AR4SI calls them by these names.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Status {
+    /// Everything asked for was shown.
+    Affirming,
+    /// Shown, with something a person should look at.
+    Warning,
+    /// Something could not be checked: no conclusion.
+    None,
+    /// Something was checked and refused.
+    Contraindicated,
+}
+
+impl Status {
+    /// The word used on the wire and in tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Affirming => "affirming",
+            Self::Warning => "warning",
+            Self::None => "none",
+            Self::Contraindicated => "contraindicated",
+        }
+    }
+
+    /// The AR4SI trust claim value of this tier.
+    const fn ar4si(self) -> i8 {
+        match self {
+            Self::Affirming => 2,
+            Self::Warning => 32,
+            Self::None => 0,
+            Self::Contraindicated => 96,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// How a claim fell short.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Finding {
+    /// Checked, and not as demanded: a security officer's concern.
+    Refused,
+    /// Could not be checked: an operator's concern.
+    Unchecked,
+    /// As demanded, with something to look at.
+    Warning,
+}
+
+impl Finding {
+    const fn status(self) -> Status {
+        match self {
+            Self::Refused => Status::Contraindicated,
+            Self::Unchecked => Status::None,
+            Self::Warning => Status::Warning,
+        }
+    }
+}
+
+/// One claim that is not as the reference demands.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+pub struct Deviation {
+    /// Dotted name.
+    pub claim: String,
+    /// How it fell short.
+    pub finding: Finding,
+    /// Stable word, kebab-case.
+    pub code: String,
+    /// What was demanded.
+    pub expected: String,
+    /// What was there.
+    pub found: String,
+    /// Who said so; absent where nobody did.
+    pub provenance: Option<Provenance>,
+}
+
+impl fmt::Display for Deviation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            claim,
+            code,
+            expected,
+            found,
+            ..
+        } = self;
+        write!(f, "{claim}: expected {expected}, found {found} [{code}]")
+    }
+}
+
+/// A claim that the profile asked for, as found.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AppraisedClaim {
+    /// Its value.
+    pub value: Value,
+    /// Who says so.
+    pub provenance: Provenance,
+}
+
+/// AR4SI trustworthiness vector: only the claims this appraiser makes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum TrustVector {
+    /// `instance-identity`: is it who it says.
+    InstanceIdentity,
+    /// `executables`: what was measured into registers.
+    Executables,
+    /// `configuration`: how it is set up.
+    Configuration,
+}
+
+impl TrustVector {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::InstanceIdentity => "instance-identity",
+            Self::Executables => "executables",
+            Self::Configuration => "configuration",
+        }
+    }
+}
+
+/// One part of the node and how it fared.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Submod {
+    /// Worst of its deviations.
+    pub status: Status,
+    /// What its status speaks of.
+    pub vector: TrustVector,
+    /// What fell short.
+    pub deviations: Vec<Deviation>,
+    /// What the profile asked for, as found.
+    pub claims: BTreeMap<String, AppraisedClaim>,
+}
+
+/// The submodules, and which claims belong to each.
+const SUBMODS: [(&str, TrustVector, &[&str]); 4] = [
+    (
+        "identity",
+        TrustVector::InstanceIdentity,
+        &["node.", "evidence."],
+    ),
+    ("tpm", TrustVector::Executables, &["tpm."]),
+    ("fence", TrustVector::Configuration, &["fence.", "policy."]),
+    ("host", TrustVector::Configuration, &[""]),
+];
+
+/// What appraisal concludes of one statement.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AttestationResult {
+    /// Worst of the submodules.
+    pub status: Status,
+    /// When it was concluded.
+    pub at: UnixTime,
+    /// Node id, absent while pending.
+    pub node: Option<String>,
+    /// The statement appraised.
+    pub statement: Sha256Digest,
+    /// The challenge it answers, hex; absent if unchallenged.
+    pub nonce: Option<String>,
+    /// SHA-256 of the profile, if there was one.
+    pub profile: Option<Sha256Digest>,
+    /// SHA-256 and version of the policy's manifest, if there was one.
+    pub policy: Option<(u64, Sha256Digest)>,
+    /// The approvers signed for this AK; otherwise it is the collector's word.
+    pub ak_confirmed: bool,
+    /// By name: `identity`, `tpm`, `fence`, `host`.
+    pub submods: BTreeMap<&'static str, Submod>,
+}
+
+/// A stored result that cannot be read.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("attestation result, {field}: {fault}")]
+pub struct ParseResultError {
+    /// Path of the member.
+    pub field: String,
+    /// What is wrong.
+    pub fault: String,
+}
+
+impl AttestationResult {
+    pub(super) fn new(
+        evidence: &VerifiedEvidence,
+        subject: &Subject<'_>,
+        reference: Option<&Reference<'_>>,
+        now: UnixTime,
+    ) -> Self {
+        let submod = |vector| Submod {
+            status: Status::Affirming,
+            vector,
+            deviations: Vec::new(),
+            claims: BTreeMap::new(),
+        };
+        Self {
+            status: Status::None,
+            at: now,
+            node: subject.node.map(ToString::to_string),
+            statement: evidence.statement.digest,
+            nonce: match evidence.freshness {
+                Freshness::Challenged(nonce) => Some(hex::encode(nonce.as_bytes())),
+                Freshness::Unchallenged { .. } => None,
+            },
+            profile: reference.map(|reference| reference.profile.digest),
+            policy: reference.map(|reference| (reference.version, reference.manifest)),
+            ak_confirmed: subject.ak_confirmed,
+            submods: SUBMODS
+                .iter()
+                .map(|(name, vector, _)| (*name, submod(*vector)))
+                .collect(),
+        }
+    }
+
+    fn submod_of(&mut self, claim: &str) -> Option<&mut Submod> {
+        let (name, ..) = SUBMODS
+            .iter()
+            .find(|(_, _, prefixes)| prefixes.iter().any(|prefix| claim.starts_with(prefix)))?;
+        self.submods.get_mut(name)
+    }
+
+    pub(super) fn deviate(&mut self, deviation: Deviation) {
+        if let Some(submod) = self.submod_of(&deviation.claim) {
+            submod.status = submod.status.max(deviation.finding.status());
+            submod.deviations.push(deviation);
+        }
+    }
+
+    pub(super) fn note(&mut self, claim: String, value: AppraisedClaim) {
+        if let Some(submod) = self.submod_of(&claim) {
+            submod.claims.insert(claim, value);
+        }
+    }
+
+    pub(super) fn conclude(&mut self) {
+        self.status = self
+            .submods
+            .values()
+            .map(|submod| submod.status)
+            .max()
+            .unwrap_or(Status::None);
+    }
+
+    /// All deviations, worst submodule's first.
+    pub fn deviations(&self) -> impl Iterator<Item = &Deviation> {
+        let mut submods: Vec<_> = self.submods.values().collect();
+        submods.sort_by_key(|submod| std::cmp::Reverse(submod.status));
+        submods
+            .into_iter()
+            .flat_map(|submod| submod.deviations.iter())
+    }
+
+    /// The EAR as JSON. Members outside the draft begin with `bailiwick.`.
+    #[must_use]
+    pub fn to_json(&self) -> Json {
+        let submods: serde_json::Map<String, Json> = self
+            .submods
+            .iter()
+            .map(|(name, submod)| ((*name).to_owned(), self.submod_json(submod)))
+            .collect();
+        json!({
+            "eat_profile": EAT_PROFILE,
+            "iat": self.at.secs(),
+            "eat_nonce": self.nonce,
+            "ear.verifier-id": {
+                "developer": "Bailiwick",
+                "build": concat!("bailiwick-attestation ", env!("CARGO_PKG_VERSION")),
+            },
+            "submods": submods,
+            "bailiwick.status": self.status,
+            "bailiwick.node": self.node,
+            "bailiwick.statement": self.statement,
+            "bailiwick.policy": self.policy.map(|(version, manifest)| {
+                json!({ "version": version, "manifest": manifest })
+            }),
+            "bailiwick.ak": if self.ak_confirmed { "confirmed" } else { "collector's word" },
+        })
+    }
+
+    fn submod_json(&self, submod: &Submod) -> Json {
+        let claims: serde_json::Map<String, Json> = submod
+            .claims
+            .iter()
+            .map(|(name, claim)| {
+                let value = match &claim.value {
+                    Value::Text(text) => json!(text),
+                    Value::Number(number) => json!(number),
+                    Value::Flag(flag) => json!(flag),
+                };
+                (
+                    name.clone(),
+                    json!({ "value": value, "provenance": claim.provenance }),
+                )
+            })
+            .collect();
+        json!({
+            "ear.status": submod.status,
+            "ear.trustworthiness-vector": { submod.vector.as_str(): submod.status.ar4si() },
+            "ear.appraisal-policy-id": self.profile.map(|digest| format!("sha256:{digest}")),
+            "bailiwick.deviations": submod.deviations,
+            "bailiwick.claims": claims,
+        })
+    }
+
+    /// Status and deviations of a stored EAR, for whoever shows or compares one.
+    pub fn read_json(bytes: &[u8]) -> Result<(Status, Vec<Deviation>), ParseResultError> {
+        let fail = |field: &str, fault: String| ParseResultError {
+            field: field.to_owned(),
+            fault,
+        };
+        let ear: Json =
+            serde_json::from_slice(bytes).map_err(|error| fail("document", error.to_string()))?;
+        let member = |name: &str| {
+            ear.get(name)
+                .cloned()
+                .ok_or_else(|| fail(name, "is absent".to_owned()))
+        };
+        let status = serde_json::from_value(member("bailiwick.status")?)
+            .map_err(|error| fail("bailiwick.status", error.to_string()))?;
+        let submods = member("submods")?;
+        let submods = submods
+            .as_object()
+            .ok_or_else(|| fail("submods", "is not an object".to_owned()))?;
+        let mut ranked = Vec::new();
+        for (name, submod) in submods {
+            let field = |member: &str| format!("submods.{name}.{member}");
+            let read = |member: &str| submod.get(member).cloned().unwrap_or(Json::Null);
+            let status: Status = serde_json::from_value(read("ear.status"))
+                .map_err(|error| fail(&field("ear.status"), error.to_string()))?;
+            let deviations: Vec<Deviation> =
+                serde_json::from_value(read("bailiwick.deviations"))
+                    .map_err(|error| fail(&field("bailiwick.deviations"), error.to_string()))?;
+            ranked.push((status, deviations));
+        }
+        ranked.sort_by_key(|(status, _)| std::cmp::Reverse(*status));
+        Ok((
+            status,
+            ranked
+                .into_iter()
+                .flat_map(|(_, deviations)| deviations)
+                .collect(),
+        ))
+    }
+}

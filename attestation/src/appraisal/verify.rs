@@ -1,0 +1,213 @@
+//! Who spoke: the envelope's signature, challenge and register values.
+
+use crate::{
+    crypto::HashAlgorithm,
+    evidence::{
+        Binding, Freshness, Nonce, NonceError, ParsedStatement, SignerKind, StatementRefused,
+        StatementSigner, TpmQuoteSigner,
+    },
+    ids::Sha256Digest,
+    proto::v1,
+    tpm::{
+        AkPublic, BoundPcrs, ClockInfo, PcrRefused, PcrValueError, PcrValues, QualifyingData,
+        Quote, QuoteRefused,
+    },
+};
+
+/// Most banks and registers presented: eight banks of 32.
+const MAX_REGISTERS: usize = 256;
+
+/// Why bytes are not this node's evidence. Nothing of them is believed or recorded as its own.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum EvidenceRefused {
+    /// The envelope lacks a part or holds one twice.
+    #[error("Evidence.{field}: {fault}")]
+    Envelope {
+        /// Which part.
+        field: &'static str,
+        /// What is wrong.
+        fault: &'static str,
+    },
+    /// The nonce has another length.
+    #[error("Evidence.nonce")]
+    Nonce(#[source] NonceError),
+    /// The envelope answers another challenge than the one asked about.
+    #[error("the evidence answers another challenge")]
+    Freshness,
+    /// A signer this version cannot check. Not a refusal of the node.
+    #[error("statements signed by {0:?} cannot be checked yet")]
+    UnsupportedSigner(SignerKind),
+    /// The statement is malformed.
+    #[error("malformed statement")]
+    Statement(#[source] StatementRefused),
+    /// The quote is not the AK's, or not over this statement and challenge.
+    #[error("quote refused")]
+    Quote(#[source] QuoteRefused),
+    /// The register values are not well-formed.
+    #[error("Evidence.pcrs")]
+    PcrValue(#[source] PcrValueError),
+    /// The register values are not those quoted.
+    #[error("register values refused")]
+    Pcrs(#[source] PcrRefused),
+}
+
+impl EvidenceRefused {
+    /// Stable word for answers, logs and scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Envelope { .. } | Self::Nonce(_) => "evidence-malformed",
+            Self::Freshness => "nonce",
+            Self::UnsupportedSigner(_) => "signer-unsupported",
+            Self::Statement(refused) => refused.code(),
+            Self::Quote(refused) => refused.code(),
+            Self::PcrValue(error) => error.code(),
+            Self::Pcrs(refused) => refused.code(),
+        }
+    }
+}
+
+/// Evidence that the enrolled AK signed in answer to a known challenge. Only
+/// [`VerifiedEvidence::verify`] makes one.
+#[derive(Clone, Debug)]
+pub struct VerifiedEvidence {
+    pub(super) statement: ParsedStatement,
+    pub(super) freshness: Freshness,
+    pub(super) clock: ClockInfo,
+    pub(super) firmware_version: u64,
+    pub(super) pcrs: BoundPcrs,
+}
+
+impl VerifiedEvidence {
+    /// Checks the envelope against the enrolled AK and the challenge it is to answer.
+    ///
+    /// Order: shape of the envelope, challenge, statement, quote (scheme, signature, qualifying
+    /// data, selection), register values under the labels the quote signed.
+    pub fn verify(
+        evidence: &v1::Evidence,
+        ak: &AkPublic,
+        expected: &Freshness,
+    ) -> Result<Self, EvidenceRefused> {
+        let quote = match &evidence.signer {
+            Some(v1::evidence::Signer::TpmQuote(quote)) => quote,
+            Some(v1::evidence::Signer::TeeReport(_)) => {
+                return Err(EvidenceRefused::UnsupportedSigner(SignerKind::TeeReport));
+            }
+            None => {
+                return Err(EvidenceRefused::Envelope {
+                    field: "signer",
+                    fault: "is absent",
+                });
+            }
+        };
+        let freshness = freshness_of(evidence)?;
+        if freshness != *expected {
+            return Err(EvidenceRefused::Freshness);
+        }
+        let statement =
+            ParsedStatement::parse(&evidence.statement).map_err(EvidenceRefused::Statement)?;
+        let binding = Binding::new(&freshness, &evidence.statement);
+        let want = QualifyingData::from(Sha256Digest(TpmQuoteSigner::carrier(&binding)));
+        let verified = Quote::parse(&quote.attest)
+            .and_then(|parsed| parsed.verify(ak, &quote.signature, &want))
+            .map_err(EvidenceRefused::Quote)?;
+        let pcrs = verified
+            .pcrs(&presented(evidence)?)
+            .map_err(EvidenceRefused::Pcrs)?;
+        Ok(Self {
+            statement,
+            freshness,
+            clock: verified.clock_info(),
+            firmware_version: verified.firmware_version(),
+            pcrs,
+        })
+    }
+
+    /// What was said.
+    #[must_use]
+    pub const fn statement(&self) -> &ParsedStatement {
+        &self.statement
+    }
+
+    /// The TPM's clock when it was quoted.
+    #[must_use]
+    pub const fn clock(&self) -> ClockInfo {
+        self.clock
+    }
+
+    /// The challenge it answers.
+    #[must_use]
+    pub const fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// The register values the TPM signed for.
+    #[must_use]
+    pub const fn pcrs(&self) -> &BoundPcrs {
+        &self.pcrs
+    }
+}
+
+/// The challenge an envelope says it answers.
+pub(super) fn freshness_of(evidence: &v1::Evidence) -> Result<Freshness, EvidenceRefused> {
+    match &evidence.freshness {
+        Some(v1::evidence::Freshness::Nonce(nonce)) => Nonce::from_slice(nonce)
+            .map(Freshness::Challenged)
+            .map_err(EvidenceRefused::Nonce),
+        Some(v1::evidence::Freshness::Unchallenged(unchallenged)) => {
+            let last_receipt = Sha256Digest::from_slice(&unchallenged.last_receipt).ok_or(
+                EvidenceRefused::Envelope {
+                    field: "unchallenged.last_receipt",
+                    fault: "must have 32 bytes",
+                },
+            )?;
+            Ok(Freshness::Unchallenged {
+                last_receipt,
+                number: unchallenged.number,
+            })
+        }
+        None => Err(EvidenceRefused::Envelope {
+            field: "freshness",
+            fault: "is absent",
+        }),
+    }
+}
+
+impl Freshness {
+    /// The challenge an envelope says it answers. Whether that challenge was ever made, and to
+    /// this node, is for the caller to know.
+    pub fn of(evidence: &v1::Evidence) -> Result<Self, EvidenceRefused> {
+        freshness_of(evidence)
+    }
+}
+
+fn presented(evidence: &v1::Evidence) -> Result<PcrValues, EvidenceRefused> {
+    let registers = evidence
+        .pcrs
+        .iter()
+        .map(|bank| bank.values.len())
+        .sum::<usize>();
+    if registers > MAX_REGISTERS {
+        let fault = "has more than 256 values";
+        return Err(EvidenceRefused::Envelope {
+            field: "pcrs",
+            fault,
+        });
+    }
+    let mut values = PcrValues::new();
+    for bank in &evidence.pcrs {
+        let algorithm = u16::try_from(bank.algorithm)
+            .ok()
+            .and_then(HashAlgorithm::from_tpm_id)
+            .ok_or(EvidenceRefused::Envelope {
+                field: "pcrs.algorithm",
+                fault: "is not a TPM_ALG_ID of a hash",
+            })?;
+        for value in &bank.values {
+            values
+                .insert(algorithm, value.index, &value.digest)
+                .map_err(EvidenceRefused::PcrValue)?;
+        }
+    }
+    Ok(values)
+}
