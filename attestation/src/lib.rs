@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`crypto`] | hashes, public keys, signature verification |
 //! | [`tpm`] | quotes, public areas, names, EK certificates, credential activation |
+//! | [`x509`] | certificates and the paths between them |
 //! | [`evidence`] | the statement, its envelope and what a signer binds |
 //! | [`profile`] | the validated stack a node is held against |
 //! | [`appraisal`] | evidence and profile to an attestation result |
@@ -30,6 +31,7 @@ pub mod proto;
 pub mod standing;
 pub mod tlog;
 pub mod tpm;
+pub mod x509;
 
 pub use error::{Fault, ParseError};
 pub use ids::{DeploymentId, IdError, JurisdictionCode, NodeId, Sha256Digest, StudyId, UnixTime};

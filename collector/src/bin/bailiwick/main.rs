@@ -1,1 +1,96 @@
-fn main() {}
+//! `bailiwick`: what an operator, an auditor or a script asks with.
+//!
+//! Every command has a module of its own that defines its arguments and runs it; this file only
+//! chooses. Exit codes are the same for all: 0 good, 1 could not tell, 2 bytes refused, 3 node
+//! not trusted, 4 stale, 5 unknown.
+
+mod inspect;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Asks a Bailiwick collector, and reads evidence without one.
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick", version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Reads one piece of evidence with no collector and no network.
+    Inspect(inspect::Args),
+}
+
+/// How a result is printed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For machines.
+    Json,
+}
+
+/// What the process ends with.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[expect(
+    dead_code,
+    reason = "the last three belong to commands that ask a collector"
+)]
+pub(crate) enum Exit {
+    /// As it should be.
+    Good,
+    /// Usage, network, missing input.
+    CouldNotTell,
+    /// The bytes were read and refused.
+    Refused,
+    /// The node is not trusted.
+    NotTrusted,
+    /// The last word on the node is too old.
+    Stale,
+    /// The collector does not know it.
+    Unknown,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(match exit {
+            Exit::Good => 0u8,
+            Exit::CouldNotTell => 1,
+            Exit::Refused => 2,
+            Exit::NotTrusted => 3,
+            Exit::Stale => 4,
+            Exit::Unknown => 5,
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own exit code for a usage error, 2, means "bytes refused" here.
+            let exit = if error.use_stderr() {
+                Exit::CouldNotTell
+            } else {
+                Exit::Good
+            };
+            return match error.print() {
+                Ok(()) => exit.into(),
+                Err(_) => Exit::CouldNotTell.into(),
+            };
+        }
+    };
+    let done = match cli.command {
+        Command::Inspect(args) => inspect::run(&args),
+    };
+    match done {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("bailiwick: {error:#}");
+            Exit::CouldNotTell.into()
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Certificates as they are, not as they should be.
+
+mod pem;
+
+pub use pem::pem_blocks;

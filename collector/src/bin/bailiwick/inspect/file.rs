@@ -1,0 +1,33 @@
+//! Files of bounded size.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use anyhow::Context as _;
+
+use super::report::{Finding, Report};
+
+/// Reads a file of at most `limit` bytes.
+///
+/// A file that cannot be read is an error (could not tell); one that is too large is a refusal,
+/// since nothing of that kind is ever so large, and gives `None`.
+pub(super) fn read(
+    path: &Path,
+    limit: u64,
+    report: &mut Report,
+) -> anyhow::Result<Option<Vec<u8>>> {
+    let file = File::open(path).with_context(|| format!("open {}", path.display()))?;
+    let mut bytes = Vec::new();
+    file.take(limit.saturating_add(1))
+        .read_to_end(&mut bytes)
+        .with_context(|| format!("read {}", path.display()))?;
+    if u64::try_from(bytes.len()).is_ok_and(|len| len <= limit) {
+        return Ok(Some(bytes));
+    }
+    report.refuse(Finding::new(
+        "file-too-large",
+        format!("{} is longer than {limit} bytes", path.display()),
+    ));
+    Ok(None)
+}

@@ -1,0 +1,37 @@
+//! `bailiwick inspect KIND FILE…`: reads one piece of evidence with no collector and no network.
+//!
+//! Whatever is wrong is said, not only the first thing found: whoever is on call sees all of it
+//! at once. The library decides; nothing here accepts what the library refuses.
+
+mod file;
+mod report;
+mod tpm_quote;
+
+use clap::Subcommand;
+
+use crate::{Exit, Output};
+
+/// Arguments of `inspect`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    kind: Kind,
+    /// How the result is printed.
+    #[arg(long, global = true, value_enum, default_value = "table")]
+    output: Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Kind {
+    /// A TPM quote: signature, challenge, PCR values.
+    TpmQuote(tpm_quote::Args),
+}
+
+/// Reads the evidence, prints what it is worth, and says so in the exit code.
+pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
+    let report = match &args.kind {
+        Kind::TpmQuote(args) => tpm_quote::inspect(args)?,
+    };
+    report.print(args.output)?;
+    Ok(report.exit())
+}
