@@ -36,4 +36,4 @@ pub mod x509;
 pub use error::{Fault, ParseError};
 pub use ids::{DeploymentId, IdError, JurisdictionCode, NodeId, Sha256Digest, StudyId, UnixTime};
 pub use reader::Reader;
-pub use toml_file::{FileError, TomlFile};
+pub use toml_file::{FileError, Place, TomlFile};

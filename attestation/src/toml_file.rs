@@ -1,7 +1,9 @@
 //! TOML files that people write and sign: every complaint names file, line and key.
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
@@ -30,16 +32,59 @@ impl fmt::Display for FileError {
 
 impl std::error::Error for FileError {}
 
+/// Where something stands in a file: what a complaint or an explanation points at.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Place {
+    /// Path as the bundle or the caller names it.
+    pub file: Arc<str>,
+    /// Line, counted from 1.
+    pub line: usize,
+    /// Dotted key nearest to it; empty at the top.
+    pub key: String,
+}
+
+impl Place {
+    /// A complaint about what stands here.
+    pub fn error(&self, fault: impl Into<String>) -> FileError {
+        FileError {
+            file: self.file.to_string(),
+            line: self.line,
+            key: self.key.clone(),
+            fault: fault.into(),
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file, self.line)?;
+        if !self.key.is_empty() {
+            write!(f, ": {}", self.key)?;
+        }
+        Ok(())
+    }
+}
+
 /// One TOML file: the name to blame and the text to read.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub struct TomlFile<'a> {
-    path: &'a str,
+    path: Arc<str>,
     text: &'a str,
+    /// Built when the first place is asked for.
+    lines: OnceCell<Vec<Line<'a>>>,
+}
+
+/// Where a line begins, and the table and key in force when it ends.
+#[derive(Debug)]
+struct Line<'a> {
+    start: usize,
+    table: &'a str,
+    key: &'a str,
 }
 
 impl<'a> TomlFile<'a> {
     /// Takes bytes that may be no text at all; `limit` is the most that is read.
-    pub fn new(path: &'a str, bytes: &'a [u8], limit: usize) -> Result<Self, FileError> {
+    pub fn new(path: &str, bytes: &'a [u8], limit: usize) -> Result<Self, FileError> {
         let refuse = |line, fault| {
             Err(FileError {
                 file: path.to_owned(),
@@ -53,7 +98,11 @@ impl<'a> TomlFile<'a> {
             return refuse(1, fault);
         }
         match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(Self { path, text }),
+            Ok(text) => Ok(Self {
+                path: path.into(),
+                text,
+                lines: OnceCell::new(),
+            }),
             Err(err) => {
                 let good = bytes.get(..err.valid_up_to()).unwrap_or_default();
                 let line = good
@@ -66,72 +115,79 @@ impl<'a> TomlFile<'a> {
         }
     }
 
-    /// The name to blame.
-    #[must_use]
-    pub fn path(&self) -> &'a str {
-        self.path
-    }
-
     /// Reads the whole file into `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, FileError> {
         toml::from_str(self.text).map_err(|err| {
-            let span = err.span().unwrap_or(0..0);
-            let (line, table, mut key) = self.locate(span.start);
+            let start = err.span().map_or(0, |span| span.start);
+            let (line, table, mut key) = self.locate(start);
             if err.message().starts_with("missing field") {
                 // The span is the table's, so the first key in it is not to blame.
                 key = "";
             }
-            self.complain(line, table, key, err.message().replace('\n', "; "))
+            let fault = err.message().replace('\n', "; ");
+            self.name(line, table, key).error(fault)
         })
+    }
+
+    /// Where the bytes in `span` stand.
+    #[must_use]
+    pub fn place(&self, span: Range<usize>) -> Place {
+        let (line, table, key) = self.locate(span.start);
+        self.name(line, table, key)
     }
 
     /// A complaint about the bytes in `span`.
     pub fn error(&self, span: Range<usize>, fault: impl Into<String>) -> FileError {
-        let (line, table, key) = self.locate(span.start);
-        self.complain(line, table, key, fault.into())
+        self.place(span).error(fault)
     }
 
-    fn complain(&self, line: usize, table: &str, key: &str, fault: String) -> FileError {
+    fn name(&self, line: usize, table: &str, key: &str) -> Place {
         let dot = if table.is_empty() || key.is_empty() {
             ""
         } else {
             "."
         };
-        FileError {
-            file: self.path.to_owned(),
+        Place {
+            file: Arc::clone(&self.path),
             line,
             key: format!("{table}{dot}{key}"),
-            fault,
         }
     }
 
-    /// Line, table and key at a byte offset. The parser has no key for what it has not understood, so
-    /// the text is asked: the last table header and the last assignment up to that line.
+    /// Line, table and key at a byte offset.
     fn locate(&self, offset: usize) -> (usize, &'a str, &'a str) {
-        let (mut table, mut key) = ("", "");
-        let mut start = 0_usize;
-        let mut number = 0_usize;
-        for line in self.text.split_inclusive('\n') {
-            number = number.saturating_add(1);
-            let trimmed = line.trim();
-            if let Some(rest) = trimmed.strip_prefix('[') {
-                // A line of a multi-line array may begin with '[' too; it names no table.
-                let name = rest.trim_start_matches('[').split(']').next().unwrap_or("");
-                if is_key(name) {
-                    (table, key) = (name.trim(), "");
-                }
-            } else if let Some((name, _)) = trimmed.split_once('=')
-                && is_key(name)
-            {
-                key = name.trim();
-            }
-            start = start.saturating_add(line.len());
-            if offset < start {
-                break;
-            }
+        let lines = self.lines.get_or_init(|| index(self.text));
+        let number = lines.partition_point(|line| line.start <= offset);
+        match number.checked_sub(1).and_then(|last| lines.get(last)) {
+            Some(line) => (number, line.table, line.key),
+            None => (1, "", ""),
         }
-        (number.max(1), table, key)
     }
+}
+
+/// The parser has no key for what it has not understood, so the text is asked: the last table
+/// header and the last assignment up to each line.
+fn index(text: &str) -> Vec<Line<'_>> {
+    let (mut table, mut key) = ("", "");
+    let mut start = 0_usize;
+    let mut lines = Vec::new();
+    for line in text.split_inclusive('\n') {
+        let trimmed = line.trim();
+        if let Some(rest) = trimmed.strip_prefix('[') {
+            // A line of a multi-line array may begin with '[' too; it names no table.
+            let name = rest.trim_start_matches('[').split(']').next().unwrap_or("");
+            if is_key(name) {
+                (table, key) = (name.trim(), "");
+            }
+        } else if let Some((name, _)) = trimmed.split_once('=')
+            && is_key(name)
+        {
+            key = name.trim();
+        }
+        lines.push(Line { start, table, key });
+        start = start.saturating_add(line.len());
+    }
+    lines
 }
 
 /// Whether the text could be a dotted key, quoted parts included.

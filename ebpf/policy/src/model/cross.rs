@@ -1,0 +1,148 @@
+//! What no file can say by itself: names that must be known, and things that must not meet.
+
+use std::collections::BTreeMap;
+
+use bailiwick_attestation::{FileError, Place};
+use ipnet::IpNet;
+
+use super::{Model, Rule, SELECTORS_TOTAL_LIMIT, STUDIES_LIMIT, Selector, prefix};
+
+/// Checks all files against one another, sorts, and notes what is allowed but hardly meant.
+pub(super) fn check(model: &mut Model) -> Result<(), FileError> {
+    if let Some(extra) = model.studies.get(STUDIES_LIMIT) {
+        return Err(extra
+            .place
+            .error(format!("more than {STUDIES_LIMIT} studies")));
+    }
+    names(model)?;
+    services(model)?;
+    selectors(model)?;
+    peers(model)?;
+    model.warnings = warnings(model);
+    model.studies.sort_by(|a, b| a.name.cmp(&b.name));
+    model.hosts.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(())
+}
+
+/// Studies and host services share one set of names: an event says one of them.
+fn names(model: &Model) -> Result<(), FileError> {
+    let mut seen: BTreeMap<&str, &Place> = BTreeMap::new();
+    let studies = model.studies.iter().map(|s| (s.name.as_str(), &s.place));
+    let hosts = model.hosts.iter().map(|h| (h.name.as_str(), &h.place));
+    for (name, place) in studies.chain(hosts) {
+        if let Some(first) = seen.insert(name, place) {
+            return Err(place.error(format!("{name:?} is also the name in {first}")));
+        }
+    }
+    Ok(())
+}
+
+fn services(model: &Model) -> Result<(), FileError> {
+    let studies = model.studies.iter().flat_map(|s| [&s.allow, &s.unattested]);
+    let grants = studies.chain(model.hosts.iter().map(|h| &h.allow));
+    for rule in grants.flat_map(|grant| &grant.services) {
+        if !model.services.contains_key(&rule.value) {
+            let fault = format!("{:?} is no service of host-fence.toml", rule.value);
+            return Err(rule.place.error(fault));
+        }
+    }
+    Ok(())
+}
+
+/// The outermost study decides, else the deepest host service: whatever would never decide, or
+/// depend on the order of files, is refused.
+fn selectors(model: &Model) -> Result<(), FileError> {
+    let studies = model.studies.iter().flat_map(|study| &study.select);
+    let mut all = studies.chain(model.hosts.iter().flat_map(|host| &host.select));
+    if let Some(extra) = all.nth(SELECTORS_TOTAL_LIMIT) {
+        let fault = format!("more than {SELECTORS_TOTAL_LIMIT} selectors in all files together");
+        return Err(extra.place.error(fault));
+    }
+    let mut owned: Vec<(&str, &Rule<Selector>)> = Vec::new();
+    for study in &model.studies {
+        for rule in &study.select {
+            if let Some((name, other)) = owned.iter().find(|(name, other)| {
+                *name != study.name.as_str() && other.value.overlaps(&rule.value)
+            }) {
+                let fault = format!(
+                    "{} overlaps {} of study {name} ({})",
+                    rule.value, other.value, other.place
+                );
+                return Err(rule.place.error(fault));
+            }
+            owned.push((study.name.as_str(), rule));
+        }
+    }
+    let mut hosts: Vec<(&str, &Rule<Selector>)> = Vec::new();
+    for host in &model.hosts {
+        for rule in &host.select {
+            if let Some((name, study)) = owned.iter().find(|(_, study)| {
+                study.value.depth() <= rule.value.depth() && study.value.overlaps(&rule.value)
+            }) {
+                let fault = format!(
+                    "{} lies inside {} of study {name} ({}), which decides first",
+                    rule.value, study.value, study.place
+                );
+                return Err(rule.place.error(fault));
+            }
+            if let Some((name, other)) = hosts.iter().find(|(name, other)| {
+                *name != host.name.as_str()
+                    && other.value.depth() == rule.value.depth()
+                    && other.value.overlaps(&rule.value)
+            }) {
+                let fault = format!(
+                    "{} overlaps {} of host service {name} ({})",
+                    rule.value, other.value, other.place
+                );
+                return Err(rule.place.error(fault));
+            }
+            hosts.push((host.name.as_str(), rule));
+        }
+    }
+    Ok(())
+}
+
+/// An address belongs to one study, or "same study" has no meaning.
+fn peers(model: &Model) -> Result<(), FileError> {
+    // Sorted by first address, a prefix that overlaps an earlier one overlaps the widest so far.
+    let mut all: Vec<(&IpNet, &str, &Place)> = Vec::new();
+    for study in &model.studies {
+        for rule in &study.peers {
+            all.push((&rule.value, study.name.as_str(), &rule.place));
+        }
+    }
+    all.sort_by_key(|(net, ..)| (net.network(), net.prefix_len()));
+    let mut open: Vec<(&IpNet, &str, &Place)> = Vec::new();
+    for (net, name, place) in all {
+        // Prefixes nest or are apart: what does not hold this one holds none after it.
+        while open
+            .last()
+            .is_some_and(|(outer, ..)| !prefix::overlap(outer, net))
+        {
+            open.pop();
+        }
+        if let Some((other, study, at)) = open.iter().find(|(_, study, _)| *study != name) {
+            let fault = format!("{net} overlaps {other} of study {study} ({at})");
+            return Err(place.error(fault));
+        }
+        open.push((net, name, place));
+    }
+    Ok(())
+}
+
+fn warnings(model: &Model) -> Vec<FileError> {
+    let mut warnings = Vec::new();
+    let nothing = "allows nothing: everything it sends is denied";
+    for study in &model.studies {
+        if study.allow.is_empty() && study.peers.is_empty() && study.unattested.is_empty() {
+            warnings.push(study.place.error(format!("study {} {nothing}", study.name)));
+        }
+    }
+    for host in model.hosts.iter().filter(|host| host.allow.is_empty()) {
+        warnings.push(
+            host.place
+                .error(format!("host service {} {nothing}", host.name)),
+        );
+    }
+    warnings
+}

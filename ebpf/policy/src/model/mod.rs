@@ -1,0 +1,313 @@
+//! What approvers wrote, as types that cannot be wrong.
+//!
+//! [`Model::parse`] reads every file of a bundle whole, checks each by itself and then all against
+//! one another, and gives nothing at all unless everything is sound. Every complaint, and every
+//! rule that decides a packet later, names the file, line and key it comes from.
+
+mod collector;
+mod cross;
+mod host;
+mod inventory;
+mod prefix;
+mod raw;
+mod selector;
+mod site;
+mod study;
+
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+
+use bailiwick_attestation::profile::Profile;
+use bailiwick_attestation::{FileError, JurisdictionCode, NodeId, Place, Sha256Digest, StudyId};
+use ipnet::IpNet;
+
+pub use selector::Selector;
+
+/// Most studies in one deployment: their numbers index a kernel map of that size.
+pub const STUDIES_LIMIT: usize = 1024;
+/// Most host services; they share the kernel map with the studies.
+pub const HOSTS_LIMIT: usize = 1024;
+/// Most services others may name: each costs an entry in every fence that names it.
+pub const SERVICES_LIMIT: usize = 4096;
+/// Most selectors of one study or host service.
+pub const SELECTORS_LIMIT: usize = 64;
+/// Most selectors of all together: each is compared with each.
+pub const SELECTORS_TOTAL_LIMIT: usize = 4096;
+/// Most prefixes in one list: an allow list longer than this is a geo database, and belongs there.
+pub const PREFIXES_LIMIT: usize = 4096;
+/// Most prefixes of the operator's own: they are merged into the world map.
+pub const SITES_LIMIT: usize = 65_536;
+/// Most nodes of one deployment: what one collector is designed for.
+pub const NODES_LIMIT: usize = 100_000;
+/// Most lease keys and logs: the one in force, the next, and some that are being retired.
+pub const KEYS_LIMIT: usize = 16;
+
+/// Most bytes of a study or of the host fence.
+pub const STUDY_FILE_LIMIT: usize = 512 * 1024;
+/// Most bytes of the sites.
+pub const SITES_FILE_LIMIT: usize = 8 * 1024 * 1024;
+/// Most bytes of the inventory: 100,000 nodes of some 300 bytes each.
+pub const INVENTORY_FILE_LIMIT: usize = 40 * 1024 * 1024;
+/// Most bytes of the collector's keys.
+pub const COLLECTOR_FILE_LIMIT: usize = 64 * 1024;
+
+/// Everything a bundle says, the world map's content excepted.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Model {
+    /// Sorted by name; names are unique, selectors and peers do not overlap.
+    pub studies: Vec<Study>,
+    /// Targets others may name, by name.
+    pub services: BTreeMap<String, Service>,
+    /// What may talk without being a study, sorted by name.
+    pub hosts: Vec<Host>,
+    /// The operator's own networks; they win over the geo database.
+    pub sites: Vec<Site>,
+    /// The nodes, sorted by name.
+    pub inventory: Inventory,
+    /// Keys of the collector that these approvers stand behind.
+    pub collector: CollectorKeys,
+    /// What a node is held against.
+    pub profile: Profile,
+    /// What is allowed and probably not meant, for whoever signs.
+    pub warnings: Vec<FileError>,
+}
+
+/// A value, and where it was written.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Rule<T> {
+    /// The value.
+    pub value: T,
+    /// File, line and key.
+    pub place: Place,
+}
+
+/// One study: who belongs to it and where it may go.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Study {
+    /// Its name.
+    pub name: StudyId,
+    /// Whether a denial is carried out.
+    pub mode: Mode,
+    /// Whose traffic is meant; at least one.
+    pub select: Vec<Rule<Selector>>,
+    /// What it may reach with a lease, beside what stands in `unattested`.
+    pub allow: Grant,
+    /// Prefixes it may not reach; against `allow.prefixes` the longer match wins, deny wins ties.
+    pub deny: Vec<Rule<IpNet>>,
+    /// Its own addresses. Every study may reach its own peers and no other study's.
+    pub peers: Vec<Rule<IpNet>>,
+    /// What it may reach without a lease; with one it may too, for standing takes nothing away.
+    pub unattested: Grant,
+    /// Where its name stands.
+    pub place: Place,
+}
+
+/// Whether a denial is carried out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Mode {
+    /// Denied packets are dropped.
+    Enforce,
+    /// Denied packets pass and are reported.
+    Audit,
+}
+
+impl Mode {
+    /// The word used in policy files and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Audit => "audit",
+        }
+    }
+}
+
+/// What may be reached. Everything else may not.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Grant {
+    /// Where the world map says the address is.
+    pub jurisdictions: Vec<Rule<JurisdictionCode>>,
+    /// Addresses, wherever they are.
+    pub prefixes: Vec<Rule<IpNet>>,
+    /// Names of [`Model::services`]; each is known.
+    pub services: Vec<Rule<String>>,
+}
+
+impl Grant {
+    /// Whether nothing at all is granted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.jurisdictions.is_empty() && self.prefixes.is_empty() && self.services.is_empty()
+    }
+}
+
+/// A target that studies and host services may name.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub address: IpNet,
+    /// How it is spoken to.
+    pub protocol: Protocol,
+    /// Ports of the service's side, host byte order; `None` for any. Only with TCP and UDP.
+    pub ports: Option<RangeInclusive<u16>>,
+    /// Where it was written.
+    pub place: Place,
+}
+
+/// What a service speaks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP to an IPv4 address, ICMPv6 to an IPv6 address.
+    Icmp,
+    /// Whatever runs over IP.
+    Any,
+}
+
+impl Protocol {
+    /// The word used in policy files and tables.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+            Self::Icmp => "icmp",
+            Self::Any => "any",
+        }
+    }
+}
+
+/// A part of the host that may talk without being a study.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Host {
+    /// Its name; no study has it.
+    pub name: String,
+    /// Whose traffic is meant; at least one. The deepest that matches decides.
+    pub select: Vec<Rule<Selector>>,
+    /// What it may reach; leases do not matter.
+    pub allow: Grant,
+    /// Where its name stands.
+    pub place: Place,
+}
+
+/// One network of the operator's own.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Site {
+    /// Its addresses; no two sites have the same prefix, nested ones are fine.
+    pub prefix: IpNet,
+    /// Where it is.
+    pub jurisdiction: JurisdictionCode,
+}
+
+/// The nodes of a deployment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Inventory {
+    /// Sorted by name; names, EK digests, AK names and serials are unique.
+    pub nodes: Vec<Node>,
+}
+
+impl Inventory {
+    /// The node whose TPM has this endorsement key.
+    #[must_use]
+    pub fn by_ek(&self, ek: &Sha256Digest) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.ek == *ek)
+    }
+
+    /// The node of this name.
+    #[must_use]
+    pub fn by_name(&self, name: &NodeId) -> Option<&Node> {
+        let at = self.nodes.binary_search_by(|node| node.name.cmp(name));
+        at.ok().and_then(|at| self.nodes.get(at))
+    }
+}
+
+/// One node, as approvers know it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeId,
+    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`.
+    pub ek: Sha256Digest,
+    /// Name of the attestation key (`TPM2B_NAME` without its size), where an approver confirmed
+    /// it.
+    pub ak: Option<Vec<u8>>,
+    /// Serial number of the chassis, as DMI spells it.
+    pub chassis_serial: Option<String>,
+    /// Where it stands, for people.
+    pub place: Option<String>,
+    /// Where it stands, for the law.
+    pub jurisdiction: JurisdictionCode,
+}
+
+/// Keys of the collector that approvers stand behind.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct CollectorKeys {
+    /// Whose leases count; ids are unique.
+    pub lease_keys: Vec<LeaseKey>,
+    /// Whose checkpoints count; origins are unique.
+    pub logs: Vec<LogKey>,
+}
+
+/// A key that signs leases.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LeaseKey {
+    /// What a lease names it by.
+    pub id: String,
+    /// Ed25519 public key.
+    pub ed25519: [u8; 32],
+}
+
+/// A transparency log.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LogKey {
+    /// First line of its checkpoints, and the name in its verifier key.
+    pub origin: String,
+    /// C2SP signed-note verifier key: name, `+`, key hash, `+`, base64.
+    pub vkey: String,
+}
+
+/// The files a model is made of: path and content.
+#[derive(Clone, Copy, Debug)]
+pub struct Files<'a> {
+    /// `studies/*.toml`.
+    pub studies: &'a [(&'a str, &'a [u8])],
+    /// `host-fence.toml`.
+    pub host_fence: &'a [u8],
+    /// `sites.toml`.
+    pub sites: &'a [u8],
+    /// `inventory.toml`.
+    pub inventory: &'a [u8],
+    /// `collector.toml`.
+    pub collector: &'a [u8],
+    /// `profile.toml`.
+    pub profile: &'a [u8],
+}
+
+impl Model {
+    /// Reads and checks everything, or says what is wrong first.
+    pub fn parse(files: &Files<'_>) -> Result<Self, FileError> {
+        let mut studies = Vec::with_capacity(files.studies.len());
+        for (path, bytes) in files.studies {
+            studies.push(study::parse(path, bytes)?);
+        }
+        let (services, hosts) = host::parse("host-fence.toml", files.host_fence)?;
+        let mut model = Self {
+            studies,
+            services,
+            hosts,
+            sites: site::parse("sites.toml", files.sites)?,
+            inventory: inventory::parse("inventory.toml", files.inventory)?,
+            collector: collector::parse("collector.toml", files.collector)?,
+            profile: Profile::parse("profile.toml", files.profile)?,
+            warnings: Vec::new(),
+        };
+        cross::check(&mut model)?;
+        Ok(model)
+    }
+}

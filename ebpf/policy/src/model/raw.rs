@@ -1,0 +1,86 @@
+//! Lists and grants as TOML spells them, shared by studies and host services.
+
+use bailiwick_attestation::{FileError, JurisdictionCode, TomlFile};
+use ipnet::IpNet;
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::{Grant, PREFIXES_LIMIT, Rule, SELECTORS_LIMIT, SERVICES_LIMIT, Selector, prefix};
+
+pub(super) type Texts = Vec<Spanned<String>>;
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawGrant {
+    #[serde(default)]
+    jurisdictions: Texts,
+    #[serde(default)]
+    prefixes: Texts,
+    #[serde(default)]
+    services: Texts,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawSelect {
+    pub(super) cgroups: Spanned<Texts>,
+}
+
+/// Checks each text of a list; a value that stands there twice is a slip of the pen, and refused.
+pub(super) fn rules<T: PartialEq>(
+    file: &TomlFile<'_>,
+    texts: &Texts,
+    limit: usize,
+    check: impl Fn(&str) -> Result<T, String>,
+) -> Result<Vec<Rule<T>>, FileError> {
+    if let Some(extra) = texts.get(limit) {
+        return Err(file.error(extra.span(), format!("more than {limit} entries")));
+    }
+    let mut seen = std::collections::BTreeSet::new();
+    let mut rules: Vec<Rule<T>> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let place = file.place(text.span());
+        let value = check(text.get_ref()).map_err(|fault| place.error(fault))?;
+        if !seen.insert(text.get_ref()) {
+            return Err(place.error(format!("{:?} stands here twice", text.get_ref())));
+        }
+        rules.push(Rule { value, place });
+    }
+    Ok(rules)
+}
+
+pub(super) fn jurisdiction(code: &str) -> Result<JurisdictionCode, String> {
+    JurisdictionCode::new(code).map_err(|err| format!("{code:?} {}", err.fault))
+}
+
+pub(super) fn prefixes(file: &TomlFile<'_>, texts: &Texts) -> Result<Vec<Rule<IpNet>>, FileError> {
+    rules(file, texts, PREFIXES_LIMIT, prefix::parse)
+}
+
+/// Letters and digits that are safe in a label, a log line and a table: the rule for all names.
+pub(super) fn name(text: &str) -> Result<String, String> {
+    match bailiwick_attestation::StudyId::new(text) {
+        Ok(id) => Ok(id.into()),
+        Err(err) => Err(format!("{:?} {}", err.name, err.fault)),
+    }
+}
+
+pub(super) fn grant(file: &TomlFile<'_>, raw: &RawGrant) -> Result<Grant, FileError> {
+    // All codes there are, and as many of the operator's own.
+    const JURISDICTIONS_LIMIT: usize = 512;
+    Ok(Grant {
+        jurisdictions: rules(file, &raw.jurisdictions, JURISDICTIONS_LIMIT, jurisdiction)?,
+        prefixes: prefixes(file, &raw.prefixes)?,
+        services: rules(file, &raw.services, SERVICES_LIMIT, name)?,
+    })
+}
+
+pub(super) fn select(
+    file: &TomlFile<'_>,
+    cgroups: &Spanned<Texts>,
+) -> Result<Vec<Rule<Selector>>, FileError> {
+    if cgroups.get_ref().is_empty() {
+        return Err(file.error(cgroups.span(), "selects nothing: name at least one cgroup"));
+    }
+    rules(file, cgroups.get_ref(), SELECTORS_LIMIT, Selector::parse)
+}

@@ -1,0 +1,191 @@
+//! Which cgroups are meant.
+
+use std::fmt;
+
+/// Deepest selector: the fence walks a packet's ancestors in a bounded loop.
+const DEPTH_LIMIT: usize = 8;
+
+/// Path of a cgroup below the v2 mount, `*` standing for any run of characters within one
+/// component. It means that cgroup and everything below it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Selector {
+    components: Vec<String>,
+}
+
+impl Selector {
+    /// Reads `/studies/cardio` or `/kubepods.slice/*cardio*`.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let Some(rest) = text.strip_prefix('/') else {
+            return Err(format!(
+                "{text:?} is no path below the cgroup mount: begins with no '/'"
+            ));
+        };
+        if rest.is_empty() {
+            return Err("\"/\" is the whole host; name a cgroup below it".to_owned());
+        }
+        let components: Vec<String> = rest.split('/').map(str::to_owned).collect();
+        if components.len() > DEPTH_LIMIT {
+            return Err(format!("{text:?} is deeper than {DEPTH_LIMIT} components"));
+        }
+        for component in &components {
+            // NAME_MAX is 255 on every file system Linux mounts cgroups on.
+            if component.is_empty() || component.len() > 255 {
+                return Err(format!(
+                    "{text:?} holds a component of {} bytes",
+                    component.len()
+                ));
+            }
+            if component == "." || component == ".." {
+                return Err(format!("{text:?} holds {component:?}"));
+            }
+            if component.chars().any(char::is_control) {
+                return Err(format!("{text:?} holds a control character"));
+            }
+        }
+        if components.iter().all(|c| c.chars().all(|c| c == '*')) {
+            return Err(format!(
+                "{text:?} means every cgroup; name at least one component"
+            ));
+        }
+        Ok(Self { components })
+    }
+
+    /// Number of components.
+    #[must_use]
+    pub fn depth(&self) -> usize {
+        self.components.len()
+    }
+
+    /// The components, outermost first.
+    #[must_use]
+    pub fn components(&self) -> &[String] {
+        &self.components
+    }
+
+    /// Whether the path names the selected cgroup itself, not one below it.
+    #[must_use]
+    pub fn matches(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix('/') else {
+            return false;
+        };
+        let mut parts = rest.split('/');
+        self.components.iter().all(|pattern| {
+            parts
+                .next()
+                .is_some_and(|part| meet(pattern.as_bytes(), part.as_bytes(), false))
+        }) && parts.next().is_none()
+    }
+
+    /// Whether some cgroup is meant by both, at the same depth or one inside the other.
+    #[must_use]
+    pub fn overlaps(&self, other: &Self) -> bool {
+        let mut pairs = self.components.iter().zip(&other.components);
+        pairs.all(|(a, b)| meet(a.as_bytes(), b.as_bytes(), true))
+    }
+}
+
+impl fmt::Display for Selector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.components.iter().try_for_each(|c| write!(f, "/{c}"))
+    }
+}
+
+/// Whether some name fits both. With `both_patterns` unset, `b` is a plain name.
+///
+/// `row[j]` says whether the rest of `a` from here meets `b[j..]`; at most 255 × 255 steps.
+fn meet(a: &[u8], b: &[u8], both_patterns: bool) -> bool {
+    let star = |x: u8, pattern: bool| pattern && x == b'*';
+    let mut below: Vec<bool> = Vec::new();
+    for i in (0..=a.len()).rev() {
+        let x = a.get(i).copied();
+        let mut row = vec![false; b.len().saturating_add(1)];
+        for j in (0..=b.len()).rev() {
+            let y = b.get(j).copied();
+            let next = |row: &[bool], at: usize| row.get(at).copied().unwrap_or(false);
+            let after = j.saturating_add(1);
+            let met = match (x, y) {
+                (None, None) => true,
+                _ if x.is_some_and(|x| star(x, true)) => {
+                    next(&below, j) || (y.is_some() && next(&row, after))
+                }
+                _ if y.is_some_and(|y| star(y, both_patterns)) => {
+                    next(&row, after) || (x.is_some() && next(&below, j))
+                }
+                (Some(x), Some(y)) => x == y && next(&below, after),
+                _ => false,
+            };
+            if let Some(cell) = row.get_mut(j) {
+                *cell = met;
+            }
+        }
+        below = row;
+    }
+    below.first().copied().unwrap_or(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_selector_means_one_component_per_star() {
+        let cases = [
+            ("/studies/cardio", "/studies/cardio", true),
+            ("/studies/cardio", "/studies/cardio/task", false),
+            ("/studies/cardio", "/studies", false),
+            ("/studies/cardio", "/studies/cardiology", false),
+            ("/studies/*", "/studies/cardio", true),
+            ("/studies/*", "/studies/", true),
+            ("/studies/*", "/studies/a/b", false),
+            ("/k/pod*-cardio*.slice", "/k/pod12-cardio7.slice", true),
+            ("/k/pod*-cardio*.slice", "/k/pod12-neuro7.slice", false),
+            ("/k/a**b", "/k/ab", true),
+            ("/k/lit", "/k/*", false),
+        ];
+        for (selector, path, want) in cases {
+            let selector = Selector::parse(selector).unwrap();
+            assert_eq!(selector.matches(path), want, "{selector} {path}");
+        }
+    }
+
+    #[test]
+    fn overlap_is_found_through_stars_and_nesting() {
+        let cases = [
+            ("/a/b", "/a/b", true),
+            ("/a/b", "/a/c", false),
+            ("/a/b", "/a/b/c", true),
+            ("/a/*", "/a/b", true),
+            ("/a/*x", "/a/y*", true),
+            ("/a/*x", "/a/*y", false),
+            ("/a/x*", "/a/y*", false),
+            ("/a/x*/c", "/a/*z/d", false),
+            ("/a/x*/c", "/a/*z", true),
+            ("/*/c", "/b/c", true),
+        ];
+        for (a, b, want) in cases {
+            let (left, right) = (Selector::parse(a).unwrap(), Selector::parse(b).unwrap());
+            assert_eq!(left.overlaps(&right), want, "{a} {b}");
+            assert_eq!(right.overlaps(&left), want, "{b} {a}");
+        }
+    }
+
+    #[test]
+    fn selectors_that_mean_everything_or_nothing_are_refused() {
+        for bad in [
+            "",
+            "a",
+            "/",
+            "//a",
+            "/a/",
+            "/a/../b",
+            "/a/.",
+            "/*",
+            "/*/**",
+            "/a\n",
+            "/1/2/3/4/5/6/7/8/9",
+        ] {
+            assert!(Selector::parse(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(Selector::parse("/a/*").unwrap().to_string(), "/a/*");
+    }
+}
