@@ -1,0 +1,62 @@
+//! The logs that replay to PCRs, raw: the verifier parses them, the node only carries them.
+
+use std::{io, path::PathBuf};
+
+use bailiwick_attestation::Sha256Digest;
+
+use super::{Host, why};
+use crate::files::read_bounded;
+
+/// Longest boot event log sent. Real ones have 15 to 60 KiB.
+pub const BOOT_LOG_LIMIT: usize = 1 << 20;
+
+/// Longest IMA list sent: some 50,000 entries.
+pub const IMA_LOG_LIMIT: usize = 6 << 20;
+
+const FILES: [(&str, &str, usize); 2] = [
+    (
+        "boot",
+        "kernel/security/tpm0/binary_bios_measurements",
+        BOOT_LOG_LIMIT,
+    ),
+    (
+        "ima",
+        "kernel/security/ima/binary_runtime_measurements",
+        IMA_LOG_LIMIT,
+    ),
+];
+
+/// One log of this kernel.
+#[derive(Debug)]
+pub struct LogFile {
+    /// As in the envelope: `boot`, `ima`.
+    pub name: &'static str,
+    /// Where it was read.
+    pub source: PathBuf,
+    /// Its bytes and their digest, or why there are none.
+    pub content: Result<(Vec<u8>, Sha256Digest), String>,
+}
+
+/// Reads every log the kernel has. One it does not have is left out; one that cannot be read,
+/// or is too long, says why.
+#[must_use]
+pub fn read_logs(host: &Host) -> Vec<LogFile> {
+    let mut logs = Vec::new();
+    for (name, file, limit) in FILES {
+        let source = host.sys.join(file);
+        let content = match read_bounded(&source, limit) {
+            Ok(bytes) => {
+                let digest = Sha256Digest::of(&[&bytes]);
+                Ok((bytes, digest))
+            }
+            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+            Err(err) => Err(why(&err)),
+        };
+        logs.push(LogFile {
+            name,
+            source,
+            content,
+        });
+    }
+    logs
+}

@@ -1,0 +1,123 @@
+//! Facts about the host, one file per source, each a claim with the place it was read at.
+//!
+//! Everything here is self-reported: the kernel, DMI or NVML said so. Three outcomes are kept
+//! apart. *Read*: the claim has a value. *Could not be read*: the claim is there and says why
+//! (`unavailable`). *There is no such thing*: a flag says so (`boot.efi`, `nvidia.present` are
+//! false) and claims about the thing are left out.
+
+mod boot;
+mod cpu;
+mod dmi;
+mod kernel;
+mod logs;
+mod nvidia;
+pub mod nvml;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
+
+use bailiwick_attestation::proto::v1::{Claim, claim::Value};
+
+pub use logs::{BOOT_LOG_LIMIT, IMA_LOG_LIMIT, LogFile, read_logs};
+
+use crate::{config::HostSection, files::read_bounded};
+
+/// Longest text of a claim; the kernel's command line has at most 4 KiB on x86.
+const MAX_TEXT: usize = 4096;
+
+/// Where the host's facts are read.
+#[derive(Clone, Debug)]
+pub struct Host {
+    proc: PathBuf,
+    sys: PathBuf,
+    nvml: Option<PathBuf>,
+}
+
+impl Host {
+    /// Roots as configured.
+    #[must_use]
+    pub fn new(section: &HostSection) -> Self {
+        Self {
+            proc: section.proc.clone(),
+            sys: section.sys.clone(),
+            nvml: section.nvml.clone(),
+        }
+    }
+
+    /// Every claim that a file answers. Reads some twenty small files.
+    #[must_use]
+    pub fn file_claims(&self) -> Vec<Claim> {
+        let mut claims = Vec::new();
+        dmi::claims(self, &mut claims);
+        boot::claims(self, &mut claims);
+        cpu::claims(self, &mut claims);
+        kernel::claims(self, &mut claims);
+        nvidia::claims(self, &mut claims);
+        claims
+    }
+
+    /// What NVML says, asked by a child of its own.
+    pub async fn nvml_claims(&self) -> Vec<Claim> {
+        nvml::claims(self.nvml.as_deref()).await
+    }
+
+    /// The kernel's random id of this boot.
+    pub fn boot_id(&self) -> io::Result<[u8; 16]> {
+        let text = read_text(&self.proc.join("sys/kernel/random/boot_id"))?;
+        let mut out = [0; 16];
+        hex::decode_to_slice(text.replace('-', ""), &mut out)
+            .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))?;
+        Ok(out)
+    }
+
+    /// The serial number DMI has for the chassis; empty where it has none.
+    #[must_use]
+    pub fn chassis_serial(&self) -> String {
+        read_text(&self.sys.join(dmi::CHASSIS_SERIAL)).unwrap_or_default()
+    }
+}
+
+/// A claim from the content of one file.
+fn from_file(
+    name: &str,
+    file: &Path,
+    value: impl FnOnce(String) -> Result<Value, String>,
+) -> Claim {
+    let value = match read_text(file) {
+        Ok(text) => value(text).unwrap_or_else(Value::Unavailable),
+        Err(err) => Value::Unavailable(why(&err)),
+    };
+    claim(name, &file.display().to_string(), value)
+}
+
+fn text(text: String) -> Result<Value, String> {
+    Ok(Value::Text(text))
+}
+
+fn claim(name: &str, source: &str, value: Value) -> Claim {
+    Claim {
+        name: name.to_owned(),
+        source: source.to_owned(),
+        value: Some(value),
+    }
+}
+
+fn read_text(file: &Path) -> io::Result<String> {
+    let bytes = read_bounded(file, MAX_TEXT)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err.utf8_error()))?;
+    Ok(text.trim_end_matches(['\n', '\0', ' ']).to_owned())
+}
+
+/// Why a file could not be read, in words that are the same on every machine.
+fn why(err: &io::Error) -> String {
+    match err.kind() {
+        io::ErrorKind::NotFound => "no such file".to_owned(),
+        io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => err.to_string(),
+    }
+}

@@ -1,0 +1,150 @@
+use std::{fs, os::unix::fs::PermissionsExt, time::Duration};
+
+use super::*;
+
+fn host(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Host) {
+    let dir = tempfile::tempdir().unwrap();
+    for (name, content) in files {
+        let path = dir.path().join(name);
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, content).unwrap();
+    }
+    let host = Host {
+        proc: dir.path().join("proc"),
+        sys: dir.path().join("sys"),
+        nvml: None,
+    };
+    (dir, host)
+}
+
+fn value(claims: &[Claim], name: &str) -> Option<Value> {
+    let found = claims.iter().find(|claim| claim.name == name)?;
+    found.value.clone()
+}
+
+#[test]
+fn each_file_becomes_a_claim_with_its_source() {
+    let secure_boot = "sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let setup_mode = "sys/firmware/efi/efivars/SetupMode-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+    let (_dir, host) = host(&[
+        ("sys/class/dmi/id/bios_version", b"2.1\n"),
+        ("sys/class/dmi/id/chassis_serial", b"ABC123\n"),
+        (secure_boot, &[6, 0, 0, 0, 1]),
+        (setup_mode, &[6, 0, 0, 0]),
+        (
+            "sys/kernel/security/lockdown",
+            b"none [integrity] confidentiality\n",
+        ),
+        ("sys/kernel/security/lsm", b"lockdown,bpf"),
+        ("sys/module/module/parameters/sig_enforce", b"Y\n"),
+        ("proc/sys/kernel/tainted", b"4096\n"),
+        ("proc/sys/kernel/osrelease", b"6.12.0\n"),
+        ("proc/cmdline", b"quiet\xff\n"),
+        (
+            "proc/cpuinfo",
+            b"processor\t: 0\nmicrocode\t: 0x2\n\nprocessor\t: 1\nmicrocode\t: 0x1\n\n",
+        ),
+        (
+            "proc/driver/nvidia/version",
+            b"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n\
+              GCC version:  gcc version 12.2.0\n",
+        ),
+    ]);
+    let claims = host.file_claims();
+    let cases = [
+        ("firmware.version", Value::Text("2.1".into())),
+        ("firmware.vendor", Value::Unavailable("no such file".into())),
+        ("boot.efi", Value::Flag(true)),
+        ("boot.secure-boot", Value::Flag(true)),
+        (
+            "boot.setup-mode",
+            Value::Unavailable("4 bytes are not attributes and one flag".into()),
+        ),
+        ("kernel.lockdown", Value::Text("integrity".into())),
+        ("kernel.module-signatures", Value::Flag(true)),
+        ("kernel.taint", Value::Number(4096)),
+        ("kernel.release", Value::Text("6.12.0".into())),
+        ("cpu.microcode", Value::Text("0x1, 0x2".into())),
+        (
+            "cpu.model",
+            Value::Unavailable("no field \"model name\"".into()),
+        ),
+        ("nvidia.present", Value::Flag(true)),
+        ("nvidia.driver-version", Value::Text("580.65.06".into())),
+    ];
+    for (name, want) in cases {
+        assert_eq!(value(&claims, name), Some(want), "{name}");
+    }
+    assert!(
+        matches!(
+            value(&claims, "kernel.cmdline"),
+            Some(Value::Unavailable(_))
+        ),
+        "not UTF-8"
+    );
+    let mut names: Vec<_> = claims.iter().map(|claim| &claim.name).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), claims.len(), "each claim once");
+    assert!(claims.iter().all(|claim| !claim.source.is_empty()));
+    assert_eq!(host.chassis_serial(), "ABC123");
+}
+
+#[test]
+fn what_is_not_there_is_told_from_what_cannot_be_read() {
+    let (dir, host) = host(&[("sys/kernel/security/ima/binary_runtime_measurements", b"x")]);
+    let claims = host.file_claims();
+    assert_eq!(value(&claims, "boot.efi"), Some(Value::Flag(false)));
+    assert_eq!(
+        value(&claims, "boot.secure-boot"),
+        None,
+        "no EFI, no variable"
+    );
+    assert_eq!(value(&claims, "nvidia.present"), Some(Value::Flag(false)));
+    assert_eq!(value(&claims, "nvidia.driver-version"), None);
+
+    let logs = read_logs(&host);
+    assert_eq!(logs.len(), 1, "a kernel without a boot log");
+    assert!(logs[0].content.is_ok());
+
+    let ima = dir
+        .path()
+        .join("sys/kernel/security/ima/binary_runtime_measurements");
+    fs::write(ima, vec![0; IMA_LOG_LIMIT + 1]).unwrap();
+    let logs = read_logs(&host);
+    assert_eq!(
+        logs[0].content.as_ref().unwrap_err(),
+        &format!("more than {IMA_LOG_LIMIT} bytes")
+    );
+}
+
+#[tokio::test]
+async fn a_probe_that_hangs_talks_too_much_or_fails_is_unavailable() {
+    let dir = tempfile::tempdir().unwrap();
+    let cases = [
+        (
+            "hangs",
+            "exec sleep 60",
+            "the probe did not answer in 300ms",
+        ),
+        (
+            "talks",
+            "exec cat /dev/zero",
+            "the probe printed more than 65536 bytes",
+        ),
+        ("fails", "exit 3", "the probe ended with exit status: 3"),
+    ];
+    for (name, script, want) in cases {
+        let path = dir.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
+        let answer = nvml::run_bounded(path, Vec::new(), Duration::from_millis(300)).await;
+        assert_eq!(answer.unwrap_err(), want, "{name}");
+    }
+}
+
+#[test]
+fn a_missing_library_is_said() {
+    let why = nvml::probe(Some(Path::new("/nonexistent/libnvidia-ml.so.1"))).unwrap_err();
+    assert!(why.contains("libnvidia-ml.so.1"), "{why}");
+}

@@ -1,0 +1,61 @@
+//! Small files that are either the old ones or the new ones, whatever happens in between.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::OpenOptionsExt,
+    path::Path,
+};
+
+/// Replaces `file` (mode 0600), durable when this returns; makes its folder (0700) where missing.
+pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = file
+        .parent()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a file without a folder"))?;
+    make_private_folder(folder)?;
+    let mut name = file.file_name().unwrap_or_default().to_owned();
+    name.push(".new");
+    let new = folder.join(name);
+    let mut out = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    out.write_all(bytes)?;
+    out.sync_all()?;
+    fs::rename(&new, file)?;
+    sync_folder(folder)
+}
+
+/// Makes a folder and what leads to it, readable by its owner alone.
+pub(crate) fn make_private_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(folder)
+}
+
+/// Makes the names in a folder durable.
+pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+/// Reads at most `limit` bytes; a longer file is an error, not a cut one.
+pub(crate) fn read_bounded(file: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    use std::io::Read;
+    let bound = u64::try_from(limit).unwrap_or(u64::MAX);
+    let mut out = Vec::new();
+    // Files of /proc and /sys say they have no length, so the bound is on what is read.
+    File::open(file)?
+        .take(bound.saturating_add(1))
+        .read_to_end(&mut out)?;
+    if out.len() > limit {
+        return Err(io::Error::new(
+            io::ErrorKind::FileTooLarge,
+            format!("more than {limit} bytes"),
+        ));
+    }
+    Ok(out)
+}

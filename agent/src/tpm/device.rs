@@ -1,0 +1,575 @@
+//! The TPM thread's side: one ESYS connection, two loaded keys, made again when lost.
+//!
+//! A TPM without a resource manager has three transient slots: AK and transport key hold two
+//! while connected, the third is for EK and storage key in turn.
+
+use rustix::time::{ClockId, clock_gettime};
+use tracing::{debug, info, warn};
+use tss_esapi::{
+    Context,
+    abstraction::{AsymmetricAlgorithmSelection, DefaultKey, ek, nv},
+    constants::{CapabilityType, SessionType, response_code::Tss2ResponseCodeKind, tss},
+    handles::{AuthHandle, KeyHandle, NvIndexTpmHandle, ObjectHandle, SessionHandle, TpmHandle},
+    interface_types::{
+        algorithm::HashingAlgorithm,
+        ecc::EccCurve,
+        key_bits::RsaKeyBits,
+        resource_handles::{Hierarchy, NvAuth},
+        session_handles::{AuthSession, PolicySession},
+    },
+    structures::{
+        Attest, CapabilityData, Data, Digest, DigestList, EncryptedSecret, HashcheckTicket,
+        IdObject, PcrSelectionList, PcrSlot, Public, Signature, SignatureScheme,
+        SymmetricDefinition,
+    },
+    traits::Marshall,
+};
+
+use super::{
+    Clock, EkKind, Identity, Quoted, Settings, Signed, TpmError,
+    keys::{self, Blob},
+};
+
+const AK: &str = "ak";
+const TRANSPORT: &str = "transport";
+
+/// First and last NV index of on-die CA chains (TCG EK profile: Intel PTT and others).
+const CHAIN_INDICES: std::ops::RangeInclusive<u32> = 0x01c0_0100..=0x01c0_01ff;
+
+/// Most chain indices read; the longest chains seen have four certificates in two indices.
+const MAX_CHAIN_INDICES: u32 = 8;
+
+/// `PolicyOR` branches of the high-range EK templates (TCG EK profile v2.5, B.6): user auth by
+/// `PolicySecret(RH_ENDORSEMENT)`, and the index owners may change.
+const POLICY_A_SHA384: &str = "8bbf2266537c171cb56e403c4dc1d4b64f432611dc386e6f532050c3278c930e143e8bb1133824ccb431053871c6db53";
+const POLICY_C_SHA384: &str = "d6032ce61f2fb3c240eb3cf6a33237ef2b6a16f4293c22b455e261cffd217ad5b4947c2d73e63005eed2dc2b3593d165";
+
+/// What one connection holds.
+struct Session {
+    context: Context,
+    ak: KeyHandle,
+    transport: KeyHandle,
+}
+
+/// The TPM as its own thread sees it.
+pub(super) struct Device {
+    settings: Settings,
+    ak: Blob,
+    transport: Blob,
+    /// Absent after a failure, until the next request.
+    session: Option<Session>,
+}
+
+fn doing(doing: &'static str) -> impl Fn(tss_esapi::Error) -> TpmError {
+    move |source| TpmError::Command { doing, source }
+}
+
+impl Device {
+    /// Connects, makes the keys that do not exist yet, reads what identifies the node.
+    pub(super) fn open(settings: Settings) -> Result<(Self, Identity), TpmError> {
+        let mut context = connect(&settings)?;
+        let ak = existing_or_new(&mut context, &settings, AK)?;
+        let transport = existing_or_new(&mut context, &settings, TRANSPORT)?;
+        let (ek_public, ek_certificates) = endorsement(&mut context, settings.ek)?;
+        let mut device = Self {
+            session: Some(load(context, &settings, &ak, &transport)?),
+            settings,
+            ak,
+            transport,
+        };
+        let ak_name = device.with_session("read the AK's name", |session| {
+            session.context.clear_sessions();
+            Ok(session.context.read_public(session.ak)?.1)
+        })?;
+        let identity = Identity {
+            ek_public: ek_public.marshall().map_err(doing("marshal the EK"))?,
+            ek_certificates,
+            ak_public: device
+                .ak
+                .public
+                .marshall()
+                .map_err(doing("marshal the AK"))?,
+            ak_name: ak_name.value().to_vec(),
+            transport_public: device
+                .transport
+                .public
+                .marshall()
+                .map_err(doing("marshal the transport key"))?,
+            transport_point: point(&device.transport.public)?,
+        };
+        Ok((device, identity))
+    }
+
+    pub(super) fn quote(&mut self, qualifying: &[u8; 32]) -> Result<Quoted, TpmError> {
+        let selection = selection(&self.settings)?;
+        let pcrs = self.settings.pcrs.clone();
+        let qualifying = Data::try_from(qualifying.as_slice()).map_err(doing("qualifying data"))?;
+        let (attest, signature, boot_time_ns, read) = self.with_session("quote", |session| {
+            let boot_time_ns = boot_time_ns();
+            session
+                .context
+                .set_sessions((Some(AuthSession::Password), None, None));
+            let (attest, signature) = session.context.quote(
+                session.ak,
+                qualifying.clone(),
+                SignatureScheme::Null,
+                selection.clone(),
+            )?;
+            session.context.clear_sessions();
+            let read = read_pcrs(&mut session.context, &selection)?;
+            Ok((attest, signature, boot_time_ns, read))
+        })?;
+        if let Some(missing) = pcrs
+            .iter()
+            .find(|i| !read.iter().any(|(have, _)| have == *i))
+        {
+            return Err(TpmError::NoPcr { index: *missing });
+        }
+        let clock = attest.clock_info();
+        let clock = Clock {
+            clock_ms: clock.clock(),
+            reset_count: clock.reset_count(),
+            restart_count: clock.restart_count(),
+            safe: clock.safe(),
+        };
+        Ok(Quoted {
+            signed: signed(&attest, &signature)?,
+            clock,
+            boot_time_ns,
+            pcrs: read,
+        })
+    }
+
+    pub(super) fn certify_transport(&mut self, qualifying: &[u8; 32]) -> Result<Signed, TpmError> {
+        let qualifying = Data::try_from(qualifying.as_slice()).map_err(doing("qualifying data"))?;
+        let (attest, signature) = self.with_session("certify the transport key", |session| {
+            session.context.set_sessions((
+                Some(AuthSession::Password),
+                Some(AuthSession::Password),
+                None,
+            ));
+            session.context.certify(
+                session.transport.into(),
+                session.ak,
+                qualifying.clone(),
+                SignatureScheme::Null,
+            )
+        })?;
+        signed(&attest, &signature)
+    }
+
+    pub(super) fn sign_transport(
+        &mut self,
+        digest: &[u8; 32],
+    ) -> Result<([u8; 32], [u8; 32]), TpmError> {
+        let digest = Digest::try_from(digest.as_slice()).map_err(doing("digest"))?;
+        let signature = self.with_session("sign with the transport key", |session| {
+            // "No ticket": the key is unrestricted, so the digest may come from anywhere.
+            let ticket = HashcheckTicket::try_from(tss_esapi_sys::TPMT_TK_HASHCHECK {
+                tag: tss::TPM2_ST_HASHCHECK,
+                hierarchy: tss::TPM2_RH_NULL,
+                digest: tss_esapi_sys::TPM2B_DIGEST::default(),
+            })?;
+            session
+                .context
+                .set_sessions((Some(AuthSession::Password), None, None));
+            session.context.sign(
+                session.transport,
+                digest.clone(),
+                SignatureScheme::Null,
+                ticket,
+            )
+        })?;
+        let Signature::EcDsa(ecdsa) = signature else {
+            return Err(TpmError::Answer("a TLS signature that is not ECDSA"));
+        };
+        let scalar = |bytes: &[u8]| {
+            padded(bytes).ok_or(TpmError::Answer("an ECDSA scalar of more than 32 bytes"))
+        };
+        Ok((
+            scalar(ecdsa.signature_r().value())?,
+            scalar(ecdsa.signature_s().value())?,
+        ))
+    }
+
+    pub(super) fn activate(&mut self, blob: &[u8], secret: &[u8]) -> Result<Vec<u8>, TpmError> {
+        let blob = unsized_2b(blob).ok_or(TpmError::Answer("not a TPM2B_ID_OBJECT"))?;
+        let secret = unsized_2b(secret).ok_or(TpmError::Answer("not a TPM2B_ENCRYPTED_SECRET"))?;
+        let blob = IdObject::try_from(blob.to_vec()).map_err(doing("credential blob"))?;
+        let secret = EncryptedSecret::try_from(secret.to_vec()).map_err(doing("credential"))?;
+        let kind = self.settings.ek;
+        let answer = self.with_session("activate the credential", |session| {
+            let context = &mut session.context;
+            context.clear_sessions();
+            let ek = ek::create_ek_object_2(context, ek_selection(kind), DefaultKey)?;
+            let activated = activate_with(context, session.ak, ek, kind, &blob, &secret);
+            context.clear_sessions();
+            let flushed = context.flush_context(ObjectHandle::from(ek));
+            let activated = activated?;
+            flushed?;
+            Ok(activated)
+        })?;
+        Ok(answer.value().to_vec())
+    }
+
+    /// Runs `work` on the connection, made (again) where needed. A failure drops the connection,
+    /// and one retry follows: the TPM may have been reset under us, or its device replaced.
+    fn with_session<T>(
+        &mut self,
+        what: &'static str,
+        mut work: impl FnMut(&mut Session) -> tss_esapi::Result<T>,
+    ) -> Result<T, TpmError> {
+        let mut retried = false;
+        loop {
+            let mut session = match self.session.take() {
+                Some(session) => session,
+                None => {
+                    let context = connect(&self.settings)?;
+                    load(context, &self.settings, &self.ak, &self.transport)?
+                }
+            };
+            match work(&mut session) {
+                Ok(answer) => {
+                    session.context.clear_sessions();
+                    self.session = Some(session);
+                    return Ok(answer);
+                }
+                Err(source) if retried => {
+                    return Err(TpmError::Command {
+                        doing: what,
+                        source,
+                    });
+                }
+                Err(error) => {
+                    warn!(%error, what, "TPM command failed; connecting again");
+                    retried = true;
+                }
+            }
+        }
+    }
+}
+
+fn connect(settings: &Settings) -> Result<Context, TpmError> {
+    Context::new(settings.tcti.conf.clone()).map_err(doing("connect"))
+}
+
+fn existing_or_new(
+    context: &mut Context,
+    settings: &Settings,
+    name: &'static str,
+) -> Result<Blob, TpmError> {
+    if let Some(blob) = Blob::read(&settings.keys, name)? {
+        return Ok(blob);
+    }
+    let template = if name == AK {
+        keys::ak_template(settings.ak)
+    } else {
+        keys::transport_template()
+    }
+    .map_err(doing("key template"))?;
+    let blob = with_storage_key(context, |context, parent| {
+        let made = context.create(parent, template.clone(), None, None, None, None)?;
+        Ok(Blob {
+            public: made.out_public,
+            private: made.out_private,
+        })
+    })
+    .map_err(doing("create a key"))?;
+    blob.write(&settings.keys, name)?;
+    info!(key = name, folder = %settings.keys.display(), "made a new TPM key");
+    Ok(blob)
+}
+
+fn load(
+    mut context: Context,
+    settings: &Settings,
+    ak: &Blob,
+    transport: &Blob,
+) -> Result<Session, TpmError> {
+    let (ak, transport) = with_storage_key(&mut context, |context, parent| {
+        Ok((
+            context.load(parent, ak.private.clone(), ak.public.clone())?,
+            context.load(parent, transport.private.clone(), transport.public.clone())?,
+        ))
+    })
+    .map_err(|source| match kind(&source) {
+        Some(Tss2ResponseCodeKind::Integrity) => TpmError::ForeignKeys {
+            folder: settings.keys.clone(),
+            source,
+        },
+        _ => TpmError::Command {
+            doing: "load the keys",
+            source,
+        },
+    })?;
+    Ok(Session {
+        context,
+        ak,
+        transport,
+    })
+}
+
+/// Makes the storage key, runs `work` with it, flushes it.
+fn with_storage_key<T>(
+    context: &mut Context,
+    mut work: impl FnMut(&mut Context, KeyHandle) -> tss_esapi::Result<T>,
+) -> tss_esapi::Result<T> {
+    let mut run = |context: &mut Context| {
+        context.set_sessions((Some(AuthSession::Password), None, None));
+        let template = keys::storage_template()?;
+        let parent = context
+            .create_primary(Hierarchy::Owner, template, None, None, None, None)?
+            .key_handle;
+        let outcome = work(context, parent);
+        context.clear_sessions();
+        let flushed = context.flush_context(parent.into());
+        let outcome = outcome?;
+        flushed.map(|()| outcome)
+    };
+    match run(context) {
+        Err(error) if kind(&error) == Some(Tss2ResponseCodeKind::ObjectMemory) => {
+            // Without a resource manager, what a killed process had loaded stays loaded.
+            warn!("the TPM's slots are full of what others left behind; flushing them");
+            context.clear_sessions();
+            flush_transients(context)?;
+            run(context)
+        }
+        outcome => outcome,
+    }
+}
+
+fn flush_transients(context: &mut Context) -> tss_esapi::Result<()> {
+    let (data, _) =
+        context.get_capability(CapabilityType::Handles, tss::TPM2_TRANSIENT_FIRST, 16)?;
+    if let CapabilityData::Handles(handles) = data {
+        for handle in handles.iter().copied() {
+            let object = context.tr_from_tpm_public(handle)?;
+            context.flush_context(object)?;
+        }
+    }
+    Ok(())
+}
+
+fn endorsement(context: &mut Context, kind: EkKind) -> Result<(Public, Vec<Vec<u8>>), TpmError> {
+    let public = (|| {
+        let handle = ek::create_ek_object_2(context, ek_selection(kind), DefaultKey)?;
+        context.clear_sessions();
+        let public = context.read_public(handle).map(|(public, _, _)| public);
+        context.flush_context(handle.into())?;
+        public
+    })()
+    .map_err(doing("make the endorsement key"))?;
+    let leaf = certificate_index(kind);
+    let mut certificates = Vec::new();
+    let mut indices = defined_indices(context, leaf..=leaf)?;
+    if indices.is_empty() {
+        info!("the TPM holds no certificate for this EK");
+    } else {
+        indices.extend(defined_indices(context, CHAIN_INDICES)?);
+    }
+    for index in indices {
+        match read_nv(context, index) {
+            Ok(content) => certificates.push(content),
+            Err(error) if index == leaf => {
+                warn!(%error, "the TPM's EK certificate is not readable");
+                break;
+            }
+            Err(error) => debug!(index, %error, "EK chain index not readable"),
+        }
+    }
+    Ok((public, certificates))
+}
+
+/// Where the TCG EK profile (v2.5, 2.2.1.4 and 2.2.1.5) puts the certificate.
+const fn certificate_index(kind: EkKind) -> u32 {
+    match kind {
+        EkKind::Rsa2048 => 0x01c0_0002,
+        EkKind::EccP256 => 0x01c0_000a,
+        EkKind::EccP384 => 0x01c0_0016,
+    }
+}
+
+/// Asked before reading, for the library logs a failed read as an error.
+fn defined_indices(
+    context: &mut Context,
+    range: std::ops::RangeInclusive<u32>,
+) -> Result<Vec<u32>, TpmError> {
+    let (data, _) = context
+        .get_capability(CapabilityType::Handles, *range.start(), MAX_CHAIN_INDICES)
+        .map_err(doing("list NV indices"))?;
+    let CapabilityData::Handles(handles) = data else {
+        return Ok(Vec::new());
+    };
+    Ok(handles
+        .iter()
+        .map(|handle| u32::from(*handle))
+        .filter(|index| range.contains(index))
+        .collect())
+}
+
+fn read_nv(context: &mut Context, index: u32) -> tss_esapi::Result<Vec<u8>> {
+    let index = NvIndexTpmHandle::new(index)?;
+    context.clear_sessions();
+    let handle = context.tr_from_tpm_public(TpmHandle::NvIndex(index))?;
+    context.execute_with_nullauth_session(|context| {
+        nv::read_full(context, NvAuth::NvIndex(handle.into()), index)
+    })
+}
+
+/// One session only may encrypt, so the AK answers with its (empty) password and the EK with a
+/// policy session; the high-range template wants `PolicyOR` on top of `PolicySecret`.
+fn activate_with(
+    context: &mut Context,
+    ak: KeyHandle,
+    ek: KeyHandle,
+    kind: EkKind,
+    blob: &IdObject,
+    secret: &EncryptedSecret,
+) -> tss_esapi::Result<Digest> {
+    let hash = match kind {
+        EkKind::EccP384 => HashingAlgorithm::Sha384,
+        EkKind::Rsa2048 | EkKind::EccP256 => HashingAlgorithm::Sha256,
+    };
+    let Some(session) = context.start_auth_session(
+        None,
+        None,
+        None,
+        SessionType::Policy,
+        SymmetricDefinition::AES_128_CFB,
+        hash,
+    )?
+    else {
+        return Err(tss_esapi::Error::WrapperError(
+            tss_esapi::WrapperErrorKind::WrongValueFromTpm,
+        ));
+    };
+    let outcome = (|| {
+        let policy = PolicySession::try_from(session)?;
+        context.set_sessions((Some(AuthSession::Password), None, None));
+        context.policy_secret(
+            policy,
+            AuthHandle::Endorsement,
+            Default::default(),
+            Default::default(),
+            Default::default(),
+            None,
+        )?;
+        context.clear_sessions();
+        if kind == EkKind::EccP384 {
+            let mut branches = DigestList::new();
+            for branch in [POLICY_A_SHA384, POLICY_C_SHA384] {
+                let digest = hex::decode(branch).unwrap_or_default();
+                branches.add(Digest::try_from(digest)?)?;
+            }
+            context.policy_or(policy, branches)?;
+        }
+        context.set_sessions((Some(AuthSession::Password), Some(session), None));
+        context.activate_credential(ak, ek, blob.clone(), secret.clone())
+    })();
+    context.clear_sessions();
+    // A policy session that was used ends by itself only where the attribute says so; ours stays.
+    let flushed = context.flush_context(SessionHandle::from(session).into());
+    let outcome = outcome?;
+    flushed.map(|()| outcome)
+}
+
+/// `PCR_Read` answers with at most eight digests a call; asks until nothing more comes.
+fn read_pcrs(
+    context: &mut Context,
+    selection: &PcrSelectionList,
+) -> tss_esapi::Result<Vec<(u8, Vec<u8>)>> {
+    let mut left = selection.clone();
+    let mut read = Vec::new();
+    while !left.is_empty() {
+        let (_, answered, digests) = context.pcr_read(left.clone())?;
+        let slots: Vec<PcrSlot> = answered
+            .get_selections()
+            .iter()
+            .flat_map(tss_esapi::structures::PcrSelection::selected)
+            .collect();
+        if slots.is_empty() {
+            break;
+        }
+        for (slot, digest) in slots.iter().zip(digests.value()) {
+            let index = u32::from(*slot).trailing_zeros();
+            read.push((
+                u8::try_from(index).unwrap_or(u8::MAX),
+                digest.value().to_vec(),
+            ));
+        }
+        left.subtract(&answered)?;
+    }
+    read.sort_unstable();
+    Ok(read)
+}
+
+fn selection(settings: &Settings) -> Result<PcrSelectionList, TpmError> {
+    let slots = settings
+        .pcrs
+        .iter()
+        .map(|index| PcrSlot::try_from(1_u32.checked_shl((*index).into()).unwrap_or(0)))
+        .collect::<tss_esapi::Result<Vec<_>>>()
+        .map_err(doing("PCR selection"))?;
+    PcrSelectionList::builder()
+        .with_selection(settings.bank.hashing(), &slots)
+        .build()
+        .map_err(doing("PCR selection"))
+}
+
+/// The library hands out parsed structures; they are marshalled again, and whoever sends them
+/// checks the signature over these bytes first.
+fn signed(attest: &Attest, signature: &Signature) -> Result<Signed, TpmError> {
+    Ok(Signed {
+        attest: attest.marshall().map_err(doing("marshal TPMS_ATTEST"))?,
+        signature: signature
+            .marshall()
+            .map_err(doing("marshal TPMT_SIGNATURE"))?,
+    })
+}
+
+const fn ek_selection(kind: EkKind) -> AsymmetricAlgorithmSelection {
+    match kind {
+        EkKind::Rsa2048 => AsymmetricAlgorithmSelection::Rsa(RsaKeyBits::Rsa2048),
+        EkKind::EccP256 => AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP256),
+        EkKind::EccP384 => AsymmetricAlgorithmSelection::Ecc(EccCurve::NistP384),
+    }
+}
+
+fn kind(error: &tss_esapi::Error) -> Option<Tss2ResponseCodeKind> {
+    match error {
+        tss_esapi::Error::Tss2Error(code) => code.kind(),
+        tss_esapi::Error::WrapperError(_) => None,
+    }
+}
+
+fn point(public: &Public) -> Result<([u8; 32], [u8; 32]), TpmError> {
+    let Public::Ecc { unique, .. } = public else {
+        return Err(TpmError::Answer("a transport key that is not ECC"));
+    };
+    let wide = TpmError::Answer("a P-256 coordinate of more than 32 bytes");
+    match (padded(unique.x().value()), padded(unique.y().value())) {
+        (Some(x), Some(y)) => Ok((x, y)),
+        _ => Err(wide),
+    }
+}
+
+/// Some TPMs leave leading zeros away.
+fn padded(bytes: &[u8]) -> Option<[u8; 32]> {
+    let mut out = [0; 32];
+    let start = out.len().checked_sub(bytes.len())?;
+    out.get_mut(start..)?.copy_from_slice(bytes);
+    Some(out)
+}
+
+/// The content of a `TPM2B`, if its size is right to the byte.
+fn unsized_2b(bytes: &[u8]) -> Option<&[u8]> {
+    let (size, content) = bytes.split_first_chunk::<2>()?;
+    (usize::from(u16::from_be_bytes(*size)) == content.len()).then_some(content)
+}
+
+fn boot_time_ns() -> u64 {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
+    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
+}

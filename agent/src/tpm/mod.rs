@@ -1,0 +1,357 @@
+//! The node's TPM: identity, quotes, the transport key.
+//!
+//! Three keys. The *EK* comes from the manufacturer's template and names the TPM. The *AK*
+//! (restricted) signs quotes and certifies. The *transport key* (unrestricted, ECDSA P-256) is the
+//! agent's TLS identity. AK and transport key are children of an owner-hierarchy storage key and
+//! lie as wrapped blobs in the state folder: useless on any other TPM, kept across restarts.
+//!
+//! ESYS contexts are bound to one connection and block, so one thread owns the TPM and runs what
+//! is sent to it ([`Tpm`]); [`device`] is that thread's side.
+
+mod device;
+mod keys;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+
+use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::{mpsc, oneshot};
+use tss_esapi::{TctiNameConf, interface_types::algorithm::HashingAlgorithm};
+
+use device::Device;
+
+/// Requests waiting for the TPM's thread. Full: the caller is told [`TpmError::Busy`], for a TPM
+/// that is eight commands behind does not answer a challenge in time either.
+const QUEUE: usize = 8;
+
+/// Longest wait for a TLS signature; discrete TPMs need up to a second.
+const SIGN_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Which endorsement key names this TPM.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EkKind {
+    /// TCG profile, low range.
+    #[default]
+    #[serde(rename = "rsa-2048")]
+    Rsa2048,
+    /// TCG profile, low range.
+    EccP256,
+    /// TCG profile, high range.
+    EccP384,
+}
+
+/// How the AK signs.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AkKind {
+    /// ECDSA over SHA-256.
+    #[default]
+    EcdsaP256,
+    /// RSASSA-PKCS1-v1.5 over SHA-256.
+    #[serde(rename = "rsassa-2048")]
+    Rsassa2048,
+}
+
+/// Bank whose PCRs are quoted. SHA-1 is not offered: nothing that appraises accepts it.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Bank {
+    /// 32-byte registers.
+    #[default]
+    Sha256,
+    /// 48-byte registers.
+    Sha384,
+}
+
+impl Bank {
+    /// `TPM_ALG_ID`.
+    #[must_use]
+    pub const fn algorithm(self) -> u32 {
+        match self {
+            Self::Sha256 => 0x000b,
+            Self::Sha384 => 0x000c,
+        }
+    }
+
+    const fn hashing(self) -> HashingAlgorithm {
+        match self {
+            Self::Sha256 => HashingAlgorithm::Sha256,
+            Self::Sha384 => HashingAlgorithm::Sha384,
+        }
+    }
+}
+
+/// What the TPM's thread needs to know before it starts.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// TCTI string, checked: `device:/dev/tpmrm0`, `swtpm:host=…,port=…`.
+    pub tcti: Tcti,
+    /// Endorsement key to use.
+    pub ek: EkKind,
+    /// Kind of AK made where there is none yet.
+    pub ak: AkKind,
+    /// Bank to quote.
+    pub bank: Bank,
+    /// PCRs to quote, ascending, 0 to 23.
+    pub pcrs: Vec<u8>,
+    /// Folder of the wrapped key blobs.
+    pub keys: PathBuf,
+}
+
+/// A TCTI string this build understands.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Tcti {
+    text: String,
+    conf: TctiNameConf,
+}
+
+impl Tcti {
+    /// The kernel's resource manager, first TPM.
+    pub(crate) fn device() -> Self {
+        let text = "device:/dev/tpmrm0".to_owned();
+        let conf = TctiNameConf::from_str(&text).expect("a literal");
+        Self { text, conf }
+    }
+}
+
+impl TryFrom<String> for Tcti {
+    type Error = TpmError;
+    fn try_from(text: String) -> Result<Self, TpmError> {
+        match TctiNameConf::from_str(&text) {
+            Ok(conf) => Ok(Self { text, conf }),
+            Err(source) => Err(TpmError::Tcti { text, source }),
+        }
+    }
+}
+
+impl From<Tcti> for String {
+    fn from(tcti: Tcti) -> Self {
+        tcti.text
+    }
+}
+
+/// What the TPM could not do.
+#[derive(Debug, thiserror::Error)]
+pub enum TpmError {
+    /// Not a TCTI string.
+    #[error(
+        "TCTI {text:?} is not one of device:PATH, swtpm:host=HOST,port=PORT, mssim:…, tabrmd:…"
+    )]
+    Tcti {
+        /// As configured.
+        text: String,
+        /// The library's word.
+        #[source]
+        source: tss_esapi::Error,
+    },
+    /// A command failed.
+    #[error("TPM: {doing}")]
+    Command {
+        /// What was being done.
+        doing: &'static str,
+        /// Response code.
+        #[source]
+        source: tss_esapi::Error,
+    },
+    /// Blobs that this TPM did not make, or cannot load since it was cleared.
+    #[error(
+        "the key blobs in {folder} do not load: another TPM made them, or this one was cleared; \
+         move the folder away to make new keys (a new AK: the inventory entry that names the old \
+         one has to be signed again)"
+    )]
+    ForeignKeys {
+        /// Folder of the blobs.
+        folder: PathBuf,
+        /// Response code.
+        #[source]
+        source: tss_esapi::Error,
+    },
+    /// A blob that cannot be read or written.
+    #[error("key blob {file}")]
+    Blob {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The bank is not allocated, or lacks a configured register.
+    #[error("the TPM has no PCR {index} in the configured bank")]
+    NoPcr {
+        /// The register.
+        index: u8,
+    },
+    /// What came back is not what was asked for.
+    #[error("the TPM's answer: {0}")]
+    Answer(&'static str),
+    /// Too many requests wait.
+    #[error("the TPM is {QUEUE} requests behind")]
+    Busy,
+    /// No answer in time.
+    #[error("the TPM did not answer in {SIGN_TIMEOUT:?}")]
+    Timeout,
+    /// The thread is gone.
+    #[error("the TPM's thread has ended")]
+    Gone,
+}
+
+/// The public side of this node's keys; constant while the process runs.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Identity {
+    /// `TPMT_PUBLIC`.
+    pub ek_public: Vec<u8>,
+    /// From NV, as stored there (padding and all): the EK's certificate first, then the chain
+    /// indices of on-die CAs. Empty where the TPM holds none.
+    pub ek_certificates: Vec<Vec<u8>>,
+    /// `TPMT_PUBLIC`.
+    pub ak_public: Vec<u8>,
+    /// Name algorithm, then digest.
+    pub ak_name: Vec<u8>,
+    /// `TPMT_PUBLIC` of the TLS key.
+    pub transport_public: Vec<u8>,
+    /// Affine coordinates of the TLS key, 32 bytes each, big-endian.
+    pub transport_point: ([u8; 32], [u8; 32]),
+}
+
+/// An attestation structure and the AK's signature over it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Signed {
+    /// `TPMS_ATTEST`.
+    pub attest: Vec<u8>,
+    /// `TPMT_SIGNATURE`.
+    pub signature: Vec<u8>,
+}
+
+/// A quote, and what was read after it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Quoted {
+    /// Over the configured bank and registers.
+    pub signed: Signed,
+    /// `TPMS_CLOCK_INFO` of the quote.
+    pub clock: Clock,
+    /// `CLOCK_BOOTTIME` just before the quote, nanoseconds.
+    pub boot_time_ns: u64,
+    /// Register and value, ascending, read after the quote.
+    pub pcrs: Vec<(u8, Vec<u8>)>,
+}
+
+/// `TPMS_CLOCK_INFO`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Clock {
+    /// Milliseconds the TPM has run since it was made or cleared.
+    pub clock_ms: u64,
+    /// TPM resets (boots).
+    pub reset_count: u32,
+    /// Resumes since then.
+    pub restart_count: u32,
+    /// False after a loss of power, until the clock passes its last saved value.
+    pub safe: bool,
+}
+
+type Job = Box<dyn FnOnce(&mut Device) + Send>;
+
+/// The TPM, from any task: requests queue for the one thread that speaks to it.
+///
+/// The thread ends, and flushes what it loaded, when the last clone is dropped.
+#[derive(Clone, Debug)]
+pub struct Tpm {
+    jobs: mpsc::Sender<Job>,
+    identity: Arc<Identity>,
+}
+
+impl Tpm {
+    /// Connects, makes or loads the keys and starts the thread. Blocks: some TPMs take seconds
+    /// to make an RSA EK.
+    pub fn open(settings: Settings) -> Result<Self, TpmError> {
+        let (jobs, mut queue) = mpsc::channel::<Job>(QUEUE);
+        let (ready_tx, ready) = std::sync::mpsc::sync_channel(1);
+        let spawned = std::thread::Builder::new()
+            .name("tpm".to_owned())
+            .spawn(move || {
+                let opened = Device::open(settings);
+                let (mut device, answer) = match opened {
+                    Ok((device, identity)) => (Some(device), Ok(identity)),
+                    Err(err) => (None, Err(err)),
+                };
+                if ready_tx.send(answer).is_err() {
+                    return;
+                }
+                while let (Some(device), Some(job)) = (device.as_mut(), queue.blocking_recv()) {
+                    job(device);
+                }
+            });
+        if spawned.is_err() {
+            return Err(TpmError::Gone);
+        }
+        let identity = ready.recv().unwrap_or(Err(TpmError::Gone))?;
+        Ok(Self {
+            jobs,
+            identity: Arc::new(identity),
+        })
+    }
+
+    /// The public side of the keys.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// Quotes, then reads the registers. `qualifying` becomes `extraData`.
+    pub async fn quote(&self, qualifying: [u8; 32]) -> Result<Quoted, TpmError> {
+        self.call(move |device| device.quote(&qualifying)).await
+    }
+
+    /// `TPM2_Certify` of the transport key by the AK.
+    pub async fn certify_transport(&self, qualifying: [u8; 32]) -> Result<Signed, TpmError> {
+        self.call(move |device| device.certify_transport(&qualifying))
+            .await
+    }
+
+    /// `TPM2_ActivateCredential`: the secret sealed to this EK and this AK.
+    ///
+    /// `blob` is a `TPM2B_ID_OBJECT`, `secret` a `TPM2B_ENCRYPTED_SECRET`, sizes included.
+    pub async fn activate(&self, blob: Vec<u8>, secret: Vec<u8>) -> Result<Vec<u8>, TpmError> {
+        self.call(move |device| device.activate(&blob, &secret))
+            .await
+    }
+
+    /// Signs a SHA-256 digest with the transport key; r and s, 32 bytes each. Blocks, for rustls
+    /// asks in the middle of a handshake.
+    pub fn sign_transport(&self, digest: [u8; 32]) -> Result<([u8; 32], [u8; 32]), TpmError> {
+        let (tx, rx) = std::sync::mpsc::sync_channel(1);
+        self.enqueue(Box::new(move |device| {
+            // A caller that timed out is not interested any more.
+            drop(tx.send(device.sign_transport(&digest)));
+        }))?;
+        match rx.recv_timeout(SIGN_TIMEOUT) {
+            Ok(answer) => answer,
+            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(TpmError::Timeout),
+            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(TpmError::Gone),
+        }
+    }
+
+    async fn call<T, F>(&self, work: F) -> Result<T, TpmError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Device) -> Result<T, TpmError> + Send + 'static,
+    {
+        let (tx, rx) = oneshot::channel();
+        self.enqueue(Box::new(move |device| {
+            // A caller that went away is not interested any more.
+            drop(tx.send(work(device)));
+        }))?;
+        rx.await.unwrap_or(Err(TpmError::Gone))
+    }
+
+    fn enqueue(&self, job: Job) -> Result<(), TpmError> {
+        self.jobs.try_send(job).map_err(|refused| match refused {
+            mpsc::error::TrySendError::Full(_) => TpmError::Busy,
+            mpsc::error::TrySendError::Closed(_) => TpmError::Gone,
+        })
+    }
+}
