@@ -50,7 +50,7 @@ struct Gpu {
 
 /// The child's work: `Err` says why there is no library to ask.
 pub fn probe(library: Option<&Path>) -> Result<Summary, String> {
-    let library = library.unwrap_or(Path::new(LIBRARY));
+    let library = library.unwrap_or_else(|| Path::new(LIBRARY));
     let nvml = Nvml::builder()
         .lib_path(library.as_os_str())
         .init()
@@ -87,7 +87,10 @@ fn said(err: NvmlError) -> String {
 
 /// Asks a child and turns its answer into claims.
 pub(super) async fn claims(library: Option<&Path>) -> Vec<Claim> {
-    let source = format!("nvml: {}", library.unwrap_or(Path::new(LIBRARY)).display());
+    let source = format!(
+        "nvml: {}",
+        library.unwrap_or_else(|| Path::new(LIBRARY)).display()
+    );
     let summary = match ask_child(library).await {
         Ok(summary) => summary,
         Err(why) => return vec![claim("nvml.gpus", &source, Value::Unavailable(why))],

@@ -48,7 +48,7 @@ pub struct ChainFile {
 impl ChainFile {
     /// Reads the newer slot; makes the file where there is none and says so by `None`.
     pub fn open(path: &Path) -> io::Result<(Self, Option<Chain>)> {
-        let folder = path.parent().unwrap_or(Path::new("/"));
+        let folder = path.parent().unwrap_or_else(|| Path::new("/"));
         make_private_folder(folder)?;
         let file = OpenOptions::new()
             .read(true)

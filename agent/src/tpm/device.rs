@@ -3,6 +3,7 @@
 //! A TPM without a resource manager has three transient slots: AK and transport key hold two
 //! while connected, the third is for EK and storage key in turn.
 
+use bailiwick_attestation::tpm::{AkPublic, CertifiedKey, QualifyingData, Quote};
 use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
 use tss_esapi::{
@@ -56,6 +57,8 @@ pub(super) struct Device {
     settings: Settings,
     ak: Blob,
     transport: Blob,
+    /// What everything the AK signs is checked with before it leaves.
+    ak_public: AkPublic,
     /// Absent after a failure, until the next request.
     session: Option<Session>,
 }
@@ -71,31 +74,28 @@ impl Device {
         let ak = existing_or_new(&mut context, &settings, AK)?;
         let transport = existing_or_new(&mut context, &settings, TRANSPORT)?;
         let (ek_public, ek_certificates) = endorsement(&mut context, settings.ek)?;
-        let mut device = Self {
+        let ak_bytes = ak.public.marshall().map_err(doing("marshal the AK"))?;
+        let ak_public = bailiwick_attestation::tpm::Public::parse(&ak_bytes)
+            .ok()
+            .and_then(|public| AkPublic::new(public).ok())
+            .ok_or(TpmError::Answer("an AK no verifier would accept"))?;
+        let identity = Identity {
+            ek_public: ek_public.marshall().map_err(doing("marshal the EK"))?,
+            ek_certificates,
+            ak_public: ak_bytes,
+            ak_name: ak_public.name().as_bytes().to_vec(),
+            transport_public: transport
+                .public
+                .marshall()
+                .map_err(doing("marshal the transport key"))?,
+            transport_point: point(&transport.public)?,
+        };
+        let device = Self {
             session: Some(load(context, &settings, &ak, &transport)?),
             settings,
             ak,
             transport,
-        };
-        let ak_name = device.with_session("read the AK's name", |session| {
-            session.context.clear_sessions();
-            Ok(session.context.read_public(session.ak)?.1)
-        })?;
-        let identity = Identity {
-            ek_public: ek_public.marshall().map_err(doing("marshal the EK"))?,
-            ek_certificates,
-            ak_public: device
-                .ak
-                .public
-                .marshall()
-                .map_err(doing("marshal the AK"))?,
-            ak_name: ak_name.value().to_vec(),
-            transport_public: device
-                .transport
-                .public
-                .marshall()
-                .map_err(doing("marshal the transport key"))?,
-            transport_point: point(&device.transport.public)?,
+            ak_public,
         };
         Ok((device, identity))
     }
@@ -103,6 +103,7 @@ impl Device {
     pub(super) fn quote(&mut self, qualifying: &[u8; 32]) -> Result<Quoted, TpmError> {
         let selection = selection(&self.settings)?;
         let pcrs = self.settings.pcrs.clone();
+        let want = QualifyingData::new(qualifying).ok_or(TpmError::Answer("qualifying data"))?;
         let qualifying = Data::try_from(qualifying.as_slice()).map_err(doing("qualifying data"))?;
         let (attest, signature, boot_time_ns, read) = self.with_session("quote", |session| {
             let boot_time_ns = boot_time_ns();
@@ -132,8 +133,14 @@ impl Device {
             restart_count: clock.restart_count(),
             safe: clock.safe(),
         };
+        let signed = signed(&attest, &signature)?;
+        let checked = Quote::parse(&signed.attest)
+            .and_then(|quote| quote.verify(&self.ak_public, &signed.signature, &want));
+        if let Err(source) = checked {
+            return Err(TpmError::Quote(Box::new(source)));
+        }
         Ok(Quoted {
-            signed: signed(&attest, &signature)?,
+            signed,
             clock,
             boot_time_ns,
             pcrs: read,
@@ -141,6 +148,7 @@ impl Device {
     }
 
     pub(super) fn certify_transport(&mut self, qualifying: &[u8; 32]) -> Result<Signed, TpmError> {
+        let want = QualifyingData::new(qualifying).ok_or(TpmError::Answer("qualifying data"))?;
         let qualifying = Data::try_from(qualifying.as_slice()).map_err(doing("qualifying data"))?;
         let (attest, signature) = self.with_session("certify the transport key", |session| {
             session.context.set_sessions((
@@ -155,7 +163,15 @@ impl Device {
                 SignatureScheme::Null,
             )
         })?;
-        signed(&attest, &signature)
+        let signed = signed(&attest, &signature)?;
+        let public = self.transport.public.marshall();
+        let public = public.map_err(doing("marshal the transport key"))?;
+        let public = bailiwick_attestation::tpm::Public::parse(&public)
+            .map_err(|_malformed| TpmError::Answer("a transport key no verifier can read"))?;
+        let (attest, signature) = (&signed.attest, &signed.signature);
+        CertifiedKey::verify(public, attest, signature, &self.ak_public, &want)
+            .map_err(|source| TpmError::Certify(Box::new(source)))?;
+        Ok(signed)
     }
 
     pub(super) fn sign_transport(

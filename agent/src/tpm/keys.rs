@@ -127,13 +127,13 @@ impl Blob {
         let (Some(public), Some(private)) = (read(&public_file)?, read(&private_file)?) else {
             return Ok(None);
         };
-        let refuse = |file: &Path| TpmError::Blob {
+        let refuse = |file: &Path, err: tss_esapi::Error| TpmError::Blob {
             file: file.to_owned(),
-            source: io::Error::new(io::ErrorKind::InvalidData, "not a TPM structure"),
+            source: io::Error::new(io::ErrorKind::InvalidData, err),
         };
         Ok(Some(Self {
-            public: Public::unmarshall(&public).map_err(|_| refuse(&public_file))?,
-            private: Private::try_from(private).map_err(|_| refuse(&private_file))?,
+            public: Public::unmarshall(&public).map_err(|err| refuse(&public_file, err))?,
+            private: Private::try_from(private).map_err(|err| refuse(&private_file, err))?,
         }))
     }
 

@@ -17,6 +17,7 @@ mod tests;
 
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
+use bailiwick_attestation::tpm::{CertifyRefused, QuoteRefused};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tss_esapi::{TctiNameConf, interface_types::algorithm::HashingAlgorithm};
@@ -186,6 +187,12 @@ pub enum TpmError {
         /// The register.
         index: u8,
     },
+    /// The library's rendering of the quote is not what the TPM signed.
+    #[error("the TPM's quote does not verify")]
+    Quote(#[source] Box<QuoteRefused>),
+    /// The same, of the transport key's certification.
+    #[error("the TPM's certification of the transport key does not verify")]
+    Certify(#[source] Box<CertifyRefused>),
     /// What came back is not what was asked for.
     #[error("the TPM's answer: {0}")]
     Answer(&'static str),

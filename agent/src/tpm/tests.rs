@@ -1,12 +1,86 @@
+use bailiwick_attestation::{
+    crypto::HashAlgorithm,
+    tpm::{AkPublic, CertifiedKey, PcrValues, Public, QualifyingData, Quote},
+};
+
 use super::{testing::SoftTpm, *};
 
+fn ak(tpm: &Tpm) -> AkPublic {
+    AkPublic::new(Public::parse(&tpm.identity().ak_public).unwrap()).unwrap()
+}
+
+fn qualifying(byte: u8) -> QualifyingData {
+    QualifyingData::new(&[byte; 32]).unwrap()
+}
+
 #[tokio::test]
-async fn keys_survive_a_restart_and_quotes_answer_the_challenge() {
+async fn quotes_verify_with_the_values_read_after_them() {
+    let soft = SoftTpm::blank();
+    for (kind, folder) in [(AkKind::EcdsaP256, "ecdsa"), (AkKind::Rsassa2048, "rsassa")] {
+        let mut settings = soft.settings();
+        settings.ak = kind;
+        settings.keys = soft.path(folder);
+        // More than eight registers: the TPM reads at most eight at a time.
+        settings.pcrs = (0..=14).collect();
+        let tpm = Tpm::open(settings).unwrap();
+        let quoted = tpm.quote([7; 32]).await.unwrap();
+        let verified = Quote::parse(&quoted.signed.attest)
+            .unwrap()
+            .verify(&ak(&tpm), &quoted.signed.signature, &qualifying(7))
+            .unwrap();
+        assert_eq!(verified.clock_info().clock, quoted.clock.clock_ms);
+        let mut values = PcrValues::new();
+        for (index, value) in &quoted.pcrs {
+            values
+                .insert(HashAlgorithm::Sha256, (*index).into(), value)
+                .unwrap();
+        }
+        assert_eq!(
+            verified.pcrs(&values).unwrap().iter().count(),
+            15,
+            "{kind:?}"
+        );
+        let other = Quote::parse(&quoted.signed.attest).unwrap().verify(
+            &ak(&tpm),
+            &quoted.signed.signature,
+            &qualifying(8),
+        );
+        assert!(other.is_err(), "{kind:?}: another challenge");
+    }
+}
+
+#[tokio::test]
+async fn the_transport_key_is_certified_by_the_ak_and_signs() {
+    let soft = SoftTpm::blank();
+    let tpm = Tpm::open(soft.settings()).unwrap();
+    let signed = tpm.certify_transport([9; 32]).await.unwrap();
+    let public = || Public::parse(&tpm.identity().transport_public).unwrap();
+    let certified = CertifiedKey::verify(
+        public(),
+        &signed.attest,
+        &signed.signature,
+        &ak(&tpm),
+        &qualifying(9),
+    )
+    .unwrap();
+    let (x, y) = tpm.identity().transport_point;
+    let coordinates = certified.key().coordinates().unwrap();
+    assert_eq!(coordinates, (x.as_slice(), y.as_slice()));
+    let refused = CertifiedKey::verify(
+        Public::parse(&tpm.identity().ak_public).unwrap(),
+        &signed.attest,
+        &signed.signature,
+        &ak(&tpm),
+        &qualifying(9),
+    );
+    assert!(refused.is_err(), "another key");
+}
+
+#[tokio::test]
+async fn keys_survive_a_restart_and_a_reset_shows() {
     let mut soft = SoftTpm::blank();
     let first = Tpm::open(soft.settings()).unwrap();
     let quoted = first.quote([7; 32]).await.unwrap();
-    assert_eq!(quoted.pcrs.len(), 8);
-    assert!(quoted.signed.attest.windows(32).any(|w| w == [7; 32]));
     let identity = first.identity().clone();
     drop(first);
 
@@ -20,4 +94,51 @@ async fn keys_survive_a_restart_and_quotes_answer_the_challenge() {
         quoted.clock.reset_count + 1,
         "the connection is made again after a reset, and the reset shows"
     );
+
+    soft.stop();
+    let gone = second.quote([9; 32]).await.unwrap_err();
+    assert!(matches!(gone, TpmError::Command { .. }), "{gone:?}");
+}
+
+#[tokio::test]
+async fn key_blobs_of_another_tpm_are_refused_by_name() {
+    let (one, other) = (SoftTpm::blank(), SoftTpm::blank());
+    drop(Tpm::open(one.settings()).unwrap());
+    let mut settings = other.settings();
+    settings.keys = one.path("keys");
+    let refused = Tpm::open(settings).unwrap_err();
+    assert!(
+        matches!(refused, TpmError::ForeignKeys { .. }),
+        "{refused:?}"
+    );
+}
+
+#[tokio::test]
+async fn endorsement_keys_come_with_their_certificates() {
+    let soft = SoftTpm::manufactured();
+    let cases = [
+        (EkKind::Rsa2048, 1),
+        (EkKind::EccP384, 1),
+        (EkKind::EccP256, 0),
+    ];
+    let mut seen = Vec::new();
+    for (kind, certificates) in cases {
+        let mut settings = soft.settings();
+        settings.ek = kind;
+        let tpm = Tpm::open(settings).unwrap();
+        let identity = tpm.identity();
+        assert_eq!(identity.ek_certificates.len(), certificates, "{kind:?}");
+        assert!(!seen.contains(&identity.ek_public), "{kind:?}");
+        seen.push(identity.ek_public.clone());
+    }
+}
+
+#[tokio::test]
+async fn the_bank_is_the_configured_one() {
+    let soft = SoftTpm::manufactured();
+    let mut settings = soft.settings();
+    settings.bank = Bank::Sha384;
+    let tpm = Tpm::open(settings).unwrap();
+    let quoted = tpm.quote([1; 32]).await.unwrap();
+    assert!(quoted.pcrs.iter().all(|(_, value)| value.len() == 48));
 }
