@@ -18,7 +18,12 @@
 #![forbid(unsafe_code)]
 #![deny(missing_docs, clippy::indexing_slicing)]
 
+#[cfg(test)]
+extern crate self as bailiwick_attestation;
+
 mod error;
+#[cfg(test)]
+mod fixture;
 mod ids;
 mod reader;
 mod toml_file;

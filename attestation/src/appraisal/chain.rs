@@ -152,7 +152,8 @@ fn clock(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: 
 fn boot(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
     let same_boot = evidence.statement.boot_id == previous.boot_id;
     let same_reset = evidence.clock.reset_count == previous.clock.reset_count;
-    if same_boot == same_reset {
+    let cleared = evidence.clock.reset_count < previous.clock.reset_count;
+    if same_boot == same_reset || cleared {
         return;
     }
     let (code, expected, found) = if same_boot {

@@ -1,0 +1,120 @@
+//! Appraisal of one steady statement against a bare P-256 verification of the same provider.
+//!
+//! Prints one JSON object; the ratio is what counts, since both run in the same process.
+
+#![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
+
+#[path = "../src/fixture.rs"]
+mod fixture;
+
+use std::{hint::black_box, io::Write, time::Instant};
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{
+        ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
+        UnparsedPublicKey,
+    },
+};
+use bailiwick_attestation::{
+    DeploymentId, NodeId, Sha256Digest, UnixTime,
+    appraisal::{Previous, Reference, Status, Subject, VerifiedEvidence, appraise},
+    evidence::{Freshness, Nonce},
+    profile::Profile,
+    tpm::ClockInfo,
+};
+
+const ROUNDS: u32 = 2_000;
+const SAMPLES: usize = 9;
+
+/// Median microseconds of one call.
+fn micros(mut call: impl FnMut()) -> f64 {
+    let mut samples: Vec<f64> = (0..SAMPLES)
+        .map(|_| {
+            let start = Instant::now();
+            for _ in 0..ROUNDS {
+                call();
+            }
+            start.elapsed().as_secs_f64() * 1e6 / f64::from(ROUNDS)
+        })
+        .collect();
+    samples.sort_by(f64::total_cmp);
+    samples[SAMPLES / 2]
+}
+
+fn main() {
+    let tpm = fixture::SoftTpm::new();
+    let ak = tpm.ak();
+    let freshness = Freshness::Challenged(Nonce::new([6; 32]));
+    let statement = fixture::encode(&fixture::statement(5, Some(Sha256Digest([9; 32]))));
+    let evidence = tpm.evidence(&statement, &freshness);
+    let (deployment, node) = (
+        DeploymentId::new("demo").expect("a name"),
+        NodeId::new("gpu-01").expect("a name"),
+    );
+    let subject = Subject {
+        deployment: &deployment,
+        node: Some(&node),
+        jurisdiction: None,
+        ak: &ak,
+        ak_confirmed: true,
+    };
+    let profile = Profile::parse("profile.toml", fixture::PROFILE.as_bytes()).expect("a profile");
+    let reference = Reference {
+        profile: &profile,
+        version: 2,
+        manifest: Sha256Digest([4; 32]),
+        not_after: UnixTime(2_000_000_000_000),
+        approvers: Sha256Digest([3; 32]),
+    };
+    let previous = Previous {
+        digest: Sha256Digest([9; 32]),
+        epoch: 0,
+        sequence: 4,
+        boot_id: [1; 16],
+        clock: ClockInfo {
+            clock: 900,
+            reset_count: 7,
+            restart_count: 0,
+            safe: true,
+        },
+    };
+    let whole = || {
+        let verified = VerifiedEvidence::verify(&evidence, &ak, &freshness).expect("good evidence");
+        appraise(
+            &verified,
+            &subject,
+            Some(&reference),
+            Some(&previous),
+            UnixTime(1_800_000_000_000),
+        )
+    };
+    assert_eq!(
+        whole().status,
+        Status::Affirming,
+        "the benchmark must measure the good path"
+    );
+
+    let pair = EcdsaKeyPair::generate(&ECDSA_P256_SHA256_FIXED_SIGNING).expect("a key");
+    let message = [7; 150];
+    let signature = pair
+        .sign(&SystemRandom::new(), &message)
+        .expect("a signature");
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, pair.public_key().as_ref());
+    let bare = micros(|| {
+        key.verify(&message, signature.as_ref())
+            .expect("a good signature")
+    });
+    let whole = micros(|| {
+        black_box(whole());
+    });
+    let report = serde_json::json!({
+        "appraisal": {
+            "statement_bytes": statement.len(),
+            "p256_verify_us": bare,
+            "appraise_us": whole,
+            "ratio": whole / bare,
+        }
+    });
+    writeln!(std::io::stdout(), "{report}").expect("stdout");
+}

@@ -1,0 +1,199 @@
+//! A software key in the clothes of a TPM, for tests and benchmarks: it signs what a TPM would,
+//! and what a TPM never would.
+
+use aws_lc_rs::{
+    rand::SystemRandom,
+    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+};
+use bailiwick_attestation::{
+    Sha256Digest,
+    evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner},
+    proto::v1,
+    tpm::{AkPublic, ClockInfo, Public},
+};
+use prost::Message;
+
+/// `fixedTPM | fixedParent | sensitiveDataOrigin | userWithAuth | restricted | sign`.
+const AK_ATTRIBUTES: u32 = 0x0005_0072;
+
+pub(crate) struct SoftTpm {
+    pair: EcdsaKeyPair,
+    pub(crate) clock: ClockInfo,
+    pub(crate) pcrs: Vec<[u8; 32]>,
+}
+
+fn sized(bytes: &[u8]) -> Vec<u8> {
+    let len = u16::try_from(bytes.len()).expect("fixture fields are short");
+    [&len.to_be_bytes(), bytes].concat()
+}
+
+impl SoftTpm {
+    pub(crate) fn new() -> Self {
+        let pkcs8 =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &SystemRandom::new())
+                .expect("a key");
+        let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
+            .expect("a key");
+        let clock = ClockInfo {
+            clock: 1000,
+            reset_count: 7,
+            restart_count: 0,
+            safe: true,
+        };
+        Self {
+            pair,
+            clock,
+            pcrs: vec![[0; 32]; 24],
+        }
+    }
+
+    /// TPMT_PUBLIC of an ECDSA P-256 / SHA-256 signing key.
+    pub(crate) fn ak(&self) -> AkPublic {
+        let point = self.pair.public_key().as_ref();
+        let mut out = vec![0x00, 0x23, 0x00, 0x0b];
+        out.extend(AK_ATTRIBUTES.to_be_bytes());
+        // No policy; symmetric null; ECDSA with SHA-256; P-256; no KDF.
+        out.extend([
+            0, 0, 0x00, 0x10, 0x00, 0x18, 0x00, 0x0b, 0x00, 0x03, 0x00, 0x10,
+        ]);
+        out.extend(sized(&point[1..33]));
+        out.extend(sized(&point[33..]));
+        AkPublic::new(Public::parse(&out).expect("well-formed")).expect("an AK")
+    }
+
+    /// Quotes SHA-256 PCRs 0 to 23 over any 32 bytes.
+    pub(crate) fn quote(&self, qualifying: &[u8; 32]) -> v1::TpmQuote {
+        let mut attest = 0xff54_4347_u32.to_be_bytes().to_vec();
+        attest.extend([0x80, 0x18]);
+        attest.extend(sized(self.ak().name().as_bytes()));
+        attest.extend(sized(qualifying));
+        attest.extend(self.clock.clock.to_be_bytes());
+        attest.extend(self.clock.reset_count.to_be_bytes());
+        attest.extend(self.clock.restart_count.to_be_bytes());
+        attest.push(u8::from(self.clock.safe));
+        attest.extend(0x2019_1023_0016_3636_u64.to_be_bytes());
+        attest.extend([0, 0, 0, 1, 0x00, 0x0b, 3, 0xff, 0xff, 0xff]);
+        attest.extend(sized(Sha256Digest::of(&[&self.pcrs.concat()]).as_bytes()));
+        let signed = self
+            .pair
+            .sign(&SystemRandom::new(), &attest)
+            .expect("a signature");
+        let (r, s) = signed.as_ref().split_at(32);
+        let signature = [&[0x00, 0x18, 0x00, 0x0b], sized(r).as_slice(), &sized(s)].concat();
+        v1::TpmQuote { attest, signature }
+    }
+
+    /// The envelope around a statement.
+    pub(crate) fn evidence(&self, statement: &[u8], freshness: &Freshness) -> v1::Evidence {
+        let binding = Binding::new(freshness, statement);
+        let values = (0..)
+            .zip(&self.pcrs)
+            .map(|(index, value)| v1::PcrValue {
+                index,
+                digest: value.to_vec(),
+            })
+            .collect();
+        v1::Evidence {
+            statement: statement.to_vec(),
+            freshness: Some(match freshness {
+                Freshness::Challenged(nonce) => {
+                    v1::evidence::Freshness::Nonce(nonce.as_bytes().to_vec())
+                }
+                Freshness::Unchallenged {
+                    last_receipt,
+                    number,
+                } => v1::evidence::Freshness::Unchallenged(v1::Unchallenged {
+                    last_receipt: last_receipt.0.to_vec(),
+                    number: *number,
+                }),
+            }),
+            signer: Some(v1::evidence::Signer::TpmQuote(
+                self.quote(&TpmQuoteSigner::carrier(&binding)),
+            )),
+            pcrs: vec![v1::PcrBank {
+                algorithm: 0x000b,
+                values,
+            }],
+            ..Default::default()
+        }
+    }
+}
+
+/// A statement of an ordinary node, number `sequence`, following `previous`.
+pub(crate) fn statement(sequence: u64, previous: Option<Sha256Digest>) -> v1::Statement {
+    let text = |name: &str, value: &str| v1::Claim {
+        name: name.to_owned(),
+        source: "/proc".to_owned(),
+        value: Some(v1::claim::Value::Text(value.to_owned())),
+    };
+    let mut claims = vec![
+        text("kernel.release", "6.12.41+deb13-amd64"),
+        text("kernel.lockdown", "integrity"),
+        v1::Claim {
+            name: "boot.secure_boot".to_owned(),
+            source: "efivars".to_owned(),
+            value: Some(v1::claim::Value::Flag(true)),
+        },
+        v1::Claim {
+            name: "gpu.driver".to_owned(),
+            source: "nvml".to_owned(),
+            value: Some(v1::claim::Value::Unavailable("no library".to_owned())),
+        },
+    ];
+    claims.extend((0..60).map(|n| text(&format!("host.fact-{n}"), "an ordinary fact")));
+    v1::Statement {
+        format: 1,
+        deployment: "demo".to_owned(),
+        node: "gpu-01".to_owned(),
+        boot_id: vec![1; 16],
+        sequence,
+        previous: previous.map(|digest| digest.0.to_vec()),
+        approvers_digest: vec![3; 32],
+        policy: Some(v1::PolicyState {
+            version: 2,
+            manifest_digest: vec![4; 32],
+            world_digest: vec![5; 32],
+            not_after_ms: 2_000_000_000_000,
+        }),
+        fence: Some(v1::FenceState {
+            mode: v1::fence_state::Mode::Enforcing.into(),
+            root: "/".to_owned(),
+            whole_host: true,
+            ..Default::default()
+        }),
+        claims,
+        ..Default::default()
+    }
+}
+
+pub(crate) fn encode(statement: &v1::Statement) -> Vec<u8> {
+    statement.encode_to_vec()
+}
+
+/// A profile that the ordinary node meets.
+pub(crate) const PROFILE: &str = r#"
+name = "demo-1"
+lease_seconds = 300
+max_silence_seconds = 180
+[tpm]
+bank = "sha256"
+require = [0, 1, 2, 3, 4, 5, 6, 7]
+[tpm.values]
+"7" = ["0000000000000000000000000000000000000000000000000000000000000000"]
+[[require]]
+claim = "kernel.lockdown"
+one_of = ["integrity", "confidentiality"]
+provenance = "self-reported"
+[[require]]
+claim = "boot.secure_boot"
+is = true
+provenance = "self-reported"
+[[require]]
+claim = "fence.whole_host"
+is = true
+provenance = "self-reported"
+[[require]]
+claim = "tpm.reset_count"
+at_least = 1
+provenance = "hardware-signed"
+"#;
