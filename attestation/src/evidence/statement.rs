@@ -1,6 +1,6 @@
 //! The statement, read once into a form that cannot be wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map::Entry};
 
 use prost::Message;
 
@@ -270,10 +270,10 @@ fn claims(raw: Vec<v1::Claim>) -> Result<BTreeMap<String, ClaimValue>, Statement
             Some(v1::claim::Value::Unavailable(why)) => ClaimValue::Unavailable(why),
             None => return refuse(&claim.name, "has no value; what could not be read says why"),
         };
-        if out.contains_key(&claim.name) {
-            return refuse(&claim.name, "is made twice");
-        }
-        out.insert(claim.name, value);
+        match out.entry(claim.name) {
+            Entry::Vacant(place) => place.insert(value),
+            Entry::Occupied(other) => return refuse(other.key(), "is made twice"),
+        };
     }
     Ok(out)
 }
