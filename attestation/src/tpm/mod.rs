@@ -3,13 +3,14 @@
 //! An attestation key becomes an [`AkPublic`] only by the check of its attributes; a [`Quote`]
 //! becomes a [`VerifiedQuote`] only under such a key; PCR values become [`BoundPcrs`] only under
 //! the labels the quote itself signed. Credential activation ([`make_credential`]) shows that the AK
-//! lives beside an EK, and the EK's certificate (`ek`) who made the TPM. Start reading at
+//! lives beside an EK, and the EK's certificate ([`EkChain`]) who made the TPM. Start reading at
 //! `quote.rs`.
 
 mod ak;
 mod attest;
 mod certify;
 mod credential;
+mod ek;
 mod pcr;
 mod pcr_file;
 mod public;
@@ -20,6 +21,7 @@ pub use ak::{AkPublic, AkRefused};
 pub use attest::{Attest, AttestKind, Attested, ClockInfo, QualifyingData};
 pub use certify::{CertifiedKey, CertifyRefused};
 pub use credential::{Credential, CredentialError, EkPublic, EkRefused, make_credential};
+pub use ek::{EkCertRefused, EkChain, TpmIdentity, read_leaf, tpm_identity};
 pub use pcr::{BankSelection, PCR_COUNT, PcrSelection, PcrValueError, PcrValues};
 pub use pcr_file::PcrFileError;
 pub use public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, SymmetricScheme};

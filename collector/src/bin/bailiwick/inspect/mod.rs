@@ -3,6 +3,7 @@
 //! Whatever is wrong is said, not only the first thing found: whoever is on call sees all of it
 //! at once. The library decides; nothing here accepts what the library refuses.
 
+mod ek_cert;
 mod file;
 mod report;
 mod tpm_quote;
@@ -23,6 +24,8 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Kind {
+    /// An EK certificate: the path to a maker's root.
+    EkCert(ek_cert::Args),
     /// A TPM quote: signature, challenge, PCR values.
     TpmQuote(tpm_quote::Args),
 }
@@ -30,6 +33,7 @@ enum Kind {
 /// Reads the evidence, prints what it is worth, and says so in the exit code.
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = match &args.kind {
+        Kind::EkCert(args) => ek_cert::inspect(args)?,
         Kind::TpmQuote(args) => tpm_quote::inspect(args)?,
     };
     report.print(args.output)?;

@@ -34,6 +34,11 @@ impl Finding {
         }
     }
 
+    /// Says which of several inputs it is about.
+    pub(super) fn prefix(&mut self, what: &str) {
+        self.detail = format!("{what}: {}", self.detail);
+    }
+
     /// A refusal of the library: its text with all causes, and the place if it knows one.
     pub(super) fn from_error(code: &'static str, error: &(dyn Error + 'static)) -> Self {
         let mut found = Self::new(code, error.to_string());
