@@ -100,6 +100,8 @@ pub(super) fn parse_all(file: &str, bytes: &[u8]) -> Result<Vec<Line>, FileError
     Ok(lines)
 }
 
+const NO_KEY: &str = "is missing: principals [options] keytype base64";
+
 type Refused = (&'static str, String);
 
 fn parse(line: &str, number: usize) -> Result<Line, Refused> {
@@ -108,6 +110,9 @@ fn parse(line: &str, number: usize) -> Result<Line, Refused> {
     }
     let (principals, rest) = split(line);
     let principals = names(principals).map_err(|fault| ("principals", fault))?;
+    if rest.is_empty() {
+        return Err(("key", NO_KEY.to_owned()));
+    }
     let (word, _) = split(rest);
     let mut options = Options::default();
     let mut rest = rest;
@@ -118,10 +123,7 @@ fn parse(line: &str, number: usize) -> Result<Line, Refused> {
     let (kind, rest) = split(rest);
     let (base64, _comment) = split(rest);
     if kind.is_empty() || base64.is_empty() {
-        return Err((
-            "key",
-            "is missing: principals [options] keytype base64".to_owned(),
-        ));
+        return Err(("key", NO_KEY.to_owned()));
     }
     let blob = STANDARD
         .decode(base64)

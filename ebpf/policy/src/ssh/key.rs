@@ -248,7 +248,7 @@ fn point(r: &mut Reader<'_>, curve: &str, size: usize) -> Result<Vec<u8>, ParseE
 }
 
 /// `mpint r`, `mpint s` as two numbers of `size` bytes. RFC 5656 §3.1.2.
-fn fixed(blob: &[u8], size: usize) -> Result<Vec<u8>, SignatureFault> {
+pub(super) fn fixed(blob: &[u8], size: usize) -> Result<Vec<u8>, SignatureFault> {
     let mut r = Reader::new("ssh ECDSA signature", blob);
     let first = mpint(&mut r, "r")?;
     let second = mpint(&mut r, "s")?;
@@ -259,7 +259,7 @@ fn fixed(blob: &[u8], size: usize) -> Result<Vec<u8>, SignatureFault> {
 }
 
 /// Zeros in front up to `size` bytes; `None` where it is longer already.
-fn padded(number: &[u8], size: usize) -> Option<Vec<u8>> {
+pub(super) fn padded(number: &[u8], size: usize) -> Option<Vec<u8>> {
     let mut out = vec![0; size.checked_sub(number.len())?];
     out.extend(number);
     Some(out)

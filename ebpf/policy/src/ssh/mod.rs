@@ -5,6 +5,8 @@
 
 mod key;
 mod signature;
+#[cfg(test)]
+mod tests;
 
 use bailiwick_attestation::{Fault, ParseError, Reader};
 
