@@ -13,6 +13,8 @@ mod raw;
 mod selector;
 mod site;
 mod study;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;

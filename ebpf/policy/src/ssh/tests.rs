@@ -41,7 +41,8 @@ fn strings_are_bounded_by_what_is_there() {
 
 #[test]
 fn numbers_have_one_spelling() {
-    let cases: &[(&[u8], Result<&[u8], &str>)] = &[
+    type Case<'a> = (&'a [u8], Result<&'a [u8], &'a str>);
+    let cases: &[Case<'_>] = &[
         (&[1], Ok(&[1])),
         (&[0x7f, 0], Ok(&[0x7f, 0])),
         (&[0, 0x80], Ok(&[0x80])),
