@@ -1,6 +1,7 @@
 //! Builds the kernel side, then the programs.
 
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
@@ -14,6 +15,9 @@ pub(crate) struct Args {
     release: bool,
 }
 
+/// The programs, and what the benches compare them with.
+const OBJECTS: [&str; 2] = ["bailiwick", "bailiwick-bench"];
+
 pub(crate) fn run(args: &Args) -> Result<()> {
     install::for_build()?;
     kernel_side()?;
@@ -24,16 +28,22 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn kernel_side() -> Result<()> {
     step("building the kernel side");
     cmd::run(bpf_cargo("build")?.args(["--quiet", "--release"]))?;
-    let built = paths::target().join("ebpf/bpfel-unknown-none/release/bailiwick");
-    let object = fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    let place = paths::bpf_object();
-    // The agent embeds the file: an unchanged one must keep its time, or the agent is built again.
-    if fs::read(&place).is_ok_and(|old| old == object) {
+    let built = paths::target().join("ebpf/bpfel-unknown-none/release");
+    for name in OBJECTS {
+        copy_if_changed(&built.join(name), &paths::bpf_object().with_file_name(name))?;
+    }
+    Ok(())
+}
+
+/// The agent embeds the first: an unchanged file must keep its time, or the agent is built again.
+fn copy_if_changed(from: &Path, to: &Path) -> Result<()> {
+    let object = fs::read(from).with_context(|| format!("read {}", from.display()))?;
+    if fs::read(to).is_ok_and(|old| old == object) {
         return Ok(());
     }
-    let dir = place.parent().context("the object has a folder")?;
+    let dir = to.parent().context("an object has a folder")?;
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    fs::write(&place, object).with_context(|| format!("write {}", place.display()))
+    fs::write(to, object).with_context(|| format!("write {}", to.display()))
 }
 
 /// cargo for the BPF target: the stable compiler, `core` from source, and the linker built here.
@@ -54,7 +64,8 @@ pub(crate) fn bpf_cargo(subcommand: &str) -> Result<std::process::Command> {
         .current_dir(paths::root().join("ebpf/programs"))
         .env("RUSTC_BOOTSTRAP", "1")
         .env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf")
-        .env("PATH", cmd::path_with_tools()?);
+        .env("PATH", cmd::path_with_tools()?)
+        .env("LD_LIBRARY_PATH", install::compiler_libraries()?);
     if let Some(library) = source {
         cargo.env("__CARGO_TESTS_ONLY_SRC_ROOT", library);
     }

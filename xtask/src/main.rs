@@ -6,6 +6,7 @@
 mod advisories;
 mod build;
 mod cmd;
+mod demo;
 mod fuzz;
 mod install;
 mod mutants;
@@ -32,12 +33,17 @@ enum Chore {
     Build(build::Args),
     /// Runs everything that must hold before a change goes in
     Test(test::Args),
+    /// Tells the whole story on real parts: a software TPM, a collector, a node, a small world
+    Demo(demo::Args),
     /// Runs each fuzz target for a while
     Fuzz(fuzz::Args),
     /// Breaks the guarded functions one by one; a test must notice each
     Mutants(mutants::Args),
     /// Asks the advisory database about the dependencies
     Advisories,
+    /// The processes that the demo starts
+    #[command(subcommand, hide = true)]
+    Helper(demo::helper::Helper),
 }
 
 fn main() -> ExitCode {
@@ -45,6 +51,8 @@ fn main() -> ExitCode {
         Chore::Install => install::everything(),
         Chore::Build(args) => build::run(&args),
         Chore::Test(args) => test::run(&args),
+        Chore::Demo(args) => demo::run(&args),
+        Chore::Helper(helper) => demo::helper::run(&helper),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Mutants(args) => mutants::run(&args),
         Chore::Advisories => advisories::run(),

@@ -23,3 +23,10 @@ pub(crate) fn tools() -> PathBuf {
 pub(crate) fn bpf_object() -> PathBuf {
     root().join("target/bpf/bailiwick")
 }
+
+/// A program of the workspace, as cargo leaves it.
+pub(crate) fn binary(release: bool, name: &str) -> PathBuf {
+    target()
+        .join(if release { "release" } else { "debug" })
+        .join(name)
+}

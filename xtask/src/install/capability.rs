@@ -16,9 +16,8 @@ pub(crate) fn for_demo() -> Result<()> {
     match cgroup2_mount() {
         Err(_) => lacks.push("no cgroup v2 hierarchy is mounted (mount -t cgroup2 none DIR)"),
         Ok(mount)
-            if mount
-                .metadata()
-                .is_ok_and(|meta| meta.permissions().readonly()) =>
+            if rustix::fs::statvfs(&mount)
+                .is_ok_and(|stat| stat.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY)) =>
         {
             lacks.push("the cgroup v2 hierarchy is read-only");
         }

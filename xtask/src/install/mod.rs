@@ -11,10 +11,17 @@ mod tools;
 use anyhow::Result;
 
 pub(crate) use core_source::core_source;
+pub(crate) use tools::compiler_libraries;
 
 /// What compiling the workspace takes.
 pub(crate) fn for_build() -> Result<()> {
     apt::ensure(apt::BUILD)?;
+    tools::bpf_linker()
+}
+
+/// What running the programs against real parts takes: a software TPM, namespaces, alerts.
+pub(crate) fn for_demo() -> Result<()> {
+    apt::ensure(&[apt::BUILD, apt::RUN].concat())?;
     tools::bpf_linker()
 }
 

@@ -22,7 +22,12 @@ const PINNED: &[(&str, &str)] = &[
 /// Builds bpf-linker against the compiler's own LLVM: any other would not read its bitcode.
 pub(crate) fn bpf_linker() -> Result<()> {
     let program = paths::tools().join("bin/bpf-linker");
-    if cmd::output(cmd::command(&program).arg("--version")).is_ok_and(|v| v.contains(BPF_LINKER)) {
+    // It is linked with the compiler's LLVM, which rustup puts on the library path when cargo runs.
+    let mut version = cmd::command(&program);
+    version
+        .arg("--version")
+        .env("LD_LIBRARY_PATH", compiler_libraries()?);
+    if cmd::output(&mut version).is_ok_and(|text| text.contains(BPF_LINKER)) {
         return Ok(());
     }
     step(format_args!(
@@ -81,8 +86,7 @@ fn llvm_prefix() -> Result<(PathBuf, String)> {
     let major = llvm
         .and_then(|v| v.split('.').next())
         .context("rustc -vV names no LLVM version")?;
-    let sysroot = cmd::output(cmd::command("rustc").args(["--print", "sysroot"]))?;
-    let theirs = Path::new(sysroot.trim()).join("lib");
+    let theirs = compiler_libraries()?;
     let prefix = paths::target().join("llvm");
     let ours = prefix.join("lib");
     fs::create_dir_all(&ours).with_context(|| format!("create {}", ours.display()))?;
@@ -103,6 +107,12 @@ fn llvm_prefix() -> Result<(PathBuf, String)> {
     };
     link(&shared, &ours.join("libLLVM.so"))?;
     Ok((prefix, major.to_owned()))
+}
+
+/// Where the compiler's own libraries are.
+pub(crate) fn compiler_libraries() -> Result<PathBuf> {
+    let sysroot = cmd::output(cmd::command("rustc").args(["--print", "sysroot"]))?;
+    Ok(Path::new(sysroot.trim()).join("lib"))
 }
 
 fn link(to: &Path, at: &Path) -> Result<()> {

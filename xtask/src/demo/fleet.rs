@@ -1,0 +1,258 @@
+//! The programs of Bailiwick, configured and started as an operator would.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::daemon::{Daemon, tied};
+use super::pager::{Pager, free_port};
+use super::policy::{Approvers, DEPLOYMENT, NODE, THRESHOLD};
+use super::scene::Scene;
+use super::tpm::SoftTpm;
+use crate::{cmd, paths};
+
+/// Seconds between statements. Short, so that a story of minutes is told in one.
+const INTERVAL_SECONDS: u32 = 2;
+
+/// The collector, and how to ask it.
+#[derive(Debug)]
+pub(super) struct Collector {
+    process: Daemon,
+    state: PathBuf,
+    /// Enrolment and evidence.
+    ports: [u16; 2],
+    client: PathBuf,
+    /// What approvers sign for nodes to believe this collector.
+    pub(super) for_policy: String,
+}
+
+impl Collector {
+    pub(super) fn start(scene: &Scene, approvers: &Approvers, pager: &Pager) -> Result<Self> {
+        let state = scene.path("collector");
+        let program = paths::binary(false, "bailiwick-collector");
+        let for_policy = cmd::output(
+            cmd::command(&program)
+                .args([
+                    "init",
+                    "--deployment",
+                    DEPLOYMENT,
+                    "--name",
+                    "127.0.0.1",
+                    "--dir",
+                ])
+                .arg(&state),
+        )?;
+        let (roots, between) = SoftTpm::maker(scene)?;
+        let [enroll, evidence, query] = [free_port()?, free_port()?, free_port()?];
+        let config = scene.path("collector.toml");
+        let text = format!(
+            r#"state_dir = {state:?}
+
+[listen]
+enroll = "127.0.0.1:{enroll}"
+evidence = "127.0.0.1:{evidence}"
+query = "127.0.0.1:{query}"
+
+[enroll]
+ek_roots = {roots:?}
+ek_intermediates = {between:?}
+
+[policy]
+approvers = {:?}
+threshold = {THRESHOLD}
+
+[alert]
+alertmanagers = ["{}"]
+resend_seconds = 5
+evaluate_seconds = 1
+"#,
+            approvers.allowed_signers(),
+            pager.url(),
+        );
+        fs::write(&config, text).context("configure the collector")?;
+        let mut process = Daemon::start(
+            scene,
+            "collector",
+            tied(&program).args(["run", "--config"]).arg(&config),
+        )?;
+        scene.wait("the collector", Duration::from_secs(20), || {
+            process.alive()?;
+            TcpStream::connect((Ipv4Addr::LOCALHOST, query))
+                .context("connect")
+                .map(drop)
+        })?;
+        let client = scene.path("client.toml");
+        let operator = operator(&state)?;
+        let text = format!(
+            "endpoint = \"127.0.0.1:{query}\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+            state.join("ca.pem"),
+            operator.with_extension("pem"),
+            operator.with_extension("key"),
+        );
+        fs::write(&client, text).context("configure the client")?;
+        Ok(Self {
+            process,
+            state,
+            ports: [enroll, evidence],
+            client,
+            for_policy,
+        })
+    }
+
+    /// The client, as its user would type it.
+    pub(super) fn client(&self) -> std::process::Command {
+        let mut client = cmd::command(paths::binary(false, "bailiwick"));
+        client.arg("--config").arg(&self.client);
+        client
+    }
+
+    /// A query's answer. Exit codes 3 to 5 are answers too.
+    pub(super) fn ask(&self, words: &[&str]) -> Result<Value> {
+        let mut client = self.client();
+        client.args(words).args(["--output", "json"]);
+        let out = client
+            .stderr(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .output();
+        let out = out.context("start the client")?;
+        match out.status.code() {
+            Some(0 | 3..=5) => {}
+            _ => bail!(
+                "{}: {}",
+                cmd::shown(&client),
+                String::from_utf8_lossy(&out.stderr).trim()
+            ),
+        }
+        serde_json::from_slice(&out.stdout).with_context(|| format!("read {}", cmd::shown(&client)))
+    }
+
+    pub(super) fn apply(&self, bundle: &Path) -> Result<()> {
+        cmd::output(self.client().args(["policy", "apply"]).arg(bundle)).map(drop)
+    }
+
+    pub(super) fn alive(&mut self) -> Result<()> {
+        self.process.alive()
+    }
+}
+
+/// The first operator's files, without extension: `init` made one.
+fn operator(state: &Path) -> Result<PathBuf> {
+    let dir = fs::read_dir(state.join("operators")).context("list the operators")?;
+    let key = dir
+        .flatten()
+        .map(|entry| entry.path())
+        .find(|path| path.extension().is_some_and(|e| e == "key"));
+    Ok(key.context("init made no operator")?.with_extension(""))
+}
+
+/// One node's two processes.
+#[derive(Debug)]
+pub(super) struct Node {
+    config: PathBuf,
+    socket: PathBuf,
+    fence: Option<Daemon>,
+    agent: Option<Daemon>,
+}
+
+impl Node {
+    pub(super) fn configure(
+        scene: &Scene,
+        approvers: &Approvers,
+        collector: &Collector,
+        tpm: &SoftTpm,
+    ) -> Result<Self> {
+        let config = scene.path("agent.toml");
+        let socket = scene.path("fence.sock");
+        let [enroll, evidence] = collector.ports;
+        let text = format!(
+            r#"deployment = "{DEPLOYMENT}"
+node = "{NODE}"
+state_dir = {:?}
+
+[collector]
+enroll = "127.0.0.1:{enroll}"
+evidence = "127.0.0.1:{evidence}"
+ca_file = {:?}
+
+[tpm]
+tcti = "{}"
+
+[policy]
+approvers = {:?}
+threshold = {THRESHOLD}
+
+[fence]
+root = "{}"
+whole_host = false
+bpffs = {:?}
+socket = {socket:?}
+
+[evidence]
+interval_s = {INTERVAL_SECONDS}
+"#,
+            scene.path("node"),
+            collector.state.join("ca.pem"),
+            tpm.tcti(),
+            approvers.allowed_signers(),
+            scene.fence_root(),
+            scene.path("bpf").join("bailiwick"),
+        );
+        fs::write(&config, text).context("configure the agent")?;
+        Ok(Self {
+            config,
+            socket,
+            fence: None,
+            agent: None,
+        })
+    }
+
+    /// Starts the fence and waits until it stands.
+    pub(super) fn start_fence(&mut self, scene: &Scene) -> Result<()> {
+        let mut fence = Daemon::start(scene, "fence", self.program("fence").arg(&self.config))?;
+        scene.wait("the fence", Duration::from_secs(20), || {
+            fence.alive()?;
+            UnixStream::connect(&self.socket)
+                .context("connect to the fence")
+                .map(drop)
+        })?;
+        self.fence = Some(fence);
+        Ok(())
+    }
+
+    pub(super) fn start_agent(&mut self, scene: &Scene) -> Result<()> {
+        self.agent = Some(Daemon::start(
+            scene,
+            "agent",
+            self.program("run").arg(&self.config),
+        )?);
+        Ok(())
+    }
+
+    pub(super) fn alive(&mut self) -> Result<()> {
+        self.fence.as_mut().map_or(Ok(()), Daemon::alive)?;
+        self.agent.as_mut().map_or(Ok(()), Daemon::alive)
+    }
+
+    /// Everything gone at once, as by a power cut.
+    pub(super) fn cut_power(&mut self) -> Result<()> {
+        self.agent.take().map_or(Ok(()), Daemon::kill)?;
+        self.fence.take().map_or(Ok(()), Daemon::kill)?;
+        match fs::remove_file(&self.socket) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("remove the fence's socket")
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn program(&self, role: &str) -> std::process::Command {
+        let mut program = tied(paths::binary(false, "bailiwick-agent"));
+        program.args([role, "--config"]);
+        program
+    }
+}

@@ -1,0 +1,374 @@
+//! `cargo xtask demo`: the whole story on real parts, and nothing of the machine touched.
+
+mod daemon;
+mod fleet;
+mod flows;
+pub(crate) mod helper;
+mod pager;
+mod policy;
+mod report;
+mod scene;
+mod tpm;
+mod world;
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use self::fleet::{Collector, Node};
+use self::flows::{Matrix, Standing};
+use self::pager::Pager;
+use self::policy::{Approvers, LEASE_SECONDS, Listed, NODE};
+use self::report::Report;
+use self::scene::Scene;
+use self::tpm::SoftTpm;
+use self::world::{Workloads, World};
+use crate::build;
+use crate::cmd::{self, step};
+use crate::install::{self, capability};
+
+/// The alert of a node whose verdict turned.
+const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
+/// Ample: statements come every other second.
+const SOON: Duration = Duration::from_secs(60);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Tell the story and end, instead of staying up to look around
+    #[arg(long)]
+    once: bool,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    capability::for_demo()?;
+    install::for_demo()?;
+    build::kernel_side()?;
+    build::programs(false)?;
+    let mut scene = Scene::open()?;
+    let mut report = Report::default();
+    let mut stage = None;
+    let told = tell(&mut scene, &mut report, &mut stage);
+    match args.output {
+        Output::Json => cmd::result(format_args!("{:#}", report.json()))?,
+        Output::Text => cmd::result(report.text())?,
+    }
+    told?;
+    if !args.once
+        && let Some(stage) = &mut stage
+    {
+        stay(&scene, stage)?;
+    }
+    if !report.is_good() {
+        bail!("not everything was as expected");
+    }
+    Ok(())
+}
+
+/// Everything that runs. Fields are dropped in order: the node before what it talks to.
+struct Stage {
+    workloads: Workloads,
+    node: Node,
+    collector: Collector,
+    pager: Pager,
+    world: World,
+    tpm: SoftTpm,
+}
+
+fn tell(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Result<()> {
+    step("== parts: a TPM with its maker's certificate, two approvers, a collector, a small world");
+    let mut tpm = SoftTpm::manufacture(scene)?;
+    tpm.boot(scene, false)?;
+    let pcrs = tpm.values()?;
+    let mut approvers = Approvers::appoint(scene)?;
+    let pager = Pager::start(scene)?;
+    let collector = Collector::start(scene, &approvers, &pager)?;
+    let world = World::build(scene)?;
+    let workloads = world.start_workloads(scene)?;
+    let node = Node::configure(scene, &approvers, &collector, &tpm)?;
+    let stage = stage.insert(Stage {
+        workloads,
+        node,
+        collector,
+        pager,
+        world,
+        tpm,
+    });
+
+    step("== before any fence: everybody reaches everybody");
+    show(report, &stage.measure(scene, Standing::Unfenced)?);
+
+    step("== the fence stands before any policy does: nothing passes");
+    stage.node.start_fence(scene)?;
+    show(report, &stage.measure(scene, Standing::Closed)?);
+
+    step("== enrollment: the TPM is real, but no approver has listed it");
+    let for_policy = stage.collector.for_policy.clone();
+    let bundle = approvers.sign(
+        scene,
+        &for_policy,
+        &pcrs,
+        None,
+        "first policy, nobody listed",
+    )?;
+    stage.collector.apply(&bundle)?;
+    stage.node.start_agent(scene)?;
+    let listed = stage.wait(scene, "the pending node", |stage| pending(&stage.collector))?;
+    report.enrolled = Some(true);
+    step(format_args!("   pending: ek {}", listed.ek));
+
+    step("== both approvers sign an inventory with that TPM in it");
+    let bundle = approvers.sign(scene, &for_policy, &pcrs, Some(&listed), "gpu-01 is listed")?;
+    stage.collector.apply(&bundle)?;
+    let first = stage.wait(scene, "an affirming verdict", |stage| {
+        verdict(&stage.collector).and_then(|v| {
+            if v == "affirming" {
+                Ok(v)
+            } else {
+                bail!("verdict {v}")
+            }
+        })
+    })?;
+    step(format_args!("   verdict: {first}"));
+    report.verdict_before = Some(first);
+    stage.wait_for_standing(scene, true)?;
+    let matrix = stage.measure(scene, Standing::Attested)?;
+    show(report, &matrix);
+    report.flows = Some(matrix);
+
+    step("== tampering: somebody extends PCR 4 behind the agent's back");
+    stage.tpm.tamper()?;
+    let turned = stage.wait(scene, "the verdict to turn", |stage| {
+        verdict(&stage.collector).and_then(|v| {
+            if v == "affirming" {
+                bail!("still affirming")
+            } else {
+                Ok(v)
+            }
+        })
+    })?;
+    step(format_args!("   verdict: {turned}"));
+    report.verdict_after_tamper = Some(turned);
+    for line in why(&stage.collector)? {
+        step(format_args!("   {line}"));
+    }
+    stage.wait_for_standing(scene, false)?;
+    let cut = stage.measure(scene, Standing::Unattested)?;
+    show(report, &cut);
+    report.alerted = Some(stage.notice(scene, "firing", 0)?);
+
+    step("== a reboot does not help while the machine is tampered with");
+    stage.reboot(scene, true)?;
+    stage.wait_for_statement(scene)?;
+    let still = stage.measure(scene, Standing::Unattested)?;
+    show(report, &still);
+    report.quarantined = Some(cut.as_expected() && still.as_expected());
+
+    step("== the way back: a clean boot");
+    let heard = stage.pager.count();
+    stage.reboot(scene, false)?;
+    let back = stage.wait(scene, "an affirming verdict", |stage| {
+        verdict(&stage.collector).and_then(|v| {
+            if v == "affirming" {
+                Ok(v)
+            } else {
+                bail!("verdict {v}")
+            }
+        })
+    })?;
+    step(format_args!("   verdict: {back}"));
+    stage.wait_for_standing(scene, true)?;
+    let matrix = stage.measure(scene, Standing::Attested)?;
+    show(report, &matrix);
+    report.recovered = Some(matrix.as_expected());
+    report.resolved = Some(stage.notice(scene, "resolved", heard)?);
+
+    step("== the record");
+    stage.record(scene, report)
+}
+
+impl Stage {
+    /// Waits for a value while everything that should run does.
+    fn wait<T>(
+        &mut self,
+        scene: &Scene,
+        what: &str,
+        mut look: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut died = None;
+        let found = scene.wait(what, SOON, || {
+            match self
+                .collector
+                .alive()
+                .and_then(|()| self.node.alive())
+                .and_then(|()| self.pager.alive())
+            {
+                Ok(()) => look(self).map(Some),
+                Err(error) => {
+                    died = Some(error);
+                    Ok(None)
+                }
+            }
+        })?;
+        found.ok_or_else(|| died.unwrap_or_else(|| anyhow::anyhow!("a program ended")))
+    }
+
+    fn measure(&mut self, scene: &Scene, standing: Standing) -> Result<Matrix> {
+        flows::measure(scene, &self.world, &mut self.workloads, standing)
+    }
+
+    /// Waits until the kernel lets `cardio` out, or no longer does.
+    fn wait_for_standing(&mut self, scene: &Scene, open: bool) -> Result<()> {
+        let what = if open {
+            "the lease to open the fence"
+        } else {
+            "the lease to end"
+        };
+        self.wait(scene, what, |stage| {
+            if flows::probe(&stage.world, &mut stage.workloads)? == open {
+                return Ok(());
+            }
+            bail!(
+                "datagrams {}",
+                if open {
+                    "do not arrive"
+                } else {
+                    "still arrive"
+                }
+            )
+        })
+    }
+
+    /// Power cut, TPM reset, and everything started again. Keys and policy are on disk.
+    fn reboot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
+        self.node.cut_power()?;
+        scene.kill_workloads()?;
+        scene.drop_pins()?;
+        self.tpm.boot(scene, tampered)?;
+        self.node.start_fence(scene)?;
+        self.workloads = self.world.start_workloads(scene)?;
+        self.node.start_agent(scene)
+    }
+
+    /// Waits for a statement that the collector took after this moment.
+    fn wait_for_statement(&mut self, scene: &Scene) -> Result<()> {
+        let before = count(&self.collector, "statements")?;
+        self.wait(scene, "a statement of the new boot", |stage| {
+            let now = count(&stage.collector, "statements")?;
+            if now >= before + 2 {
+                Ok(())
+            } else {
+                bail!("{now} statements")
+            }
+        })
+    }
+
+    fn notice(&mut self, scene: &Scene, status: &str, after: usize) -> Result<bool> {
+        let notice = self.wait(scene, &format!("Alertmanager to say {status}"), |stage| {
+            stage.pager.heard(status, NOT_TRUSTED, after)
+        })?;
+        step(format_args!(
+            "   Alertmanager: {} {} for {}",
+            notice.status, notice.alertname, notice.node
+        ));
+        Ok(notice.node == NODE)
+    }
+
+    fn record(&mut self, scene: &Scene, report: &mut Report) -> Result<()> {
+        report.statements = Some(count(&self.collector, "statements")?);
+        report.receipts = Some(count(&self.collector, "receipts")?);
+        let _ = scene;
+        Ok(())
+    }
+}
+
+fn show(report: &mut Report, matrix: &Matrix) {
+    report.saw(matrix);
+    for line in matrix.table().lines() {
+        step(format_args!("   {line}"));
+    }
+}
+
+/// The node that enrolled and that nobody listed.
+fn pending(collector: &Collector) -> Result<Listed> {
+    let all = collector.ask(&["nodes"])?;
+    let nodes = all
+        .as_array()
+        .or_else(|| all["nodes"].as_array())
+        .context("a list of nodes")?;
+    let [node] = nodes.as_slice() else {
+        bail!("{} nodes", nodes.len())
+    };
+    let word = |key: &str| node[key].as_str().map(str::to_owned);
+    Ok(Listed {
+        ek: word("ek").context("the node's EK")?,
+        ak: word("ak"),
+    })
+}
+
+fn node(collector: &Collector) -> Result<Value> {
+    collector.ask(&["node", "show", NODE])
+}
+
+fn verdict(collector: &Collector) -> Result<String> {
+    Ok(node(collector)?["verdict"]
+        .as_str()
+        .context("the node's verdict")?
+        .to_owned())
+}
+
+fn count(collector: &Collector, what: &str) -> Result<u64> {
+    node(collector)?[what]
+        .as_u64()
+        .with_context(|| format!("the number of {what}"))
+}
+
+/// The deviations in an operator's words.
+fn why(collector: &Collector) -> Result<Vec<String>> {
+    let mut client = collector.client();
+    client.args(["node", "why", NODE]);
+    let out = client
+        .stdout(std::process::Stdio::piped())
+        .output()
+        .context("start the client")?;
+    Ok(String::from_utf8_lossy(&out.stdout)
+        .lines()
+        .map(str::to_owned)
+        .collect())
+}
+
+/// Leaves everything running until Ctrl-C, and tells how to look around.
+fn stay(scene: &Scene, stage: &mut Stage) -> Result<()> {
+    let client = cmd::shown(&stage.collector.client());
+    let namespace = world::enter_by_hand(&stage.world);
+    let lines: [String; 7] = [
+        "everything stays up until Ctrl-C. Look around with".to_owned(),
+        format!("  {client} nodes"),
+        format!("  {client} node show {NODE}"),
+        format!("  {client} node why {NODE}"),
+        format!("  {client} events"),
+        format!("  nsenter --net={} ping 192.0.2.10", namespace.display()),
+        format!(
+            "logs and configuration: {} (a lease lasts {LEASE_SECONDS} s)",
+            scene.path("").display()
+        ),
+    ];
+    for line in lines {
+        step(line);
+    }
+    loop {
+        std::thread::sleep(Duration::from_millis(200));
+        if scene.go_on().is_err() {
+            return Ok(());
+        }
+        stage.collector.alive().and_then(|()| stage.node.alive())?;
+    }
+}

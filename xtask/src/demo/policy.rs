@@ -1,0 +1,238 @@
+//! What the demo's two approvers sign: real files, real `ssh-keygen` signatures.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, Result};
+
+use super::scene::Scene;
+use super::world::{GROUPS, MANAGEMENT_PORT, PLACES, WORLD_CSV};
+use crate::cmd;
+
+/// Name of the installation.
+pub(super) const DEPLOYMENT: &str = "demo";
+/// Name of the node, once the inventory has it.
+pub(super) const NODE: &str = "gpu-01";
+/// Both of the two must sign.
+pub(super) const THRESHOLD: usize = 2;
+
+const APPROVERS: [&str; 2] = ["alice", "bob"];
+/// Long enough to see standing last, short enough to see it run out.
+pub(super) const LEASE_SECONDS: u32 = 30;
+/// A node silent for longer is stale.
+pub(super) const MAX_SILENCE_SECONDS: u32 = 12;
+
+/// The node as the signed inventory names it.
+#[derive(Clone, Debug)]
+pub(super) struct Listed {
+    pub(super) ek: String,
+    pub(super) ak: Option<String>,
+}
+
+/// Writes and signs one bundle after another.
+#[derive(Debug)]
+pub(super) struct Approvers {
+    dir: PathBuf,
+    allowed_signers: PathBuf,
+    version: u64,
+    previous: Option<String>,
+}
+
+impl Approvers {
+    /// Draws both keys, and the file by which a machine knows them.
+    pub(super) fn appoint(scene: &Scene) -> Result<Self> {
+        let dir = scene.path("approvers");
+        fs::create_dir(&dir).context("make the approvers' folder")?;
+        let mut lines = String::new();
+        for name in APPROVERS {
+            let key = dir.join(name);
+            cmd::output(
+                cmd::command("ssh-keygen")
+                    .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+                    .arg(&key),
+            )?;
+            let public =
+                fs::read_to_string(key.with_extension("pub")).context("read a public key")?;
+            let words: Vec<&str> = public.split_whitespace().take(2).collect();
+            lines += &format!(
+                "{name}@demo.example namespaces=\"bailiwick/{DEPLOYMENT}/policy\" {}\n",
+                words.join(" ")
+            );
+        }
+        let allowed_signers = dir.join("allowed_signers");
+        fs::write(&allowed_signers, lines).context("write allowed_signers")?;
+        Ok(Self {
+            dir,
+            allowed_signers,
+            version: 0,
+            previous: None,
+        })
+    }
+
+    /// What the image of each machine carries.
+    pub(super) fn allowed_signers(&self) -> &Path {
+        &self.allowed_signers
+    }
+
+    /// Writes the next version and has both sign it; returns the bundle's folder.
+    pub(super) fn sign(
+        &mut self,
+        scene: &Scene,
+        collector_toml: &str,
+        pcrs: &[(u8, String)],
+        listed: Option<&Listed>,
+        reason: &str,
+    ) -> Result<PathBuf> {
+        self.version += 1;
+        let bundle = scene.path(&format!("policy-{}", self.version));
+        fs::create_dir_all(bundle.join("studies")).context("make the bundle's folder")?;
+        let mut files = vec![
+            ("host-fence.toml".to_owned(), host_fence()),
+            ("sites.toml".to_owned(), sites()),
+            (
+                "inventory.toml".to_owned(),
+                listed.map(inventory).unwrap_or_default(),
+            ),
+            ("profile.toml".to_owned(), profile(pcrs)),
+            ("collector.toml".to_owned(), collector_toml.to_owned()),
+            ("world.csv".to_owned(), WORLD_CSV.to_owned()),
+        ];
+        for group in GROUPS.iter().filter(|group| group.study) {
+            let selector = format!("{}/{}", scene.fence_root(), group.cgroup);
+            files.push((
+                format!("studies/{}.toml", group.name),
+                study(group.name, &selector),
+            ));
+        }
+        let mut manifest = format!(
+            "deployment = \"{DEPLOYMENT}\"\nkind = \"policy\"\nscope = \"fleet\"\nversion = {}\n",
+            self.version
+        );
+        if let Some(previous) = &self.previous {
+            manifest += &format!("previous = \"{previous}\"\n");
+        }
+        manifest += &format!("not_after = \"{}\"\nreason = \"{reason}\"\n", tomorrow()?);
+        for (path, text) in files {
+            let place = bundle.join(&path);
+            fs::write(&place, text).with_context(|| format!("write {path}"))?;
+            manifest += &format!(
+                "\n[[file]]\npath = \"{path}\"\nsha256 = \"{}\"\n",
+                digest(&place)?
+            );
+        }
+        let place = bundle.join("manifest.toml");
+        fs::write(&place, manifest).context("write the manifest")?;
+        for name in APPROVERS {
+            cmd::output(
+                cmd::command("ssh-keygen")
+                    .args([
+                        "-q",
+                        "-Y",
+                        "sign",
+                        "-n",
+                        &format!("bailiwick/{DEPLOYMENT}/policy"),
+                        "-f",
+                    ])
+                    .arg(self.dir.join(name))
+                    .arg(&place),
+            )?;
+            fs::rename(
+                bundle.join("manifest.toml.sig"),
+                bundle.join(format!("manifest.toml.{name}.sig")),
+            )
+            .context("name a signature after its signer")?;
+        }
+        self.previous = Some(digest(&place)?);
+        Ok(bundle)
+    }
+}
+
+fn study(name: &str, selector: &str) -> String {
+    let group = GROUPS.iter().find(|group| group.name == name);
+    let (v4, v6, allowed) = group.map_or(("", "", &[][..]), |g| (g.v4, g.v6, g.allowed));
+    format!(
+        r#"name = "{name}"
+mode = "enforce"
+
+[select]
+cgroups = ["{selector}"]
+
+[allow]
+jurisdictions = {allowed:?}
+services = ["management"]
+
+[peers]
+addresses = ["{v4}/32", "{v6}/128"]
+
+[unattested]
+services = ["management"]
+"#
+    )
+}
+
+fn host_fence() -> String {
+    let management = PLACES
+        .iter()
+        .find(|place| place.name == "management")
+        .map_or("", |place| place.v4);
+    format!(
+        "[[service]]\nname = \"management\"\naddress = \"{management}/32\"\nprotocol = \"tcp\"\nports = \"{MANAGEMENT_PORT}\"\n"
+    )
+}
+
+/// The operator's own networks: nobody's country, so that only a service opens them.
+fn sites() -> String {
+    ["10.9.0.0/16", "fd09::/16"]
+        .map(|prefix| format!("[[site]]\nprefix = \"{prefix}\"\njurisdiction = \"X-OWN\"\n"))
+        .join("\n")
+}
+
+fn inventory(listed: &Listed) -> String {
+    let ak = listed
+        .ak
+        .as_ref()
+        .map(|ak| format!("ak = \"{ak}\"\n"))
+        .unwrap_or_default();
+    format!(
+        "[[node]]\nname = \"{NODE}\"\nek = \"{}\"\n{ak}place = \"demo / row 1 / rack 1\"\njurisdiction = \"DE\"\n",
+        listed.ek
+    )
+}
+
+fn profile(pcrs: &[(u8, String)]) -> String {
+    let mut text = format!(
+        r#"name = "demo-1"
+lease_seconds = {LEASE_SECONDS}
+max_silence_seconds = {MAX_SILENCE_SECONDS}
+
+[tpm]
+bank = "sha256"
+require = [0, 1, 2, 3, 4, 5, 6, 7]
+
+[tpm.values]
+"#
+    );
+    for (index, value) in pcrs {
+        text += &format!("\"{index}\" = [\"{value}\"]\n");
+    }
+    text + r#"
+[[require]]
+claim = "fence.mode"
+one_of = ["enforcing", "default-deny"]
+provenance = "self-reported"
+"#
+}
+
+fn digest(file: &Path) -> Result<String> {
+    let line = cmd::output(cmd::command("sha256sum").arg(file))?;
+    let digest = line.trim_start_matches('\\').split_whitespace().next();
+    Ok(digest
+        .context("sha256sum prints a digest first")?
+        .to_owned())
+}
+
+fn tomorrow() -> Result<String> {
+    let text =
+        cmd::output(cmd::command("date").args(["-u", "-d", "+1 day", "+%Y-%m-%dT%H:%M:%SZ"]))?;
+    Ok(text.trim().to_owned())
+}
