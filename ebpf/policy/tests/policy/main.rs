@@ -1,4 +1,5 @@
 //! Policies from the outside: real `ssh-keygen`, real files, and those who would cheat.
+#![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test]")]
 
 mod attacks;
 mod example;
