@@ -167,6 +167,15 @@ pub fn known_path(path: &str) -> bool {
     ) || study(path)
 }
 
+/// Whether a file beside the manifest is a signature over it: `manifest.toml.sig`, as
+/// `ssh-keygen -Y sign` names it, or `manifest.toml.ANYTHING.sig`.
+#[must_use]
+pub fn is_signature(name: &str) -> bool {
+    name.strip_prefix(MANIFEST)
+        .and_then(|rest| rest.strip_suffix(".sig"))
+        .is_some_and(|middle| middle.is_empty() || middle.starts_with('.'))
+}
+
 /// What goes into a new manifest.
 #[derive(Clone, Debug)]
 pub struct Draft<'a> {
