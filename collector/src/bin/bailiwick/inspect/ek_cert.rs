@@ -43,8 +43,8 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
         }
     };
     let leaf = read(&args.certificate, LEAF_LIMIT, &mut report)?;
-    let roots = bundles(&args.roots, &mut report)?;
-    let intermediates = bundles(&args.intermediates, &mut report)?;
+    let roots = bundles(&args.roots, true, &mut report)?;
+    let intermediates = bundles(&args.intermediates, false, &mut report)?;
     let Some(leaf) = leaf else {
         return Ok(report);
     };
@@ -79,7 +79,13 @@ fn leaf_facts(certificate: &Certificate, report: &mut Report) {
     report.fact("not_after", certificate.not_after().secs());
 }
 
-fn bundles(paths: &[PathBuf], report: &mut Report) -> anyhow::Result<Vec<Certificate>> {
+/// Certificates of all these files. A file of roots that cannot be read is refused; one of
+/// intermediates is of no help, and no harm.
+fn bundles(
+    paths: &[PathBuf],
+    roots: bool,
+    report: &mut Report,
+) -> anyhow::Result<Vec<Certificate>> {
     let mut all = Vec::new();
     for path in paths {
         let Some(bytes) = read(path, BUNDLE_LIMIT, report)? else {
@@ -97,7 +103,11 @@ fn bundles(paths: &[PathBuf], report: &mut Report) -> anyhow::Result<Vec<Certifi
             Err(error) => {
                 let mut finding = Finding::from_error("malformed", &error);
                 finding.prefix(&path.display().to_string());
-                report.refuse(finding);
+                if roots {
+                    report.refuse(finding);
+                } else {
+                    report.warn(finding);
+                }
             }
         }
     }
