@@ -1,1 +1,29 @@
-//! placeholder
+//! The Verifier: enrols nodes, appraises their evidence, records it, answers, alerts.
+//!
+//! | module | holds |
+//! |---|---|
+//! | [`config`] | the daemon's one file |
+//! | [`init`] | keys and certificates in the state folder |
+//! | [`auth`] | TLS, and who is at the other end |
+//! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
+//! | [`appraise`] | from a verified statement to a result and a lease |
+//! | [`record`] | the store and the log |
+//! | [`direct`] | what approvers signed |
+//! | [`enroll`] | the enrolment port: which TPM is let in as what |
+//! | [`query`] | what operators ask |
+//! | [`run`] | starts every part |
+//! | [`alert`] | who is told, and when |
+
+pub mod alert;
+pub mod appraise;
+pub mod auth;
+pub mod clock;
+pub mod config;
+pub mod direct;
+pub mod enroll;
+pub mod ingest;
+pub mod init;
+pub mod proto;
+pub mod query;
+pub mod record;
+pub mod run;

@@ -1,9 +1,10 @@
 //! What a signer signs: the statement's digest under a nonce, and nothing else.
 
-use crate::ids::Sha256Digest;
+use crate::ids::{DeploymentId, Sha256Digest};
 
 const CHALLENGED: &[u8] = b"bailiwick evidence v1";
 const UNCHALLENGED: &[u8] = b"bailiwick unchallenged v1";
+const TRANSPORT: &[u8] = b"bailiwick transport v1";
 
 /// Freshness challenge: 32 random bytes, drawn by the collector, used once.
 ///
@@ -86,6 +87,14 @@ impl Binding {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+}
+
+/// What an AK certifies a transport key over, so that a certification made for one deployment or
+/// TPM is none for another: `SHA-256("bailiwick transport v1" ‖ deployment ‖ 0 ‖ EK digest)`.
+#[must_use]
+pub fn transport_binding(deployment: &DeploymentId, ek: &Sha256Digest) -> Sha256Digest {
+    let name = deployment.as_str().as_bytes();
+    Sha256Digest::of(&[TRANSPORT, name, &[0], ek.as_bytes()])
 }
 
 /// The two kinds of signer a statement can have.

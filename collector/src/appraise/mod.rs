@@ -1,0 +1,176 @@
+//! From a verified statement to what the collector does about it.
+//!
+//! The judgement itself is `bailiwick_attestation::appraisal`, the same function an auditor runs;
+//! here it gets its arguments, and its result becomes a lease or the end of one.
+
+use bailiwick_attestation::appraisal::{
+    AttestationResult, Previous, Status, Subject, VerifiedEvidence, appraise,
+};
+use bailiwick_attestation::evidence::Freshness;
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::standing::{LeaseSignError, LeaseSigner};
+use bailiwick_attestation::tpm::{AkPublic, ClockInfo};
+use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+
+use crate::direct::Policy;
+use crate::record::{FenceFacts, NodeRow, Verdict};
+
+/// Longest reason in a lease: nodes read 4 KiB at most.
+const REASON: usize = 400;
+
+/// What is concluded, and what follows.
+#[derive(Debug)]
+pub struct Appraised {
+    /// The judgement.
+    pub result: AttestationResult,
+    /// Its overall word.
+    pub verdict: Verdict,
+    /// One line per deviation.
+    pub reasons: Vec<String>,
+    /// Standing granted or ended; none where nothing changes.
+    pub lease: Option<v1::Lease>,
+    /// Wall time at which the node's standing ends, as far as this collector granted it.
+    pub lease_until: Option<UnixTime>,
+}
+
+/// A statement and whose it is.
+#[derive(Debug)]
+pub struct Case<'a> {
+    /// The installation.
+    pub deployment: &'a DeploymentId,
+    /// The enrolled node.
+    pub row: &'a NodeRow,
+    /// Its AK.
+    pub ak: &'a AkPublic,
+    /// The envelope.
+    pub envelope: &'a v1::Evidence,
+    /// What the AK signed.
+    pub evidence: &'a VerifiedEvidence,
+    /// The statement before.
+    pub previous: Option<&'a Previous>,
+    /// The policy in force.
+    pub policy: Option<&'a Policy>,
+    /// When it came.
+    pub now: UnixTime,
+}
+
+impl Case<'_> {
+    /// Judges it. Only an affirming answer to a challenge grants; *refused* ends standing at once,
+    /// *could not check* lets it run out.
+    pub fn judge(&self, signer: &LeaseSigner) -> Result<Appraised, LeaseSignError> {
+        let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
+        let subject = Subject {
+            deployment: self.deployment,
+            node: listed.map(|node| &node.name),
+            jurisdiction: listed.map(|node| &node.jurisdiction),
+            ak: self.ak,
+            ak_confirmed: listed
+                .and_then(|node| node.ak.as_deref())
+                .is_some_and(|confirmed| confirmed == self.row.ak_name),
+        };
+        let reference = self.policy.map(Policy::reference);
+        let result = appraise(
+            self.evidence,
+            &subject,
+            reference.as_ref(),
+            self.previous,
+            self.now,
+        );
+        let verdict = verdict_of(result.status);
+        let reasons: Vec<String> = result.deviations().map(ToString::to_string).collect();
+        let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
+        let (mut lease, mut lease_until) = (None, self.row.lease_until);
+        if let (Some(node), Some(policy), true) = (listed, self.policy, challenged) {
+            let length = match verdict {
+                Verdict::Affirming => Some(policy.lease_ms()),
+                Verdict::Contraindicated => Some(0),
+                Verdict::None | Verdict::Warning | Verdict::Stale => None,
+            };
+            if let Some(length) = length {
+                let clock = self.evidence.clock();
+                let until_clock_ms = match length {
+                    0 => 0,
+                    length => clock.clock.saturating_add(length),
+                };
+                lease = Some(signer.sign(&v1::LeaseBody {
+                    deployment: self.deployment.to_string(),
+                    node: node.name.to_string(),
+                    ak_name: self.row.ak_name.clone(),
+                    reset_count: clock.reset_count,
+                    until_clock_ms,
+                    statement_digest: self.evidence.statement().digest.as_bytes().to_vec(),
+                    manifest_digest: policy.manifest_digest().as_bytes().to_vec(),
+                    reason: reason(verdict, &reasons),
+                    quoted_clock_ms: clock.clock,
+                    quoted_boot_time_ns: self.envelope.quoted_boot_time_ns,
+                })?);
+                lease_until =
+                    (length > 0).then(|| UnixTime(self.now.millis().saturating_add(length)));
+            }
+        }
+        Ok(Appraised {
+            result,
+            verdict,
+            reasons,
+            lease,
+            lease_until,
+        })
+    }
+}
+
+fn reason(verdict: Verdict, reasons: &[String]) -> String {
+    let text = reasons.first().map_or(verdict.as_str(), String::as_str);
+    text.chars().take(REASON).collect()
+}
+
+/// The statement before, as appraisal wants it; none if what is stored is not whole.
+#[must_use]
+pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
+    let clock = message.clock.as_ref()?;
+    Some(Previous {
+        digest: Sha256Digest::from_slice(&message.digest)?,
+        epoch: message.epoch,
+        sequence: message.sequence,
+        boot_id: message.boot_id.as_slice().try_into().ok()?,
+        clock: ClockInfo {
+            clock: clock.clock_ms,
+            reset_count: clock.reset_count,
+            restart_count: clock.restart_count,
+            safe: clock.safe,
+        },
+    })
+}
+
+/// The store's word for a result's.
+#[must_use]
+pub const fn verdict_of(status: Status) -> Verdict {
+    match status {
+        Status::Affirming => Verdict::Affirming,
+        Status::Warning => Verdict::Warning,
+        Status::None => Verdict::None,
+        Status::Contraindicated => Verdict::Contraindicated,
+    }
+}
+
+/// What alerts need of the fence.
+#[must_use]
+pub fn fence_facts(fence: &v1::FenceState) -> FenceFacts {
+    use v1::fence_state::Mode;
+    let state = match (fence.fault.is_some(), fence.mode()) {
+        (true, _) => "fault",
+        (false, Mode::Enforcing) => "enforcing",
+        (false, Mode::DefaultDeny) => "default-deny",
+        (false, Mode::Absent) => "absent",
+        (false, Mode::Unspecified) => "unknown",
+    };
+    FenceFacts {
+        state: state.to_owned(),
+        reason: fence
+            .fault
+            .as_deref()
+            .unwrap_or_default()
+            .chars()
+            .take(REASON)
+            .collect(),
+    }
+}

@@ -1,0 +1,310 @@
+//! What approvers signed: checked here, kept, and offered to nodes. The collector passes it on
+//! and can add nothing: every node checks the signatures itself.
+
+mod chunks;
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bailiwick_attestation::appraisal::Reference;
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
+use bailiwick_policy::approvers::{Approvers, ApproversError};
+use bailiwick_policy::bundle::{Bundle, InForce, PolicyRefused, VerifiedBundle};
+use bailiwick_policy::model::Node;
+use prost::Message as _;
+use tokio::sync::{Mutex, watch};
+use tracing::{info, warn};
+
+use crate::config;
+use crate::record::{NewPolicy, Store, StoreError};
+
+pub use chunks::{BUNDLE_BYTES, Collect, CollectRefused, chunks};
+
+/// The policy in force, if there is one.
+pub type Current = Option<Arc<Policy>>;
+
+/// A policy that met the threshold.
+#[derive(Debug)]
+pub struct Policy {
+    verified: VerifiedBundle,
+    approvers: Sha256Digest,
+    /// The serialized `PolicyBundle`, as nodes fetch it.
+    bundle: Arc<Vec<u8>>,
+    by_ek: HashMap<Sha256Digest, usize>,
+}
+
+impl Policy {
+    /// Wraps what was verified.
+    #[must_use]
+    pub fn new(verified: VerifiedBundle, approvers: Sha256Digest, bundle: Vec<u8>) -> Self {
+        let by_ek = verified
+            .model
+            .inventory
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| (node.ek, at))
+            .collect();
+        Self {
+            verified,
+            approvers,
+            bundle: Arc::new(bundle),
+            by_ek,
+        }
+    }
+
+    /// What was signed.
+    #[must_use]
+    pub const fn verified(&self) -> &VerifiedBundle {
+        &self.verified
+    }
+
+    /// The inventory's entry for a TPM.
+    #[must_use]
+    pub fn listed(&self, ek: &Sha256Digest) -> Option<&Node> {
+        let at = *self.by_ek.get(ek)?;
+        self.verified.model.inventory.nodes.get(at)
+    }
+
+    /// The inventory's entry of this name.
+    #[must_use]
+    pub fn named(&self, name: &NodeId) -> Option<&Node> {
+        self.verified.model.inventory.by_name(name)
+    }
+
+    /// Its version.
+    #[must_use]
+    pub const fn version(&self) -> u64 {
+        self.verified.manifest.version
+    }
+
+    /// SHA-256 of its manifest.
+    #[must_use]
+    pub const fn manifest_digest(&self) -> Sha256Digest {
+        self.verified.manifest.digest
+    }
+
+    /// Whose it is.
+    #[must_use]
+    pub const fn deployment(&self) -> &DeploymentId {
+        &self.verified.manifest.deployment
+    }
+
+    /// Silence after which a node is stale, ms.
+    #[must_use]
+    pub fn max_silence_ms(&self) -> u64 {
+        u64::from(self.verified.model.profile.max_silence_seconds) * 1000
+    }
+
+    /// Length of one lease, ms.
+    #[must_use]
+    pub fn lease_ms(&self) -> u64 {
+        u64::from(self.verified.model.profile.lease_seconds) * 1000
+    }
+
+    /// The serialized `PolicyBundle`.
+    #[must_use]
+    pub fn bundle(&self) -> Arc<Vec<u8>> {
+        Arc::clone(&self.bundle)
+    }
+
+    /// What nodes are held against.
+    #[must_use]
+    pub fn reference(&self) -> Reference<'_> {
+        Reference {
+            profile: &self.verified.model.profile,
+            version: self.version(),
+            manifest: self.manifest_digest(),
+            not_after: self.verified.manifest.not_after,
+            approvers: self.approvers,
+        }
+    }
+
+    /// The message that tells a node of it.
+    #[must_use]
+    pub fn offer(&self) -> v1::PolicyOffer {
+        v1::PolicyOffer {
+            version: self.version(),
+            manifest_digest: self.manifest_digest().as_bytes().to_vec(),
+        }
+    }
+}
+
+/// The inventory's name for a TPM, else `ek-` and 16 digits.
+#[must_use]
+pub fn node_name(policy: Option<&Policy>, ek: &Sha256Digest) -> String {
+    match policy.and_then(|policy| policy.listed(ek)) {
+        Some(node) => node.name.to_string(),
+        None => pending_name(ek),
+    }
+}
+
+/// What a TPM is called that nobody has signed for.
+#[must_use]
+pub fn pending_name(ek: &Sha256Digest) -> String {
+    let digits: String = ek.to_string().chars().take(16).collect();
+    format!("ek-{digits}")
+}
+
+/// Why a policy was not applied.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The approvers' rules were not met, or the files are wrong.
+    #[error(transparent)]
+    Refused(#[from] PolicyRefused),
+    /// The bytes are not a `PolicyBundle`.
+    #[error("the upload is not a PolicyBundle: {0}")]
+    Malformed(#[from] prost::DecodeError),
+    /// It could not be kept.
+    #[error("the policy could not be stored")]
+    Store(#[from] StoreError),
+    /// The check itself did not run to its end.
+    #[error("the policy could not be checked: {0}")]
+    Check(#[from] tokio::task::JoinError),
+}
+
+/// The approvers' file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ApproversFileError {
+    /// It cannot be read.
+    #[error("{path}: cannot be read")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It does not say what it should.
+    #[error(transparent)]
+    Content(#[from] ApproversError),
+}
+
+/// Reads the approvers this collector was installed with.
+pub fn approvers(config: &config::Policy) -> Result<Approvers, ApproversFileError> {
+    read_approvers(&config.approvers, config.threshold)
+}
+
+/// Reads an `allowed_signers` file.
+pub fn read_approvers(path: &Path, threshold: u32) -> Result<Approvers, ApproversFileError> {
+    let bytes = std::fs::read(path).map_err(|source| ApproversFileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    Ok(Approvers::parse(
+        &path.display().to_string(),
+        &bytes,
+        threshold,
+    )?)
+}
+
+/// Checks policies and keeps the one in force.
+#[derive(Debug)]
+pub struct Director {
+    approvers: Arc<Approvers>,
+    deployment: DeploymentId,
+    store: Store,
+    current: watch::Sender<Current>,
+    /// Two policies are never judged at once: each must follow the one before.
+    applying: Mutex<()>,
+}
+
+impl Director {
+    /// Starts with the newest stored policy; one that does not verify any more is not used.
+    pub async fn open(
+        approvers: Approvers,
+        deployment: DeploymentId,
+        store: Store,
+        now: UnixTime,
+    ) -> Result<Self, ApplyError> {
+        let director = Self {
+            approvers: Arc::new(approvers),
+            deployment,
+            store,
+            current: watch::channel(None).0,
+            applying: Mutex::new(()),
+        };
+        if let Some(row) = director.store.policy_newest().await? {
+            let message = v1::PolicyBundle::decode(row.bundle.as_slice())?;
+            let checked = Bundle::from(message).verify_in_force(
+                &director.approvers,
+                &director.deployment,
+                now,
+            );
+            match checked {
+                Ok(verified) => director.put(verified, row.bundle),
+                Err(error) => warn!(
+                    version = row.version,
+                    %error,
+                    "the stored policy does not verify under this machine's approvers: none is in force"
+                ),
+            }
+        }
+        Ok(director)
+    }
+
+    /// The policy in force, now and as it changes.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Current> {
+        self.current.subscribe()
+    }
+
+    /// The policy in force.
+    #[must_use]
+    pub fn current(&self) -> Current {
+        self.current.borrow().clone()
+    }
+
+    /// Checks a serialized `PolicyBundle`, keeps it, and puts it in force.
+    pub async fn apply(
+        &self,
+        bytes: Vec<u8>,
+        by: &str,
+        now: UnixTime,
+    ) -> Result<Arc<Policy>, ApplyError> {
+        let _one_at_a_time = self.applying.lock().await;
+        let in_force = self.in_force().await?;
+        let (approvers, deployment) = (Arc::clone(&self.approvers), self.deployment.clone());
+        let message = v1::PolicyBundle::decode(bytes.as_slice())?;
+        // A world map takes a while to parse, and evidence must not wait for it.
+        let verified = tokio::task::spawn_blocking(move || {
+            Bundle::from(message).verify(&approvers, &deployment, now, in_force)
+        })
+        .await??;
+        let known = in_force.is_some_and(|known| known.manifest_digest == verified.manifest.digest);
+        if !known {
+            self.store
+                .policy_insert(NewPolicy {
+                    version: verified.manifest.version,
+                    manifest_digest: verified.manifest.digest,
+                    bundle: bytes.clone(),
+                    applied_by: by.to_owned(),
+                    now,
+                })
+                .await?;
+            info!(
+                version = verified.manifest.version,
+                manifest = %verified.manifest.digest,
+                by,
+                "policy applied"
+            );
+        }
+        self.put(verified, bytes);
+        self.current().ok_or(ApplyError::Store(StoreError::Stopped))
+    }
+
+    /// The newest stored one counts even if it does not verify any more: versions only go up.
+    async fn in_force(&self) -> Result<Option<InForce>, StoreError> {
+        Ok(self.store.policy_newest().await?.map(|row| InForce {
+            version: row.version,
+            manifest_digest: row.manifest_digest,
+        }))
+    }
+
+    fn put(&self, verified: VerifiedBundle, bundle: Vec<u8>) {
+        let policy = Policy::new(verified, self.approvers.digest(), bundle);
+        self.current.send_replace(Some(Arc::new(policy)));
+    }
+}

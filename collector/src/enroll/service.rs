@@ -1,0 +1,209 @@
+//! `EnrollService`: Begin and Finish.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use aws_lc_rs::rand;
+use bailiwick_attestation::proto::v1::{self, enrolled};
+use bailiwick_attestation::tpm::make_credential;
+use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+use tonic::{Request, Response, Status};
+use tracing::{info, warn};
+
+use super::checks::{self, Applicant};
+use super::{EkTrust, EnrollRefused, Sessions};
+use crate::clock;
+use crate::config;
+use crate::direct::{Director, pending_name};
+use crate::ingest::{Closed, Streams, store_failed};
+use crate::init::{Authority, NodeCertificate};
+use crate::proto::enroll_service_server::EnrollService;
+use crate::record::{NewEnrolment, Store};
+
+/// What waits for a TPM's answer.
+struct Waiting {
+    request: v1::EnrollRequest,
+    applicant: Applicant,
+}
+
+/// The service. Clones share it.
+#[derive(Clone)]
+pub struct Enroll(Arc<Inner>);
+
+struct Inner {
+    deployment: DeploymentId,
+    authority: Authority,
+    trust: EkTrust,
+    config: config::Enroll,
+    store: Store,
+    director: Arc<Director>,
+    streams: Streams,
+    sessions: Mutex<Sessions<Waiting>>,
+}
+
+impl std::fmt::Debug for Enroll {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Enroll")
+            .field("deployment", &self.0.deployment)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Enroll {
+    /// For one installation.
+    #[must_use]
+    pub fn new(
+        deployment: DeploymentId,
+        authority: Authority,
+        trust: EkTrust,
+        config: config::Enroll,
+        store: Store,
+        director: Arc<Director>,
+        streams: Streams,
+    ) -> Self {
+        let sessions = Mutex::new(Sessions::new(config.session_seconds * 1000));
+        Self(Arc::new(Inner {
+            deployment,
+            authority,
+            trust,
+            config,
+            store,
+            director,
+            streams,
+            sessions,
+        }))
+    }
+}
+
+fn refused(error: &EnrollRefused) -> Status {
+    warn!(code = error.code(), %error, "enrolment refused");
+    Status::failed_precondition(format!("{}: {error}", error.code()))
+}
+
+fn random<const N: usize>() -> Result<[u8; N], Status> {
+    let mut bytes = [0; N];
+    rand::fill(&mut bytes).map_err(|_unspecified| Status::internal("no randomness"))?;
+    Ok(bytes)
+}
+
+#[tonic::async_trait]
+impl EnrollService for Enroll {
+    async fn begin(
+        &self,
+        request: Request<v1::EnrollRequest>,
+    ) -> Result<Response<v1::EnrollChallenge>, Status> {
+        let inner = &self.0;
+        let request = request.into_inner();
+        let policy = inner.director.current();
+        let now = clock::now();
+        let applicant = checks::check(
+            &request,
+            &inner.deployment,
+            &inner.trust,
+            policy.as_deref(),
+            now,
+        )
+        .map_err(|error| refused(&error))?;
+        let (number, secret) = (random::<16>()?, random::<32>()?);
+        let credential = make_credential(&applicant.ek, applicant.ak.name(), &secret)
+            .map_err(|error| Status::failed_precondition(format!("{}: {error}", error.code())))?;
+        inner
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .begin(number, secret, Waiting { request, applicant }, now);
+        Ok(Response::new(v1::EnrollChallenge {
+            session: number.to_vec(),
+            credential_blob: credential.id_object,
+            encrypted_secret: credential.encrypted_secret,
+        }))
+    }
+
+    async fn finish(
+        &self,
+        request: Request<v1::EnrollProof>,
+    ) -> Result<Response<v1::Enrolled>, Status> {
+        let proof = request.into_inner();
+        let now = clock::now();
+        let finished = self
+            .0
+            .sessions
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .finish(&proof.session, &proof.secret, now);
+        let waiting = finished.map_err(|error| {
+            warn!(code = error.code(), "enrolment refused");
+            Status::permission_denied(format!("{}: {error}", error.code()))
+        })?;
+        self.admit(waiting, now).await.map(Response::new)
+    }
+}
+
+impl Enroll {
+    /// The TPM has answered: certificate, row, and an end to what the older certificate opened.
+    async fn admit(&self, waiting: Waiting, now: UnixTime) -> Result<v1::Enrolled, Status> {
+        let inner = &self.0;
+        let Waiting { request, applicant } = waiting;
+        let ek = applicant.ek_digest;
+        let life = inner.config.certificate_seconds.saturating_mul(1000);
+        // Certificates count whole seconds.
+        let not_after = UnixTime::from_secs(now.millis().saturating_add(life) / 1000);
+        let ak_name = applicant.ak.name().as_bytes().to_vec();
+        let certificate = inner
+            .authority
+            .issue_node(
+                &NodeCertificate {
+                    ek_digest: ek,
+                    ak_name: ak_name.clone(),
+                    public_point: applicant.transport_point,
+                    not_after,
+                },
+                now,
+            )
+            .map_err(|error| Status::internal(format!("certificate: {error}")))?;
+        let policy = inner.director.current();
+        let listed = policy.as_ref().and_then(|policy| policy.listed(&ek));
+        let node = listed.map(|node| node.name.to_string()).unwrap_or_default();
+        let reason = match listed {
+            Some(_) => String::new(),
+            None => format!(
+                "{} is not in the signed inventory; have approvers add and sign in inventory.toml\n{}",
+                pending_name(&ek),
+                checks::entry(&request, &ek)
+            ),
+        };
+        inner
+            .store
+            .enrolment_insert(NewEnrolment {
+                ek,
+                claimed_name: applicant.claimed.to_string(),
+                ak_name,
+                certificate: Sha256Digest::of(&[&certificate]),
+                certificate_not_after: not_after,
+                enrolment: v1::Enrolment {
+                    request: Some(request),
+                    node: node.clone(),
+                    activated_ms: now.millis(),
+                    ek_chain: applicant.ek_chain,
+                },
+                now,
+            })
+            .await
+            .map_err(store_failed)?;
+        // After the row: a stream that opens with the older certificate in between is refused by it.
+        inner.streams.close(&ek, Closed::ReEnrolled);
+        info!(%ek, node, claimed = %applicant.claimed, "enrolled");
+        let state = if listed.is_some() {
+            enrolled::State::Enrolled
+        } else {
+            enrolled::State::Pending
+        };
+        let chain = [&certificate, inner.authority.certificate()];
+        Ok(v1::Enrolled {
+            state: state.into(),
+            node,
+            reason,
+            certificate_chain: chain.map(|der| der.to_vec()).to_vec(),
+            certificate_not_after_ms: not_after.millis(),
+        })
+    }
+}

@@ -1,0 +1,343 @@
+//! One piece of evidence: whose it is, whether it follows, what it is worth, and the row.
+
+use std::sync::PoisonError;
+
+use bailiwick_attestation::appraisal::VerifiedEvidence;
+use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use tonic::Status;
+use tracing::{info, warn};
+
+use super::service;
+use super::stream::Stream;
+use crate::appraise::{Case, fence_facts, previous_of};
+use crate::direct::node_name;
+use crate::record::{NewStatement, NodeRow, StoreError};
+
+/// Longest envelope, its logs included.
+const ENVELOPE: usize = 8 * 1024 * 1024;
+/// Longest log by name; others are not taken.
+const LOGS: [(&str, usize); 3] = [
+    ("boot", 1024 * 1024),
+    ("ima", 6 * 1024 * 1024),
+    ("fence", 1024 * 1024),
+];
+
+/// What the node is told.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Accepted(Box<(v1::Accepted, v1::Receipt, Option<v1::Lease>)>),
+    Refused(v1::Refused),
+}
+
+/// Evidence that was not recorded, and why.
+struct Refusal {
+    code: &'static str,
+    detail: String,
+}
+
+impl Refusal {
+    fn new(code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            code,
+            detail: detail.into(),
+        }
+    }
+}
+
+/// How a statement stands to the one before.
+enum Place {
+    /// It follows, perhaps with something missing between.
+    Next {
+        gap: Option<String>,
+    },
+    Refused(Refusal),
+}
+
+impl Stream {
+    /// Judges one envelope. An error ends the stream; a refusal does not.
+    pub(super) async fn evidence(
+        &self,
+        evidence: v1::Evidence,
+        now: UnixTime,
+    ) -> Result<Answer, Status> {
+        let digest = Sha256Digest::of(&[&evidence.statement]);
+        match self.try_evidence(evidence, digest, now).await? {
+            Ok(answer) => Ok(answer),
+            Err(refusal) => {
+                warn!(ek = %self.peer.ek_digest, code = refusal.code, detail = %refusal.detail,
+                    "evidence refused");
+                Ok(Answer::Refused(v1::Refused {
+                    statement_digest: digest.as_bytes().to_vec(),
+                    code: refusal.code.to_owned(),
+                    detail: refusal.detail,
+                    next: None,
+                }))
+            }
+        }
+    }
+
+    async fn try_evidence(
+        &self,
+        evidence: v1::Evidence,
+        digest: Sha256Digest,
+        now: UnixTime,
+    ) -> Result<Result<Answer, Refusal>, Status> {
+        if let Err(refusal) = bounded(&evidence) {
+            return Ok(Err(refusal));
+        }
+        // An answer that got lost: the row is there, and nothing is judged twice.
+        if let Some(answer) = self.known(&digest).await? {
+            return Ok(Ok(answer));
+        }
+        let verified = match self.verify(&evidence, now) {
+            Ok(verified) => verified,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let store = &self.shared.store;
+        let row = store
+            .node_get(&self.peer.ek_digest)
+            .await
+            .map_err(service::store)?
+            .ok_or_else(|| Status::unauthenticated("node-unknown: enrol first"))?;
+        let gap = match self.place(&row, verified.statement()).await? {
+            Place::Next { gap } => gap,
+            Place::Refused(refusal) => return Ok(Err(refusal)),
+        };
+        self.record(evidence, &verified, &row, gap, now).await
+    }
+
+    /// The answer to a statement that is recorded already.
+    async fn known(&self, digest: &Sha256Digest) -> Result<Option<Answer>, Status> {
+        let store = &self.shared.store;
+        let stored = store.statement_get(&self.peer.ek_digest, digest).await;
+        let Some(statement) = stored.map_err(service::store)? else {
+            return Ok(None);
+        };
+        let receipt = store.receipt(&statement).await.map_err(service::store)?;
+        let accepted = v1::Accepted {
+            statement_digest: digest.as_bytes().to_vec(),
+            verdict: statement.verdict,
+            reasons: statement.reasons,
+            next: None,
+        };
+        Ok(Some(Answer::Accepted(Box::new((accepted, receipt, None)))))
+    }
+
+    /// Shows that the node's AK said it, in answer to an open challenge if to any.
+    fn verify(&self, evidence: &v1::Evidence, now: UnixTime) -> Result<VerifiedEvidence, Refusal> {
+        let refuse = |error: &bailiwick_attestation::appraisal::EvidenceRefused| {
+            Refusal::new(error.code(), service::error_chain(error))
+        };
+        let freshness = Freshness::of(evidence).map_err(|error| refuse(&error))?;
+        if let Freshness::Challenged(nonce) = &freshness {
+            let mut nonces = self
+                .shared
+                .nonces
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            nonces
+                .take(&self.peer.ek_digest, nonce, now)
+                .map_err(|refused| Refusal::new(refused.code(), refused.to_string()))?;
+        }
+        let verified = VerifiedEvidence::verify(evidence, &self.ak, &freshness)
+            .map_err(|error| refuse(&error))?;
+        let statement = verified.statement();
+        if statement.deployment != self.shared.deployment {
+            return Err(Refusal::new(
+                "deployment-mismatch",
+                format!(
+                    "the statement was made in {}, this is {}",
+                    statement.deployment, self.shared.deployment
+                ),
+            ));
+        }
+        let numbers = [
+            statement.epoch,
+            statement.sequence,
+            statement.policy.map_or(0, |policy| policy.version),
+        ];
+        if numbers.iter().any(|number| i64::try_from(*number).is_err()) {
+            return Err(Refusal::new(
+                "statement-malformed",
+                "epoch, sequence or policy version exceeds 2^63 - 1",
+            ));
+        }
+        Ok(verified)
+    }
+
+    async fn place(&self, row: &NodeRow, statement: &ParsedStatement) -> Result<Place, Status> {
+        let (epoch, sequence) = (statement.epoch, statement.sequence);
+        let Some(last) = &row.newest else {
+            let gap =
+                (sequence > 0).then(|| format!("its first statement here is number {sequence}"));
+            return Ok(Place::Next { gap });
+        };
+        let (last_epoch, last_sequence) = (last.epoch, last.sequence);
+        let last_digest = Sha256Digest::from_slice(&last.digest)
+            .ok_or_else(|| Status::internal("the stored statement has no digest"))?;
+        if epoch > last_epoch {
+            let gap = format!("it began epoch {epoch} after epoch {last_epoch}");
+            return Ok(Place::Next { gap: Some(gap) });
+        }
+        let next = last_sequence.saturating_add(1);
+        if epoch == last_epoch && sequence > next {
+            let missing = sequence.saturating_sub(next);
+            let gap = format!("{missing} statements before number {sequence} are missing");
+            return Ok(Place::Next { gap: Some(gap) });
+        }
+        if epoch == last_epoch && sequence == next && statement.previous == Some(last_digest) {
+            return Ok(Place::Next { gap: None });
+        }
+        let refusal = if epoch == last_epoch && sequence == next {
+            Refusal::new(
+                "sequence-forked",
+                format!("statement {sequence} does not follow {last_digest}, the last accepted"),
+            )
+        } else {
+            let at = self.shared.store.statement_at(&row.ek, epoch, sequence);
+            match at.await.map_err(service::store)? {
+                Some(other) => Refusal::new(
+                    "sequence-forked",
+                    format!("another statement, {other}, was accepted as number {sequence}"),
+                ),
+                None => Refusal::new(
+                    "sequence-behind",
+                    format!("number {last_sequence} of epoch {last_epoch} was accepted already"),
+                ),
+            }
+        };
+        Ok(Place::Refused(refusal))
+    }
+
+    async fn record(
+        &self,
+        evidence: v1::Evidence,
+        verified: &VerifiedEvidence,
+        row: &NodeRow,
+        missing: Option<String>,
+        now: UnixTime,
+    ) -> Result<Result<Answer, Refusal>, Status> {
+        let policy = self.shared.director.current();
+        let previous = previous_message(row).and_then(previous_of);
+        let case = Case {
+            deployment: &self.shared.deployment,
+            row,
+            ak: &self.ak,
+            envelope: &evidence,
+            evidence: verified,
+            previous: previous.as_ref(),
+            policy: policy.as_deref(),
+            now,
+        };
+        let appraised = case
+            .judge(&self.shared.leases)
+            .map_err(|error| Status::internal(error.to_string()))?;
+        let statement = verified.statement();
+        let clock = verified.clock();
+        let gap = missing.or_else(|| {
+            let gap = statement.gaps.first()?;
+            let (what, why): (String, String) = (
+                gap.what.chars().take(80).collect(),
+                gap.reason.chars().take(200).collect(),
+            );
+            Some(format!("{} {what} lost: {why}", gap.count))
+        });
+        if row.verdict != appraised.verdict {
+            info!(ek = %row.ek, from = row.verdict.as_str(), to = appraised.verdict.as_str(),
+                "verdict turns");
+        }
+        let inserted = self
+            .shared
+            .store
+            .statement_insert(NewStatement {
+                ek: row.ek,
+                subject: node_name(policy.as_deref(), &row.ek),
+                epoch: statement.epoch,
+                sequence: statement.sequence,
+                digest: statement.digest,
+                evidence,
+                verdict: appraised.verdict,
+                reasons: appraised.reasons.clone(),
+                result: appraised.result.to_json().to_string().into_bytes(),
+                received: now,
+                manifest_digest: policy.as_ref().map(|policy| policy.manifest_digest()),
+                enrolment: row.enrolment.clone(),
+                ak_name: row.ak_name.clone(),
+                previous: previous_message(row).cloned(),
+                newest: v1::PreviousStatement {
+                    digest: statement.digest.as_bytes().to_vec(),
+                    epoch: statement.epoch,
+                    sequence: statement.sequence,
+                    boot_id: statement.boot_id.to_vec(),
+                    clock: Some(v1::ClockState {
+                        clock_ms: clock.clock,
+                        reset_count: clock.reset_count,
+                        restart_count: clock.restart_count,
+                        safe: clock.safe,
+                    }),
+                },
+                policy_version: statement.policy.map_or(0, |policy| policy.version),
+                challenged: matches!(verified.freshness(), Freshness::Challenged(_)),
+                lease_until: appraised.lease_until,
+                fence: fence_facts(&statement.fence),
+                gap,
+            })
+            .await;
+        let index = match inserted {
+            Ok(index) => index,
+            Err(StoreError::Conflict) => {
+                return Ok(Err(Refusal::new(
+                    "sequence-forked",
+                    "another statement was accepted under this number meanwhile",
+                )));
+            }
+            Err(error) => return Err(service::store(error)),
+        };
+        let receipt = self.shared.store.receipt_at(statement.digest, index);
+        let receipt = receipt.await.map_err(service::store)?;
+        let accepted = v1::Accepted {
+            statement_digest: statement.digest.as_bytes().to_vec(),
+            verdict: appraised.verdict.as_str().to_owned(),
+            reasons: appraised.reasons,
+            next: None,
+        };
+        let answer = Box::new((accepted, receipt, appraised.lease));
+        Ok(Ok(Answer::Accepted(answer)))
+    }
+}
+
+/// The statement before, if the AK enrolled now signed it: another AK's clock and chain say
+/// nothing about this one's.
+fn previous_message(row: &NodeRow) -> Option<&v1::PreviousStatement> {
+    let same_ak = row.newest_ak.as_deref() == Some(row.ak_name.as_slice());
+    row.newest.as_ref().filter(|_| same_ak)
+}
+
+fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
+    let size = service::size(evidence);
+    if size > ENVELOPE {
+        return Err(Refusal::new(
+            "evidence-too-large",
+            format!("Evidence: {size} bytes exceed the limit of {ENVELOPE}"),
+        ));
+    }
+    let mut seen = Vec::new();
+    for log in &evidence.logs {
+        let Some((name, limit)) = LOGS.iter().find(|(name, _)| *name == log.name) else {
+            return Err(Refusal::new(
+                "evidence-malformed",
+                "Evidence.logs names a log other than boot, ima and fence",
+            ));
+        };
+        if log.content.len() > *limit || seen.contains(name) {
+            return Err(Refusal::new(
+                "evidence-too-large",
+                format!("Evidence.logs: {name} is there twice or exceeds {limit} bytes"),
+            ));
+        }
+        seen.push(name);
+    }
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! The evidence port: one stream per node, read at the node's pace and within bounds.
+
+mod evidence;
+mod nonces;
+mod rate;
+mod service;
+mod stream;
+mod streams;
+
+pub use nonces::{NonceRefused, Nonces};
+pub use service::{Evidence, Shared};
+pub(crate) use service::{error_chain, send_chunks, store as store_failed};
+pub use streams::{Closed, Streams};

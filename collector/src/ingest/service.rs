@@ -1,0 +1,184 @@
+//! `EvidenceService`: lets a node in and hands its stream to a task of its own.
+
+use std::sync::{Arc, Mutex};
+
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::standing::LeaseSigner;
+use bailiwick_attestation::tpm::{AkPublic, Public};
+use bailiwick_attestation::{DeploymentId, Sha256Digest};
+use prost::Message as _;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use super::stream::Stream;
+use super::{Nonces, Streams};
+use crate::auth::{NodePeer, Peer};
+use crate::clock;
+use crate::config;
+use crate::direct::{Director, chunks};
+use crate::proto::evidence_service_server::EvidenceService;
+use crate::record::{NodeRow, Store};
+
+/// Messages to a node that it has not read yet. A node that reads none is dropped.
+const OUTBOX: usize = 16;
+
+/// What all streams share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The installation.
+    pub deployment: DeploymentId,
+    /// Where it is kept.
+    pub store: Store,
+    /// The policy in force.
+    pub director: Arc<Director>,
+    /// Signs standing.
+    pub leases: LeaseSigner,
+    /// Open challenges.
+    pub nonces: Mutex<Nonces>,
+    /// Who is connected.
+    pub streams: Streams,
+    /// Bounds.
+    pub config: config::Ingest,
+}
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Evidence(pub Arc<Shared>);
+
+/// The node at the other end, or why there is none.
+fn node_peer<T>(request: &Request<T>) -> Result<NodePeer, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Node(peer)) => Ok(peer.clone()),
+        _ => Err(Status::unauthenticated(
+            "certificate-required: enrol first and connect with the certificate that gives",
+        )),
+    }
+}
+
+impl Evidence {
+    /// Checks that the certificate is still the node's own.
+    async fn admit<T>(
+        &self,
+        request: &Request<T>,
+    ) -> Result<(NodePeer, NodeRow, AkPublic), Status> {
+        let peer = node_peer(request)?;
+        let refuse = |why: &str| Err(Status::unauthenticated(why));
+        if peer.deployment != self.0.deployment.as_str() {
+            return refuse("deployment-mismatch: the certificate is another deployment's");
+        }
+        if clock::now() >= peer.not_after {
+            return refuse("certificate-expired: enrol again");
+        }
+        let Some(row) = self
+            .0
+            .store
+            .node_get(&peer.ek_digest)
+            .await
+            .map_err(store)?
+        else {
+            return refuse("node-unknown: enrol first");
+        };
+        if row.revoked.is_some() {
+            return refuse("certificate-revoked: enrol again");
+        }
+        if row.certificate != peer.certificate || row.ak_name != peer.ak_name {
+            return refuse("certificate-superseded: the node has enrolled since; use that one");
+        }
+        let request = row.enrolment.request.as_ref();
+        let public = request.map(|request| Public::parse(&request.ak_public));
+        let Some(Ok(Ok(ak))) = public.map(|public| public.map(AkPublic::new)) else {
+            return Err(Status::internal("the stored AK cannot be read"));
+        };
+        Ok((peer, row, ak))
+    }
+}
+
+#[tonic::async_trait]
+impl EvidenceService for Evidence {
+    type AttestStream = ReceiverStream<Result<v1::CollectorMessage, Status>>;
+    type FetchPolicyStream = ReceiverStream<Result<v1::PolicyChunk, Status>>;
+
+    async fn attest(
+        &self,
+        request: Request<Streaming<v1::NodeMessage>>,
+    ) -> Result<Response<Self::AttestStream>, Status> {
+        let (peer, row, ak) = self.admit(&request).await?;
+        let registration = self.0.streams.open(peer.ek_digest);
+        let (outbox, messages) = mpsc::channel(OUTBOX);
+        let stream = Stream::new(Arc::clone(&self.0), peer, ak, outbox.clone());
+        let inbound = request.into_inner();
+        tokio::spawn(async move {
+            let ek = row.ek;
+            info!(%ek, "stream open");
+            let ended = stream.run(inbound, registration).await;
+            match ended {
+                Ok(()) => info!(%ek, "stream closed by the node"),
+                Err(status) => {
+                    warn!(%ek, code = ?status.code(), why = status.message(), "stream closed");
+                    // The node may be gone already.
+                    drop(outbox.try_send(Err(status)));
+                }
+            }
+        });
+        Ok(Response::new(ReceiverStream::new(messages)))
+    }
+
+    async fn fetch_policy(
+        &self,
+        request: Request<v1::FetchPolicyRequest>,
+    ) -> Result<Response<Self::FetchPolicyStream>, Status> {
+        let (peer, ..) = self.admit(&request).await?;
+        let policy = self.0.director.current();
+        let policy = policy.ok_or_else(|| Status::not_found("no-policy: none is in force"))?;
+        if policy.listed(&peer.ek_digest).is_none() {
+            return Err(Status::permission_denied(
+                "node-pending: the signed inventory does not list this node",
+            ));
+        }
+        let want = request.into_inner().manifest_digest;
+        if Sha256Digest::from_slice(&want) != Some(policy.manifest_digest()) {
+            return Err(Status::not_found(
+                "policy-superseded: another policy is in force; the stream offers it",
+            ));
+        }
+        Ok(Response::new(send_chunks(policy.bundle())))
+    }
+}
+
+/// Sends a bundle at the pace it is read; ends with the reader.
+pub(crate) fn send_chunks(bundle: Arc<Vec<u8>>) -> ReceiverStream<Result<v1::PolicyChunk, Status>> {
+    let (sender, messages) = mpsc::channel(2);
+    tokio::spawn(async move {
+        for chunk in chunks(bundle) {
+            if sender.send(Ok(chunk)).await.is_err() {
+                return;
+            }
+        }
+    });
+    ReceiverStream::new(messages)
+}
+
+/// The database failed: the peer did nothing wrong and may try again.
+pub(crate) fn store(error: crate::record::StoreError) -> Status {
+    tracing::error!(error = %error_chain(&error), "the store failed");
+    Status::unavailable("store-failed: the collector could not read or write its record; try again")
+}
+
+/// An error with its sources, on one line.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}
+
+/// Bytes of an envelope on the wire.
+pub(super) fn size(evidence: &v1::Evidence) -> usize {
+    evidence.encoded_len()
+}

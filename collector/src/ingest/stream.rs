@@ -1,0 +1,231 @@
+//! One node's stream, from its first message to whatever ends it.
+
+use std::sync::{Arc, PoisonError};
+use std::time::Duration;
+
+use aws_lc_rs::rand;
+use bailiwick_attestation::proto::v1::{self, collector_message, node_message};
+use bailiwick_attestation::tpm::AkPublic;
+use tokio::sync::mpsc;
+use tokio::time::{self, Instant};
+use tonic::{Status, Streaming};
+
+use super::evidence::Answer;
+use super::rate::Bucket;
+use super::service::{self, Shared};
+use super::streams::Registration;
+use crate::auth::NodePeer;
+use crate::clock;
+use crate::direct::Current;
+
+/// How long a node may leave its answers unread.
+const UNREAD: Duration = Duration::from_secs(30);
+/// Most events in one batch; an agent sends a few hundred.
+const EVENTS: usize = 4096;
+
+/// Answers that could not be put on the wire.
+type Sent = Result<(), Status>;
+
+/// The collector's end of one node's stream.
+#[derive(Debug)]
+pub(super) struct Stream {
+    pub(super) shared: Arc<Shared>,
+    pub(super) peer: NodePeer,
+    pub(super) ak: AkPublic,
+    outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
+    /// Version of the policy the node says it has.
+    has_policy: u64,
+}
+
+impl Stream {
+    pub(super) const fn new(
+        shared: Arc<Shared>,
+        peer: NodePeer,
+        ak: AkPublic,
+        outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
+    ) -> Self {
+        Self {
+            shared,
+            peer,
+            ak,
+            outbox,
+            has_policy: 0,
+        }
+    }
+
+    /// Reads until the node ends the stream, or something ends the node's right to it.
+    pub(super) async fn run(
+        mut self,
+        mut inbound: Streaming<v1::NodeMessage>,
+        mut registration: Registration,
+    ) -> Result<(), Status> {
+        let idle = Duration::from_secs(self.shared.config.idle_seconds);
+        let mut idle_until = Instant::now() + idle;
+        let life = self.peer.not_after.since(clock::now());
+        let expires = Instant::now() + Duration::from_millis(life);
+        let mut bucket = Bucket::new(self.shared.config.messages_per_minute, Instant::now());
+        let mut policy = self.shared.director.watch();
+        policy.mark_unchanged();
+
+        self.send_challenge(true).await?;
+        let current = policy.borrow().clone();
+        self.offer(current).await?;
+        loop {
+            tokio::select! {
+                biased;
+                changed = registration.closed.changed() => {
+                    let why = *registration.closed.borrow();
+                    return Err(match (changed, why) {
+                        (Ok(()), Some(why)) => Status::aborted(why.code()),
+                        _ => Status::aborted("stream-replaced"),
+                    });
+                }
+                () = time::sleep_until(expires) => {
+                    return Err(Status::unauthenticated("certificate-expired: enrol again"));
+                }
+                () = time::sleep_until(idle_until) => {
+                    return Err(Status::deadline_exceeded(
+                        "stream-idle: nothing valid came for too long",
+                    ));
+                }
+                Some(()) = registration.challenge.recv() => self.send_challenge(true).await?,
+                Ok(()) = policy.changed() => {
+                    let current = policy.borrow_and_update().clone();
+                    self.offer(current).await?;
+                }
+                message = read(&mut inbound, bucket.ready_at()) => {
+                    let Some(message) = message? else { return Ok(()) };
+                    bucket.take(Instant::now());
+                    if self.handle(message).await? {
+                        idle_until = Instant::now() + idle;
+                    }
+                }
+            }
+        }
+    }
+
+    /// True if the message was worth something.
+    async fn handle(&mut self, message: v1::NodeMessage) -> Result<bool, Status> {
+        match message.message {
+            Some(node_message::Message::Hello(hello)) => {
+                self.has_policy = hello.policy_version;
+                let current = self.shared.director.current();
+                self.offer(current).await?;
+                Ok(false)
+            }
+            Some(node_message::Message::Evidence(evidence)) => {
+                let answer = self.evidence(evidence, clock::now()).await?;
+                self.answer(answer).await
+            }
+            Some(node_message::Message::Events(batch)) => self.events(batch).await,
+            None => Err(Status::invalid_argument(
+                "message-empty: NodeMessage.message is absent or newer than this collector",
+            )),
+        }
+    }
+
+    async fn answer(&mut self, answer: Answer) -> Result<bool, Status> {
+        match answer {
+            Answer::Refused(mut refused) => {
+                refused.next = Some(self.challenge(false)?);
+                self.send(collector_message::Message::Refused(refused))
+                    .await?;
+                Ok(false)
+            }
+            Answer::Accepted(accepted) => {
+                let (mut message, receipt, lease) = *accepted;
+                message.next = Some(self.challenge(false)?);
+                self.send(collector_message::Message::Accepted(message))
+                    .await?;
+                self.send(collector_message::Message::Receipt(receipt))
+                    .await?;
+                if let Some(lease) = lease {
+                    self.send(collector_message::Message::Lease(lease)).await?;
+                }
+                Ok(true)
+            }
+        }
+    }
+
+    async fn events(&self, batch: v1::EventBatch) -> Result<bool, Status> {
+        let malformed = |why: &str| Err(Status::invalid_argument(why));
+        if batch.events.len() > EVENTS {
+            return malformed("events-too-many: EventBatch.events has more than 4096 elements");
+        }
+        let mut next = batch.first_index;
+        for event in &batch.events {
+            if event.index != next {
+                return malformed("events-out-of-order: EventBatch.events must count up by one");
+            }
+            next = next.saturating_add(1);
+        }
+        if i64::try_from(next).is_err() {
+            return malformed("events-index: FenceEvent.index exceeds 2^63 - 1");
+        }
+        let some = !batch.events.is_empty();
+        let ek = self.peer.ek_digest;
+        let stored = self
+            .shared
+            .store
+            .events_insert(ek, batch.events, clock::now());
+        stored.await.map_err(service::store)?;
+        let accepted = v1::EventsAccepted { up_to_index: next };
+        self.send(collector_message::Message::EventsAccepted(accepted))
+            .await?;
+        Ok(some)
+    }
+
+    /// Tells a listed node of a policy it does not have.
+    async fn offer(&self, current: Current) -> Sent {
+        let Some(policy) = current else { return Ok(()) };
+        if policy.listed(&self.peer.ek_digest).is_none() || policy.version() <= self.has_policy {
+            return Ok(());
+        }
+        self.send(collector_message::Message::Policy(policy.offer()))
+            .await
+    }
+
+    async fn send_challenge(&self, now: bool) -> Sent {
+        let challenge = self.challenge(now)?;
+        self.send(collector_message::Message::Challenge(challenge))
+            .await
+    }
+
+    fn challenge(&self, now: bool) -> Result<v1::Challenge, Status> {
+        let mut random = [0; 32];
+        rand::fill(&mut random).map_err(|_unspecified| Status::internal("no randomness"))?;
+        let mut nonces = self
+            .shared
+            .nonces
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let nonce = nonces.open(self.peer.ek_digest, random, clock::now());
+        Ok(v1::Challenge {
+            nonce: nonce.as_bytes().to_vec(),
+            expires_in_ms: nonces.life_ms(),
+            now,
+        })
+    }
+
+    async fn send(&self, message: collector_message::Message) -> Sent {
+        let message = v1::CollectorMessage {
+            message: Some(message),
+        };
+        match time::timeout(UNREAD, self.outbox.send(Ok(message))).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_closed)) => Err(Status::cancelled("the node went away")),
+            Err(_elapsed) => Err(Status::deadline_exceeded(
+                "answers-unread: the node does not read its answers",
+            )),
+        }
+    }
+}
+
+/// The next message, not before `ready`. Dropping it half-way loses nothing.
+async fn read(
+    inbound: &mut Streaming<v1::NodeMessage>,
+    ready: Instant,
+) -> Result<Option<v1::NodeMessage>, Status> {
+    time::sleep_until(ready).await;
+    inbound.message().await
+}

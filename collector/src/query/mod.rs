@@ -1,0 +1,236 @@
+//! What operators ask, over TLS with an operator's certificate.
+
+mod nodes;
+mod policy;
+
+use std::sync::Arc;
+
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{NodeId, Sha256Digest, UnixTime};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
+
+use crate::auth::{OperatorPeer, Peer};
+use crate::clock;
+use crate::direct::{Current, Director};
+use crate::ingest::{Closed, Streams, send_chunks, store_failed};
+use crate::proto::query_service_server::QueryService;
+use crate::record::{NodeRow, Store};
+
+/// Events in one answer, unless asked for fewer.
+const EVENTS: u32 = 10_000;
+/// Events where nobody said how many.
+const EVENTS_DEFAULT: u32 = 100;
+
+/// The service.
+#[derive(Clone, Debug)]
+pub struct Query {
+    /// Where it is kept.
+    pub store: Store,
+    /// The policy in force.
+    pub director: Arc<Director>,
+    /// Who is connected.
+    pub streams: Streams,
+}
+
+fn operator<T>(request: &Request<T>) -> Result<OperatorPeer, Status> {
+    match request.extensions().get::<Peer>() {
+        Some(Peer::Operator(peer)) => Ok(peer.clone()),
+        _ => Err(Status::unauthenticated(
+            "certificate-required: connect with an operator's certificate",
+        )),
+    }
+}
+
+impl Query {
+    /// The TPM a name stands for: the inventory's name, or `ek-` and at least 8 digits.
+    async fn find(&self, name: &str) -> Result<(NodeRow, Current), Status> {
+        let current = self.director.current();
+        let unknown = || Status::not_found(format!("node-unknown: nobody enrolled as {name:?}"));
+        let listed = current.as_ref().and_then(|policy| {
+            let name = NodeId::new(name).ok()?;
+            policy.named(&name).map(|node| node.ek)
+        });
+        let rows = match listed {
+            Some(ek) => self
+                .store
+                .node_get(&ek)
+                .await
+                .map_err(store_failed)?
+                .into_iter()
+                .collect(),
+            None => self.store.node_list().await.map_err(store_failed)?,
+        };
+        let prefix = name.strip_prefix("ek-").filter(|prefix| prefix.len() >= 8);
+        let mut found = rows.into_iter().filter(|row| match (listed, prefix) {
+            (Some(_), _) => true,
+            (None, Some(prefix)) => row.ek.to_string().starts_with(prefix),
+            (None, None) => row.claimed_name == name,
+        });
+        match (found.next(), found.next()) {
+            (Some(row), None) => Ok((row, current)),
+            (Some(_), Some(_)) => Err(Status::invalid_argument(format!(
+                "node-ambiguous: {name:?} stands for several TPMs; use more digits of ek-…"
+            ))),
+            (None, _) => Err(unknown()),
+        }
+    }
+}
+
+#[tonic::async_trait]
+impl QueryService for Query {
+    type ShowPolicyStream = ReceiverStream<Result<v1::PolicyChunk, Status>>;
+
+    async fn list_nodes(
+        &self,
+        request: Request<v1::ListNodesRequest>,
+    ) -> Result<Response<v1::ListNodesResponse>, Status> {
+        operator(&request)?;
+        let at = request.into_inner().at_ms.map(UnixTime);
+        let current = self.director.current();
+        let mut nodes = Vec::new();
+        for row in self.store.node_list().await.map_err(store_failed)? {
+            if let Some(summary) = self.summary(&row, &current, at).await? {
+                nodes.push(summary);
+            }
+        }
+        nodes.sort_by(|a, b| a.node.cmp(&b.node));
+        Ok(Response::new(v1::ListNodesResponse { nodes }))
+    }
+
+    async fn get_node(
+        &self,
+        request: Request<v1::GetNodeRequest>,
+    ) -> Result<Response<v1::GetNodeResponse>, Status> {
+        operator(&request)?;
+        let request = request.into_inner();
+        self.node(&request.node, request.at_ms.map(UnixTime))
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_events(
+        &self,
+        request: Request<v1::ListEventsRequest>,
+    ) -> Result<Response<v1::ListEventsResponse>, Status> {
+        operator(&request)?;
+        let request = request.into_inner();
+        let ek = match request.node.as_str() {
+            "" => None,
+            name => Some(self.find(name).await?.0.ek),
+        };
+        let to = match request.to_ms {
+            0 => clock::now(),
+            to => UnixTime(to),
+        };
+        let limit = match request.limit {
+            0 => EVENTS_DEFAULT,
+            limit => limit.min(EVENTS),
+        };
+        let from = UnixTime(request.from_ms);
+        let rows = self
+            .store
+            .event_list(ek.as_ref(), &request.study, from, to, limit)
+            .await
+            .map_err(store_failed)?;
+        let current = self.director.current();
+        let events = rows
+            .into_iter()
+            .map(|row| v1::StoredEvent {
+                node: crate::direct::node_name(current.as_deref(), &row.ek),
+                event: Some(row.event),
+                received_ms: row.received.millis(),
+            })
+            .collect();
+        Ok(Response::new(v1::ListEventsResponse { events }))
+    }
+
+    async fn list_alerts(
+        &self,
+        request: Request<v1::ListAlertsRequest>,
+    ) -> Result<Response<v1::ListAlertsResponse>, Status> {
+        operator(&request)?;
+        let rows = self.store.alert_list(request.into_inner().all).await;
+        let alerts = rows
+            .map_err(store_failed)?
+            .into_iter()
+            .map(|row| v1::Alert {
+                name: row.alert.name,
+                node: row.alert.node,
+                severity: row.alert.severity,
+                summary: row.alert.summary,
+                since_ms: row.since.millis(),
+                resolved_ms: row.resolved.map(UnixTime::millis),
+            })
+            .collect();
+        Ok(Response::new(v1::ListAlertsResponse { alerts }))
+    }
+
+    async fn get_statement(
+        &self,
+        request: Request<v1::GetStatementRequest>,
+    ) -> Result<Response<v1::GetStatementResponse>, Status> {
+        operator(&request)?;
+        let request = request.into_inner();
+        self.statement(&request.node, &request.digest)
+            .await
+            .map(Response::new)
+    }
+
+    async fn apply_policy(
+        &self,
+        request: Request<Streaming<v1::PolicyChunk>>,
+    ) -> Result<Response<v1::ApplyPolicyResponse>, Status> {
+        let operator = operator(&request)?;
+        self.apply(&operator, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn show_policy(
+        &self,
+        request: Request<v1::ShowPolicyRequest>,
+    ) -> Result<Response<Self::ShowPolicyStream>, Status> {
+        operator(&request)?;
+        let policy = self.director.current();
+        let policy = policy.ok_or_else(|| Status::not_found("no-policy: none is in force"))?;
+        Ok(Response::new(send_chunks(policy.bundle())))
+    }
+
+    async fn challenge(
+        &self,
+        request: Request<v1::ChallengeRequest>,
+    ) -> Result<Response<v1::ChallengeResponse>, Status> {
+        operator(&request)?;
+        let (row, _) = self.find(&request.into_inner().node).await?;
+        let connected = self.streams.challenge(&row.ek);
+        Ok(Response::new(v1::ChallengeResponse { connected }))
+    }
+
+    async fn revoke_node(
+        &self,
+        request: Request<v1::RevokeNodeRequest>,
+    ) -> Result<Response<v1::RevokeNodeResponse>, Status> {
+        let operator = operator(&request)?;
+        let (row, _) = self.find(&request.into_inner().node).await?;
+        self.store
+            .node_revoke(row.ek, clock::now())
+            .await
+            .map_err(store_failed)?;
+        // After the row: a stream that opens in between is refused by it.
+        self.streams.close(&row.ek, Closed::Revoked);
+        info!(ek = %row.ek, by = %operator.name, "certificate revoked");
+        Ok(Response::new(v1::RevokeNodeResponse {}))
+    }
+}
+
+/// A digest of the wire; empty stands for none.
+fn maybe_digest(bytes: &[u8]) -> Result<Option<Sha256Digest>, Status> {
+    match bytes {
+        [] => Ok(None),
+        bytes => Sha256Digest::from_slice(bytes)
+            .map(Some)
+            .ok_or_else(|| Status::invalid_argument("digest: must have 32 bytes, or none")),
+    }
+}

@@ -1,0 +1,136 @@
+//! One node, and one of its statements, as answers.
+
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use prost::Message as _;
+use tonic::Status;
+
+use super::{Query, maybe_digest};
+use crate::direct::{Current, node_name};
+use crate::ingest::store_failed;
+use crate::record::NodeRow;
+
+impl Query {
+    /// A node's line; at a time before its first verdict there is none.
+    pub(super) async fn summary(
+        &self,
+        row: &NodeRow,
+        current: &Current,
+        at: Option<UnixTime>,
+    ) -> Result<Option<v1::NodeSummary>, Status> {
+        let listed = current.as_ref().and_then(|policy| policy.listed(&row.ek));
+        let mut summary = v1::NodeSummary {
+            node: node_name(current.as_deref(), &row.ek),
+            state: if listed.is_some() {
+                "enrolled"
+            } else {
+                "pending"
+            }
+            .to_owned(),
+            verdict: row.verdict.as_str().to_owned(),
+            since_ms: row.since.millis(),
+            last_seen_ms: row.last_seen.map_or(0, UnixTime::millis),
+            policy_version: row.policy_version,
+            statements: row.statements,
+            ek_digest: row.ek.as_bytes().to_vec(),
+            lease_until_ms: row.lease_until.map(UnixTime::millis),
+            reason: row.reason.clone(),
+            place: listed
+                .and_then(|node| node.place.clone())
+                .unwrap_or_default(),
+        };
+        let Some(at) = at else {
+            return Ok(Some(summary));
+        };
+        let held = self.store.interval_list(&row.ek, Some(at)).await;
+        let Some(interval) = held.map_err(store_failed)?.into_iter().next() else {
+            return Ok(None);
+        };
+        summary.verdict = interval.verdict;
+        summary.reason = interval.reason;
+        summary.since_ms = interval.from.millis();
+        // A lease of now says nothing about then.
+        summary.lease_until_ms = None;
+        Ok(Some(summary))
+    }
+
+    pub(super) async fn node(
+        &self,
+        name: &str,
+        at: Option<UnixTime>,
+    ) -> Result<v1::GetNodeResponse, Status> {
+        let (row, current) = self.find(name).await?;
+        let summary = self.summary(&row, &current, at).await?;
+        let summary = summary
+            .ok_or_else(|| Status::not_found("node-unknown: there was no verdict on it then"))?;
+        let intervals = self.store.interval_list(&row.ek, at).await;
+        let intervals = intervals.map_err(store_failed)?;
+        let wanted = match at {
+            None => row.newest.as_ref().map(|newest| newest.digest.clone()),
+            Some(_) => intervals
+                .first()
+                .and_then(|interval| interval.digest)
+                .map(|digest| digest.as_bytes().to_vec()),
+        };
+        let digest = wanted.as_deref().and_then(Sha256Digest::from_slice);
+        let result = match digest {
+            None => Vec::new(),
+            Some(digest) => {
+                let stored = self.store.statement_get(&row.ek, &digest).await;
+                let stored = stored.map_err(store_failed)?;
+                stored.map_or_else(Vec::new, |statement| statement.stored.result)
+            }
+        };
+        Ok(v1::GetNodeResponse {
+            summary: Some(summary),
+            result,
+            intervals: intervals
+                .into_iter()
+                .map(|interval| v1::Interval {
+                    verdict: interval.verdict,
+                    from_ms: interval.from.millis(),
+                    to_ms: interval.to.map(UnixTime::millis),
+                    statement_digest: interval
+                        .digest
+                        .map_or_else(Vec::new, |digest| digest.as_bytes().to_vec()),
+                    reason: interval.reason,
+                })
+                .collect(),
+            enrolment: Some(row.enrolment.clone()),
+            // Every accepted statement is under a signed head before it is answered.
+            receipts: row.statements,
+        })
+    }
+
+    /// A statement with all that `bailiwick verify` needs.
+    pub(super) async fn statement(
+        &self,
+        name: &str,
+        digest: &[u8],
+    ) -> Result<v1::GetStatementResponse, Status> {
+        let (row, _) = self.find(name).await?;
+        let newest = row.newest.as_ref().map(|newest| newest.digest.as_slice());
+        let digest = match maybe_digest(digest)? {
+            Some(digest) => Some(digest),
+            None => newest.and_then(Sha256Digest::from_slice),
+        };
+        let unknown = || Status::not_found("statement-unknown: no such statement of this node");
+        let digest = digest.ok_or_else(unknown)?;
+        let found = self.store.statement_get(&row.ek, &digest).await;
+        let statement = found.map_err(store_failed)?.ok_or_else(unknown)?;
+        let receipt = self.store.receipt(&statement).await.map_err(store_failed)?;
+        let mut stored = statement.stored;
+        stored.receipt = Some(receipt);
+        if let Some(manifest) = statement.manifest_digest {
+            let policy = self.store.policy_get(&manifest).await;
+            let bundle = policy.map_err(store_failed)?;
+            stored.policy = bundle
+                .map(|policy| v1::PolicyBundle::decode(policy.bundle.as_slice()))
+                .transpose()
+                .map_err(|_malformed| Status::internal("the stored policy does not decode"))?;
+        }
+        Ok(v1::GetStatementResponse {
+            statement: Some(stored),
+        })
+    }
+}

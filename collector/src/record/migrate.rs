@@ -1,0 +1,40 @@
+//! Forward-only migrations, carried in the binary.
+
+use std::borrow::Cow;
+
+use sqlx::migrate::{Migration, MigrationType, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteConnection};
+use sqlx::{ConnectOptions as _, SqlSafeStr as _};
+
+use super::StoreError;
+
+/// Version, name, text. Never edited once released: the checksum of each is kept in the database.
+const MIGRATIONS: &[(i64, &str, &str)] =
+    &[(1, "spine", include_str!("../../migrations/0001_spine.sql"))];
+
+pub(super) async fn connect(
+    options: &SqliteConnectOptions,
+) -> Result<SqliteConnection, StoreError> {
+    Ok(options.connect().await?)
+}
+
+/// A database of a later version is refused: its migrations are unknown here.
+pub(super) async fn run(connection: &mut SqliteConnection) -> Result<(), StoreError> {
+    let migrations = MIGRATIONS
+        .iter()
+        .map(|(version, name, sql)| {
+            Migration::new(
+                *version,
+                Cow::Borrowed(*name),
+                MigrationType::Simple,
+                (*sql).into_sql_str(),
+                false,
+            )
+        })
+        .collect();
+    let migrator = Migrator {
+        migrations: Cow::Owned(migrations),
+        ..Migrator::DEFAULT
+    };
+    Ok(migrator.run_direct(None, connection, false).await?)
+}

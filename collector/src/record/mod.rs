@@ -1,0 +1,100 @@
+//! What is kept: SQLite, one writer with group commit, and the log inside the same transaction.
+//!
+//! *Accepted* is said after the commit that holds the row (`synchronous=FULL`), so a process that
+//! dies loses nothing it acknowledged. A checkpoint is signed only over a head read back after
+//! its commit: however late, it is of the one lineage.
+
+mod error;
+mod log;
+mod migrate;
+mod nodes;
+mod policies;
+mod reads;
+mod rows;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::path::Path;
+use std::time::Duration;
+
+use bailiwick_attestation::tlog::NoteSigner;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub use error::StoreError;
+pub use log::SignedHead;
+pub use rows::{
+    AlertChange, AlertRow, FenceFacts, Interval, NewAlert, NewEnrolment, NewPolicy, NewStatement,
+    NodeRow, PolicyRow, StatementRow, StoredEvent, Verdict,
+};
+use writer::{Job, Outcome, Write};
+
+/// Writes waiting for the writer; a caller beyond that waits, which holds back its node.
+const WRITES: usize = 1024;
+/// Connections that read.
+const READERS: u32 = 4;
+
+/// The store. Clones share it.
+#[derive(Clone, Debug)]
+pub struct Store {
+    readers: SqlitePool,
+    writes: mpsc::Sender<Job>,
+    head: watch::Receiver<SignedHead>,
+    origin: String,
+}
+
+impl Store {
+    /// Opens or makes the database, brings it to this version's schema and starts the writer.
+    ///
+    /// The writer ends when the last clone of the store is gone.
+    pub async fn open(
+        path: &Path,
+        signer: NoteSigner,
+    ) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(Duration::from_secs(10));
+        let mut connection = migrate::connect(&options).await?;
+        migrate::run(&mut connection).await?;
+        let readers = SqlitePoolOptions::new()
+            .max_connections(READERS)
+            .connect_with(options.create_if_missing(false).read_only(true))
+            .await?;
+        let origin = signer.verifier().name().to_owned();
+        let first = log::read_head(&mut connection, &signer).await?;
+        let (head_sender, head) = watch::channel(first);
+        let (writes, jobs) = mpsc::channel(WRITES);
+        let task = tokio::spawn(writer::run(connection, signer, jobs, head_sender));
+        let store = Self {
+            readers,
+            writes,
+            head,
+            origin,
+        };
+        Ok((store, task))
+    }
+
+    /// The newest signed head of the log.
+    #[must_use]
+    pub fn head(&self) -> SignedHead {
+        self.head.borrow().clone()
+    }
+
+    /// Hands one write to the writer and waits for its commit.
+    async fn write(&self, write: Write) -> Result<Outcome, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.writes
+            .send(Job { write, reply })
+            .await
+            .map_err(|_closed| StoreError::Stopped)?;
+        answer.await.map_err(|_closed| StoreError::Stopped)?
+    }
+}

@@ -1,0 +1,267 @@
+//! Writes about nodes: enrolments, statements, intervals, events.
+
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use prost::Message as _;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteConnection;
+
+use super::rows::{NewEnrolment, NewStatement};
+use super::writer::{Outcome, Write, int};
+use super::{Store, StoreError};
+
+impl Store {
+    /// Records an activated enrolment; the node's earlier certificate counts no more.
+    pub async fn enrolment_insert(&self, enrolment: NewEnrolment) -> Result<(), StoreError> {
+        self.write(Write::Enrolment(Box::new(enrolment))).await?;
+        Ok(())
+    }
+
+    /// Records an appraised statement and says where its entry stands in the log.
+    pub async fn statement_insert(&self, statement: NewStatement) -> Result<u64, StoreError> {
+        match self.write(Write::Statement(Box::new(statement))).await? {
+            Outcome::Logged(index) => Ok(index),
+            Outcome::Done => Err(StoreError::Forked),
+        }
+    }
+
+    /// Records denials; those known already change nothing.
+    pub async fn events_insert(
+        &self,
+        ek: Sha256Digest,
+        events: Vec<v1::FenceEvent>,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.write(Write::Events(ek, events, now)).await?;
+        Ok(())
+    }
+
+    /// A node has been silent for too long.
+    pub async fn stale_begin(
+        &self,
+        ek: Sha256Digest,
+        now: UnixTime,
+        reason: String,
+    ) -> Result<(), StoreError> {
+        self.write(Write::Stale(ek, now, reason)).await?;
+        Ok(())
+    }
+
+    /// Revokes the node's certificate in force; it has to enrol again.
+    pub async fn node_revoke(&self, ek: Sha256Digest, now: UnixTime) -> Result<(), StoreError> {
+        self.write(Write::Revoked(ek, now)).await?;
+        Ok(())
+    }
+}
+
+pub(super) async fn enrolment_insert(
+    connection: &mut SqliteConnection,
+    new: &NewEnrolment,
+) -> Result<(), StoreError> {
+    let enrolment = new.enrolment.encode_to_vec();
+    sqlx::query(
+        "INSERT INTO nodes (ek, claimed_name, ak_name, certificate, certificate_not_after_ms,
+             enrolment, enrolled_ms, since_ms)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+         ON CONFLICT (ek) DO UPDATE SET claimed_name = excluded.claimed_name,
+             ak_name = excluded.ak_name, certificate = excluded.certificate,
+             certificate_not_after_ms = excluded.certificate_not_after_ms, revoked_ms = NULL,
+             enrolment = excluded.enrolment, enrolled_ms = excluded.enrolled_ms",
+    )
+    .bind(new.ek.as_bytes().as_slice())
+    .bind(&new.claimed_name)
+    .bind(&new.ak_name)
+    .bind(new.certificate.as_bytes().as_slice())
+    .bind(int(new.certificate_not_after.millis()))
+    .bind(&enrolment)
+    .bind(int(new.now.millis()))
+    .bind(int(new.now.millis()))
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query("INSERT INTO enrolments (ek, activated_ms, enrolment) VALUES (?, ?, ?)")
+        .bind(new.ek.as_bytes().as_slice())
+        .bind(int(new.now.millis()))
+        .bind(&enrolment)
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn statement_insert(
+    connection: &mut SqliteConnection,
+    new: &NewStatement,
+    log_index: u64,
+) -> Result<(), StoreError> {
+    let reasons = serde_json::Value::from(new.reasons.clone()).to_string();
+    sqlx::query(
+        "INSERT INTO statements (ek, epoch, sequence, digest, evidence, verdict, reasons, result,
+             received_ms, manifest_digest, enrolment, previous, log_index)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+    )
+    .bind(new.ek.as_bytes().as_slice())
+    .bind(int(new.epoch))
+    .bind(int(new.sequence))
+    .bind(new.digest.as_bytes().as_slice())
+    .bind(new.evidence.encode_to_vec())
+    .bind(new.verdict.as_str())
+    .bind(reasons)
+    .bind(&new.result)
+    .bind(int(new.received.millis()))
+    .bind(new.manifest_digest.map(|digest| digest.as_bytes().to_vec()))
+    .bind(new.enrolment.encode_to_vec())
+    .bind(
+        new.previous
+            .as_ref()
+            .map(v1::PreviousStatement::encode_to_vec),
+    )
+    .bind(int(log_index))
+    .execute(&mut *connection)
+    .await
+    .map_err(StoreError::from_insert)?;
+    newest_update(connection, new).await?;
+    if new.challenged {
+        let reason = new.reasons.first().map_or("", String::as_str);
+        standing_update(
+            connection,
+            &new.ek,
+            new.verdict.as_str(),
+            reason,
+            new.received,
+            Some(&new.digest),
+        )
+        .await?;
+        sqlx::query("UPDATE nodes SET lease_until_ms = ? WHERE ek = ?")
+            .bind(new.lease_until.map(|until| int(until.millis())))
+            .bind(new.ek.as_bytes().as_slice())
+            .execute(connection)
+            .await?;
+    }
+    Ok(())
+}
+
+async fn newest_update(
+    connection: &mut SqliteConnection,
+    new: &NewStatement,
+) -> Result<(), StoreError> {
+    let now = int(new.received.millis());
+    sqlx::query(
+        "UPDATE nodes SET newest = ?, newest_ak = ?, last_seen_ms = ?,
+             policy_version = ?, statements = statements + 1,
+             fence_since_ms = CASE WHEN fence = ? THEN fence_since_ms ELSE ? END,
+             fence = ?, fence_reason = ?,
+             gap_ms = CASE WHEN ? = '' THEN gap_ms ELSE ? END,
+             gap_reason = CASE WHEN ? = '' THEN gap_reason ELSE ? END
+         WHERE ek = ?",
+    )
+    .bind(new.newest.encode_to_vec())
+    .bind(&new.ak_name)
+    .bind(now)
+    .bind(int(new.policy_version))
+    .bind(&new.fence.state)
+    .bind(now)
+    .bind(&new.fence.state)
+    .bind(&new.fence.reason)
+    .bind(new.gap.as_deref().unwrap_or(""))
+    .bind(now)
+    .bind(new.gap.as_deref().unwrap_or(""))
+    .bind(new.gap.as_deref().unwrap_or(""))
+    .bind(new.ek.as_bytes().as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn stale_begin(
+    connection: &mut SqliteConnection,
+    ek: &Sha256Digest,
+    now: UnixTime,
+    reason: &str,
+) -> Result<(), StoreError> {
+    standing_update(connection, ek, "stale", reason, now, None).await
+}
+
+/// A change of verdict ends one interval and begins the next; anything else only says why.
+async fn standing_update(
+    connection: &mut SqliteConnection,
+    ek: &Sha256Digest,
+    verdict: &str,
+    reason: &str,
+    now: UnixTime,
+    digest: Option<&Sha256Digest>,
+) -> Result<(), StoreError> {
+    let open = sqlx::query("SELECT id, verdict FROM intervals WHERE ek = ? AND to_ms IS NULL")
+        .bind(ek.as_bytes().as_slice())
+        .fetch_optional(&mut *connection)
+        .await?;
+    let mut since = Some(now);
+    if let Some(open) = open {
+        if open.try_get::<String, _>("verdict")? == verdict {
+            since = None;
+        } else {
+            sqlx::query("UPDATE intervals SET to_ms = ? WHERE id = ?")
+                .bind(int(now.millis()))
+                .bind(open.try_get::<i64, _>("id")?)
+                .execute(&mut *connection)
+                .await?;
+        }
+    }
+    if since.is_some() {
+        sqlx::query(
+            "INSERT INTO intervals (ek, verdict, reason, from_ms, digest) VALUES (?, ?, ?, ?, ?)",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(verdict)
+        .bind(reason)
+        .bind(int(now.millis()))
+        .bind(digest.map(|digest| digest.as_bytes().to_vec()))
+        .execute(&mut *connection)
+        .await?;
+    }
+    sqlx::query(
+        "UPDATE nodes SET verdict = ?, reason = ?, since_ms = coalesce(?, since_ms) WHERE ek = ?",
+    )
+    .bind(verdict)
+    .bind(reason)
+    .bind(since.map(|since| int(since.millis())))
+    .bind(ek.as_bytes().as_slice())
+    .execute(connection)
+    .await?;
+    Ok(())
+}
+
+pub(super) async fn events_insert(
+    connection: &mut SqliteConnection,
+    ek: &Sha256Digest,
+    events: &[v1::FenceEvent],
+    now: UnixTime,
+) -> Result<(), StoreError> {
+    for event in events {
+        sqlx::query(
+            "INSERT INTO events (ek, number, boot_time_ns, wall_time_ms, study, received_ms, event)
+             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(int(event.index))
+        .bind(int(event.boot_time_ns))
+        .bind(int(event.wall_time_ms))
+        .bind(&event.study)
+        .bind(int(now.millis()))
+        .bind(event.encode_to_vec())
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+pub(super) async fn revoke(
+    connection: &mut SqliteConnection,
+    ek: &Sha256Digest,
+    now: UnixTime,
+) -> Result<(), StoreError> {
+    sqlx::query("UPDATE nodes SET revoked_ms = ? WHERE ek = ?")
+        .bind(int(now.millis()))
+        .bind(ek.as_bytes().as_slice())
+        .execute(connection)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,322 @@
+//! Queries. They run beside the writer and see what was committed.
+
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use prost::Message;
+use sqlx::Row as _;
+use sqlx::sqlite::SqliteRow;
+
+use super::rows::{
+    AlertRow, FenceFacts, Interval, NewAlert, NodeRow, PolicyRow, StatementRow, StoredEvent,
+    Verdict,
+};
+use super::writer::int;
+use super::{Store, StoreError};
+
+/// Intervals shown for one node.
+const INTERVALS: i64 = 100;
+
+impl Store {
+    /// One TPM.
+    pub async fn node_get(&self, ek: &Sha256Digest) -> Result<Option<NodeRow>, StoreError> {
+        sqlx::query("SELECT * FROM nodes WHERE ek = ?")
+            .bind(ek.as_bytes().as_slice())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(|row| node(&row))
+            .transpose()
+    }
+
+    /// Every TPM, in the order they first enrolled.
+    pub async fn node_list(&self) -> Result<Vec<NodeRow>, StoreError> {
+        sqlx::query("SELECT * FROM nodes ORDER BY rowid")
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(node)
+            .collect()
+    }
+
+    /// The statement with this digest.
+    pub async fn statement_get(
+        &self,
+        ek: &Sha256Digest,
+        digest: &Sha256Digest,
+    ) -> Result<Option<StatementRow>, StoreError> {
+        sqlx::query("SELECT * FROM statements WHERE ek = ? AND digest = ?")
+            .bind(ek.as_bytes().as_slice())
+            .bind(digest.as_bytes().as_slice())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(|row| statement(&row))
+            .transpose()
+    }
+
+    /// Digest of the statement accepted at this place, if one was.
+    pub async fn statement_at(
+        &self,
+        ek: &Sha256Digest,
+        epoch: u64,
+        sequence: u64,
+    ) -> Result<Option<Sha256Digest>, StoreError> {
+        let row = sqlx::query(
+            "SELECT digest FROM statements WHERE ek = ? AND epoch = ? AND sequence = ?",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(int(epoch))
+        .bind(int(sequence))
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|row| digest(&row, "statements", "digest"))
+            .transpose()
+    }
+
+    /// Spans of time with one verdict, newest first; with `at`, only the one that holds it.
+    pub async fn interval_list(
+        &self,
+        ek: &Sha256Digest,
+        at: Option<UnixTime>,
+    ) -> Result<Vec<Interval>, StoreError> {
+        let at = at.map(|at| int(at.millis()));
+        sqlx::query(
+            "SELECT * FROM intervals WHERE ek = ?
+                 AND (? IS NULL OR (from_ms <= ? AND (to_ms IS NULL OR to_ms > ?)))
+             ORDER BY id DESC LIMIT ?",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(at)
+        .bind(at)
+        .bind(at)
+        .bind(INTERVALS)
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(Interval {
+                verdict: row.try_get("verdict")?,
+                reason: row.try_get("reason")?,
+                from: time(row, "from_ms")?,
+                to: maybe_time(row, "to_ms")?,
+                digest: maybe_digest(row, "intervals", "digest")?,
+            })
+        })
+        .collect()
+    }
+
+    /// Denials, newest first.
+    pub async fn event_list(
+        &self,
+        ek: Option<&Sha256Digest>,
+        study: &str,
+        from: UnixTime,
+        to: UnixTime,
+        limit: u32,
+    ) -> Result<Vec<StoredEvent>, StoreError> {
+        let ek = ek.map(|ek| ek.as_bytes().to_vec());
+        sqlx::query(
+            "SELECT ek, event, received_ms FROM events
+             WHERE (? IS NULL OR ek = ?) AND (? = '' OR study = ?)
+                 AND received_ms >= ? AND received_ms <= ?
+             ORDER BY id DESC LIMIT ?",
+        )
+        .bind(&ek)
+        .bind(&ek)
+        .bind(study)
+        .bind(study)
+        .bind(int(from.millis()))
+        .bind(int(to.millis()))
+        .bind(i64::from(limit))
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(|row| {
+            Ok(StoredEvent {
+                ek: digest(row, "events", "ek")?,
+                event: decode(row, "events", "event")?,
+                received: time(row, "received_ms")?,
+            })
+        })
+        .collect()
+    }
+
+    /// The policy with the highest version.
+    pub async fn policy_newest(&self) -> Result<Option<PolicyRow>, StoreError> {
+        sqlx::query("SELECT * FROM policies ORDER BY version DESC LIMIT 1")
+            .fetch_optional(&self.readers)
+            .await?
+            .map(|row| policy(&row))
+            .transpose()
+    }
+
+    /// The policy with this manifest.
+    pub async fn policy_get(
+        &self,
+        manifest_digest: &Sha256Digest,
+    ) -> Result<Option<PolicyRow>, StoreError> {
+        sqlx::query("SELECT * FROM policies WHERE manifest_digest = ?")
+            .bind(manifest_digest.as_bytes().as_slice())
+            .fetch_optional(&self.readers)
+            .await?
+            .map(|row| policy(&row))
+            .transpose()
+    }
+
+    /// Alerts that fire, and resolved ones whose end not every receiver has taken.
+    pub async fn alert_list_open(&self) -> Result<Vec<AlertRow>, StoreError> {
+        sqlx::query("SELECT * FROM alerts WHERE closed = 0 ORDER BY id")
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(alert)
+            .collect()
+    }
+
+    /// Alerts for a person, newest first; without `all`, those that fire.
+    pub async fn alert_list(&self, all: bool) -> Result<Vec<AlertRow>, StoreError> {
+        sqlx::query(
+            "SELECT * FROM alerts WHERE ? OR resolved_ms IS NULL ORDER BY id DESC LIMIT 1000",
+        )
+        .bind(all)
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(alert)
+        .collect()
+    }
+}
+
+fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
+    let verdict: String = row.try_get("verdict")?;
+    Ok(NodeRow {
+        ek: digest(row, "nodes", "ek")?,
+        claimed_name: row.try_get("claimed_name")?,
+        ak_name: row.try_get("ak_name")?,
+        certificate: digest(row, "nodes", "certificate")?,
+        revoked: maybe_time(row, "revoked_ms")?,
+        enrolment: decode(row, "nodes", "enrolment")?,
+        newest: maybe_decode(row, "nodes", "newest")?,
+        newest_ak: row.try_get("newest_ak")?,
+        last_seen: maybe_time(row, "last_seen_ms")?,
+        policy_version: number(row, "policy_version")?,
+        statements: number(row, "statements")?,
+        verdict: Verdict::from_word(&verdict).ok_or_else(|| corrupt("nodes", "verdict"))?,
+        reason: row.try_get("reason")?,
+        since: time(row, "since_ms")?,
+        lease_until: maybe_time(row, "lease_until_ms")?,
+        fence: FenceFacts {
+            state: row.try_get("fence")?,
+            reason: row.try_get("fence_reason")?,
+        },
+        fence_since: time(row, "fence_since_ms")?,
+        gap: match maybe_time(row, "gap_ms")? {
+            None => None,
+            Some(at) => Some((at, row.try_get("gap_reason")?)),
+        },
+    })
+}
+
+fn statement(row: &SqliteRow) -> Result<StatementRow, StoreError> {
+    let reasons: String = row.try_get("reasons")?;
+    Ok(StatementRow {
+        digest: digest(row, "statements", "digest")?,
+        verdict: row.try_get("verdict")?,
+        reasons: serde_json::from_str(&reasons)
+            .map_err(|_malformed| corrupt("statements", "reasons"))?,
+        log_index: number(row, "log_index")?,
+        manifest_digest: maybe_digest(row, "statements", "manifest_digest")?,
+        stored: v1::StoredStatement {
+            format: 1,
+            evidence: Some(decode(row, "statements", "evidence")?),
+            enrolment: Some(decode(row, "statements", "enrolment")?),
+            policy: None,
+            received_ms: number(row, "received_ms")?,
+            previous: maybe_decode(row, "statements", "previous")?,
+            result: row.try_get("result")?,
+            receipt: None,
+        },
+    })
+}
+
+fn policy(row: &SqliteRow) -> Result<PolicyRow, StoreError> {
+    Ok(PolicyRow {
+        version: number(row, "version")?,
+        manifest_digest: digest(row, "policies", "manifest_digest")?,
+        bundle: row.try_get("bundle")?,
+    })
+}
+
+fn alert(row: &SqliteRow) -> Result<AlertRow, StoreError> {
+    Ok(AlertRow {
+        id: row.try_get("id")?,
+        alert: NewAlert {
+            name: row.try_get("name")?,
+            node: row.try_get("node")?,
+            labels: row.try_get("labels")?,
+            severity: row.try_get("severity")?,
+            summary: row.try_get("summary")?,
+        },
+        since: time(row, "since_ms")?,
+        resolved: maybe_time(row, "resolved_ms")?,
+        notified: maybe_time(row, "notified_ms")?,
+    })
+}
+
+const fn corrupt(table: &'static str, column: &'static str) -> StoreError {
+    StoreError::Corrupt { table, column }
+}
+
+fn decode<M: Message + Default>(
+    row: &SqliteRow,
+    table: &'static str,
+    column: &'static str,
+) -> Result<M, StoreError> {
+    maybe_decode(row, table, column)?.ok_or_else(|| corrupt(table, column))
+}
+
+fn maybe_decode<M: Message + Default>(
+    row: &SqliteRow,
+    table: &'static str,
+    column: &'static str,
+) -> Result<Option<M>, StoreError> {
+    let bytes: Option<Vec<u8>> = row.try_get(column)?;
+    bytes
+        .map(|bytes| M::decode(bytes.as_slice()))
+        .transpose()
+        .map_err(|_malformed| corrupt(table, column))
+}
+
+fn digest(
+    row: &SqliteRow,
+    table: &'static str,
+    column: &'static str,
+) -> Result<Sha256Digest, StoreError> {
+    maybe_digest(row, table, column)?.ok_or_else(|| corrupt(table, column))
+}
+
+fn maybe_digest(
+    row: &SqliteRow,
+    table: &'static str,
+    column: &'static str,
+) -> Result<Option<Sha256Digest>, StoreError> {
+    let bytes: Option<Vec<u8>> = row.try_get(column)?;
+    bytes
+        .map(|bytes| Sha256Digest::from_slice(&bytes).ok_or_else(|| corrupt(table, column)))
+        .transpose()
+}
+
+fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
+    Ok(u64::try_from(row.try_get::<i64, _>(column)?).unwrap_or_default())
+}
+
+fn maybe_number(row: &SqliteRow, column: &'static str) -> Result<Option<u64>, StoreError> {
+    let value: Option<i64> = row.try_get(column)?;
+    Ok(value.map(|value| u64::try_from(value).unwrap_or_default()))
+}
+
+fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, StoreError> {
+    number(row, column).map(UnixTime)
+}
+
+fn maybe_time(row: &SqliteRow, column: &'static str) -> Result<Option<UnixTime>, StoreError> {
+    Ok(maybe_number(row, column)?.map(UnixTime))
+}

@@ -1,0 +1,273 @@
+//! Rows as the rest of the collector sees them.
+
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+
+/// What is concluded about a node, in the words of the wire.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Verdict {
+    /// Nothing concluded: no statement yet, or nothing to hold it against.
+    None,
+    /// As the profile wants it.
+    Affirming,
+    /// Something could not be checked.
+    Warning,
+    /// Checked and refused.
+    Contraindicated,
+    /// Silent for longer than the profile allows.
+    Stale,
+}
+
+impl Verdict {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Affirming => "affirming",
+            Self::Warning => "warning",
+            Self::Contraindicated => "contraindicated",
+            Self::Stale => "stale",
+        }
+    }
+
+    /// The verdict a word stands for.
+    #[must_use]
+    pub fn from_word(word: &str) -> Option<Self> {
+        [
+            Self::None,
+            Self::Affirming,
+            Self::Warning,
+            Self::Contraindicated,
+            Self::Stale,
+        ]
+        .into_iter()
+        .find(|verdict| verdict.as_str() == word)
+    }
+}
+
+/// An activated enrolment.
+#[derive(Clone, Debug)]
+pub struct NewEnrolment {
+    /// Which TPM.
+    pub ek: Sha256Digest,
+    /// What the node calls itself.
+    pub claimed_name: String,
+    /// Its AK.
+    pub ak_name: Vec<u8>,
+    /// SHA-256 of the certificate issued: the only one its streams may show.
+    pub certificate: Sha256Digest,
+    /// First moment after the certificate's life.
+    pub certificate_not_after: UnixTime,
+    /// What it enrolled with.
+    pub enrolment: v1::Enrolment,
+    /// When.
+    pub now: UnixTime,
+}
+
+/// What a statement says about the fence, reduced to what alerts need.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FenceFacts {
+    /// `enforcing`, `default-deny`, `absent`, `fault` or `unknown`.
+    pub state: String,
+    /// Why it is not what it should be.
+    pub reason: String,
+}
+
+/// A statement that was appraised.
+#[derive(Clone, Debug)]
+pub struct NewStatement {
+    /// Which TPM.
+    pub ek: Sha256Digest,
+    /// Inventory name, or `ek-…`.
+    pub subject: String,
+    /// Epoch of the node's log.
+    pub epoch: u64,
+    /// Index in it.
+    pub sequence: u64,
+    /// SHA-256 of the statement's bytes.
+    pub digest: Sha256Digest,
+    /// The envelope.
+    pub evidence: v1::Evidence,
+    /// What appraisal concluded.
+    pub verdict: Verdict,
+    /// One line per deviation.
+    pub reasons: Vec<String>,
+    /// The attestation result, JSON.
+    pub result: Vec<u8>,
+    /// When it came.
+    pub received: UnixTime,
+    /// The policy it was held against.
+    pub manifest_digest: Option<Sha256Digest>,
+    /// The enrolment it was held against.
+    pub enrolment: v1::Enrolment,
+    /// The AK that signed it.
+    pub ak_name: Vec<u8>,
+    /// The statement it was held against: the one accepted before it from the same AK.
+    pub previous: Option<v1::PreviousStatement>,
+    /// What the next one will be held against.
+    pub newest: v1::PreviousStatement,
+    /// Policy version the node says is in force.
+    pub policy_version: u64,
+    /// It answered a challenge: only then does it move the node's standing.
+    pub challenged: bool,
+    /// Wall time at which the lease granted with it ends.
+    pub lease_until: Option<UnixTime>,
+    /// The fence, by the node's word.
+    pub fence: FenceFacts,
+    /// What the node or the sequence says was lost.
+    pub gap: Option<String>,
+}
+
+/// One enrolled TPM and the newest that is known of it.
+#[derive(Clone, Debug)]
+pub struct NodeRow {
+    /// Which TPM.
+    pub ek: Sha256Digest,
+    /// What the node calls itself.
+    pub claimed_name: String,
+    /// Its AK.
+    pub ak_name: Vec<u8>,
+    /// SHA-256 of the certificate in force.
+    pub certificate: Sha256Digest,
+    /// Set when the certificate was revoked.
+    pub revoked: Option<UnixTime>,
+    /// What it enrolled with.
+    pub enrolment: v1::Enrolment,
+    /// The newest accepted statement.
+    pub newest: Option<v1::PreviousStatement>,
+    /// The AK that signed it; an enrolment since may have brought another.
+    pub newest_ak: Option<Vec<u8>>,
+    /// When it came.
+    pub last_seen: Option<UnixTime>,
+    /// Policy version in force there.
+    pub policy_version: u64,
+    /// Statements accepted.
+    pub statements: u64,
+    /// Standing.
+    pub verdict: Verdict,
+    /// First deviation, or empty.
+    pub reason: String,
+    /// When the verdict began.
+    pub since: UnixTime,
+    /// Wall time at which the lease ends.
+    pub lease_until: Option<UnixTime>,
+    /// The fence, by the node's word.
+    pub fence: FenceFacts,
+    /// When the fence came to be so.
+    pub fence_since: UnixTime,
+    /// When something was last found missing, and what.
+    pub gap: Option<(UnixTime, String)>,
+}
+
+/// A statement as stored.
+#[derive(Clone, Debug)]
+pub struct StatementRow {
+    /// SHA-256 of the statement's bytes.
+    pub digest: Sha256Digest,
+    /// Inventory of what appraisal said.
+    pub verdict: String,
+    /// One line per deviation.
+    pub reasons: Vec<String>,
+    /// Place in the log.
+    pub log_index: u64,
+    /// Everything `verify` needs, the policy and the receipt not yet filled in.
+    pub stored: v1::StoredStatement,
+    /// The policy it was held against.
+    pub manifest_digest: Option<Sha256Digest>,
+}
+
+/// A span of time with one verdict.
+#[derive(Clone, Debug)]
+pub struct Interval {
+    /// The verdict.
+    pub verdict: String,
+    /// Why.
+    pub reason: String,
+    /// First moment.
+    pub from: UnixTime,
+    /// First moment after it; none: it lasts.
+    pub to: Option<UnixTime>,
+    /// The statement that began it; none where silence did.
+    pub digest: Option<Sha256Digest>,
+}
+
+/// A denial as stored.
+#[derive(Clone, Debug)]
+pub struct StoredEvent {
+    /// Which TPM.
+    pub ek: Sha256Digest,
+    /// What the node wrote.
+    pub event: v1::FenceEvent,
+    /// When it came.
+    pub received: UnixTime,
+}
+
+/// A policy that met the threshold.
+#[derive(Clone, Debug)]
+pub struct NewPolicy {
+    /// Its version.
+    pub version: u64,
+    /// SHA-256 of its manifest.
+    pub manifest_digest: Sha256Digest,
+    /// A serialized `PolicyBundle`.
+    pub bundle: Vec<u8>,
+    /// The operator who brought it.
+    pub applied_by: String,
+    /// When.
+    pub now: UnixTime,
+}
+
+/// A policy as stored.
+#[derive(Clone, Debug)]
+pub struct PolicyRow {
+    /// Its version.
+    pub version: u64,
+    /// SHA-256 of its manifest.
+    pub manifest_digest: Sha256Digest,
+    /// A serialized `PolicyBundle`.
+    pub bundle: Vec<u8>,
+}
+
+/// An alert to raise.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct NewAlert {
+    /// `alertname`.
+    pub name: String,
+    /// The node it is about.
+    pub node: String,
+    /// All labels, as JSON.
+    pub labels: String,
+    /// `critical`, `warning` or `info`.
+    pub severity: String,
+    /// One line for a person.
+    pub summary: String,
+}
+
+/// An alert as stored.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct AlertRow {
+    /// Key.
+    pub id: i64,
+    /// What it says.
+    pub alert: NewAlert,
+    /// When it began.
+    pub since: UnixTime,
+    /// When it was over.
+    pub resolved: Option<UnixTime>,
+    /// When every receiver last took it.
+    pub notified: Option<UnixTime>,
+}
+
+/// What happens to an alert.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AlertChange {
+    /// It begins.
+    Raise(NewAlert, UnixTime),
+    /// Severity or summary changed while it fires.
+    Update(i64, NewAlert),
+    /// It is over.
+    Resolve(i64, UnixTime),
+    /// Every receiver took it; with `true`, that it is over.
+    Notified(i64, UnixTime, bool),
+}

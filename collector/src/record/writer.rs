@@ -1,0 +1,141 @@
+//! The one task that writes. Whatever waits is committed together.
+
+use bailiwick_attestation::tlog::NoteSigner;
+use bailiwick_attestation::{Sha256Digest, UnixTime, proto::v1};
+use sqlx::Connection as _;
+use sqlx::sqlite::SqliteConnection;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::log::{self, SignedHead};
+use super::rows::{AlertChange, NewEnrolment, NewPolicy, NewStatement};
+use super::{StoreError, nodes, policies};
+
+/// Writes in one commit: bounds how long the first of them waits for the disk.
+const GROUP: usize = 256;
+
+/// One write and who waits for it.
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) write: Write,
+    pub(super) reply: oneshot::Sender<Result<Outcome, StoreError>>,
+}
+
+/// What can be written.
+#[derive(Debug)]
+pub(super) enum Write {
+    Enrolment(Box<NewEnrolment>),
+    Statement(Box<NewStatement>),
+    Events(Sha256Digest, Vec<v1::FenceEvent>, UnixTime),
+    Stale(Sha256Digest, UnixTime, String),
+    Revoked(Sha256Digest, UnixTime),
+    Policy(Box<NewPolicy>),
+    Alerts(Vec<AlertChange>),
+}
+
+/// What a committed write says.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Outcome {
+    Done,
+    /// Where the statement's entry stands in the log.
+    Logged(u64),
+}
+
+pub(super) async fn run(
+    mut connection: SqliteConnection,
+    signer: NoteSigner,
+    mut jobs: mpsc::Receiver<Job>,
+    head: watch::Sender<SignedHead>,
+) -> Result<(), StoreError> {
+    let mut group = Vec::with_capacity(GROUP);
+    while jobs.recv_many(&mut group, GROUP).await > 0 {
+        let (mut replies, mut results) = (Vec::new(), Vec::new());
+        let mut writes = Vec::new();
+        for job in group.drain(..) {
+            replies.push(job.reply);
+            writes.push(job.write);
+        }
+        let committed = commit(&mut connection, writes, &mut results).await;
+        let signed = match committed {
+            Ok(false) => Ok(()),
+            Ok(true) => log::read_head(&mut connection, &signer)
+                .await
+                .map(|newest| drop(head.send_replace(newest))),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = signed {
+            // Nothing of this group is acknowledged; what comes after must not be either.
+            for reply in replies {
+                drop(reply.send(Err(StoreError::Stopped)));
+            }
+            return Err(error);
+        }
+        for (reply, result) in replies.into_iter().zip(results) {
+            // Whoever asked may have gone; the row stays.
+            drop(reply.send(result));
+        }
+    }
+    connection.close().await?;
+    Ok(())
+}
+
+/// One transaction; each write in a savepoint of its own. True if the log grew.
+async fn commit(
+    connection: &mut SqliteConnection,
+    writes: Vec<Write>,
+    results: &mut Vec<Result<Outcome, StoreError>>,
+) -> Result<bool, StoreError> {
+    let mut transaction = connection.begin_with("BEGIN IMMEDIATE").await?;
+    let before = log::size(&mut transaction).await?;
+    let mut size = before;
+    for write in writes {
+        let mut savepoint = transaction.begin().await?;
+        match apply(&mut savepoint, write, size).await {
+            Ok(outcome) => {
+                savepoint.commit().await?;
+                if let Outcome::Logged(index) = outcome {
+                    size = index + 1;
+                }
+                results.push(Ok(outcome));
+            }
+            Err(error) => {
+                savepoint.rollback().await?;
+                results.push(Err(error));
+            }
+        }
+    }
+    if size > before {
+        log::advance(&mut transaction, before, size).await?;
+    }
+    transaction.commit().await?;
+    Ok(size > before)
+}
+
+async fn apply(
+    connection: &mut SqliteConnection,
+    write: Write,
+    size: u64,
+) -> Result<Outcome, StoreError> {
+    match write {
+        Write::Enrolment(enrolment) => nodes::enrolment_insert(connection, &enrolment).await?,
+        Write::Statement(statement) => {
+            nodes::statement_insert(connection, &statement, size).await?;
+            log::append(connection, size, &log::entry(&statement)).await?;
+            return Ok(Outcome::Logged(size));
+        }
+        Write::Events(ek, events, now) => {
+            nodes::events_insert(connection, &ek, &events, now).await?;
+        }
+        Write::Stale(ek, now, reason) => {
+            nodes::stale_begin(connection, &ek, now, &reason).await?;
+        }
+        Write::Revoked(ek, now) => nodes::revoke(connection, &ek, now).await?,
+        Write::Policy(policy) => policies::policy_insert(connection, &policy).await?,
+        Write::Alerts(changes) => policies::alerts_change(connection, &changes).await?,
+    }
+    Ok(Outcome::Done)
+}
+
+/// SQLite's integers are signed. Numbers beyond are refused before they come here.
+pub(super) fn int(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}

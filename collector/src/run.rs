@@ -1,0 +1,270 @@
+//! Starts every part, and stops them together.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use bailiwick_attestation::standing::LeaseSigner;
+use bailiwick_attestation::tlog::NoteSigner;
+use bailiwick_policy::approvers::Approvers;
+use rustls::ServerConfig;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tonic::service::Routes;
+use tonic::transport::Server;
+use tracing::{info, warn};
+
+use crate::alert::Alerts;
+use crate::auth::{
+    ClientAuth, ReadPeer, accept, listen, read_anonymous, read_node, read_operator, server_config,
+};
+use crate::clock;
+use crate::config::Config;
+use crate::direct::{self, Director};
+use crate::enroll::{EkTrust, Enroll};
+use crate::ingest::{Evidence, Nonces, Shared, Streams};
+use crate::init::{Identity, Kind, StateDir};
+use crate::proto::enroll_service_server::EnrollServiceServer;
+use crate::proto::evidence_service_server::EvidenceServiceServer;
+use crate::proto::query_service_server::QueryServiceServer;
+use crate::query::Query;
+use crate::record::{Store, StoreError};
+
+/// Longest message of a node: an envelope of 8 MiB and what is around it.
+const EVIDENCE_MESSAGE: usize = 16 * 1024 * 1024;
+/// Longest message of a TPM that enrols, and of an operator: a slice of policy.
+const SMALL_MESSAGE: usize = 1024 * 1024;
+/// Streams on one connection.
+const STREAMS: u32 = 16;
+/// A connection whose peer does not answer a ping is closed after about twice this.
+const KEEPALIVE: Duration = Duration::from_secs(30);
+
+/// Everything that must be right before anything starts.
+#[derive(Debug)]
+pub struct Checked {
+    config: Config,
+    state: StateDir,
+    identity: Identity,
+    approvers: Approvers,
+    ek_trust: EkTrust,
+}
+
+/// Addresses it listens on.
+#[derive(Clone, Copy, Debug)]
+pub struct Bound {
+    /// Enrolment.
+    pub enroll: SocketAddr,
+    /// Evidence.
+    pub evidence: SocketAddr,
+    /// Queries.
+    pub query: SocketAddr,
+}
+
+impl Checked {
+    /// Reads every file the configuration names.
+    pub fn new(config: Config) -> anyhow::Result<Self> {
+        let state = StateDir::at(&config.state_dir);
+        let identity = state
+            .identity()
+            .context("state_dir: make it with `bailiwick-collector init`")?;
+        state.authority(Kind::Operators)?;
+        state.authority(Kind::Transport)?;
+        Ok(Self {
+            approvers: direct::approvers(&config.policy).context("policy.approvers")?,
+            ek_trust: EkTrust::load(&config.enroll).context("enroll.ek_roots")?,
+            identity,
+            state,
+            config,
+        })
+    }
+
+    /// The database's file.
+    #[must_use]
+    pub fn database(&self) -> PathBuf {
+        self.state.path("collector.db")
+    }
+}
+
+/// A collector that runs.
+#[derive(Debug)]
+pub struct Running {
+    /// Where it listens.
+    pub bound: Bound,
+    tasks: JoinSet<anyhow::Result<()>>,
+    stop: CancellationToken,
+    grace: Duration,
+}
+
+impl Running {
+    /// Opens the store, binds every port, and serves.
+    pub async fn start(checked: Checked) -> anyhow::Result<Self> {
+        let Checked {
+            config,
+            state,
+            identity,
+            approvers,
+            ek_trust,
+        } = checked;
+        let started = clock::now();
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let signer =
+            NoteSigner::from_pkcs8(&identity.log_origin, &state.log_key()?).context("log.key")?;
+        let (store, writer) = Store::open(&state.path("collector.db"), signer)
+            .await
+            .context("collector.db")?;
+        let deployment = identity.deployment.clone();
+        let opened = Director::open(approvers, deployment.clone(), store.clone(), started).await;
+        let director = Arc::new(opened.context("the stored policy")?);
+        let leases = LeaseSigner::from_pkcs8(&identity.lease_key_id, &state.lease_key()?)
+            .context("lease.key")?;
+        let streams = Streams::default();
+
+        let enroll = Enroll::new(
+            deployment.clone(),
+            state.authority(Kind::Transport)?,
+            ek_trust,
+            config.enroll.clone(),
+            store.clone(),
+            Arc::clone(&director),
+            streams.clone(),
+        );
+        let evidence = Evidence(Arc::new(Shared {
+            deployment,
+            store: store.clone(),
+            director: Arc::clone(&director),
+            leases,
+            nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
+            streams: streams.clone(),
+            config: config.ingest.clone(),
+        }));
+        let query = Query {
+            store: store.clone(),
+            director: Arc::clone(&director),
+            streams,
+        };
+        let alerts = Alerts {
+            store,
+            policy: director.watch(),
+            config: config.alert.clone(),
+            started,
+        };
+
+        let (certificate, key) = (state.path("server.pem"), state.path("server.key"));
+        let tls = |auth: &ClientAuth<'_>| server_config(&certificate, &key, auth);
+        let nodes = state.authority(Kind::Transport)?;
+        let operators = state.authority(Kind::Operators)?;
+        let (enroll_listener, enroll_at) = listen(config.listen.enroll)
+            .await
+            .context("listen.enroll")?;
+        let (evidence_listener, evidence_at) = listen(config.listen.evidence)
+            .await
+            .context("listen.evidence")?;
+        let (query_listener, query_at) =
+            listen(config.listen.query).await.context("listen.query")?;
+        let routes =
+            Routes::new(EnrollServiceServer::new(enroll).max_decoding_message_size(SMALL_MESSAGE));
+        tasks.spawn(serve(
+            Port {
+                listener: enroll_listener,
+                tls: tls(&ClientAuth::None)?,
+                read: read_anonymous,
+                routes,
+            },
+            stop.clone(),
+        ));
+        let routes = Routes::new(
+            EvidenceServiceServer::new(evidence).max_decoding_message_size(EVIDENCE_MESSAGE),
+        );
+        tasks.spawn(serve(
+            Port {
+                listener: evidence_listener,
+                tls: tls(&ClientAuth::Required(nodes.certificate()))?,
+                read: read_node,
+                routes,
+            },
+            stop.clone(),
+        ));
+        let routes =
+            Routes::new(QueryServiceServer::new(query).max_decoding_message_size(SMALL_MESSAGE));
+        tasks.spawn(serve(
+            Port {
+                listener: query_listener,
+                tls: tls(&ClientAuth::Required(operators.certificate()))?,
+                read: read_operator,
+                routes,
+            },
+            stop.clone(),
+        ));
+        let alerts_stop = stop.clone();
+        tasks.spawn(async move { alerts.run(alerts_stop).await.context("alerts") });
+        tasks.spawn(async move { ended(writer.await) });
+        let bound = Bound {
+            enroll: enroll_at,
+            evidence: evidence_at,
+            query: query_at,
+        };
+        info!(enroll = %enroll_at, evidence = %evidence_at, query = %query_at, "listening");
+        Ok(Self {
+            bound,
+            tasks,
+            stop,
+            grace: config.grace(),
+        })
+    }
+
+    /// Waits until some part ends, which none does unasked.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        match self.tasks.join_next().await {
+            Some(Ok(Err(error))) => error,
+            Some(Ok(Ok(()))) => anyhow!("a task ended unasked"),
+            Some(Err(panic)) => anyhow!(panic).context("a task panicked"),
+            None => anyhow!("no task is left"),
+        }
+    }
+
+    /// Ends streams and listeners, and waits for what is under way to be written.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        let drained = tokio::time::timeout(self.grace, async {
+            while let Some(ended) = self.tasks.join_next().await {
+                match ended {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => warn!(error = %format!("{error:#}"), "while stopping"),
+                    Err(error) => warn!(%error, "while stopping"),
+                }
+            }
+        });
+        if drained.await.is_err() {
+            warn!(grace = ?self.grace, "tasks did not stop in time; aborting them");
+        }
+    }
+}
+
+fn ended(writer: Result<Result<(), StoreError>, tokio::task::JoinError>) -> anyhow::Result<()> {
+    writer.context("the writer panicked")?.context("the writer")
+}
+
+/// One port and what it serves.
+struct Port {
+    listener: TcpListener,
+    tls: Arc<ServerConfig>,
+    read: ReadPeer,
+    routes: Routes,
+}
+
+async fn serve(port: Port, stop: CancellationToken) -> anyhow::Result<()> {
+    let incoming = accept(port.listener, port.tls, port.read, stop.clone());
+    Server::builder()
+        .max_concurrent_streams(STREAMS)
+        .http2_keepalive_interval(Some(KEEPALIVE))
+        .http2_keepalive_timeout(Some(KEEPALIVE))
+        .http2_max_header_list_size(16 * 1024)
+        .add_routes(port.routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+        .context("serve")
+}
