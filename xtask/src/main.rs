@@ -5,6 +5,7 @@
 
 mod advisories;
 mod build;
+mod clean_machine;
 mod cmd;
 mod demo;
 mod fuzz;
@@ -41,6 +42,8 @@ enum Chore {
     Mutants(mutants::Args),
     /// Asks the advisory database about the dependencies
     Advisories,
+    /// Runs a command on a fresh Debian 12 with Rust and nothing else
+    CleanMachine(clean_machine::Args),
     /// The processes that the demo starts
     #[command(subcommand, hide = true)]
     Helper(demo::helper::Helper),
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Chore::Install => install::everything(),
         Chore::Build(args) => build::run(&args),
         Chore::Test(args) => test::run(&args),
+        Chore::CleanMachine(args) => clean_machine::run(&args),
         Chore::Demo(args) => demo::run(&args),
         Chore::Helper(helper) => demo::helper::run(&helper),
         Chore::Fuzz(args) => fuzz::run(&args),

@@ -201,21 +201,15 @@ impl World {
                     cable,
                 ],
             )?;
+            // The studies' addresses are on `lo`, and IPv6 answers only for a link's own: so back
+            // through the node's end of the cable.
+            ip(&node, &["addr", "add", "fe80::1/64", "dev", cable, "nodad"])?;
             for group in &GROUPS {
+                let (v4, v6) = (format!("{}/32", group.v4), format!("{}/128", group.v6));
+                ip(&far, &["route", "add", &v4, "dev", "up0"])?;
                 ip(
                     &far,
-                    &["route", "add", &format!("{}/32", group.v4), "dev", "up0"],
-                )?;
-                ip(
-                    &far,
-                    &[
-                        "-6",
-                        "route",
-                        "add",
-                        &format!("{}/128", group.v6),
-                        "dev",
-                        "up0",
-                    ],
+                    &["-6", "route", "add", &v6, "via", "fe80::1", "dev", "up0"],
                 )?;
             }
             let port = if place.name == "management" {

@@ -88,6 +88,16 @@ pub(crate) const BENCH: &[Package] = &[Package {
     why: "a whole world of real prefixes",
 }];
 
+/// A fresh Debian in a folder.
+pub(crate) const CLEAN_MACHINE: &[Package] = &[
+    program(
+        "debootstrap",
+        "debootstrap",
+        "makes a fresh Debian in a folder",
+    ),
+    program("git", "git", "clones"),
+];
+
 /// Installs the packages among `wanted` whose content is not on the machine.
 pub(crate) fn ensure(wanted: &[Package]) -> Result<()> {
     let missing: Vec<Package> = wanted

@@ -104,6 +104,14 @@ struct Mirror {
     keyring: Option<String>,
 }
 
+/// The first of them.
+pub(crate) fn debian_mirror() -> Result<String> {
+    let first = mirrors().into_iter().next();
+    Ok(first
+        .context("no Debian mirror stands in this machine's apt sources")?
+        .uri)
+}
+
 /// The Debian mirrors this machine already trusts, in either of apt's two notations.
 fn mirrors() -> Vec<Mirror> {
     let mut files = vec![PathBuf::from("/etc/apt/sources.list")];

@@ -10,7 +10,7 @@ mod tools;
 
 use anyhow::Result;
 
-pub(crate) use core_source::core_source;
+pub(crate) use core_source::{core_source, debian_mirror};
 pub(crate) use tools::compiler_libraries;
 
 /// What compiling the workspace takes.
@@ -37,6 +37,11 @@ pub(crate) fn for_test() -> Result<()> {
 pub(crate) fn for_mutants() -> Result<()> {
     for_test()?;
     tools::cargo_tool("cargo-mutants", "breaks the guarded functions one by one")
+}
+
+/// What makes a fresh Debian in a folder.
+pub(crate) fn for_clean_machine() -> Result<()> {
+    apt::ensure(apt::CLEAN_MACHINE)
 }
 
 /// cargo-deny alone, for the advisories.
