@@ -1,5 +1,6 @@
 //! Proves that nothing has to be installed by hand: a fresh Debian 12 in a folder, with Rust and
-//! nothing else, clones the repository and runs one command.
+//! nothing else, clones the repository and runs one command. "With Rust" includes what Rust itself
+//! cannot do without: a C linker, and the certificates by which cargo knows its registry.
 //!
 //! The folder is made once by debootstrap and kept; each run writes to a layer above it that is
 //! thrown away. Mounts are made in a mount namespace of the run's own, so that none is left.
@@ -13,6 +14,7 @@ use crate::cmd::{self, step};
 use crate::{install, paths};
 
 const SUITE: &str = "bookworm";
+const WITH_RUST: &str = "--include=gcc,libc6-dev,ca-certificates";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -77,7 +79,10 @@ mount -o remount,bind,ro "$root/opt/rust"
 for dir in proc sys dev; do mount --rbind /$dir "$root/$dir"; done
 mount -t tmpfs tmpfs "$root/run"
 mount -t tmpfs tmpfs "$root/tmp"
-cp --dereference /etc/resolv.conf "$root/etc/resolv.conf"
+# How this machine reaches the network, and whom it trusts there.
+for file in /etc/resolv.conf /etc/ssl/certs/ca-certificates.crt; do
+    cp --dereference $file "$root$file"
+done
 exec env -i HOME=/root LANG=C.UTF-8 PATH=/opt/rust/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     chroot "$root" /bin/sh -c 'cd /root/bailiwick && exec "$@"' sh "$@"
 "#;
@@ -97,7 +102,7 @@ fn base(home: &Path) -> Result<std::path::PathBuf> {
     fs::create_dir_all(home).with_context(|| format!("make {}", home.display()))?;
     cmd::run(
         cmd::command("debootstrap")
-            .args(["--variant=minbase", SUITE])
+            .args(["--variant=minbase", WITH_RUST, SUITE])
             .arg(&base)
             .arg(&mirror),
     )?;
