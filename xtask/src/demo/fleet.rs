@@ -16,9 +16,6 @@ use super::scene::Scene;
 use super::tpm::SoftTpm;
 use crate::{cmd, paths};
 
-/// Seconds between statements. Short, so that a story of minutes is told in one.
-const INTERVAL_SECONDS: u32 = 2;
-
 /// The collector, and how to ask it.
 #[derive(Debug)]
 pub(super) struct Collector {
@@ -27,14 +24,20 @@ pub(super) struct Collector {
     /// Enrolment and evidence.
     ports: [u16; 2],
     client: PathBuf,
+    release: bool,
     /// What approvers sign for nodes to believe this collector.
     pub(super) for_policy: String,
 }
 
 impl Collector {
-    pub(super) fn start(scene: &Scene, approvers: &Approvers, pager: &Pager) -> Result<Self> {
+    pub(super) fn start(
+        scene: &Scene,
+        approvers: &Approvers,
+        pager: &Pager,
+        release: bool,
+    ) -> Result<Self> {
         let state = scene.path("collector");
-        let program = paths::binary(false, "bailiwick-collector");
+        let program = paths::binary(release, "bailiwick-collector");
         let for_policy = cmd::output(
             cmd::command(&program)
                 .args([
@@ -100,13 +103,14 @@ evaluate_seconds = 1
             state,
             ports: [enroll, evidence],
             client,
+            release,
             for_policy,
         })
     }
 
     /// The client, as its user would type it.
     pub(super) fn client(&self) -> std::process::Command {
-        let mut client = cmd::command(paths::binary(false, "bailiwick"));
+        let mut client = cmd::command(paths::binary(self.release, "bailiwick"));
         client.arg("--config").arg(&self.client);
         client
     }
@@ -155,8 +159,9 @@ fn operator(state: &Path) -> Result<PathBuf> {
 pub(super) struct Node {
     config: PathBuf,
     socket: PathBuf,
-    fence: Option<Daemon>,
-    agent: Option<Daemon>,
+    release: bool,
+    pub(super) fence: Option<Daemon>,
+    pub(super) agent: Option<Daemon>,
 }
 
 impl Node {
@@ -165,6 +170,7 @@ impl Node {
         approvers: &Approvers,
         collector: &Collector,
         tpm: &SoftTpm,
+        interval_seconds: u32,
     ) -> Result<Self> {
         let config = scene.path("agent.toml");
         let socket = scene.path("fence.sock");
@@ -193,7 +199,7 @@ bpffs = {:?}
 socket = {socket:?}
 
 [evidence]
-interval_s = {INTERVAL_SECONDS}
+interval_s = {interval_seconds}
 "#,
             scene.path("node"),
             collector.state.join("ca.pem"),
@@ -206,6 +212,7 @@ interval_s = {INTERVAL_SECONDS}
         Ok(Self {
             config,
             socket,
+            release: collector.release,
             fence: None,
             agent: None,
         })
@@ -251,7 +258,7 @@ interval_s = {INTERVAL_SECONDS}
     }
 
     fn program(&self, role: &str) -> std::process::Command {
-        let mut program = tied(paths::binary(false, "bailiwick-agent"));
+        let mut program = tied(paths::binary(self.release, "bailiwick-agent"));
         program.args([role, "--config"]);
         program
     }

@@ -19,17 +19,25 @@ use serde_json::Value;
 use self::fleet::{Collector, Node};
 use self::flows::{Matrix, Standing};
 use self::pager::Pager;
-use self::policy::{Approvers, LEASE_SECONDS, Listed, NODE};
+use self::policy::{Approvers, Listed, NODE, Terms};
 use self::report::Report;
 use self::scene::Scene;
 use self::tpm::SoftTpm;
-use self::world::{Workloads, World};
+use self::world::{WORLD_CSV, Workloads, World};
 use crate::build;
 use crate::cmd::{self, step};
 use crate::install::{self, capability};
 
 /// The alert of a node whose verdict turned.
 const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
+/// The verdict that grants standing.
+const AFFIRMING: &str = "affirming";
+/// Seconds between statements. Short, so that a story of minutes is told in one.
+const INTERVAL_SECONDS: u32 = 2;
+/// Long enough to see standing last, short enough to see it run out.
+const LEASE_SECONDS: u32 = 30;
+/// A node silent for longer is stale.
+const MAX_SILENCE_SECONDS: u32 = 12;
 /// Ample: statements come every other second.
 const SOON: Duration = Duration::from_secs(60);
 
@@ -81,27 +89,14 @@ struct Stage {
     pager: Pager,
     world: World,
     tpm: SoftTpm,
+    approvers: Approvers,
+    /// What a clean boot leaves in the registers.
+    pcrs: Vec<(u8, String)>,
 }
 
 fn tell(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Result<()> {
     step("== parts: a TPM with its maker's certificate, two approvers, a collector, a small world");
-    let mut tpm = SoftTpm::manufacture(scene)?;
-    tpm.boot(scene, false)?;
-    let pcrs = tpm.values()?;
-    let mut approvers = Approvers::appoint(scene)?;
-    let pager = Pager::start(scene)?;
-    let collector = Collector::start(scene, &approvers, &pager)?;
-    let world = World::build(scene)?;
-    let workloads = world.start_workloads(scene)?;
-    let node = Node::configure(scene, &approvers, &collector, &tpm)?;
-    let stage = stage.insert(Stage {
-        workloads,
-        node,
-        collector,
-        pager,
-        world,
-        tpm,
-    });
+    let stage = stage.insert(Stage::set_up(scene, false, INTERVAL_SECONDS)?);
 
     step("== before any fence: everybody reaches everybody");
     show(report, &stage.measure(scene, Standing::Unfenced)?);
@@ -111,32 +106,15 @@ fn tell(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     show(report, &stage.measure(scene, Standing::Closed)?);
 
     step("== enrollment: the TPM is real, but no approver has listed it");
-    let for_policy = stage.collector.for_policy.clone();
-    let bundle = approvers.sign(
-        scene,
-        &for_policy,
-        &pcrs,
-        None,
-        "first policy, nobody listed",
-    )?;
-    stage.collector.apply(&bundle)?;
+    stage.apply(scene, None, "first policy, nobody listed")?;
     stage.node.start_agent(scene)?;
     let listed = stage.wait(scene, "the pending node", |stage| pending(&stage.collector))?;
     report.enrolled = Some(true);
     step(format_args!("   pending: ek {}", listed.ek));
 
     step("== both approvers sign an inventory with that TPM in it");
-    let bundle = approvers.sign(scene, &for_policy, &pcrs, Some(&listed), "gpu-01 is listed")?;
-    stage.collector.apply(&bundle)?;
-    let first = stage.wait(scene, "an affirming verdict", |stage| {
-        verdict(&stage.collector).and_then(|v| {
-            if v == "affirming" {
-                Ok(v)
-            } else {
-                bail!("verdict {v}")
-            }
-        })
-    })?;
+    stage.apply(scene, Some(&listed), "gpu-01 is listed")?;
+    let first = stage.wait_for_verdict(scene, true)?;
     step(format_args!("   verdict: {first}"));
     report.verdict_before = Some(first);
     stage.wait_for_standing(scene, true)?;
@@ -146,15 +124,7 @@ fn tell(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
 
     step("== tampering: somebody extends PCR 4 behind the agent's back");
     stage.tpm.tamper()?;
-    let turned = stage.wait(scene, "the verdict to turn", |stage| {
-        verdict(&stage.collector).and_then(|v| {
-            if v == "affirming" {
-                bail!("still affirming")
-            } else {
-                Ok(v)
-            }
-        })
-    })?;
+    let turned = stage.wait_for_verdict(scene, false)?;
     step(format_args!("   verdict: {turned}"));
     report.verdict_after_tamper = Some(turned);
     for line in why(&stage.collector)? {
@@ -175,15 +145,7 @@ fn tell(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     step("== the way back: a clean boot");
     let heard = stage.pager.count();
     stage.reboot(scene, false)?;
-    let back = stage.wait(scene, "an affirming verdict", |stage| {
-        verdict(&stage.collector).and_then(|v| {
-            if v == "affirming" {
-                Ok(v)
-            } else {
-                bail!("verdict {v}")
-            }
-        })
-    })?;
+    let back = stage.wait_for_verdict(scene, true)?;
     step(format_args!("   verdict: {back}"));
     stage.wait_for_standing(scene, true)?;
     let matrix = stage.measure(scene, Standing::Attested)?;
@@ -196,6 +158,41 @@ fn tell(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
 }
 
 impl Stage {
+    /// Everything but fence and agent is running when this returns.
+    fn set_up(scene: &mut Scene, release: bool, interval_seconds: u32) -> Result<Self> {
+        let mut tpm = SoftTpm::manufacture(scene)?;
+        tpm.boot(scene, false)?;
+        let approvers = Approvers::appoint(scene)?;
+        let pager = Pager::start(scene)?;
+        let collector = Collector::start(scene, &approvers, &pager, release)?;
+        let world = World::build(scene)?;
+        Ok(Self {
+            workloads: world.start_workloads(scene)?,
+            node: Node::configure(scene, &approvers, &collector, &tpm, interval_seconds)?,
+            pcrs: tpm.values()?,
+            collector,
+            pager,
+            world,
+            tpm,
+            approvers,
+        })
+    }
+
+    /// Signs the next version of the policy and gives it to the collector.
+    fn apply(&mut self, scene: &Scene, listed: Option<&Listed>, reason: &str) -> Result<()> {
+        let terms = Terms {
+            collector_toml: &self.collector.for_policy,
+            pcrs: &self.pcrs,
+            listed,
+            lease_seconds: LEASE_SECONDS,
+            max_silence_seconds: MAX_SILENCE_SECONDS,
+            world: ("world.csv", WORLD_CSV),
+            reason,
+        };
+        let bundle = self.approvers.sign(scene, terms)?;
+        self.collector.apply(&bundle)
+    }
+
     /// Waits for a value while everything that should run does.
     fn wait<T>(
         &mut self,
@@ -223,6 +220,19 @@ impl Stage {
 
     fn measure(&mut self, scene: &Scene, standing: Standing) -> Result<Matrix> {
         flows::measure(scene, &self.world, &mut self.workloads, standing)
+    }
+
+    /// Waits for a verdict that affirms, or for one that does not.
+    fn wait_for_verdict(&mut self, scene: &Scene, affirming: bool) -> Result<String> {
+        let what = if affirming {
+            "an affirming verdict"
+        } else {
+            "the verdict to turn"
+        };
+        self.wait(scene, what, |stage| match verdict(&stage.collector)? {
+            verdict if (verdict == AFFIRMING) == affirming => Ok(verdict),
+            verdict => bail!("the verdict is {verdict}"),
+        })
     }
 
     /// Waits until the kernel lets `cardio` out, or no longer does.

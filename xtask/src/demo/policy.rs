@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result};
 
 use super::scene::Scene;
-use super::world::{GROUPS, MANAGEMENT_PORT, PLACES, WORLD_CSV};
+use super::world::{GROUPS, MANAGEMENT_PORT, PLACES};
 use crate::cmd;
 
 /// Name of the installation.
@@ -17,10 +17,25 @@ pub(super) const NODE: &str = "gpu-01";
 pub(super) const THRESHOLD: usize = 2;
 
 const APPROVERS: [&str; 2] = ["alice", "bob"];
-/// Long enough to see standing last, short enough to see it run out.
-pub(super) const LEASE_SECONDS: u32 = 30;
-/// A node silent for longer is stale.
-pub(super) const MAX_SILENCE_SECONDS: u32 = 12;
+
+/// What one version of the policy says, where it does not always say the same.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms<'a> {
+    /// The collector's keys.
+    pub(super) collector_toml: &'a str,
+    /// Reference values.
+    pub(super) pcrs: &'a [(u8, String)],
+    /// The node, once it is known.
+    pub(super) listed: Option<&'a Listed>,
+    /// Seconds of standing that one affirming result grants.
+    pub(super) lease_seconds: u32,
+    /// Seconds after which a silent node is stale.
+    pub(super) max_silence_seconds: u32,
+    /// Name and content of the world map.
+    pub(super) world: (&'static str, &'a str),
+    /// Why this version is made.
+    pub(super) reason: &'a str,
+}
 
 /// The node as the signed inventory names it.
 #[derive(Clone, Debug)]
@@ -75,14 +90,7 @@ impl Approvers {
     }
 
     /// Writes the next version and has both sign it; returns the bundle's folder.
-    pub(super) fn sign(
-        &mut self,
-        scene: &Scene,
-        collector_toml: &str,
-        pcrs: &[(u8, String)],
-        listed: Option<&Listed>,
-        reason: &str,
-    ) -> Result<PathBuf> {
+    pub(super) fn sign(&mut self, scene: &Scene, terms: Terms<'_>) -> Result<PathBuf> {
         self.version += 1;
         let bundle = scene.path(&format!("policy-{}", self.version));
         fs::create_dir_all(bundle.join("studies")).context("make the bundle's folder")?;
@@ -91,11 +99,11 @@ impl Approvers {
             ("sites.toml".to_owned(), sites()),
             (
                 "inventory.toml".to_owned(),
-                listed.map(inventory).unwrap_or_default(),
+                terms.listed.map(inventory).unwrap_or_default(),
             ),
-            ("profile.toml".to_owned(), profile(pcrs)),
-            ("collector.toml".to_owned(), collector_toml.to_owned()),
-            ("world.csv".to_owned(), WORLD_CSV.to_owned()),
+            ("profile.toml".to_owned(), profile(terms)),
+            ("collector.toml".to_owned(), terms.collector_toml.to_owned()),
+            (terms.world.0.to_owned(), terms.world.1.to_owned()),
         ];
         for group in GROUPS.iter().filter(|group| group.study) {
             let selector = format!("{}/{}", scene.fence_root(), group.cgroup);
@@ -111,7 +119,8 @@ impl Approvers {
         if let Some(previous) = &self.previous {
             manifest += &format!("previous = \"{previous}\"\n");
         }
-        manifest += &format!("not_after = \"{}\"\nreason = \"{reason}\"\n", tomorrow()?);
+        let (end, reason) = (tomorrow()?, terms.reason);
+        manifest += &format!("not_after = \"{end}\"\nreason = \"{reason}\"\n");
         for (path, text) in files {
             let place = bundle.join(&path);
             fs::write(&place, text).with_context(|| format!("write {path}"))?;
@@ -199,11 +208,16 @@ fn inventory(listed: &Listed) -> String {
     )
 }
 
-fn profile(pcrs: &[(u8, String)]) -> String {
+fn profile(terms: Terms<'_>) -> String {
+    let Terms {
+        lease_seconds,
+        max_silence_seconds,
+        ..
+    } = terms;
     let mut text = format!(
         r#"name = "demo-1"
-lease_seconds = {LEASE_SECONDS}
-max_silence_seconds = {MAX_SILENCE_SECONDS}
+lease_seconds = {lease_seconds}
+max_silence_seconds = {max_silence_seconds}
 
 [tpm]
 bank = "sha256"
@@ -212,7 +226,7 @@ require = [0, 1, 2, 3, 4, 5, 6, 7]
 [tpm.values]
 "#
     );
-    for (index, value) in pcrs {
+    for (index, value) in terms.pcrs {
         text += &format!("\"{index}\" = [\"{value}\"]\n");
     }
     text + r#"
