@@ -4,6 +4,7 @@
 //! works. Progress goes to stderr, one line per step; stdout carries only a command's result.
 
 mod advisories;
+mod bench;
 mod build;
 mod clean_machine;
 mod cmd;
@@ -36,6 +37,8 @@ enum Chore {
     Test(test::Args),
     /// Tells the whole story on real parts: a software TPM, a collector, a node, a small world
     Demo(demo::Args),
+    /// Measures what the README promises
+    Bench(bench::Args),
     /// Runs each fuzz target for a while
     Fuzz(fuzz::Args),
     /// Breaks the guarded functions one by one; a test must notice each
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Chore::CleanMachine(args) => clean_machine::run(&args),
         Chore::Demo(args) => demo::run(&args),
         Chore::Helper(helper) => demo::helper::run(&helper),
+        Chore::Bench(args) => bench::run(&args),
         Chore::Fuzz(args) => fuzz::run(&args),
         Chore::Mutants(args) => mutants::run(&args),
         Chore::Advisories => advisories::run(),

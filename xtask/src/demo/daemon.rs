@@ -64,6 +64,11 @@ impl Daemon {
         }
     }
 
+    /// The process.
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The last lines of the log.
     pub(super) fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();

@@ -160,8 +160,8 @@ pub(super) struct Node {
     config: PathBuf,
     socket: PathBuf,
     release: bool,
-    pub(super) fence: Option<Daemon>,
-    pub(super) agent: Option<Daemon>,
+    fence: Option<Daemon>,
+    agent: Option<Daemon>,
 }
 
 impl Node {
@@ -220,15 +220,36 @@ interval_s = {interval_seconds}
 
     /// Starts the fence and waits until it stands.
     pub(super) fn start_fence(&mut self, scene: &Scene) -> Result<()> {
-        let mut fence = Daemon::start(scene, "fence", self.program("fence").arg(&self.config))?;
+        self.spawn_fence(scene)?;
+        self.wait_for_fence(scene)
+    }
+
+    pub(super) fn spawn_fence(&mut self, scene: &Scene) -> Result<()> {
+        self.fence = Some(Daemon::start(
+            scene,
+            "fence",
+            self.program("fence").arg(&self.config),
+        )?);
+        Ok(())
+    }
+
+    pub(super) fn wait_for_fence(&mut self, scene: &Scene) -> Result<()> {
+        let Self { fence, socket, .. } = self;
         scene.wait("the fence", Duration::from_secs(20), || {
-            fence.alive()?;
-            UnixStream::connect(&self.socket)
+            fence.as_mut().map_or(Ok(()), Daemon::alive)?;
+            UnixStream::connect(&*socket)
                 .context("connect to the fence")
                 .map(drop)
-        })?;
-        self.fence = Some(fence);
-        Ok(())
+        })
+    }
+
+    /// The processes of the agent that run.
+    pub(super) fn pids(&self) -> Vec<u32> {
+        self.fence
+            .iter()
+            .chain(&self.agent)
+            .map(Daemon::pid)
+            .collect()
     }
 
     pub(super) fn start_agent(&mut self, scene: &Scene) -> Result<()> {

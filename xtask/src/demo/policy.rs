@@ -168,13 +168,13 @@ cgroups = ["{selector}"]
 
 [allow]
 jurisdictions = {allowed:?}
-services = ["management"]
+services = ["management", "time"]
 
 [peers]
 addresses = ["{v4}/32", "{v6}/128"]
 
 [unattested]
-services = ["management"]
+services = ["management", "time"]
 "#
     )
 }
@@ -184,9 +184,13 @@ fn host_fence() -> String {
         .iter()
         .find(|place| place.name == "management")
         .map_or("", |place| place.v4);
-    format!(
-        "[[service]]\nname = \"management\"\naddress = \"{management}/32\"\nprotocol = \"tcp\"\nports = \"{MANAGEMENT_PORT}\"\n"
-    )
+    [("management", "tcp", MANAGEMENT_PORT), ("time", "udp", 123)]
+        .map(|(name, protocol, port)| {
+            format!(
+                "[[service]]\nname = \"{name}\"\naddress = \"{management}/32\"\nprotocol = \"{protocol}\"\nports = \"{port}\"\n"
+            )
+        })
+        .join("\n")
 }
 
 /// The operator's own networks: nobody's country, so that only a service opens them.

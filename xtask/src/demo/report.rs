@@ -1,5 +1,6 @@
 //! What the demo found out. A part that was not measured stays `None`, and nothing is made up.
 
+use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::flows::Matrix;
@@ -37,8 +38,15 @@ impl Report {
             .is_some_and(|all| all.values().all(|v| !v.is_null()))
     }
 
-    /// Whether all was measured, and all as expected.
-    pub(super) fn is_good(&self) -> bool {
+    /// Fails unless all was measured, and all is as expected.
+    pub(super) fn verdict(&self) -> Result<()> {
+        if self.is_good() {
+            return Ok(());
+        }
+        bail!("not everything was as expected")
+    }
+
+    fn is_good(&self) -> bool {
         self.complete()
             && self.enrolled == Some(true)
             && self.verdict_before.as_deref() == Some("affirming")

@@ -33,6 +33,12 @@ pub(crate) fn for_test() -> Result<()> {
     tools::cargo_tool("cargo-nextest", "runs the tests, one process each")
 }
 
+/// What the measurements take beyond the demo's needs.
+pub(crate) fn for_bench() -> Result<()> {
+    apt::ensure(&[apt::BUILD, apt::RUN, apt::BENCH].concat())?;
+    tools::bpf_linker()
+}
+
 /// cargo-mutants, for the guarded functions.
 pub(crate) fn for_mutants() -> Result<()> {
     for_test()?;

@@ -1,0 +1,117 @@
+//! Measures what the README promises, each as a ratio within one run or against its aim.
+//!
+//! The crates' own benches print one JSON object each; the agent is measured here, from release
+//! builds, on the demo's stage with a whole world map.
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::{Map, Value, json};
+
+use crate::cmd::{self, step};
+use crate::demo::footprint;
+use crate::install::{self, capability};
+use crate::{build, paths};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Only the benches whose name contains this; `agent` is the footprint
+    only: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+pub(crate) fn run(args: &Args) -> Result<()> {
+    capability::for_demo()?;
+    install::for_bench()?;
+    build::kernel_side()?;
+    let wanted = |name: &str| args.only.as_deref().is_none_or(|only| name.contains(only));
+    let mut all = Map::new();
+    for (package, bench) in benches()? {
+        if !wanted(&bench) {
+            continue;
+        }
+        step(format_args!("measuring {bench} of {package}"));
+        match measure(&package, &bench) {
+            Ok(Value::Object(figures)) => all.extend(figures),
+            Ok(other) => bail!("{bench} printed {other}, which is no object"),
+            Err(error) => {
+                // Nothing is written that was not measured.
+                step(format_args!("{bench} could not be measured: {error:#}"));
+                all.insert(bench, Value::Null);
+            }
+        }
+    }
+    if wanted("agent") {
+        step("measuring the agent's footprint, with a whole world map");
+        build::programs(true)?;
+        let figures = footprint::measure().unwrap_or_else(|error| {
+            step(format_args!("the agent could not be measured: {error:#}"));
+            Value::Null
+        });
+        all.insert("agent".to_owned(), figures);
+    }
+    let complete = !all.is_empty() && all.values().all(|figures| !figures.is_null());
+    match args.output {
+        Output::Json => {
+            all.insert("complete".to_owned(), json!(complete));
+            cmd::result(format_args!("{:#}", Value::Object(all)))?;
+        }
+        Output::Text => {
+            for (name, figures) in &all {
+                rows(name, figures)?;
+            }
+        }
+    }
+    if !complete {
+        bail!("not everything could be measured");
+    }
+    Ok(())
+}
+
+fn rows(name: &str, figures: &Value) -> Result<()> {
+    match figures {
+        Value::Object(inner) => inner
+            .iter()
+            .try_for_each(|(key, value)| rows(&format!("{name}.{key}"), value)),
+        Value::Null => cmd::result(format_args!("{name:<48} not measured")),
+        Value::Number(number) if number.is_f64() => cmd::result(format_args!(
+            "{name:<48} {:.3}",
+            number.as_f64().unwrap_or_default()
+        )),
+        other => cmd::result(format_args!("{name:<48} {other}")),
+    }
+}
+
+/// Package and name of every bench in the workspace.
+fn benches() -> Result<Vec<(String, String)>> {
+    let text = cmd::output(cmd::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: Value = serde_json::from_str(&text).context("read cargo metadata")?;
+    let mut found = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        for target in package["targets"].as_array().into_iter().flatten() {
+            let kinds = target["kind"].as_array().into_iter().flatten();
+            if kinds.into_iter().any(|kind| kind == "bench") {
+                let name = |value: &Value| value["name"].as_str().unwrap_or_default().to_owned();
+                found.push((name(package), name(target)));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The object a bench prints, as the last line that is one.
+fn measure(package: &str, bench: &str) -> Result<Value> {
+    let text = cmd::output(
+        cmd::cargo()
+            .args(["bench", "--quiet", "--package", package, "--bench", bench])
+            .env("BAILIWICK_BPF_OBJECT", paths::bpf_object()),
+    )?;
+    let last = text.lines().rev().find(|line| line.starts_with('{'));
+    let object = last.with_context(|| format!("{bench} printed no object"))?;
+    serde_json::from_str(object).with_context(|| format!("read what {bench} printed"))
+}
