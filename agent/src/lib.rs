@@ -11,8 +11,19 @@
 //! | [`collect`] | facts about the host, one file per source |
 //! | [`spool`] | what no receipt covers yet, on disk |
 
+pub mod attest;
+pub mod backoff;
+pub mod channel;
+pub mod clock;
 pub mod collect;
 pub mod config;
+pub mod enroll;
+pub mod fence_service;
 mod files;
+pub mod ipc;
+pub mod notify;
+pub mod proto;
 pub mod spool;
+pub mod tls;
 pub mod tpm;
+pub mod uplink;

@@ -1,1 +1,217 @@
-fn main() {}
+//! The agent's one binary; see `README.md` for its processes.
+
+use std::{
+    io::{self, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::Context;
+use bailiwick_agent::{collect::nvml, config::Config, ipc::FenceClient, tls, tpm::Tpm, uplink};
+use bailiwick_policy::approvers::Approvers;
+use clap::{Parser, Subcommand};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+use tracing_subscriber::EnvFilter;
+
+/// Attester and enforcer on one host.
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick-agent", version, disable_help_subcommand = true)]
+struct Cli {
+    /// The configuration.
+    #[arg(long, global = true, default_value = "/etc/bailiwick/agent.toml")]
+    config: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Holds the fence: denies by default, enforces what approvers signed; no network
+    Fence,
+    /// Attests: TPM, evidence, the connection to the collector
+    Run,
+    /// Says what would keep `fence` and `run` from working
+    Check,
+    /// Configuration
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// What one source says, as JSON; asked by `run` in a process of its own
+    #[command(subcommand)]
+    Probe(ProbeCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Prints it as understood, defaults filled in
+    Print,
+}
+
+#[derive(Debug, Subcommand)]
+enum ProbeCommand {
+    /// GPUs, through NVIDIA's library
+    Nvml {
+        /// The library; default `libnvidia-ml.so.1`
+        #[arg(long)]
+        library: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(usage) => {
+            let code = u8::from(usage.use_stderr());
+            // Nobody to tell if even this cannot be printed.
+            drop(usage.print());
+            return ExitCode::from(code);
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(io::stderr)
+        .with_ansi(false)
+        .with_env_filter(
+            EnvFilter::try_from_env("BAILIWICK_LOG").unwrap_or_else(|_| EnvFilter::new("info")),
+        )
+        .init();
+    let outcome = match cli.command {
+        Command::Fence => fence(&cli.config),
+        Command::Run => run(&cli.config),
+        Command::Check => check(&cli.config),
+        Command::Config(ConfigCommand::Print) => print_config(&cli.config),
+        Command::Probe(ProbeCommand::Nvml { library }) => probe_nvml(library.as_deref()),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            error!("{why:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn read_approvers(config: &Config) -> anyhow::Result<Approvers> {
+    let file = &config.policy.approvers;
+    let name = file.display().to_string();
+    let bytes = std::fs::read(file).with_context(|| name.clone())?;
+    Ok(Approvers::parse(&name, &bytes, config.policy.threshold)?)
+}
+
+fn fence(_file: &Path) -> anyhow::Result<()> {
+    anyhow::bail!("not built")
+}
+
+fn run(file: &Path) -> anyhow::Result<()> {
+    let config = Arc::new(Config::read(file)?);
+    let approvers = read_approvers(&config)?;
+    let tpm = Tpm::open(config.tpm_settings())?;
+    info!(
+        ek = %bailiwick_attestation::Sha256Digest::of(&[&tpm.identity().ek_public]),
+        ak = hex::encode(&tpm.identity().ak_name),
+        certificates = tpm.identity().ek_certificates.len(),
+        "this TPM"
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    runtime.block_on(async {
+        let stop = stop_on_signal()?;
+        uplink::run(config, tpm, approvers.digest(), stop).await?;
+        Ok(())
+    })
+}
+
+/// Ends with SIGTERM or SIGINT.
+fn stop_on_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    let stopping = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        stopping.cancel();
+    });
+    Ok(stop)
+}
+
+fn check(file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    let mut bad = 0_u32;
+    let mut say = |what: &str, outcome: anyhow::Result<String>| {
+        let line = match outcome {
+            Ok(detail) => format!("ok    {what}: {detail}"),
+            Err(why) => {
+                bad += 1;
+                format!("BAD   {what}: {why:#}")
+            }
+        };
+        writeln!(io::stdout(), "{line}")
+    };
+    say("configuration", Ok(file.display().to_string()))?;
+    say(
+        "approvers",
+        read_approvers(&config).map(|approvers| {
+            format!(
+                "threshold {}, {}",
+                approvers.threshold(),
+                approvers.digest()
+            )
+        }),
+    )?;
+    say(
+        "collector",
+        tls::enrolment_config(&config.collector)
+            .map(|_| config.collector.enroll.to_string())
+            .map_err(Into::into),
+    )?;
+    say(
+        "tpm",
+        Tpm::open(config.tpm_settings())
+            .map(|tpm| {
+                let ek = bailiwick_attestation::Sha256Digest::of(&[&tpm.identity().ek_public]);
+                format!("ek {ek}, ak {}", hex::encode(&tpm.identity().ak_name))
+            })
+            .map_err(Into::into),
+    )?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let state = runtime.block_on(async {
+        let mut client = FenceClient::new(&config.fence.socket);
+        tokio::time::timeout(Duration::from_secs(5), client.state()).await
+    });
+    say(
+        "fence",
+        match state {
+            Ok(Ok(state)) => {
+                let fence = state.fence.unwrap_or_default();
+                Ok(fence.mode().as_str_name().to_owned())
+            }
+            Ok(Err(why)) => Err(why.into()),
+            Err(elapsed) => Err(elapsed.into()),
+        },
+    )?;
+    anyhow::ensure!(bad == 0, "{bad} of 5 are not as they should be");
+    Ok(())
+}
+
+fn print_config(file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    let text = toml::to_string(&config).context("print the configuration")?;
+    io::stdout().write_all(text.as_bytes()).context("stdout")
+}
+
+fn probe_nvml(library: Option<&Path>) -> anyhow::Result<()> {
+    let answer = nvml::probe(library);
+    serde_json::to_writer(io::stdout(), &answer).context("stdout")
+}

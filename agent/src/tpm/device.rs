@@ -4,7 +4,6 @@
 //! while connected, the third is for EK and storage key in turn.
 
 use bailiwick_attestation::tpm::{AkPublic, CertifiedKey, QualifyingData, Quote};
-use rustix::time::{ClockId, clock_gettime};
 use tracing::{debug, info, warn};
 use tss_esapi::{
     Context,
@@ -25,6 +24,8 @@ use tss_esapi::{
     },
     traits::Marshall,
 };
+
+use crate::clock::boot_time_ns;
 
 use super::{
     Clock, EkKind, Identity, Quoted, Settings, Signed, TpmError,
@@ -71,6 +72,7 @@ impl Device {
     /// Connects, makes the keys that do not exist yet, reads what identifies the node.
     pub(super) fn open(settings: Settings) -> Result<(Self, Identity), TpmError> {
         let mut context = connect(&settings)?;
+        let kept = Blob::read(&settings.keys, AK)?.is_some();
         let ak = existing_or_new(&mut context, &settings, AK)?;
         let transport = existing_or_new(&mut context, &settings, TRANSPORT)?;
         let (ek_public, ek_certificates) = endorsement(&mut context, settings.ek)?;
@@ -89,6 +91,7 @@ impl Device {
                 .marshall()
                 .map_err(doing("marshal the transport key"))?,
             transport_point: point(&transport.public)?,
+            kept,
         };
         let device = Self {
             session: Some(load(context, &settings, &ak, &transport)?),
@@ -581,11 +584,4 @@ fn padded(bytes: &[u8]) -> Option<[u8; 32]> {
 fn unsized_2b(bytes: &[u8]) -> Option<&[u8]> {
     let (size, content) = bytes.split_first_chunk::<2>()?;
     (usize::from(u16::from_be_bytes(*size)) == content.len()).then_some(content)
-}
-
-fn boot_time_ns() -> u64 {
-    let now = clock_gettime(ClockId::Boottime);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    let nanos = u64::try_from(now.tv_nsec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(nanos)
 }

@@ -223,6 +223,8 @@ pub struct Identity {
     pub transport_public: Vec<u8>,
     /// Affine coordinates of the TLS key, 32 bytes each, big-endian.
     pub transport_point: ([u8; 32], [u8; 32]),
+    /// The keys were there already when the TPM was opened.
+    pub kept: bool,
 }
 
 /// An attestation structure and the AK's signature over it.
@@ -306,6 +308,12 @@ impl Tpm {
     #[must_use]
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Whether the keys were there already: then this node had a log, too.
+    #[must_use]
+    pub fn keys_were_kept(&self) -> bool {
+        self.identity.kept
     }
 
     /// Quotes, then reads the registers. `qualifying` becomes `extraData`.

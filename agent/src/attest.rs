@@ -1,0 +1,531 @@
+//! Puts a statement together, has it quoted, keeps it.
+//!
+//! Order matters. The statement is complete before the quote signs its digest; registers and logs
+//! are read after the quote, for they replay to values it covers; the envelope is on disk, and the
+//! node's place in its sequence too, before anything is sent.
+
+use std::{collections::VecDeque, io};
+
+use bailiwick_attestation::{
+    Sha256Digest,
+    evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner},
+    proto::v1::{
+        Claim, Evidence, FenceState, Gap, Log, LogDigest, PcrBank, PcrValue, PolicyState,
+        Statement, TpmQuote, Unchallenged, claim::Value, evidence,
+    },
+    standing::QuotedAt,
+};
+use prost::Message;
+use tokio::task::{block_in_place, spawn_blocking};
+use tracing::{error, warn};
+
+use crate::{
+    clock,
+    collect::{Host, LogFile, read_logs},
+    config::Config,
+    spool::{
+        Spool, SpoolError,
+        chain::{Chain, ChainFile},
+    },
+    tpm::{Bank, Quoted, Tpm, TpmError},
+    uplink::exchange::Item,
+};
+
+/// Statements of this boot whose clocks are remembered, for leases that answer them.
+const QUOTED: usize = 64;
+
+/// Longest reason of a gap.
+const MAX_REASON: usize = 200;
+
+/// Why there is no statement.
+#[derive(Debug, thiserror::Error)]
+pub enum AttestError {
+    /// No quote.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// Not kept.
+    #[error(transparent)]
+    Spool(#[from] SpoolError),
+    /// The place in the sequence could not be remembered: a statement sent now could be followed
+    /// by another of the same number.
+    #[error("the node's place in its sequence")]
+    Chain(#[source] io::Error),
+    /// The kernel's boot id.
+    #[error("boot id")]
+    BootId(#[source] io::Error),
+    /// Bytes in the spool that are not an envelope.
+    #[error("spool record {0} is not an envelope")]
+    Record(u64),
+}
+
+/// What changes from statement to statement.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// From files and NVML.
+    pub claims: Vec<Claim>,
+    /// As the fence process says, or why it does not.
+    pub fence: FenceState,
+    /// Policy in force.
+    pub policy: Option<PolicyState>,
+}
+
+/// Makes statements. Owns spool and chain.
+#[derive(Debug)]
+pub struct Attester {
+    tpm: Tpm,
+    host: Host,
+    deployment: String,
+    node: String,
+    bank: Bank,
+    approvers: Sha256Digest,
+    boot_id: [u8; 16],
+    spool: Spool,
+    chain: Chain,
+    chain_file: ChainFile,
+    /// Why statements were lost, for the next one.
+    gap_reason: String,
+    quoted: VecDeque<QuotedAt>,
+    reset_count: u32,
+    /// Logs the collector has, by name.
+    sent_logs: Vec<(&'static str, Sha256Digest, u64)>,
+    /// Logs in statements under way: they count once the statement is accepted.
+    pending_logs: VecDeque<(Sha256Digest, Vec<(&'static str, Sha256Digest, u64)>)>,
+    spool_was_full: bool,
+}
+
+/// A statement, quoted.
+#[derive(Debug)]
+pub struct Made {
+    /// To track it by.
+    pub item: Item,
+    /// To send.
+    pub envelope: Evidence,
+}
+
+impl Attester {
+    /// Opens spool and chain; answers what the spool kept, oldest first.
+    pub fn open(
+        config: &Config,
+        tpm: Tpm,
+        host: Host,
+        approvers: Sha256Digest,
+    ) -> Result<(Self, Vec<Item>), AttestError> {
+        let (spool, recovered) = Spool::open(
+            &config.spool_dir().join("statements"),
+            config.spool.max_bytes / 4 * 3,
+        )?;
+        let (chain_file, chain) =
+            ChainFile::open(&config.state_dir.join("chain")).map_err(AttestError::Chain)?;
+        let boot_id = host.boot_id().map_err(AttestError::BootId)?;
+        let mut attester = Self {
+            tpm,
+            host,
+            deployment: config.deployment.to_string(),
+            node: config.node.to_string(),
+            bank: config.tpm.bank,
+            approvers,
+            boot_id,
+            spool,
+            chain: chain.unwrap_or_default(),
+            chain_file,
+            gap_reason: String::new(),
+            quoted: VecDeque::new(),
+            reset_count: 0,
+            sent_logs: Vec::new(),
+            pending_logs: VecDeque::new(),
+            spool_was_full: false,
+        };
+        let kept = attester.recover(chain.is_some())?;
+        if attester.chain.lost_statements > 0 {
+            "lost before a restart".clone_into(&mut attester.gap_reason);
+        }
+        if recovered.torn_bytes > 0 {
+            warn!(
+                bytes = recovered.torn_bytes,
+                "cut an unfinished record off the spool"
+            );
+        }
+        if recovered.lost_records > 0 {
+            error!(records = recovered.lost_records, "the spool is damaged");
+            attester.lost_statements(recovered.lost_records, "spool damaged");
+        }
+        Ok((attester, kept))
+    }
+
+    /// A crash between spool and chain leaves the chain one statement behind; a lost chain is a
+    /// new epoch, named by the clock so that it is later than any before.
+    fn recover(&mut self, had_chain: bool) -> Result<Vec<Item>, AttestError> {
+        let mut items = Vec::new();
+        let indices: Vec<u64> = self.spool.kept().collect();
+        let mut newest = None;
+        for index in indices {
+            let record = self.spool.read(index)?.unwrap_or_default();
+            let Ok(envelope) = Evidence::decode(record.as_slice()) else {
+                return Err(AttestError::Record(index));
+            };
+            let digest = Sha256Digest::of(&[&envelope.statement]);
+            items.push(Item {
+                digest,
+                index: Some(index),
+            });
+            if let Ok(statement) = Statement::decode(envelope.statement.as_slice()) {
+                newest = Some((statement.epoch, statement.sequence, digest));
+            }
+        }
+        if let Some((epoch, sequence, digest)) = newest
+            && (epoch, sequence) >= (self.chain.epoch, self.chain.sequence)
+        {
+            self.chain.epoch = epoch;
+            self.chain.sequence = sequence.saturating_add(1);
+            self.chain.previous = Some(digest.0);
+        }
+        if !had_chain && newest.is_none() && self.tpm.keys_were_kept() {
+            warn!("this node had a log before and has lost it; a new epoch begins");
+            self.chain.epoch = clock::now().secs();
+        }
+        self.write_chain()?;
+        Ok(items)
+    }
+
+    /// Puts a statement of now together and has it quoted. With `reachable` it is worth sending
+    /// even where the spool is full; without, a full spool means there is none.
+    pub async fn make(
+        &mut self,
+        facts: &Facts,
+        freshness: Freshness,
+        reachable: bool,
+    ) -> Result<Made, AttestError> {
+        let statement = self.statement(facts).encode_to_vec();
+        let (envelope, logs) = self.quote(statement, freshness).await?;
+        let digest = Sha256Digest::of(&[&envelope.statement]);
+        let index = match self.keep(&envelope) {
+            Ok(index) => Some(index),
+            Err(full @ SpoolError::Full { .. }) => {
+                if !self.spool_was_full {
+                    error!(%full, "statements are not kept any more; the collector will see a gap");
+                    self.spool_was_full = true;
+                }
+                if !reachable {
+                    self.lost_statements(1, "spool full");
+                    self.write_chain()?;
+                    return Err(full.into());
+                }
+                None
+            }
+            Err(err) => return Err(err.into()),
+        };
+        self.chain.sequence = self.chain.sequence.saturating_add(1);
+        self.chain.previous = Some(digest.0);
+        self.chain.lost_statements = 0;
+        self.chain.lost_events = 0;
+        if matches!(freshness, Freshness::Unchallenged { .. }) {
+            self.chain.unchallenged = self.chain.unchallenged.saturating_add(1);
+        }
+        self.write_chain()?;
+        self.remember_logs(digest, logs);
+        Ok(Made {
+            item: Item { digest, index },
+            envelope,
+        })
+    }
+
+    /// A kept envelope, as it was.
+    pub fn kept(&self, index: u64) -> Result<Evidence, AttestError> {
+        let record = block_in_place(|| self.spool.read(index))?;
+        let record = record.ok_or(AttestError::Record(index))?;
+        Evidence::decode(record.as_slice()).map_err(|_malformed| AttestError::Record(index))
+    }
+
+    /// A kept statement under another nonce: same bytes, new quote. The spool keeps the old
+    /// envelope; should this one get lost too, it is quoted once more.
+    pub async fn requote(
+        &mut self,
+        item: Item,
+        freshness: Freshness,
+    ) -> Result<Evidence, AttestError> {
+        let Some(index) = item.index else {
+            return Err(AttestError::Record(0));
+        };
+        let statement = self.kept(index)?.statement;
+        let (envelope, logs) = self.quote(statement, freshness).await?;
+        if matches!(freshness, Freshness::Unchallenged { .. }) {
+            self.chain.unchallenged = self.chain.unchallenged.saturating_add(1);
+            self.write_chain()?;
+        }
+        self.remember_logs(item.digest, logs);
+        Ok(envelope)
+    }
+
+    /// The collector has the statement on disk, and the logs beside it.
+    pub fn accepted(&mut self, digest: &Sha256Digest) {
+        let Some(position) = self.pending_logs.iter().position(|(d, _)| d == digest) else {
+            return;
+        };
+        if let Some((_, logs)) = self.pending_logs.remove(position) {
+            for log in logs {
+                self.sent_logs.retain(|(name, ..)| *name != log.0);
+                self.sent_logs.push(log);
+            }
+        }
+    }
+
+    /// A verified receipt covers it.
+    pub fn receipted(
+        &mut self,
+        item: Item,
+        receipt_digest: Sha256Digest,
+    ) -> Result<(), AttestError> {
+        self.chain.last_receipt = receipt_digest.0;
+        self.chain.unchallenged = 0;
+        self.write_chain()?;
+        self.forget(item)
+    }
+
+    /// Lets go of a statement without a receipt.
+    pub fn dropped(&mut self, items: &[Item], reason: &str) -> Result<(), AttestError> {
+        for item in items {
+            self.forget(*item)?;
+        }
+        self.lost_statements(u64::try_from(items.len()).unwrap_or(u64::MAX), reason);
+        self.write_chain()
+    }
+
+    /// The collector knows another history of this node (its disk was restored from a backup, or
+    /// another machine has its keys): go on under a number that cannot have been used.
+    pub fn begin_epoch(&mut self) -> Result<(), AttestError> {
+        self.chain.epoch = clock::now().secs().max(self.chain.epoch.saturating_add(1));
+        self.chain.sequence = 0;
+        self.chain.previous = None;
+        self.write_chain()
+    }
+
+    /// Fence events were lost; the next statement says so.
+    pub fn lost_events(&mut self, count: u64) -> Result<(), AttestError> {
+        self.chain.lost_events = self.chain.lost_events.saturating_add(count);
+        self.write_chain()
+    }
+
+    /// Index for the next `count` fence events.
+    pub fn number_events(&mut self, count: u64) -> Result<u64, AttestError> {
+        let first = self.chain.next_event;
+        self.chain.next_event = first.saturating_add(count);
+        self.write_chain()?;
+        Ok(first)
+    }
+
+    /// Receipt and running number an unchallenged quote is made under.
+    #[must_use]
+    pub const fn unchallenged(&self) -> (Sha256Digest, u64) {
+        (
+            Sha256Digest(self.chain.last_receipt),
+            self.chain.unchallenged,
+        )
+    }
+
+    /// Statements of this boot, and this boot: what a lease has to answer.
+    #[must_use]
+    pub fn quoted(&self) -> (&VecDeque<QuotedAt>, u32) {
+        (&self.quoted, self.reset_count)
+    }
+
+    fn statement(&self, facts: &Facts) -> Statement {
+        let mut gaps = Vec::new();
+        for (what, count, reason) in [
+            (
+                "statements",
+                self.chain.lost_statements,
+                self.gap_reason.as_str(),
+            ),
+            ("events", self.chain.lost_events, "event queue full"),
+        ] {
+            if count > 0 {
+                gaps.push(Gap {
+                    what: what.to_owned(),
+                    count,
+                    reason: reason.to_owned(),
+                });
+            }
+        }
+        Statement {
+            format: 1,
+            deployment: self.deployment.clone(),
+            node: self.node.clone(),
+            boot_id: self.boot_id.to_vec(),
+            epoch: self.chain.epoch,
+            sequence: self.chain.sequence,
+            previous: self.chain.previous.map(|digest| digest.to_vec()),
+            wall_time_ms: clock::now().millis(),
+            boot_time_ns: clock::boot_time_ns(),
+            approvers_digest: self.approvers.as_bytes().to_vec(),
+            policy: facts.policy.clone(),
+            fence: Some(facts.fence.clone()),
+            claims: facts.claims.clone(),
+            logs: self
+                .sent_logs
+                .iter()
+                .map(|(name, digest, bytes)| LogDigest {
+                    name: (*name).to_owned(),
+                    sha256: digest.as_bytes().to_vec(),
+                    bytes: *bytes,
+                })
+                .collect(),
+            gaps,
+        }
+    }
+
+    async fn quote(
+        &mut self,
+        statement: Vec<u8>,
+        freshness: Freshness,
+    ) -> Result<(Evidence, Vec<(&'static str, Sha256Digest, u64)>), AttestError> {
+        let binding = Binding::new(&freshness, &statement);
+        let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
+        self.remember_clock(Sha256Digest::of(&[&statement]), &quoted);
+        let host = self.host.clone();
+        let logs = spawn_blocking(move || read_logs(&host)).await;
+        let (logs, sent) = self.choose_logs(logs.unwrap_or_default());
+        let envelope = Evidence {
+            statement,
+            freshness: Some(match freshness {
+                Freshness::Challenged(nonce) => {
+                    evidence::Freshness::Nonce(nonce.as_bytes().to_vec())
+                }
+                Freshness::Unchallenged {
+                    last_receipt,
+                    number,
+                } => evidence::Freshness::Unchallenged(Unchallenged {
+                    last_receipt: last_receipt.as_bytes().to_vec(),
+                    number,
+                }),
+            }),
+            signer: Some(evidence::Signer::TpmQuote(TpmQuote {
+                attest: quoted.signed.attest,
+                signature: quoted.signed.signature,
+            })),
+            pcrs: vec![PcrBank {
+                algorithm: self.bank.algorithm(),
+                values: quoted
+                    .pcrs
+                    .into_iter()
+                    .map(|(index, digest)| PcrValue {
+                        index: index.into(),
+                        digest,
+                    })
+                    .collect(),
+            }],
+            logs,
+            quoted_boot_time_ns: quoted.boot_time_ns,
+        };
+        Ok((envelope, sent))
+    }
+
+    /// What the collector does not have yet travels whole.
+    fn choose_logs(
+        &self,
+        read: Vec<LogFile>,
+    ) -> (Vec<Log>, Vec<(&'static str, Sha256Digest, u64)>) {
+        let (mut logs, mut sent) = (Vec::new(), Vec::new());
+        for log in read {
+            match log.content {
+                Ok((content, digest)) => {
+                    if self
+                        .sent_logs
+                        .iter()
+                        .any(|(name, had, _)| *name == log.name && *had == digest)
+                    {
+                        continue;
+                    }
+                    let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
+                    sent.push((log.name, digest, bytes));
+                    logs.push(Log {
+                        name: log.name.to_owned(),
+                        content,
+                    });
+                }
+                Err(why) => warn!(log = log.name, source = %log.source.display(), why, "not sent"),
+            }
+        }
+        (logs, sent)
+    }
+
+    fn remember_logs(
+        &mut self,
+        digest: Sha256Digest,
+        logs: Vec<(&'static str, Sha256Digest, u64)>,
+    ) {
+        if logs.is_empty() {
+            return;
+        }
+        if self.pending_logs.len() >= QUOTED {
+            self.pending_logs.pop_front();
+        }
+        self.pending_logs.push_back((digest, logs));
+    }
+
+    fn remember_clock(&mut self, statement: Sha256Digest, quoted: &Quoted) {
+        if self.reset_count != quoted.clock.reset_count {
+            // The TPM was reset: no lease for the boot before may be used.
+            self.quoted.clear();
+            self.reset_count = quoted.clock.reset_count;
+        }
+        if self.quoted.len() >= QUOTED {
+            self.quoted.pop_front();
+        }
+        // A statement quoted again is answered by its newer quote.
+        self.quoted.retain(|at| at.statement != statement);
+        self.quoted.push_back(QuotedAt {
+            statement,
+            clock_ms: quoted.clock.clock_ms,
+            boot_time_ns: quoted.boot_time_ns,
+        });
+    }
+
+    fn keep(&mut self, envelope: &Evidence) -> Result<u64, SpoolError> {
+        let record = envelope.encode_to_vec();
+        let index = block_in_place(|| self.spool.append(&record))?;
+        self.spool_was_full = false;
+        Ok(index)
+    }
+
+    fn forget(&mut self, item: Item) -> Result<(), AttestError> {
+        if let Some(index) = item.index {
+            block_in_place(|| self.spool.forget(index))?;
+        }
+        Ok(())
+    }
+
+    fn lost_statements(&mut self, count: u64, reason: &str) {
+        self.chain.lost_statements = self.chain.lost_statements.saturating_add(count);
+        self.gap_reason = reason.chars().take(MAX_REASON).collect();
+    }
+
+    fn write_chain(&mut self) -> Result<(), AttestError> {
+        block_in_place(|| self.chain_file.write(&self.chain)).map_err(AttestError::Chain)
+    }
+}
+
+/// What of the facts is worth a statement by itself: counters move with every packet and the lease
+/// with every answer, so they wait for the timer.
+#[must_use]
+pub fn change_digest(facts: &Facts) -> Sha256Digest {
+    let mut fence = facts.fence.clone();
+    fence.counters.clear();
+    fence.lease_end_boot_ns = 0;
+    let whole = Statement {
+        fence: Some(fence),
+        policy: facts.policy.clone(),
+        claims: facts.claims.clone(),
+        ..Statement::default()
+    };
+    Sha256Digest::of(&[&whole.encode_to_vec()])
+}
+
+/// A claim about what could not be asked.
+#[must_use]
+pub fn unavailable(name: &str, source: &str, why: &str) -> Claim {
+    Claim {
+        name: name.to_owned(),
+        source: source.to_owned(),
+        value: Some(Value::Unavailable(why.to_owned())),
+    }
+}

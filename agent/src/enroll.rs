@@ -1,0 +1,299 @@
+//! How this TPM becomes a node: EK chain, AK, certified transport key, credential activation.
+//!
+//! What enrolment gives (a short-lived certificate for the transport key, and the name the signed
+//! inventory has for this TPM) is kept in the state folder, so that a restart needs no collector.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use bailiwick_attestation::{
+    DeploymentId, NodeId, Sha256Digest, UnixTime,
+    proto::v1::{EnrollProof, EnrollRequest, Enrolled, enrolled::State},
+};
+use prost::Message;
+use rustls::pki_types::CertificateDer;
+use tonic::{Code, Status};
+
+use crate::{
+    channel::{self, ChannelError},
+    clock,
+    config::Config,
+    files::write_atomically,
+    proto::v1::enroll_service_client::EnrollServiceClient,
+    tls::{self, TlsError},
+    tpm::{Tpm, TpmError},
+};
+
+/// What the AK's certification of the transport key begins with.
+const TRANSPORT: &[u8] = b"bailiwick transport v1";
+
+/// Longest file kept of an enrolment: a chain of a few certificates.
+const MAX_FILE: usize = 64 << 10;
+
+/// Why this node is not enrolled.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// No way to recognise the collector, or an unusable CA file.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The collector is out of reach, or not who it should be.
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    /// The collector looked and refused; only a person changes that.
+    #[error("refused: {code}: {detail}")]
+    Refused {
+        /// Stable word.
+        code: String,
+        /// What to do about it.
+        detail: String,
+    },
+    /// The collector could not decide.
+    #[error("the collector failed")]
+    Rpc(#[source] Box<Status>),
+    /// The TPM.
+    #[error(transparent)]
+    Tpm(#[from] TpmError),
+    /// An answer that makes no sense.
+    #[error("the collector's answer: {0}")]
+    Answer(&'static str),
+}
+
+impl From<Status> for EnrollError {
+    fn from(status: Status) -> Self {
+        if matches!(
+            status.code(),
+            Code::FailedPrecondition | Code::PermissionDenied | Code::InvalidArgument
+        ) {
+            let message = status.message();
+            let (code, detail) = message.split_once(": ").unwrap_or((message, ""));
+            return Self::Refused {
+                code: code.to_owned(),
+                detail: detail.to_owned(),
+            };
+        }
+        Self::Rpc(Box::new(status))
+    }
+}
+
+/// What enrolment gave.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Enrolment {
+    /// The name the signed inventory gives; `None` while pending.
+    pub node: Option<NodeId>,
+    /// What has to be signed, while pending.
+    pub reason: String,
+    /// For the transport key, leaf first.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// When it was obtained, by this node's clock.
+    pub obtained: UnixTime,
+    /// When the certificate ends, by the collector's.
+    pub not_after: UnixTime,
+}
+
+impl Enrolment {
+    /// The last third of the certificate's life has begun.
+    #[must_use]
+    pub const fn due(&self, now: UnixTime) -> bool {
+        let life = self.not_after.since(self.obtained);
+        now.since(self.obtained) >= life / 3 * 2
+    }
+
+    /// The certificate is over.
+    #[must_use]
+    pub const fn expired(&self, now: UnixTime) -> bool {
+        now.millis() >= self.not_after.millis()
+    }
+
+    fn from_message(message: Enrolled, obtained: UnixTime) -> Result<Self, EnrollError> {
+        let node = match message.state() {
+            State::Enrolled => {
+                let node = NodeId::new(&message.node)
+                    .map_err(|_invalid| EnrollError::Answer("a node name that is not one"))?;
+                Some(node)
+            }
+            State::Pending => None,
+            State::Unspecified => return Err(EnrollError::Answer("neither enrolled nor pending")),
+        };
+        if message.certificate_chain.is_empty() {
+            return Err(EnrollError::Answer("no certificate"));
+        }
+        Ok(Self {
+            node,
+            reason: message.reason,
+            chain: message
+                .certificate_chain
+                .into_iter()
+                .map(CertificateDer::from)
+                .collect(),
+            obtained,
+            not_after: UnixTime(message.certificate_not_after_ms),
+        })
+    }
+
+    fn to_message(&self) -> Enrolled {
+        let state = if self.node.is_some() {
+            State::Enrolled
+        } else {
+            State::Pending
+        };
+        Enrolled {
+            state: state.into(),
+            node: self
+                .node
+                .as_ref()
+                .map(ToString::to_string)
+                .unwrap_or_default(),
+            reason: self.reason.clone(),
+            certificate_chain: self.chain.iter().map(|cert| cert.to_vec()).collect(),
+            certificate_not_after_ms: self.not_after.millis(),
+        }
+    }
+
+    /// Keeps it for the next start.
+    pub fn write(&self, file: &Path) -> io::Result<()> {
+        let mut bytes = self.obtained.millis().to_be_bytes().to_vec();
+        self.to_message()
+            .encode(&mut bytes)
+            .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))?;
+        write_atomically(file, &bytes)
+    }
+
+    /// What an earlier run kept; `None` where there is none or it makes no sense any more.
+    pub fn read(file: &Path) -> io::Result<Option<Self>> {
+        let bytes = match fs::read(file) {
+            Ok(bytes) if bytes.len() <= MAX_FILE => bytes,
+            Ok(_) => return Ok(None),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(err) => return Err(err),
+        };
+        let Some((obtained, message)) = bytes.split_first_chunk::<8>() else {
+            return Ok(None);
+        };
+        let obtained = UnixTime(u64::from_be_bytes(*obtained));
+        Ok(Enrolled::decode(message)
+            .ok()
+            .and_then(|message| Self::from_message(message, obtained).ok()))
+    }
+}
+
+/// Where [`Enrolment::write`] keeps it.
+#[must_use]
+pub fn file(config: &Config) -> PathBuf {
+    config.state_dir.join("enrolment")
+}
+
+/// What the AK certifies the transport key for.
+fn transport_binding(deployment: &DeploymentId, ek_digest: &Sha256Digest) -> [u8; 32] {
+    Sha256Digest::of(&[
+        TRANSPORT,
+        deployment.as_str().as_bytes(),
+        &[0],
+        ek_digest.as_bytes(),
+    ])
+    .0
+}
+
+/// The request, up to what the collector draws.
+pub async fn request(
+    config: &Config,
+    tpm: &Tpm,
+    chassis_serial: String,
+) -> Result<EnrollRequest, EnrollError> {
+    let identity = tpm.identity();
+    let ek_digest = Sha256Digest::of(&[&identity.ek_public]);
+    let certified = tpm
+        .certify_transport(transport_binding(&config.deployment, &ek_digest))
+        .await?;
+    Ok(EnrollRequest {
+        deployment: config.deployment.to_string(),
+        node: config.node.to_string(),
+        ek_public: identity.ek_public.clone(),
+        ek_certificates: identity.ek_certificates.clone(),
+        ak_public: identity.ak_public.clone(),
+        transport_public: identity.transport_public.clone(),
+        transport_attest: certified.attest,
+        transport_signature: certified.signature,
+        chassis_serial,
+    })
+}
+
+/// Enrols once.
+pub async fn enroll(
+    config: &Config,
+    tpm: &Tpm,
+    chassis_serial: String,
+) -> Result<Enrolment, EnrollError> {
+    let tls = tls::enrolment_config(&config.collector)?;
+    let request = request(config, tpm, chassis_serial).await?;
+    let channel = channel::open(&config.collector.enroll, Arc::clone(&tls)).await?;
+    let mut client = EnrollServiceClient::new(channel);
+    let challenge = client.begin(request).await?.into_inner();
+    let secret = tpm
+        .activate(challenge.credential_blob, challenge.encrypted_secret)
+        .await?;
+    let proof = EnrollProof {
+        session: challenge.session,
+        secret,
+    };
+    let enrolled = client.finish(proof).await?.into_inner();
+    Enrolment::from_message(enrolled, clock::now())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enrolment() -> Enrolment {
+        Enrolment {
+            node: Some(NodeId::new("gpu-01").unwrap()),
+            reason: String::new(),
+            chain: vec![CertificateDer::from(vec![1, 2, 3])],
+            obtained: UnixTime(1_000),
+            not_after: UnixTime(4_000),
+        }
+    }
+
+    #[test]
+    fn an_enrolment_is_kept_and_renewed_in_time() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("enrolment");
+        assert_eq!(Enrolment::read(&file).unwrap(), None);
+        let pending = Enrolment {
+            node: None,
+            reason: "list ek 00…".to_owned(),
+            ..enrolment()
+        };
+        for kept in [enrolment(), pending] {
+            kept.write(&file).unwrap();
+            assert_eq!(Enrolment::read(&file).unwrap(), Some(kept));
+        }
+        fs::write(&file, b"short").unwrap();
+        assert_eq!(
+            Enrolment::read(&file).unwrap(),
+            None,
+            "made again, not fatal"
+        );
+
+        for (now, due, expired) in [
+            (1_000, false, false),
+            (2_999, false, false),
+            (3_000, true, false),
+            (4_000, true, true),
+        ] {
+            let now = UnixTime(now);
+            assert_eq!(enrolment().due(now), due, "{now:?}");
+            assert_eq!(enrolment().expired(now), expired, "{now:?}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_told_from_failures() {
+        let refused = EnrollError::from(Status::failed_precondition("ek-not-listed: sign it"));
+        assert_eq!(refused.to_string(), "refused: ek-not-listed: sign it");
+        let failed = EnrollError::from(Status::unavailable("later"));
+        assert!(matches!(failed, EnrollError::Rpc(_)));
+    }
+}

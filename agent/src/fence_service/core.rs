@@ -1,0 +1,350 @@
+//! Requests in, answers out, without a socket.
+
+use std::{
+    collections::VecDeque,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use bailiwick_attestation::{
+    DeploymentId, Sha256Digest,
+    proto::v1::{FenceEvent, PolicyBundle, PolicyState},
+    standing::{LeaseKey, LeaseRefused, LeaseTerms, QuotedAt, verify_lease},
+};
+use bailiwick_policy::{
+    approvers::Approvers,
+    bundle::{Bundle, PolicyRefused, VerifiedBundle},
+};
+use prost::Message;
+use tracing::{error, info, warn};
+
+use super::Enforcer;
+use crate::{
+    clock,
+    files::{read_bounded, sync_folder, write_atomically},
+    ipc::MAX_FRAME,
+    proto::fence::{
+        ApplyLease, Done, Events, NextEvents, Refusal, Request, Response, State,
+        request::Request as Ask, response::Response as Answer, state::Log,
+    },
+};
+
+/// Events that wait for `run`. Full: the newest are counted and dropped, and `run` is told.
+const QUEUE: usize = 16_384;
+
+/// Most events in one answer.
+const BATCH: u32 = 4096;
+
+/// Most statements a lease is compared with.
+const QUOTED: usize = 256;
+
+/// What the process is configured with.
+#[derive(Debug)]
+pub struct Settings {
+    /// Installation this node belongs to.
+    pub deployment: DeploymentId,
+    /// Who signs policy here.
+    pub approvers: Approvers,
+    /// Folder for the policy in force.
+    pub state_dir: PathBuf,
+}
+
+/// Why a request was refused.
+#[derive(Debug, thiserror::Error)]
+pub enum CoreError {
+    /// Not what approvers signed, or not for now.
+    #[error("policy refused")]
+    Policy(#[source] Box<PolicyRefused>),
+    /// Good, and the kernel did not take it.
+    #[error("the kernel did not take it")]
+    Enforce(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Good, and it could not be kept for the next start.
+    #[error("{file}")]
+    Keep {
+        /// The file.
+        file: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// Not a lease for this node, this AK, this boot.
+    #[error("lease refused")]
+    Lease(#[source] Box<LeaseRefused>),
+    /// There is no policy that names lease keys and nodes.
+    #[error("no policy is in force, so no lease key is known")]
+    NoPolicy,
+    /// The policy does not name this TPM.
+    #[error("the inventory in force has no node with ek = \"{0}\"")]
+    NotListed(Sha256Digest),
+    /// The inventory names another AK.
+    #[error("the inventory in force names another AK for {0}")]
+    OtherAk(String),
+    /// A request that breaks the contract.
+    #[error("{0}")]
+    Request(&'static str),
+}
+
+impl CoreError {
+    /// Stable word.
+    #[must_use]
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::Policy(refused) => refused.code(),
+            Self::Enforce(_) => "fence-failed",
+            Self::Keep { .. } => "policy-not-kept",
+            Self::Lease(refused) => refused.code(),
+            Self::NoPolicy => "lease-no-policy",
+            Self::NotListed(_) => "lease-node-not-listed",
+            Self::OtherAk(_) => "lease-other-ak",
+            Self::Request(_) => "request-malformed",
+        }
+    }
+}
+
+/// The state of the process.
+#[derive(Debug)]
+pub struct Core<E> {
+    enforcer: E,
+    settings: Settings,
+    policy: Option<VerifiedBundle>,
+    /// Boot and clock of the statement that the lease in force answers.
+    lease: Option<(u32, u64)>,
+    queue: VecDeque<FenceEvent>,
+    /// Number of the first event in the queue.
+    first: u64,
+    lost: u64,
+}
+
+impl<E: Enforcer> Core<E> {
+    /// Takes an enforcer that denies by default and puts the kept policy back in force. One that
+    /// is not good any more is left alone, said aloud, and not in force.
+    pub fn new(enforcer: E, settings: Settings) -> Self {
+        let mut core = Self {
+            enforcer,
+            settings,
+            policy: None,
+            lease: None,
+            queue: VecDeque::new(),
+            first: 0,
+            lost: 0,
+        };
+        match core.restore() {
+            Ok(true) => {}
+            Ok(false) => info!("no policy yet: everything is denied"),
+            Err(why) => {
+                let why = anyhow::Error::from(why);
+                error!(
+                    why = format!("{why:#}"),
+                    "the kept policy is not in force: everything is denied"
+                );
+            }
+        }
+        core
+    }
+
+    /// Answers one request.
+    pub fn handle(&mut self, request: Request) -> Response {
+        let answer = match request.request {
+            Some(Ask::GetState(_)) => Ok(Answer::State(self.state())),
+            Some(Ask::ApplyPolicy(apply)) => self.apply_policy(apply.bundle.unwrap_or_default()),
+            Some(Ask::ApplyLease(apply)) => self.apply_lease(&apply),
+            Some(Ask::NextEvents(next)) => Ok(Answer::Events(self.next_events(&next))),
+            None => Err(CoreError::Request(
+                "Request.request is absent or newer than this agent",
+            )),
+        };
+        let response = answer.unwrap_or_else(|why| {
+            let code = why.code().to_owned();
+            let detail = format!("{:#}", anyhow::Error::from(why));
+            warn!(code, detail, "refused");
+            Answer::Refusal(Refusal { code, detail })
+        });
+        Response {
+            response: Some(response),
+        }
+    }
+
+    /// Moves events from the kernel's ring to the queue, before the ring is full.
+    pub fn pump_events(&mut self) {
+        let (events, lost) = self.enforcer.drain_events();
+        self.lost = self.lost.saturating_add(lost);
+        for event in events {
+            if self.queue.len() < QUEUE {
+                self.queue.push_back(event);
+            } else {
+                self.lost = self.lost.saturating_add(1);
+            }
+        }
+    }
+
+    fn kept(&self, name: &str) -> PathBuf {
+        self.settings.state_dir.join("fence").join(name)
+    }
+
+    fn restore(&mut self) -> Result<bool, CoreError> {
+        let file = self.kept("policy");
+        let bytes = match read_bounded(&file, MAX_FRAME) {
+            Ok(bytes) => bytes,
+            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
+            Err(source) => return Err(CoreError::Keep { file, source }),
+        };
+        let message = PolicyBundle::decode(bytes.as_slice()).map_err(|err| CoreError::Keep {
+            file,
+            source: io::Error::new(io::ErrorKind::InvalidData, err),
+        })?;
+        let Settings {
+            approvers,
+            deployment,
+            ..
+        } = &self.settings;
+        let verified = Bundle::from(message)
+            .verify_in_force(approvers, deployment, clock::now())
+            .map_err(|refused| CoreError::Policy(Box::new(refused)))?;
+        self.enforce(verified)?;
+        Ok(true)
+    }
+
+    fn apply_policy(&mut self, message: PolicyBundle) -> Result<Answer, CoreError> {
+        let bytes = message.encode_to_vec();
+        let current = self.policy.as_ref().map(VerifiedBundle::in_force);
+        let Settings {
+            approvers,
+            deployment,
+            ..
+        } = &self.settings;
+        let verified = Bundle::from(message)
+            .verify(approvers, deployment, clock::now(), current)
+            .map_err(|refused| CoreError::Policy(Box::new(refused)))?;
+        // On disk first, under its final name only once the kernel has it: a policy that cannot
+        // be loaded must not greet the next start.
+        let (next, file) = (self.kept("policy.next"), self.kept("policy"));
+        let keep = |file: &Path, source| CoreError::Keep {
+            file: file.to_owned(),
+            source,
+        };
+        write_atomically(&next, &bytes).map_err(|err| keep(&next, err))?;
+        self.enforce(verified)?;
+        fs::rename(&next, &file)
+            .and_then(|()| sync_folder(file.parent().unwrap_or(&self.settings.state_dir)))
+            .map_err(|err| keep(&file, err))?;
+        Ok(Answer::Done(Done {}))
+    }
+
+    fn enforce(&mut self, verified: VerifiedBundle) -> Result<(), CoreError> {
+        self.enforcer
+            .apply_policy(&verified)
+            .map_err(|err| CoreError::Enforce(Box::new(err)))?;
+        info!(
+            version = verified.manifest.version,
+            manifest = %verified.manifest.digest,
+            studies = verified.model.studies.len(),
+            signers = verified.signers.len(),
+            "policy in force"
+        );
+        if verified.expired {
+            warn!("the policy in force is past its not_after");
+        }
+        self.policy = Some(verified);
+        Ok(())
+    }
+
+    fn apply_lease(&mut self, apply: &ApplyLease) -> Result<Answer, CoreError> {
+        let malformed = |what| CoreError::Request(what);
+        let lease = apply
+            .lease
+            .as_ref()
+            .ok_or(malformed("ApplyLease.lease is absent"))?;
+        let ek = Sha256Digest::from_slice(&apply.ek_digest)
+            .ok_or(malformed("ApplyLease.ek_digest must have 32 bytes"))?;
+        if apply.quoted.len() > QUOTED {
+            return Err(malformed("ApplyLease.quoted has more than 256 elements"));
+        }
+        let statements = apply
+            .quoted
+            .iter()
+            .map(|quoted| {
+                Some(QuotedAt {
+                    statement: Sha256Digest::from_slice(&quoted.statement_digest)?,
+                    clock_ms: quoted.clock_ms,
+                    boot_time_ns: quoted.boot_time_ns,
+                })
+            })
+            .collect::<Option<Vec<_>>>()
+            .ok_or(malformed(
+                "ApplyLease.quoted.statement_digest must have 32 bytes",
+            ))?;
+        let policy = self.policy.as_ref().ok_or(CoreError::NoPolicy)?;
+        let node = policy
+            .model
+            .inventory
+            .by_ek(&ek)
+            .ok_or(CoreError::NotListed(ek))?;
+        if node.ak.as_ref().is_some_and(|ak| *ak != apply.ak_name) {
+            return Err(CoreError::OtherAk(node.name.to_string()));
+        }
+        let keys: Vec<LeaseKey> = policy
+            .model
+            .collector
+            .lease_keys
+            .iter()
+            .map(|key| LeaseKey {
+                id: key.id.clone(),
+                ed25519: key.ed25519,
+            })
+            .collect();
+        let terms = LeaseTerms {
+            deployment: &self.settings.deployment,
+            node: &node.name,
+            ak_name: &apply.ak_name,
+            reset_count: apply.reset_count,
+            statements: &statements,
+            in_force: self
+                .lease
+                .filter(|(boot, _)| *boot == apply.reset_count)
+                .map(|(_, clock)| clock),
+        };
+        let verified = verify_lease(lease, &keys, &terms)
+            .map_err(|refused| CoreError::Lease(Box::new(refused)))?;
+        self.enforcer
+            .set_lease_end(verified.end_boot_ns())
+            .map_err(|err| CoreError::Enforce(Box::new(err)))?;
+        self.lease = Some((apply.reset_count, verified.quoted_clock_ms()));
+        Ok(Answer::Done(Done {}))
+    }
+
+    fn state(&mut self) -> State {
+        let fence = self.enforcer.state();
+        let world = self.enforcer.world_digest();
+        State {
+            fence: Some(fence),
+            policy: self.policy.as_ref().map(|policy| PolicyState {
+                version: policy.manifest.version,
+                manifest_digest: policy.manifest.digest.0.to_vec(),
+                world_digest: world.map(|digest| digest.0.to_vec()).unwrap_or_default(),
+                not_after_ms: policy.manifest.not_after.millis(),
+            }),
+            logs: self
+                .policy
+                .iter()
+                .flat_map(|policy| &policy.model.collector.logs)
+                .map(|log| Log {
+                    origin: log.origin.clone(),
+                    vkey: log.vkey.clone(),
+                })
+                .collect(),
+        }
+    }
+
+    fn next_events(&mut self, next: &NextEvents) -> Events {
+        self.pump_events();
+        while self.first < next.acknowledged && self.queue.pop_front().is_some() {
+            self.first = self.first.saturating_add(1);
+        }
+        let max = usize::try_from(next.max.min(BATCH)).unwrap_or(0);
+        Events {
+            first: self.first,
+            events: self.queue.iter().take(max).cloned().collect(),
+            lost: std::mem::take(&mut self.lost),
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The `fence` process: holds the enforcer and the policy, answers `run` on a unix socket.
+//!
+//! It needs no network, now or later. At start it denies by default, then puts the last policy
+//! that was good back in force (signatures checked again), then listens. Whatever the collector
+//! says reaches it through `run`, and counts only as far as approvers signed it.
+
+mod core;
+mod server;
+#[cfg(test)]
+mod tests;
+
+use bailiwick_attestation::{
+    Sha256Digest,
+    proto::v1::{FenceEvent, FenceState},
+};
+use bailiwick_policy::bundle::VerifiedBundle;
+
+pub use self::{
+    core::{Core, CoreError, Settings},
+    server::{ServeError, serve},
+};
+
+/// What enforces: the BPF fence, through the few things this process asks of it.
+pub trait Enforcer: Send + 'static {
+    /// Why something could not be done. What was in force before still is.
+    type Error: std::error::Error + Send + Sync + 'static;
+
+    /// Puts a policy in force, whole or not at all.
+    fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), Self::Error>;
+
+    /// When standing ends, on the kernel's boot clock, ns; 0 ends it now.
+    fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Self::Error>;
+
+    /// As read back from the kernel.
+    fn state(&mut self) -> FenceState;
+
+    /// SHA-256 of the world image in the kernel, if there is one.
+    fn world_digest(&self) -> Option<Sha256Digest>;
+
+    /// Events since the last call, and how many were lost since then.
+    fn drain_events(&mut self) -> (Vec<FenceEvent>, u64);
+}

@@ -1,0 +1,187 @@
+//! Frames between `fence` and `run`, and the client's side of them.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use prost::Message;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    net::UnixStream,
+    time::timeout,
+};
+
+use crate::proto::fence::{
+    ApplyLease, ApplyPolicy, Events, GetState, NextEvents, Request, Response, State,
+    request::Request as Ask, response::Response as Answer,
+};
+
+/// Longest frame: a policy bundle of 64 MiB and its framing.
+pub const MAX_FRAME: usize = 65 << 20;
+
+/// Longest wait for an answer about state; a policy with a whole world map takes longer.
+const PATIENCE: Duration = Duration::from_secs(10);
+const POLICY_PATIENCE: Duration = Duration::from_secs(120);
+
+/// What went wrong between the two processes.
+#[derive(Debug, thiserror::Error)]
+pub enum IpcError {
+    /// No connection, or it broke.
+    #[error("fence socket {socket}")]
+    Io {
+        /// The socket.
+        socket: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// No answer in time.
+    #[error("the fence process did not answer in {0:?}")]
+    Timeout(Duration),
+    /// The fence looked and refused.
+    #[error("the fence refused: {code}: {detail}")]
+    Refused {
+        /// Stable word.
+        code: String,
+        /// Why.
+        detail: String,
+    },
+    /// An answer to another question.
+    #[error("the fence process gave an answer to another question")]
+    Answer,
+}
+
+/// One message: length (u32, big-endian), then its bytes. `None` at the end of the stream.
+pub async fn read_frame<M: Message + Default>(
+    from: &mut (impl AsyncRead + Unpin),
+) -> io::Result<Option<M>> {
+    let mut len = [0; 4];
+    match from.read_exact(&mut len).await {
+        Ok(_) => {}
+        Err(err) if err.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        Err(err) => return Err(err),
+    }
+    let len = usize::try_from(u32::from_be_bytes(len)).unwrap_or(usize::MAX);
+    if len > MAX_FRAME {
+        let fault = format!("a frame of {len} bytes exceeds the limit of {MAX_FRAME}");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, fault));
+    }
+    // Room grows with what arrives: a length is only a claim.
+    let mut bytes = Vec::new();
+    let bound = u64::try_from(len).unwrap_or(u64::MAX);
+    from.take(bound).read_to_end(&mut bytes).await?;
+    if bytes.len() < len {
+        return Err(io::ErrorKind::UnexpectedEof.into());
+    }
+    M::decode(bytes.as_slice())
+        .map(Some)
+        .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))
+}
+
+/// Writes one message as [`read_frame`] reads it.
+pub async fn write_frame(
+    to: &mut (impl AsyncWrite + Unpin),
+    message: &impl Message,
+) -> io::Result<()> {
+    let bytes = message.encode_to_vec();
+    let len = match u32::try_from(bytes.len()) {
+        Ok(len) if bytes.len() <= MAX_FRAME => len,
+        _ => return Err(io::ErrorKind::FileTooLarge.into()),
+    };
+    to.write_all(&len.to_be_bytes()).await?;
+    to.write_all(&bytes).await?;
+    to.flush().await
+}
+
+/// `run`'s side. Connects when asked, and again after a failure.
+#[derive(Debug)]
+pub struct FenceClient {
+    socket: PathBuf,
+    stream: Option<UnixStream>,
+}
+
+impl FenceClient {
+    /// Nothing is connected yet.
+    #[must_use]
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            stream: None,
+        }
+    }
+
+    /// State of fence and policy.
+    pub async fn state(&mut self) -> Result<State, IpcError> {
+        match self.ask(Ask::GetState(GetState {}), PATIENCE).await? {
+            Answer::State(state) => Ok(state),
+            _ => Err(IpcError::Answer),
+        }
+    }
+
+    /// Hands over what approvers signed.
+    pub async fn apply_policy(&mut self, policy: ApplyPolicy) -> Result<(), IpcError> {
+        self.done(Ask::ApplyPolicy(policy), POLICY_PATIENCE).await
+    }
+
+    /// Hands over a lease.
+    pub async fn apply_lease(&mut self, lease: ApplyLease) -> Result<(), IpcError> {
+        self.done(Ask::ApplyLease(lease), PATIENCE).await
+    }
+
+    /// Acknowledges events and asks for more.
+    pub async fn next_events(&mut self, acknowledged: u64, max: u32) -> Result<Events, IpcError> {
+        let ask = Ask::NextEvents(NextEvents { acknowledged, max });
+        match self.ask(ask, PATIENCE).await? {
+            Answer::Events(events) => Ok(events),
+            _ => Err(IpcError::Answer),
+        }
+    }
+
+    async fn done(&mut self, ask: Ask, patience: Duration) -> Result<(), IpcError> {
+        match self.ask(ask, patience).await? {
+            Answer::Done(_) => Ok(()),
+            _ => Err(IpcError::Answer),
+        }
+    }
+
+    async fn ask(&mut self, ask: Ask, patience: Duration) -> Result<Answer, IpcError> {
+        let request = Request { request: Some(ask) };
+        let answer = match timeout(patience, self.exchange(&request)).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(source)) => {
+                self.stream = None;
+                return Err(IpcError::Io {
+                    socket: self.socket.clone(),
+                    source,
+                });
+            }
+            Err(_elapsed) => {
+                // The late answer would be taken for the next one.
+                self.stream = None;
+                return Err(IpcError::Timeout(patience));
+            }
+        };
+        match answer.response {
+            Some(Answer::Refusal(refusal)) => Err(IpcError::Refused {
+                code: refusal.code,
+                detail: refusal.detail,
+            }),
+            Some(answer) => Ok(answer),
+            None => Err(IpcError::Answer),
+        }
+    }
+
+    async fn exchange(&mut self, request: &Request) -> io::Result<Response> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => UnixStream::connect(&self.socket).await?,
+        };
+        write_frame(&mut stream, request).await?;
+        let answer = read_frame(&mut stream).await?;
+        let answer = answer.ok_or(io::ErrorKind::UnexpectedEof)?;
+        self.stream = Some(stream);
+        Ok(answer)
+    }
+}

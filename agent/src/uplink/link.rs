@@ -1,0 +1,287 @@
+//! Enrols, connects, reads; begins again after every failure, for as long as the agent runs.
+//!
+//! Nothing is decided here about evidence: messages go to the node's loop and come from it.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use bailiwick_attestation::proto::v1::{
+    CollectorMessage, Hello, NodeMessage, node_message::Message,
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
+use tonic::{Code, Status, Streaming, transport::Channel};
+use tracing::{error, info, warn};
+
+use crate::{
+    backoff::{Backoff, spread},
+    channel::{self, ChannelError},
+    clock,
+    config::Config,
+    enroll::{self, EnrollError, Enrolment},
+    proto::v1::evidence_service_client::EvidenceServiceClient,
+    tls::{self, ConnectError, TlsError},
+    tpm::Tpm,
+};
+
+/// Messages to the collector that wait for the network: one statement and one batch of events are
+/// under way at a time.
+const OUTGOING: usize = 4;
+
+/// Longest message either way.
+const MAX_MESSAGE: usize = 16 << 20;
+
+/// A node that the inventory does not name asks again this often.
+const PENDING: Duration = Duration::from_secs(300);
+
+/// A stream that held for so long was a success.
+const GOOD: Duration = Duration::from_secs(30);
+
+/// Longest wait for the answer to the call that opens a stream.
+const OPEN: Duration = Duration::from_secs(20);
+
+/// What the node's loop is told.
+#[derive(Debug)]
+pub enum LinkEvent {
+    /// Enrolled, or pending.
+    Enrolled(Enrolment),
+    /// Not enrolled yet; retrying.
+    NotEnrolled(String),
+    /// The stream stands.
+    Up(Session),
+    /// From the collector.
+    Message(Box<CollectorMessage>),
+    /// The stream is gone; retrying.
+    Down(String),
+}
+
+/// A stream that stands.
+#[derive(Clone, Debug)]
+pub struct Session {
+    /// Towards the collector.
+    pub outgoing: mpsc::Sender<NodeMessage>,
+    /// For the other calls, on the same connection.
+    pub client: EvidenceServiceClient<Channel>,
+}
+
+/// What the link needs to know.
+#[derive(Debug)]
+pub struct Link {
+    /// Configuration.
+    pub config: Arc<Config>,
+    /// For enrolment and TLS.
+    pub tpm: Tpm,
+    /// DMI's word.
+    pub chassis_serial: String,
+    /// Said first on every stream.
+    pub hello: watch::Receiver<Hello>,
+    /// The node's loop gives a stream up.
+    pub reconnect: Arc<Notify>,
+    /// To the node's loop. Full: reading from the collector waits.
+    pub events: mpsc::Sender<LinkEvent>,
+    /// The end.
+    pub stop: CancellationToken,
+}
+
+/// Why a stream ended.
+enum Ended {
+    /// Try again after a while.
+    Retry(String),
+    /// The certificate is no good any more: enrol first.
+    ReEnrol(String),
+    /// The agent stops.
+    Stop,
+}
+
+impl Link {
+    /// Runs until told to stop.
+    pub async fn run(mut self) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.forever() => {}
+        }
+    }
+
+    async fn forever(&mut self) {
+        let file = enroll::file(&self.config);
+        let mut enrolment = self.kept(&file);
+        let mut backoff = Backoff::default();
+        loop {
+            let now = clock::now();
+            if enrolment.as_ref().is_none_or(|kept| kept.due(now)) {
+                match self.enroll(&file).await {
+                    Ok(new) => enrolment = Some(new),
+                    Err(why) => {
+                        enrolment.take_if(|kept| kept.expired(now));
+                        if enrolment.is_none() {
+                            self.tell(LinkEvent::NotEnrolled(why)).await;
+                            sleep(backoff.next_wait()).await;
+                            continue;
+                        }
+                    }
+                }
+            }
+            let Some(current) = enrolment.clone() else {
+                continue;
+            };
+            let began = Instant::now();
+            let ended = self.stream(&current).await;
+            if began.elapsed() >= GOOD {
+                backoff.reset();
+            }
+            let why = match ended {
+                Ended::Stop => return,
+                Ended::Retry(why) => why,
+                Ended::ReEnrol(why) => {
+                    enrolment = None;
+                    why
+                }
+            };
+            self.tell(LinkEvent::Down(why)).await;
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    fn kept(&self, file: &PathBuf) -> Option<Enrolment> {
+        match Enrolment::read(file) {
+            Ok(kept) => kept.filter(|kept| !kept.expired(clock::now())),
+            Err(error) => {
+                warn!(file = %file.display(), %error, "enrolling again");
+                None
+            }
+        }
+    }
+
+    async fn enroll(&self, file: &PathBuf) -> Result<Enrolment, String> {
+        let serial = self.chassis_serial.clone();
+        match enroll::enroll(&self.config, &self.tpm, serial).await {
+            Ok(enrolment) => {
+                if let Err(error) = enrolment.write(file) {
+                    warn!(file = %file.display(), %error, "a restart will enrol again");
+                }
+                match &enrolment.node {
+                    Some(node) => info!(%node, "enrolled"),
+                    None => warn!(reason = enrolment.reason, "pending"),
+                }
+                self.tell(LinkEvent::Enrolled(enrolment.clone())).await;
+                Ok(enrolment)
+            }
+            Err(refused @ (EnrollError::Refused { .. } | EnrollError::Tls(TlsError::NoTrust))) => {
+                // Only a person changes that.
+                error!(why = %chain(&refused), "not enrolled");
+                Err(chain(&refused))
+            }
+            Err(failed) => {
+                warn!(why = %chain(&failed), "not enrolled yet");
+                Err(chain(&failed))
+            }
+        }
+    }
+
+    async fn stream(&mut self, enrolment: &Enrolment) -> Ended {
+        let mut client = match self.open(enrolment).await {
+            Ok(client) => client,
+            Err(ended) => return ended,
+        };
+        let (outgoing, messages) = mpsc::channel(OUTGOING);
+        let hello = Message::Hello(self.hello.borrow().clone());
+        let hello = NodeMessage {
+            message: Some(hello),
+        };
+        if outgoing.try_send(hello).is_err() {
+            return Ended::Retry("no room for the first message".to_owned());
+        }
+        let opened = timeout(OPEN, client.attest(ReceiverStream::new(messages))).await;
+        let mut stream: Streaming<CollectorMessage> = match opened {
+            Ok(Ok(answer)) => answer.into_inner(),
+            Ok(Err(status)) => return refused(&status),
+            Err(_elapsed) => return Ended::Retry("the stream did not open in time".to_owned()),
+        };
+        info!(collector = %self.config.collector.evidence, "stream open");
+        self.tell(LinkEvent::Up(Session { outgoing, client })).await;
+        self.read(&mut stream, enrolment).await
+    }
+
+    async fn open(&self, enrolment: &Enrolment) -> Result<EvidenceServiceClient<Channel>, Ended> {
+        let chain_of = enrolment.chain.clone();
+        let tls = match tls::evidence_config(&self.config.collector, &self.tpm, chain_of) {
+            Ok(tls) => tls,
+            Err(error @ TlsError::Certificate(_)) => return Err(Ended::ReEnrol(chain(&error))),
+            Err(error) => return Err(Ended::Retry(chain(&error))),
+        };
+        match channel::open(&self.config.collector.evidence, tls).await {
+            Ok(channel) => {
+                let client = EvidenceServiceClient::new(channel);
+                Ok(client
+                    .max_decoding_message_size(MAX_MESSAGE)
+                    .max_encoding_message_size(MAX_MESSAGE))
+            }
+            Err(ChannelError::Connect(refused @ ConnectError::Refused { .. })) => {
+                error!(why = %refused, "enrolling again");
+                Err(Ended::ReEnrol(refused.to_string()))
+            }
+            Err(failed) => Err(Ended::Retry(chain(&failed))),
+        }
+    }
+
+    async fn read(&self, stream: &mut Streaming<CollectorMessage>, enrolment: &Enrolment) -> Ended {
+        let again = Instant::now() + self.enrol_in(enrolment);
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return Ended::Stop,
+                () = self.reconnect.notified() => {
+                    return Ended::Retry("given up on this stream".to_owned());
+                }
+                () = sleep_until(again) => {
+                    return Ended::ReEnrol("time to renew the certificate".to_owned());
+                }
+                message = stream.message() => match message {
+                    Ok(Some(message)) => self.tell(LinkEvent::Message(Box::new(message))).await,
+                    Ok(None) => return Ended::Retry("the collector closed the stream".to_owned()),
+                    Err(status) => return refused(&status),
+                },
+            }
+        }
+    }
+
+    fn enrol_in(&self, enrolment: &Enrolment) -> Duration {
+        if enrolment.node.is_none() {
+            return spread(PENDING, 0.2);
+        }
+        let life = enrolment.not_after.since(enrolment.obtained);
+        let due = enrolment.obtained.millis().saturating_add(life / 3 * 2);
+        Duration::from_millis(due.saturating_sub(clock::now().millis()))
+    }
+
+    async fn tell(&self, event: LinkEvent) {
+        // The loop ends before the link only when the agent stops.
+        drop(self.events.send(event).await);
+    }
+}
+
+fn refused(status: &Status) -> Ended {
+    let why = format!("{:?}: {}", status.code(), status.message());
+    match status.code() {
+        Code::Unauthenticated => Ended::ReEnrol(why),
+        _ => Ended::Retry(why),
+    }
+}
+
+/// An error with all its sources, on one line.
+pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut out = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let text = cause.to_string();
+        if !out.ends_with(&text) {
+            out.push_str(": ");
+            out.push_str(&text);
+        }
+        source = cause.source();
+    }
+    out
+}

@@ -1,0 +1,635 @@
+//! The node's loop: facts in, evidence out, answers back to fence and spool.
+//!
+//! [`link`] holds the connection, [`exchange`] decides what to say next, [`crate::attest`] says
+//! it; here the three meet timers, the fence process and the spool of events. A collector that is
+//! out of reach stops nothing: the loop goes on, and so does the fence, which is another process.
+
+mod events;
+pub mod exchange;
+pub mod link;
+mod policy;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use bailiwick_attestation::{
+    Sha256Digest,
+    evidence::Nonce,
+    proto::v1::{
+        Accepted, Challenge, Claim, CollectorMessage, FenceState, Hello, Lease, NodeMessage,
+        Receipt, Refused, collector_message, fence_state::Mode, node_message,
+    },
+    tlog::{NoteVerifier, verify_receipt},
+};
+use prost::Message as _;
+use tokio::{
+    sync::{Notify as Wake, mpsc, watch},
+    task::JoinHandle,
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error, info, warn};
+
+use crate::{
+    attest::{AttestError, Attester, Facts, change_digest, unavailable},
+    backoff::spread,
+    collect::Host,
+    config::Config,
+    ipc::FenceClient,
+    notify::{Notify, alive_every},
+    proto::fence::{ApplyLease, State, apply_lease},
+    tpm::Tpm,
+};
+use events::{BATCH, EventQueue};
+use exchange::{Exchange, Refusal, Source, Step};
+use link::{Link, LinkEvent, Session};
+
+/// How often the fence is asked for its state and events.
+const FENCE_POLL: Duration = Duration::from_secs(2);
+
+/// How often the host's files are read for changes.
+const FACTS_POLL: Duration = Duration::from_secs(30);
+
+/// How often NVML is asked.
+const NVML_POLL: Duration = Duration::from_secs(300);
+
+/// The first statement waits this long for NVML's first answer.
+const NVML_FIRST: Duration = Duration::from_secs(3);
+
+/// Changes within this time of the last statement wait: a fence that flaps is told once.
+const CHANGE: Duration = Duration::from_secs(1);
+
+/// From the link. Full: the link stops reading from the collector.
+const EVENTS: usize = 16;
+
+/// Why the loop ended.
+#[derive(Debug, thiserror::Error)]
+pub enum UplinkError {
+    /// Without its place in the sequence or its spool a node has nothing to say.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
+    /// The spool of fence events.
+    #[error(transparent)]
+    Events(#[from] crate::spool::SpoolError),
+}
+
+/// Everything the loop holds.
+struct Node {
+    config: Arc<Config>,
+    tpm: Tpm,
+    host: Host,
+    attester: Attester,
+    exchange: Exchange,
+    events: EventQueue,
+    /// Event number up to which the fence's events are on our disk.
+    events_kept: u64,
+    fence: FenceClient,
+    fence_reachable: bool,
+    facts: Facts,
+    last_change: Option<Sha256Digest>,
+    last_made: Option<Instant>,
+    nvml: watch::Receiver<Vec<Claim>>,
+    /// Whose receipts count, and the size last seen of each log.
+    logs: BTreeMap<String, (NoteVerifier, u64)>,
+    hello: watch::Sender<Hello>,
+    session: Option<Session>,
+    reconnect: Arc<Wake>,
+    fetching: Option<JoinHandle<Result<(), String>>>,
+    notify: Notify,
+    enrolled: Option<String>,
+    retrying: bool,
+}
+
+/// Runs until told to stop.
+pub async fn run(
+    config: Arc<Config>,
+    tpm: Tpm,
+    approvers: Sha256Digest,
+    stop: CancellationToken,
+) -> Result<(), UplinkError> {
+    let host = Host::new(&config.host);
+    let (attester, kept) = Attester::open(&config, tpm.clone(), host.clone(), approvers)?;
+    if !kept.is_empty() {
+        info!(statements = kept.len(), "without a receipt yet");
+    }
+    let (events_tx, events) = mpsc::channel(EVENTS);
+    let (hello, hello_rx) = watch::channel(Hello::default());
+    let (nvml_tx, nvml) = watch::channel(vec![unavailable("nvml.gpus", "nvml", "not asked yet")]);
+    let reconnect = Arc::new(Wake::new());
+    let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
+    let mut node = Node {
+        events: EventQueue::open(&config)?,
+        exchange: Exchange::new(std::time::Instant::now(), kept),
+        fence: FenceClient::new(&config.fence.socket),
+        config: Arc::clone(&config),
+        tpm: tpm.clone(),
+        attester,
+        events_kept: 0,
+        fence_reachable: false,
+        facts: Facts::default(),
+        last_change: None,
+        last_made: None,
+        nvml,
+        logs: BTreeMap::new(),
+        hello,
+        session: None,
+        reconnect: Arc::clone(&reconnect),
+        fetching: None,
+        notify: Notify::default(),
+        enrolled: None,
+        retrying: false,
+        host,
+    };
+    // Both answers belong into the first statement.
+    drop(timeout(NVML_FIRST, node.nvml.changed()).await);
+    node.read_facts().await;
+    node.poll_fence().await?;
+    let link = Link {
+        config,
+        tpm,
+        chassis_serial: node.host.chassis_serial(),
+        hello: hello_rx,
+        reconnect,
+        events: events_tx,
+        stop: stop.clone(),
+    };
+    let link = tokio::spawn(link.run());
+    let outcome = node.turn(events, &stop).await;
+    node.notify.stopping();
+    stop.cancel();
+    for task in [link, asking] {
+        if let Err(error) = task.await {
+            warn!(%error, "a task did not end as it should");
+        }
+    }
+    outcome
+}
+
+async fn ask_nvml(host: Host, answers: watch::Sender<Vec<Claim>>, stop: CancellationToken) {
+    loop {
+        let claims = host.nvml_claims().await;
+        answers.send_if_modified(|last| {
+            let changed = *last != claims;
+            *last = claims;
+            changed
+        });
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(NVML_POLL) => {}
+        }
+    }
+}
+
+impl Node {
+    async fn turn(
+        &mut self,
+        mut events: mpsc::Receiver<LinkEvent>,
+        stop: &CancellationToken,
+    ) -> Result<(), UplinkError> {
+        let mut timer = Instant::now();
+        let mut fence_poll = ticker(FENCE_POLL);
+        let mut facts_poll = ticker(FACTS_POLL);
+        let mut alive = ticker(alive_every());
+        loop {
+            let wait = self.work().await?;
+            let wait = wait.map_or_else(|| Instant::now() + FACTS_POLL, Instant::from_std);
+            tokio::select! {
+                () = stop.cancelled() => return Ok(()),
+                event = events.recv() => match event {
+                    Some(event) => self.link_event(event).await?,
+                    None => return Ok(()),
+                },
+                () = sleep_until(timer) => {
+                    let evidence = &self.config.evidence;
+                    timer = Instant::now() + spread(evidence.interval(), evidence.jitter);
+                    self.exchange.want();
+                }
+                _ = fence_poll.tick() => self.poll_fence().await?,
+                _ = facts_poll.tick() => self.read_facts().await,
+                Ok(()) = self.nvml.changed() => self.read_facts().await,
+                _ = alive.tick() => self.notify.alive(),
+                done = fetched(&mut self.fetching) => self.policy_done(done).await?,
+                () = sleep_until(wait) => {}
+            }
+        }
+    }
+
+    /// Performs every step that can be performed now; answers when the next one may be.
+    async fn work(&mut self) -> Result<Option<std::time::Instant>, UplinkError> {
+        loop {
+            let now = std::time::Instant::now();
+            match self.exchange.next(now) {
+                Step::Wait(until) => {
+                    self.send_events();
+                    return Ok(until);
+                }
+                Step::Make(source) => self.make(source).await?,
+                Step::Resend(item) => match item.index.map(|index| self.attester.kept(index)) {
+                    Some(Ok(envelope)) => {
+                        if self.send(node_message::Message::Evidence(envelope)) {
+                            self.exchange.sent(item, now);
+                        }
+                    }
+                    _ => {
+                        self.exchange.unreadable(item);
+                        self.attester.dropped(&[item], "spool record unreadable")?;
+                    }
+                },
+                Step::Requote(item, source) => {
+                    let (receipt, number) = self.attester.unchallenged();
+                    let freshness = source.freshness(receipt, number);
+                    match self.attester.requote(item, freshness).await {
+                        Ok(envelope) => {
+                            if self.send(node_message::Message::Evidence(envelope)) {
+                                self.exchange.sent(item, now);
+                            }
+                        }
+                        Err(why @ AttestError::Chain(_)) => return Err(why.into()),
+                        Err(why) => {
+                            warn!(why = %link::chain(&why), "a statement could not be quoted again");
+                            self.exchange.unreadable(item);
+                            self.attester
+                                .dropped(&[item], "could not be quoted again")?;
+                        }
+                    }
+                }
+                Step::Reconnect(why) => {
+                    warn!(why, "giving the stream up");
+                    self.give_up();
+                }
+            }
+        }
+    }
+
+    async fn make(&mut self, source: Source) -> Result<(), UplinkError> {
+        let (receipt, number) = self.attester.unchallenged();
+        let freshness = source.freshness(receipt, number);
+        let reachable = self.session.is_some();
+        match self.attester.make(&self.facts, freshness, reachable).await {
+            Ok(made) => {
+                let now = std::time::Instant::now();
+                self.last_change = Some(change_digest(&self.facts));
+                self.last_made = Some(Instant::now());
+                self.exchange.made(made.item, source, now);
+                if matches!(source, Source::Challenge(_)) {
+                    self.send(node_message::Message::Evidence(made.envelope));
+                }
+                Ok(())
+            }
+            Err(why @ AttestError::Chain(_)) => Err(why.into()),
+            Err(AttestError::Spool(crate::spool::SpoolError::Full { .. })) => {
+                self.exchange.not_made();
+                Ok(())
+            }
+            Err(why) => {
+                error!(why = %link::chain(&why), "no statement could be made");
+                self.exchange.not_made();
+                Ok(())
+            }
+        }
+    }
+
+    /// False: there was no stream, or there is none any more.
+    fn send(&mut self, message: node_message::Message) -> bool {
+        let message = NodeMessage {
+            message: Some(message),
+        };
+        let sent = self
+            .session
+            .as_ref()
+            .is_some_and(|session| session.outgoing.try_send(message).is_ok());
+        if !sent && self.session.is_some() {
+            warn!("the stream takes no more; giving it up");
+            self.give_up();
+        }
+        sent
+    }
+
+    fn send_events(&mut self) {
+        if self.session.is_none() {
+            return;
+        }
+        if let Some(batch) = self.events.next()
+            && !self.send(node_message::Message::Events(batch))
+        {
+            self.events.disconnected();
+        }
+    }
+
+    fn give_up(&mut self) {
+        self.lost_stream();
+        self.reconnect.notify_one();
+    }
+
+    fn lost_stream(&mut self) {
+        self.session = None;
+        self.events.disconnected();
+        let lost = self.exchange.disconnected(std::time::Instant::now());
+        if let Some(item) = lost
+            && let Err(why) = self.attester.dropped(&[item], "spool full, stream lost")
+        {
+            error!(why = %link::chain(&why), "a lost statement could not be counted");
+        }
+    }
+
+    async fn link_event(&mut self, event: LinkEvent) -> Result<(), UplinkError> {
+        match event {
+            LinkEvent::Enrolled(enrolment) => {
+                self.enrolled = Some(match enrolment.node {
+                    Some(node) => format!("enrolled as {node}"),
+                    None => format!("pending: {}", enrolment.reason),
+                });
+                self.say();
+            }
+            LinkEvent::NotEnrolled(why) => {
+                self.enrolled = None;
+                self.retrying = true;
+                debug!(why, "retrying");
+                self.say();
+            }
+            LinkEvent::Up(session) => {
+                // A kept certificate that the collector takes is an enrolment, too.
+                self.enrolled.get_or_insert_with(|| "enrolled".to_owned());
+                self.session = Some(session);
+                self.exchange.connected(std::time::Instant::now());
+                self.say();
+            }
+            LinkEvent::Down(why) => {
+                warn!(why, "stream closed; retrying");
+                self.retrying = true;
+                self.lost_stream();
+                self.say();
+            }
+            LinkEvent::Message(message) => self.message(*message).await?,
+        }
+        Ok(())
+    }
+
+    async fn message(&mut self, message: CollectorMessage) -> Result<(), UplinkError> {
+        use collector_message::Message;
+        match message.message {
+            Some(Message::Challenge(challenge)) => self.challenged(&challenge),
+            Some(Message::Accepted(accepted)) => self.accepted(accepted),
+            Some(Message::Refused(refused)) => self.refused(refused)?,
+            Some(Message::Receipt(receipt)) => self.receipt(&receipt)?,
+            Some(Message::Lease(lease)) => self.lease(lease).await,
+            Some(Message::Policy(offer)) => self.fetch(&offer),
+            Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
+            None => debug!("a message newer than this agent"),
+        }
+        Ok(())
+    }
+
+    fn challenged(&mut self, challenge: &Challenge) {
+        match Nonce::from_slice(&challenge.nonce) {
+            Ok(nonce) => {
+                let life = Duration::from_millis(challenge.expires_in_ms);
+                let until = std::time::Instant::now()
+                    .checked_add(life)
+                    .unwrap_or_else(std::time::Instant::now);
+                self.exchange.challenged(nonce, until, challenge.now);
+            }
+            Err(why) => warn!(%why, "not a challenge"),
+        }
+    }
+
+    fn accepted(&mut self, accepted: Accepted) {
+        if let Some(next) = &accepted.next {
+            self.challenged(next);
+        }
+        let Some(digest) = Sha256Digest::from_slice(&accepted.statement_digest) else {
+            return warn!("accepted: not a digest");
+        };
+        if self.exchange.accepted(&digest) {
+            self.attester.accepted(&digest);
+            debug!(%digest, verdict = accepted.verdict, "accepted");
+        }
+    }
+
+    fn refused(&mut self, refused: Refused) -> Result<(), UplinkError> {
+        if let Some(next) = &refused.next {
+            self.challenged(next);
+        }
+        let Some(digest) = Sha256Digest::from_slice(&refused.statement_digest) else {
+            warn!("refused: not a digest");
+            return Ok(());
+        };
+        let code = refused.code.as_str();
+        match self.exchange.refused(&digest, code) {
+            Refusal::Again => warn!(%digest, code, "refused; quoting it once more"),
+            Refusal::Dropped(item) => {
+                error!(%digest, code, detail = refused.detail, "refused");
+                self.attester
+                    .dropped(&[item], &format!("refused: {code}"))?;
+            }
+            Refusal::Forked(item) => {
+                error!(%digest, code, detail = refused.detail,
+                    "the collector knows another history of this node; a new epoch begins");
+                let mut items = self.exchange.abandon();
+                items.push(item);
+                self.attester.dropped(&items, &format!("refused: {code}"))?;
+                self.attester.begin_epoch()?;
+                self.exchange.want();
+            }
+            Refusal::Unknown => warn!(%digest, code, "refused a statement that is not under way"),
+        }
+        Ok(())
+    }
+
+    fn receipt(&mut self, receipt: &Receipt) -> Result<(), UplinkError> {
+        let Some(digest) = Sha256Digest::from_slice(&receipt.statement_digest) else {
+            warn!("receipt: not a digest");
+            return Ok(());
+        };
+        if !self.exchange.awaits(&digest) {
+            debug!(%digest, "a receipt nobody waits for");
+            return Ok(());
+        }
+        let Some((verifier, seen)) = self.logs.get_mut(&receipt.log) else {
+            debug!(
+                log = receipt.log,
+                "no policy names this log: the receipt does not count"
+            );
+            return Ok(());
+        };
+        match verify_receipt(receipt, &digest, verifier, Some(*seen)) {
+            Ok(verified) => {
+                *seen = verified.checkpoint.size;
+                let receipt_digest = Sha256Digest::of(&[&receipt.encode_to_vec()]);
+                if let Some(item) = self.exchange.receipted(&digest) {
+                    self.attester.receipted(item, receipt_digest)?;
+                }
+            }
+            Err(why) => {
+                error!(%digest, code = why.code(), why = %link::chain(&why), "receipt refused");
+            }
+        }
+        Ok(())
+    }
+
+    async fn lease(&mut self, lease: Lease) {
+        let (quoted, reset_count) = self.attester.quoted();
+        let identity = self.tpm.identity();
+        let apply = ApplyLease {
+            lease: Some(lease),
+            ek_digest: Sha256Digest::of(&[&identity.ek_public]).0.to_vec(),
+            ak_name: identity.ak_name.clone(),
+            reset_count,
+            quoted: quoted
+                .iter()
+                .map(|at| apply_lease::Quoted {
+                    statement_digest: at.statement.0.to_vec(),
+                    clock_ms: at.clock_ms,
+                    boot_time_ns: at.boot_time_ns,
+                })
+                .collect(),
+        };
+        if let Err(why) = self.fence.apply_lease(apply).await {
+            warn!(why = %link::chain(&why), "lease not applied");
+        }
+    }
+
+    async fn read_facts(&mut self) {
+        let host = self.host.clone();
+        let files = tokio::task::spawn_blocking(move || host.file_claims()).await;
+        let mut claims = files.unwrap_or_default();
+        claims.extend(self.nvml.borrow_and_update().iter().cloned());
+        self.facts.claims = claims;
+        self.note_changes();
+    }
+
+    async fn poll_fence(&mut self) -> Result<(), UplinkError> {
+        match self.fence.state().await {
+            Ok(state) => {
+                self.fence_reachable = true;
+                self.fence_state(state);
+                self.pull_events().await?;
+            }
+            Err(why) => {
+                if self.fence_reachable {
+                    error!(why = %link::chain(&why), "the fence process is out of reach");
+                }
+                self.fence_reachable = false;
+                self.facts.fence = FenceState {
+                    mode: Mode::Unspecified.into(),
+                    root: self.config.fence.root.display().to_string(),
+                    whole_host: self.config.fence.whole_host,
+                    fault: Some(format!(
+                        "the fence process is out of reach: {}",
+                        link::chain(&why)
+                    )),
+                    ..FenceState::default()
+                };
+                self.facts.policy = None;
+            }
+        }
+        self.note_changes();
+        self.say();
+        Ok(())
+    }
+
+    fn fence_state(&mut self, state: State) {
+        let had_none = self.logs.is_empty();
+        self.logs = state
+            .logs
+            .iter()
+            .filter_map(|log| {
+                let verifier = NoteVerifier::parse(&log.vkey).ok()?;
+                let seen = self.logs.get(&log.origin).map_or(0, |(_, seen)| *seen);
+                Some((log.origin.clone(), (verifier, seen)))
+            })
+            .collect();
+        if had_none && !self.logs.is_empty() {
+            self.exchange.ask_for_receipts();
+        }
+        self.hello.send_if_modified(|hello| {
+            let policy = state.policy.clone().unwrap_or_default();
+            let new = Hello {
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                policy_version: policy.version,
+                manifest_digest: policy.manifest_digest,
+            };
+            let changed = *hello != new;
+            *hello = new;
+            changed
+        });
+        self.facts.fence = state.fence.unwrap_or_default();
+        self.facts.policy = state.policy;
+    }
+
+    async fn pull_events(&mut self) -> Result<(), UplinkError> {
+        loop {
+            let pulled = match self.fence.next_events(self.events_kept, BATCH).await {
+                Ok(pulled) => pulled,
+                Err(why) => {
+                    warn!(why = %link::chain(&why), "fence events not read");
+                    return Ok(());
+                }
+            };
+            if pulled.lost > 0 {
+                self.attester.lost_events(pulled.lost)?;
+            }
+            let count = u64::try_from(pulled.events.len()).unwrap_or(u64::MAX);
+            self.events_kept = pulled.first.saturating_add(count);
+            if count == 0 {
+                return Ok(());
+            }
+            let first = self.attester.number_events(count)?;
+            if !self.events.keep(first, pulled.events) {
+                self.attester.lost_events(count)?;
+            }
+            if count < BATCH.into() {
+                // Acknowledged with the next question.
+                return Ok(());
+            }
+        }
+    }
+
+    fn note_changes(&mut self) {
+        let settled = self
+            .last_made
+            .is_some_and(|at| at.elapsed() >= CHANGE && self.last_change.is_some());
+        if settled && self.last_change != Some(change_digest(&self.facts)) {
+            self.exchange.want();
+        }
+    }
+
+    /// Ready means: fenced, and enrolled or at least retrying.
+    fn say(&mut self) {
+        let mode = self.facts.fence.mode();
+        let fenced = self.fence_reachable && matches!(mode, Mode::DefaultDeny | Mode::Enforcing);
+        let fence = match (self.fence_reachable, mode) {
+            (false, _) => "fence out of reach",
+            (true, Mode::Enforcing) => "fence enforcing",
+            (true, Mode::DefaultDeny) => "fence denies by default",
+            (true, Mode::Absent | Mode::Unspecified) => "no fence",
+        };
+        let link = match (&self.enrolled, &self.session) {
+            (Some(enrolled), Some(_)) => format!("{enrolled}, connected"),
+            (Some(enrolled), None) => format!("{enrolled}, connecting"),
+            (None, _) => "not enrolled, retrying".to_owned(),
+        };
+        let status = format!("{fence}; {link}");
+        if fenced && (self.enrolled.is_some() || self.retrying) {
+            self.notify.ready(&status);
+        } else {
+            self.notify.status(&status);
+        }
+    }
+}
+
+fn ticker(period: Duration) -> tokio::time::Interval {
+    let mut ticker = interval(period);
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticker
+}
+
+async fn fetched(task: &mut Option<JoinHandle<Result<(), String>>>) -> Result<(), String> {
+    match task {
+        Some(running) => {
+            let outcome = running.await;
+            *task = None;
+            outcome.unwrap_or_else(|error| Err(error.to_string()))
+        }
+        None => std::future::pending().await,
+    }
+}
