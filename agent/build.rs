@@ -4,6 +4,7 @@ fn main() -> std::io::Result<()> {
     println!("cargo::rerun-if-changed=../attestation/proto");
     println!("cargo::rerun-if-changed=proto");
     tonic_prost_build::configure()
+        .build_server(false)
         .extern_path(".bailiwick.v1", "::bailiwick_attestation::proto::v1")
         .compile_protos(
             &[

@@ -37,6 +37,9 @@ const QUOTED: usize = 64;
 /// Longest reason of a gap.
 const MAX_REASON: usize = 200;
 
+/// Name, digest and length of a log.
+type LogSeen = (&'static str, Sha256Digest, u64);
+
 /// Why there is no statement.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestError {
@@ -87,9 +90,9 @@ pub struct Attester {
     quoted: VecDeque<QuotedAt>,
     reset_count: u32,
     /// Logs the collector has, by name.
-    sent_logs: Vec<(&'static str, Sha256Digest, u64)>,
+    sent_logs: Vec<LogSeen>,
     /// Logs in statements under way: they count once the statement is accepted.
-    pending_logs: VecDeque<(Sha256Digest, Vec<(&'static str, Sha256Digest, u64)>)>,
+    pending_logs: VecDeque<(Sha256Digest, Vec<LogSeen>)>,
     spool_was_full: bool,
 }
 
@@ -377,7 +380,7 @@ impl Attester {
         &mut self,
         statement: Vec<u8>,
         freshness: Freshness,
-    ) -> Result<(Evidence, Vec<(&'static str, Sha256Digest, u64)>), AttestError> {
+    ) -> Result<(Evidence, Vec<LogSeen>), AttestError> {
         let binding = Binding::new(&freshness, &statement);
         let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
         self.remember_clock(Sha256Digest::of(&[&statement]), &quoted);
@@ -420,10 +423,7 @@ impl Attester {
     }
 
     /// What the collector does not have yet travels whole.
-    fn choose_logs(
-        &self,
-        read: Vec<LogFile>,
-    ) -> (Vec<Log>, Vec<(&'static str, Sha256Digest, u64)>) {
+    fn choose_logs(&self, read: Vec<LogFile>) -> (Vec<Log>, Vec<LogSeen>) {
         let (mut logs, mut sent) = (Vec::new(), Vec::new());
         for log in read {
             match log.content {
@@ -448,11 +448,7 @@ impl Attester {
         (logs, sent)
     }
 
-    fn remember_logs(
-        &mut self,
-        digest: Sha256Digest,
-        logs: Vec<(&'static str, Sha256Digest, u64)>,
-    ) {
+    fn remember_logs(&mut self, digest: Sha256Digest, logs: Vec<LogSeen>) {
         if logs.is_empty() {
             return;
         }

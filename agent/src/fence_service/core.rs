@@ -249,15 +249,17 @@ impl<E: Enforcer> Core<E> {
     }
 
     fn apply_lease(&mut self, apply: &ApplyLease) -> Result<Answer, CoreError> {
-        let malformed = |what| CoreError::Request(what);
         let lease = apply
             .lease
             .as_ref()
-            .ok_or(malformed("ApplyLease.lease is absent"))?;
-        let ek = Sha256Digest::from_slice(&apply.ek_digest)
-            .ok_or(malformed("ApplyLease.ek_digest must have 32 bytes"))?;
+            .ok_or(CoreError::Request("ApplyLease.lease is absent"))?;
+        let ek = Sha256Digest::from_slice(&apply.ek_digest).ok_or(CoreError::Request(
+            "ApplyLease.ek_digest must have 32 bytes",
+        ))?;
         if apply.quoted.len() > QUOTED {
-            return Err(malformed("ApplyLease.quoted has more than 256 elements"));
+            return Err(CoreError::Request(
+                "ApplyLease.quoted has more than 256 elements",
+            ));
         }
         let statements = apply
             .quoted
@@ -270,7 +272,7 @@ impl<E: Enforcer> Core<E> {
                 })
             })
             .collect::<Option<Vec<_>>>()
-            .ok_or(malformed(
+            .ok_or(CoreError::Request(
                 "ApplyLease.quoted.statement_digest must have 32 bytes",
             ))?;
         let policy = self.policy.as_ref().ok_or(CoreError::NoPolicy)?;

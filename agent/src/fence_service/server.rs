@@ -136,13 +136,10 @@ fn tell(notify: &mut Notify, response: &Response) {
     notify.alive();
 }
 
-async fn with_core<E: Enforcer, T: Send + 'static>(
+async fn with_core<E: Enforcer, T: Default + Send + 'static>(
     core: &Arc<Mutex<Core<E>>>,
     work: impl FnOnce(&mut Core<E>) -> T + Send + 'static,
-) -> T
-where
-    T: Default,
-{
+) -> T {
     let core = Arc::clone(core);
     // The kernel may take its time; the socket answers others meanwhile.
     let done = spawn_blocking(move || {

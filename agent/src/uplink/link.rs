@@ -2,7 +2,7 @@
 //!
 //! Nothing is decided here about evidence: messages go to the node's loop and come from it.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use bailiwick_attestation::proto::v1::{
     CollectorMessage, Hello, NodeMessage, node_message::Message,
@@ -146,7 +146,7 @@ impl Link {
         }
     }
 
-    fn kept(&self, file: &PathBuf) -> Option<Enrolment> {
+    fn kept(&self, file: &Path) -> Option<Enrolment> {
         match Enrolment::read(file) {
             Ok(kept) => kept.filter(|kept| !kept.expired(clock::now())),
             Err(error) => {
@@ -156,7 +156,7 @@ impl Link {
         }
     }
 
-    async fn enroll(&self, file: &PathBuf) -> Result<Enrolment, String> {
+    async fn enroll(&self, file: &Path) -> Result<Enrolment, String> {
         let serial = self.chassis_serial.clone();
         match enroll::enroll(&self.config, &self.tpm, serial).await {
             Ok(enrolment) => {
