@@ -38,18 +38,17 @@ impl Collector {
     ) -> Result<Self> {
         let state = scene.path("collector");
         let program = paths::binary(release, "bailiwick-collector");
-        let for_policy = cmd::output(
+        let made = cmd::output(
             cmd::command(&program)
-                .args([
-                    "init",
-                    "--deployment",
-                    DEPLOYMENT,
-                    "--name",
-                    "127.0.0.1",
-                    "--dir",
-                ])
+                .args(["init", "--deployment", DEPLOYMENT, "--name", "127.0.0.1"])
+                .args(["--output", "json", "--dir"])
                 .arg(&state),
         )?;
+        let made: Value = serde_json::from_str(&made).context("read what init made")?;
+        let word = |key: &str| {
+            let value = made[key].as_str().map(str::to_owned);
+            value.with_context(|| format!("init named no {key}"))
+        };
         let (roots, between) = SoftTpm::maker(scene)?;
         let [enroll, evidence, query] = [free_port()?, free_port()?, free_port()?];
         let config = scene.path("collector.toml");
@@ -90,12 +89,11 @@ evaluate_seconds = 1
                 .map(drop)
         })?;
         let client = scene.path("client.toml");
-        let operator = operator(&state)?;
         let text = format!(
             "endpoint = \"127.0.0.1:{query}\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
-            state.join("ca.pem"),
-            operator.with_extension("pem"),
-            operator.with_extension("key"),
+            word("ca")?,
+            word("operator_certificate")?,
+            word("operator_key")?,
         );
         fs::write(&client, text).context("configure the client")?;
         Ok(Self {
@@ -104,7 +102,7 @@ evaluate_seconds = 1
             ports: [enroll, evidence],
             client,
             release,
-            for_policy,
+            for_policy: word("collector_toml")?,
         })
     }
 
@@ -142,16 +140,6 @@ evaluate_seconds = 1
     pub(super) fn alive(&mut self) -> Result<()> {
         self.process.alive()
     }
-}
-
-/// The first operator's files, without extension: `init` made one.
-fn operator(state: &Path) -> Result<PathBuf> {
-    let dir = fs::read_dir(state.join("operators")).context("list the operators")?;
-    let key = dir
-        .flatten()
-        .map(|entry| entry.path())
-        .find(|path| path.extension().is_some_and(|e| e == "key"));
-    Ok(key.context("init made no operator")?.with_extension(""))
 }
 
 /// One node's two processes.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::policy::Terms;
 use super::scene::Scene;
-use super::{AFFIRMING, Stage, pending, verdict};
+use super::stage::Stage;
 use crate::cmd::step;
 
 /// Seconds between statements, as a node is configured by default.
@@ -30,16 +30,9 @@ pub(crate) fn measure() -> Result<Value> {
 
     apply(&scene, &mut stage, &world, false)?;
     stage.node.start_agent(&scene)?;
-    stage.wait(&scene, "the pending node", |stage| {
-        pending(&stage.collector)
-    })?;
+    stage.wait_for_pending(&scene)?;
     apply(&scene, &mut stage, &world, true)?;
-    stage.wait(&scene, "an affirming verdict", |stage| {
-        match verdict(&stage.collector)? {
-            word if word == AFFIRMING => Ok(()),
-            word => bail!("the verdict is {word}"),
-        }
-    })?;
+    stage.wait_for_verdict(&scene, true)?;
     stage.wait_for_standing(&scene, true)?;
 
     let pids = stage.node.pids();
@@ -106,11 +99,7 @@ fn whole_world() -> Result<String> {
 }
 
 fn apply(scene: &Scene, stage: &mut Stage, world: &str, listed: bool) -> Result<()> {
-    let node = if listed {
-        Some(pending(&stage.collector)?)
-    } else {
-        None
-    };
+    let node = listed.then(|| stage.enrolled()).transpose()?;
     let terms = Terms {
         collector_toml: &stage.collector.for_policy,
         pcrs: &stage.pcrs,

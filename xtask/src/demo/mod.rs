@@ -9,38 +9,25 @@ mod pager;
 mod policy;
 mod report;
 mod scene;
+mod stage;
 mod tpm;
 mod world;
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use anyhow::Result;
 
-use self::fleet::{Collector, Node};
 use self::flows::{Matrix, Standing};
-use self::pager::Pager;
-use self::policy::{Approvers, Listed, NODE, Terms};
+use self::policy::NODE;
 use self::report::Report;
 use self::scene::Scene;
-use self::tpm::SoftTpm;
-use self::world::{WORLD_CSV, Workloads, World};
+use self::stage::Stage;
 use crate::build;
 use crate::cmd::{self, step};
 use crate::install::{self, capability};
 
-/// The alert of a node whose verdict turned.
-const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
-/// The verdict that grants standing.
-const AFFIRMING: &str = "affirming";
 /// Seconds between statements. Short, so that a story of minutes is told in one.
 const INTERVAL_SECONDS: u32 = 2;
-/// Long enough to see standing last, short enough to see it run out.
-const LEASE_SECONDS: u32 = 30;
-/// A node silent for longer is stale.
-const MAX_SILENCE_SECONDS: u32 = 12;
-/// Ample: statements come every other second.
-const SOON: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -97,19 +84,6 @@ fn tell(scene: &mut Scene, stage: &mut Option<Stage>) -> (Report, Result<()>) {
     (report, told)
 }
 
-/// Everything that runs. Fields are dropped in order: the node before what it talks to.
-struct Stage {
-    workloads: Workloads,
-    node: Node,
-    collector: Collector,
-    pager: Pager,
-    world: World,
-    tpm: SoftTpm,
-    approvers: Approvers,
-    /// What a clean boot leaves in the registers.
-    pcrs: Vec<(u8, String)>,
-}
-
 fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Result<()> {
     step("== parts: a TPM with its maker's certificate, two approvers, a collector, a small world");
     let stage = stage.insert(Stage::set_up(scene, false, INTERVAL_SECONDS)?);
@@ -124,7 +98,7 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     step("== enrollment: the TPM is real, but no approver has listed it");
     stage.apply(scene, None, "first policy, nobody listed")?;
     stage.node.start_agent(scene)?;
-    let listed = stage.wait(scene, "the pending node", |stage| pending(&stage.collector))?;
+    let listed = stage.wait_for_pending(scene)?;
     report.enrolled = Some(true);
     step(format_args!("   pending: ek {}", listed.ek));
 
@@ -143,7 +117,7 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     let turned = stage.wait_for_verdict(scene, false)?;
     step(format_args!("   verdict: {turned}"));
     report.verdict_after_tamper = Some(turned);
-    for line in why(&stage.collector)? {
+    for line in stage.why()? {
         step(format_args!("   {line}"));
     }
     stage.wait_for_standing(scene, false)?;
@@ -173,223 +147,11 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     stage.record(scene, report)
 }
 
-impl Stage {
-    /// Everything but fence and agent is running when this returns.
-    fn set_up(scene: &mut Scene, release: bool, interval_seconds: u32) -> Result<Self> {
-        let mut tpm = SoftTpm::manufacture(scene)?;
-        tpm.boot(scene, false)?;
-        let approvers = Approvers::appoint(scene)?;
-        let pager = Pager::start(scene)?;
-        let collector = Collector::start(scene, &approvers, &pager, release)?;
-        let world = World::build(scene)?;
-        Ok(Self {
-            workloads: world.start_workloads(scene)?,
-            node: Node::configure(scene, &approvers, &collector, &tpm, interval_seconds)?,
-            pcrs: tpm.values()?,
-            collector,
-            pager,
-            world,
-            tpm,
-            approvers,
-        })
-    }
-
-    /// Signs the next version of the policy and gives it to the collector.
-    fn apply(&mut self, scene: &Scene, listed: Option<&Listed>, reason: &str) -> Result<()> {
-        let terms = Terms {
-            collector_toml: &self.collector.for_policy,
-            pcrs: &self.pcrs,
-            listed,
-            lease_seconds: LEASE_SECONDS,
-            max_silence_seconds: MAX_SILENCE_SECONDS,
-            world: ("world.csv", WORLD_CSV),
-            reason,
-        };
-        let bundle = self.approvers.sign(scene, terms)?;
-        self.collector.apply(&bundle)
-    }
-
-    /// A datagram to Germany, which takes a lease.
-    const ABROAD: &str = "udp 10.9.1.1 192.0.2.10:7000";
-    /// A datagram to the time service, which takes a policy and no lease.
-    const TIME: &str = "udp 10.9.1.1 10.9.0.1:123";
-
-    /// Whether the kernel takes each of these datagrams from the first study's process.
-    fn first_sender(&mut self, tries: &[&str]) -> Result<Vec<bool>> {
-        let sender = self
-            .workloads
-            .senders
-            .first_mut()
-            .context("every group has a sender")?;
-        sender.ask(
-            &tries
-                .iter()
-                .map(|one| (*one).to_owned())
-                .collect::<Vec<_>>(),
-        )?;
-        Ok(sender.answer()?.iter().map(|said| said == "sent").collect())
-    }
-
-    /// Waits for a value while everything that should run does.
-    fn wait<T>(
-        &mut self,
-        scene: &Scene,
-        what: &str,
-        mut look: impl FnMut(&mut Self) -> Result<T>,
-    ) -> Result<T> {
-        let mut died = None;
-        let found = scene.wait(what, SOON, || {
-            match self
-                .collector
-                .alive()
-                .and_then(|()| self.node.alive())
-                .and_then(|()| self.pager.alive())
-            {
-                Ok(()) => look(self).map(Some),
-                Err(error) => {
-                    died = Some(error);
-                    Ok(None)
-                }
-            }
-        })?;
-        found.ok_or_else(|| died.unwrap_or_else(|| anyhow::anyhow!("a program ended")))
-    }
-
-    fn measure(&mut self, scene: &Scene, standing: Standing) -> Result<Matrix> {
-        flows::measure(scene, &self.world, &mut self.workloads, standing)
-    }
-
-    /// Waits for a verdict that affirms, or for one that does not.
-    fn wait_for_verdict(&mut self, scene: &Scene, affirming: bool) -> Result<String> {
-        let what = if affirming {
-            "an affirming verdict"
-        } else {
-            "the verdict to turn"
-        };
-        self.wait(scene, what, |stage| match verdict(&stage.collector)? {
-            verdict if (verdict == AFFIRMING) == affirming => Ok(verdict),
-            verdict => bail!("the verdict is {verdict}"),
-        })
-    }
-
-    /// Waits until the kernel lets `cardio` out, or no longer does.
-    fn wait_for_standing(&mut self, scene: &Scene, open: bool) -> Result<()> {
-        let what = if open {
-            "the lease to open the fence"
-        } else {
-            "the lease to end"
-        };
-        self.wait(scene, what, |stage| {
-            if flows::probe(&stage.world, &mut stage.workloads)? == open {
-                return Ok(());
-            }
-            bail!(
-                "datagrams {}",
-                if open {
-                    "do not arrive"
-                } else {
-                    "still arrive"
-                }
-            )
-        })
-    }
-
-    /// Power cut, TPM reset, and everything started again. Keys and policy are on disk.
-    fn reboot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
-        self.node.cut_power()?;
-        scene.kill_workloads()?;
-        scene.drop_pins()?;
-        self.tpm.boot(scene, tampered)?;
-        self.node.start_fence(scene)?;
-        self.workloads = self.world.start_workloads(scene)?;
-        self.node.start_agent(scene)
-    }
-
-    /// Waits for a statement that the collector took after this moment.
-    fn wait_for_statement(&mut self, scene: &Scene) -> Result<()> {
-        let before = count(&self.collector, "statements")?;
-        self.wait(scene, "a statement of the new boot", |stage| {
-            let now = count(&stage.collector, "statements")?;
-            if now >= before + 2 {
-                Ok(())
-            } else {
-                bail!("{now} statements")
-            }
-        })
-    }
-
-    fn notice(&mut self, scene: &Scene, status: &str, after: usize) -> Result<bool> {
-        let notice = self.wait(scene, &format!("Alertmanager to say {status}"), |stage| {
-            stage.pager.heard(status, NOT_TRUSTED, after)
-        })?;
-        step(format_args!(
-            "   Alertmanager: {} {} for {}",
-            notice.status, notice.alertname, notice.node
-        ));
-        Ok(notice.node == NODE)
-    }
-
-    fn record(&mut self, scene: &Scene, report: &mut Report) -> Result<()> {
-        report.statements = Some(count(&self.collector, "statements")?);
-        report.receipts = Some(count(&self.collector, "receipts")?);
-        let _ = scene;
-        Ok(())
-    }
-}
-
 fn show(report: &mut Report, matrix: &Matrix) {
     report.saw(matrix);
     for line in matrix.table().lines() {
         step(format_args!("   {line}"));
     }
-}
-
-/// The node that enrolled and that nobody listed.
-fn pending(collector: &Collector) -> Result<Listed> {
-    let all = collector.ask(&["nodes"])?;
-    let nodes = all
-        .as_array()
-        .or_else(|| all["nodes"].as_array())
-        .context("a list of nodes")?;
-    let [node] = nodes.as_slice() else {
-        bail!("{} nodes", nodes.len())
-    };
-    let word = |key: &str| node[key].as_str().map(str::to_owned);
-    Ok(Listed {
-        ek: word("ek").context("the node's EK")?,
-        ak: word("ak"),
-    })
-}
-
-fn node(collector: &Collector) -> Result<Value> {
-    collector.ask(&["node", "show", NODE])
-}
-
-fn verdict(collector: &Collector) -> Result<String> {
-    Ok(node(collector)?["verdict"]
-        .as_str()
-        .context("the node's verdict")?
-        .to_owned())
-}
-
-fn count(collector: &Collector, what: &str) -> Result<u64> {
-    node(collector)?[what]
-        .as_u64()
-        .with_context(|| format!("the number of {what}"))
-}
-
-/// The deviations in an operator's words.
-fn why(collector: &Collector) -> Result<Vec<String>> {
-    let mut client = collector.client();
-    client.args(["node", "why", NODE]);
-    let out = client
-        .stdout(std::process::Stdio::piped())
-        .output()
-        .context("start the client")?;
-    Ok(String::from_utf8_lossy(&out.stdout)
-        .lines()
-        .map(str::to_owned)
-        .collect())
 }
 
 /// Leaves everything running until Ctrl-C, and tells how to look around.
@@ -403,10 +165,7 @@ fn stay(scene: &Scene, stage: &mut Stage) -> Result<()> {
         format!("  {client} node why {NODE}"),
         format!("  {client} events"),
         format!("  nsenter --net={} ping 192.0.2.10", namespace.display()),
-        format!(
-            "logs and configuration: {} (a lease lasts {LEASE_SECONDS} s)",
-            scene.path("").display()
-        ),
+        format!("logs and configuration: {}", scene.path("").display()),
     ];
     for line in lines {
         step(line);

@@ -1,0 +1,262 @@
+//! Everything that runs in a demo, and how to wait for it and ask it.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::fleet::{Collector, Node};
+use super::flows::{self, Matrix, Standing};
+use super::pager::Pager;
+use super::policy::{Approvers, Listed, NODE, Terms};
+use super::report::Report;
+use super::scene::Scene;
+use super::tpm::SoftTpm;
+use super::world::{WORLD_CSV, Workloads, World};
+use crate::cmd::step;
+
+/// The alert of a node whose verdict turned.
+const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
+/// The verdict that grants standing.
+const AFFIRMING: &str = "affirming";
+/// Long enough to see standing last, short enough to see it run out.
+const LEASE_SECONDS: u32 = 30;
+/// A node silent for longer is stale.
+const MAX_SILENCE_SECONDS: u32 = 12;
+/// Ample: statements come every other second.
+const SOON: Duration = Duration::from_secs(60);
+
+/// Everything that runs. Fields are dropped in order: the node before what it talks to.
+pub(super) struct Stage {
+    pub(super) workloads: Workloads,
+    pub(super) node: Node,
+    pub(super) collector: Collector,
+    pub(super) pager: Pager,
+    pub(super) world: World,
+    pub(super) tpm: SoftTpm,
+    pub(super) approvers: Approvers,
+    /// What a clean boot leaves in the registers.
+    pub(super) pcrs: Vec<(u8, String)>,
+}
+
+impl Stage {
+    /// Everything but fence and agent is running when this returns.
+    pub(super) fn set_up(scene: &mut Scene, release: bool, interval_seconds: u32) -> Result<Self> {
+        let mut tpm = SoftTpm::manufacture(scene)?;
+        tpm.boot(scene, false)?;
+        let approvers = Approvers::appoint(scene)?;
+        let pager = Pager::start(scene)?;
+        let collector = Collector::start(scene, &approvers, &pager, release)?;
+        let world = World::build(scene)?;
+        Ok(Self {
+            workloads: world.start_workloads(scene)?,
+            node: Node::configure(scene, &approvers, &collector, &tpm, interval_seconds)?,
+            pcrs: tpm.values()?,
+            collector,
+            pager,
+            world,
+            tpm,
+            approvers,
+        })
+    }
+
+    /// Signs the next version of the policy and gives it to the collector.
+    pub(super) fn apply(
+        &mut self,
+        scene: &Scene,
+        listed: Option<&Listed>,
+        reason: &str,
+    ) -> Result<()> {
+        let terms = Terms {
+            collector_toml: &self.collector.for_policy,
+            pcrs: &self.pcrs,
+            listed,
+            lease_seconds: LEASE_SECONDS,
+            max_silence_seconds: MAX_SILENCE_SECONDS,
+            world: ("world.csv", WORLD_CSV),
+            reason,
+        };
+        let bundle = self.approvers.sign(scene, terms)?;
+        self.collector.apply(&bundle)
+    }
+
+    /// A datagram to Germany, which takes a lease.
+    pub(super) const ABROAD: &str = "udp 10.9.1.1 192.0.2.10:7000";
+    /// A datagram to the time service, which takes a policy and no lease.
+    pub(super) const TIME: &str = "udp 10.9.1.1 10.9.0.1:123";
+
+    /// Whether the kernel takes each of these datagrams from the first study's process.
+    pub(super) fn first_sender(&mut self, tries: &[&str]) -> Result<Vec<bool>> {
+        let sender = self
+            .workloads
+            .senders
+            .first_mut()
+            .context("every group has a sender")?;
+        sender.ask(
+            &tries
+                .iter()
+                .map(|one| (*one).to_owned())
+                .collect::<Vec<_>>(),
+        )?;
+        Ok(sender.answer()?.iter().map(|said| said == "sent").collect())
+    }
+
+    /// Waits for a value while everything that should run does.
+    pub(super) fn wait<T>(
+        &mut self,
+        scene: &Scene,
+        what: &str,
+        mut look: impl FnMut(&mut Self) -> Result<T>,
+    ) -> Result<T> {
+        let mut died = None;
+        let found = scene.wait(what, SOON, || {
+            match self
+                .collector
+                .alive()
+                .and_then(|()| self.node.alive())
+                .and_then(|()| self.pager.alive())
+            {
+                Ok(()) => look(self).map(Some),
+                Err(error) => {
+                    died = Some(error);
+                    Ok(None)
+                }
+            }
+        })?;
+        found.ok_or_else(|| died.unwrap_or_else(|| anyhow::anyhow!("a program ended")))
+    }
+
+    pub(super) fn measure(&mut self, scene: &Scene, standing: Standing) -> Result<Matrix> {
+        flows::measure(scene, &self.world, &mut self.workloads, standing)
+    }
+
+    /// Waits for a verdict that affirms, or for one that does not.
+    pub(super) fn wait_for_verdict(&mut self, scene: &Scene, affirming: bool) -> Result<String> {
+        let what = if affirming {
+            "an affirming verdict"
+        } else {
+            "the verdict to turn"
+        };
+        self.wait(scene, what, |stage| match stage.verdict()? {
+            verdict if (verdict == AFFIRMING) == affirming => Ok(verdict),
+            verdict => bail!("the verdict is {verdict}"),
+        })
+    }
+
+    /// Waits until the kernel lets `cardio` out, or no longer does.
+    pub(super) fn wait_for_standing(&mut self, scene: &Scene, open: bool) -> Result<()> {
+        let what = if open {
+            "the lease to open the fence"
+        } else {
+            "the lease to end"
+        };
+        self.wait(scene, what, |stage| {
+            if flows::probe(&stage.world, &mut stage.workloads)? == open {
+                return Ok(());
+            }
+            bail!(
+                "datagrams {}",
+                if open {
+                    "do not arrive"
+                } else {
+                    "still arrive"
+                }
+            )
+        })
+    }
+
+    /// Power cut, TPM reset, and everything started again. Keys and policy are on disk.
+    pub(super) fn reboot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
+        self.node.cut_power()?;
+        scene.kill_workloads()?;
+        scene.drop_pins()?;
+        self.tpm.boot(scene, tampered)?;
+        self.node.start_fence(scene)?;
+        self.workloads = self.world.start_workloads(scene)?;
+        self.node.start_agent(scene)
+    }
+
+    /// Waits for a statement that the collector took after this moment.
+    pub(super) fn wait_for_statement(&mut self, scene: &Scene) -> Result<()> {
+        let before = self.count("statements")?;
+        self.wait(scene, "a statement of the new boot", |stage| {
+            let now = stage.count("statements")?;
+            if now >= before + 2 {
+                Ok(())
+            } else {
+                bail!("{now} statements")
+            }
+        })
+    }
+
+    pub(super) fn notice(&mut self, scene: &Scene, status: &str, after: usize) -> Result<bool> {
+        let notice = self.wait(scene, &format!("Alertmanager to say {status}"), |stage| {
+            stage.pager.heard(status, NOT_TRUSTED, after)
+        })?;
+        step(format_args!(
+            "   Alertmanager: {} {} for {}",
+            notice.status, notice.alertname, notice.node
+        ));
+        Ok(notice.node == NODE)
+    }
+
+    pub(super) fn record(&mut self, scene: &Scene, report: &mut Report) -> Result<()> {
+        report.statements = Some(self.count("statements")?);
+        report.receipts = Some(self.count("receipts")?);
+        let _ = scene;
+        Ok(())
+    }
+
+    /// Waits for the node that enrolled and that nobody listed.
+    pub(super) fn wait_for_pending(&mut self, scene: &Scene) -> Result<Listed> {
+        self.wait(scene, "the pending node", |stage| stage.enrolled())
+    }
+
+    /// The one node there is, by its TPM.
+    pub(super) fn enrolled(&self) -> Result<Listed> {
+        let all = self.collector.ask(&["nodes"])?;
+        let nodes = all
+            .as_array()
+            .or_else(|| all["nodes"].as_array())
+            .context("a list of nodes")?;
+        let [node] = nodes.as_slice() else {
+            bail!("{} nodes", nodes.len())
+        };
+        let word = |key: &str| node[key].as_str().map(str::to_owned);
+        Ok(Listed {
+            ek: word("ek").context("the node's EK")?,
+            ak: word("ak"),
+        })
+    }
+
+    fn node(&self) -> Result<Value> {
+        self.collector.ask(&["node", "show", NODE])
+    }
+
+    fn verdict(&self) -> Result<String> {
+        Ok(self.node()?["verdict"]
+            .as_str()
+            .context("the node's verdict")?
+            .to_owned())
+    }
+
+    fn count(&self, what: &str) -> Result<u64> {
+        self.node()?[what]
+            .as_u64()
+            .with_context(|| format!("the number of {what}"))
+    }
+
+    /// The deviations in an operator's words.
+    pub(super) fn why(&self) -> Result<Vec<String>> {
+        let mut client = self.collector.client();
+        client.args(["node", "why", NODE]);
+        let out = client
+            .stdout(std::process::Stdio::piped())
+            .output()
+            .context("start the client")?;
+        Ok(String::from_utf8_lossy(&out.stdout)
+            .lines()
+            .map(str::to_owned)
+            .collect())
+    }
+}
