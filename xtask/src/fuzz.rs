@@ -80,6 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
                 "-rss_limit_mb=2048",
                 "-print_final_stats=1",
                 "-verbosity=0",
+                "-print_funcs=0",
             ]);
         let survived = cmd::run(&mut fuzzer).is_ok();
         cmd::result(format_args!(

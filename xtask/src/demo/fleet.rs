@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
@@ -14,7 +15,8 @@ use super::pager::{Pager, free_port};
 use super::policy::{Approvers, DEPLOYMENT, NODE, THRESHOLD};
 use super::scene::Scene;
 use super::tpm::SoftTpm;
-use crate::{cmd, paths};
+use crate::cmd::{self, step};
+use crate::paths;
 
 /// The collector, and how to ask it.
 #[derive(Debug)]
@@ -90,7 +92,7 @@ evaluate_seconds = 1
         })?;
         let client = scene.path("client.toml");
         let text = format!(
-            "endpoint = \"127.0.0.1:{query}\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+            "endpoint = \"https://127.0.0.1:{query}\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
             word("ca")?,
             word("operator_certificate")?,
             word("operator_key")?,
@@ -106,35 +108,92 @@ evaluate_seconds = 1
         })
     }
 
-    /// The client, as its user would type it.
-    pub(super) fn client(&self) -> std::process::Command {
+    /// The client, told where its configuration lies.
+    pub(super) fn client(&self) -> Command {
         let mut client = cmd::command(paths::binary(self.release, "bailiwick"));
-        client.arg("--config").arg(&self.client);
+        client.env("BAILIWICK_CONFIG", &self.client);
         client
     }
 
-    /// A query's answer. Exit codes 3 to 5 are answers too.
+    /// How a person would start it.
+    pub(super) fn client_by_hand(&self) -> String {
+        let program = paths::binary(self.release, "bailiwick");
+        format!(
+            "BAILIWICK_CONFIG={} {}",
+            self.client.display(),
+            program.display()
+        )
+    }
+
+    /// A query's answer. That a node is not trusted is an answer too, whatever the exit code.
     pub(super) fn ask(&self, words: &[&str]) -> Result<Value> {
         let mut client = self.client();
         client.args(words).args(["--output", "json"]);
         let out = client
-            .stderr(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped())
+            .stderr(Stdio::piped())
+            .stdout(Stdio::piped())
             .output();
         let out = out.context("start the client")?;
-        match out.status.code() {
-            Some(0 | 3..=5) => {}
-            _ => bail!(
+        if out.stdout.is_empty() {
+            bail!(
                 "{}: {}",
                 cmd::shown(&client),
                 String::from_utf8_lossy(&out.stderr).trim()
-            ),
+            );
         }
         serde_json::from_slice(&out.stdout).with_context(|| format!("read {}", cmd::shown(&client)))
     }
 
     pub(super) fn apply(&self, bundle: &Path) -> Result<()> {
         cmd::output(self.client().args(["policy", "apply"]).arg(bundle)).map(drop)
+    }
+
+    /// Whether the newest statement of the node appraises again, without a network, and whether
+    /// one changed byte is noticed.
+    pub(super) fn verifies_offline(&self, scene: &Scene, approvers: &Approvers) -> Result<bool> {
+        let file = scene.path("statement");
+        cmd::output(
+            self.client()
+                .args(["node", "statement", NODE, "--out"])
+                .arg(&file),
+        )?;
+        let (roots, between) = SoftTpm::maker(scene)?;
+        let verify = |file: &Path| {
+            let mut verify = cmd::command("unshare");
+            verify
+                .args(["--net", "--"])
+                .arg(paths::binary(self.release, "bailiwick"))
+                .arg("verify")
+                .arg(file)
+                .args([
+                    "--threshold",
+                    &THRESHOLD.to_string(),
+                    "--deployment",
+                    DEPLOYMENT,
+                    "--approvers",
+                ])
+                .arg(approvers.allowed_signers());
+            for (option, files) in [("--roots", &roots), ("--intermediates", &between)] {
+                for file in files {
+                    verify.arg(option).arg(file);
+                }
+            }
+            verify.status().context("start the client")
+        };
+        let good = verify(&file)?;
+        // The middle lies in what the node signed or in what approvers did.
+        let mut bytes = fs::read(&file).context("read the stored statement")?;
+        let middle = bytes.len() / 2;
+        if let Some(byte) = bytes.get_mut(middle) {
+            *byte ^= 1;
+        }
+        let changed = scene.path("statement-changed");
+        fs::write(&changed, bytes).context("write a changed statement")?;
+        let bad = verify(&changed)?;
+        step(format_args!(
+            "   verify, offline: {good}; with one bit changed: {bad}"
+        ));
+        Ok(good.success() && bad.code() == Some(2))
     }
 
     pub(super) fn alive(&mut self) -> Result<()> {
@@ -266,7 +325,7 @@ interval_s = {interval_seconds}
         }
     }
 
-    fn program(&self, role: &str) -> std::process::Command {
+    fn program(&self, role: &str) -> Command {
         let mut program = tied(paths::binary(self.release, "bailiwick-agent"));
         program.args([role, "--config"]);
         program

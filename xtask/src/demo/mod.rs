@@ -13,7 +13,7 @@ mod stage;
 mod tpm;
 mod world;
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use anyhow::Result;
 
@@ -108,9 +108,14 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     step(format_args!("   verdict: {first}"));
     report.verdict_before = Some(first);
     stage.wait_for_standing(scene, true)?;
+    let since = SystemTime::now();
     let matrix = stage.measure(scene, Standing::Attested)?;
     show(report, &matrix);
     report.flows = Some(matrix);
+    step("   why not, as the fence reported it:");
+    for line in stage.denials(scene, since)? {
+        step(format_args!("     {line}"));
+    }
 
     step("== tampering: somebody extends PCR 4 behind the agent's back");
     stage.tpm.tamper()?;
@@ -156,7 +161,7 @@ fn show(report: &mut Report, matrix: &Matrix) {
 
 /// Leaves everything running until Ctrl-C, and tells how to look around.
 fn stay(scene: &Scene, stage: &mut Stage) -> Result<()> {
-    let client = cmd::shown(&stage.collector.client());
+    let client = stage.collector.client_by_hand();
     let namespace = world::enter_by_hand(&stage.world);
     let lines: [String; 7] = [
         "everything stays up until Ctrl-C. Look around with".to_owned(),

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
 
 use super::scene::Scene;
 use super::world::{GROUPS, MANAGEMENT_PORT, PLACES};
-use crate::cmd;
+use crate::{cmd, paths};
 
 /// Name of the installation.
 pub(super) const DEPLOYMENT: &str = "demo";
@@ -50,12 +51,15 @@ pub(super) struct Approvers {
     dir: PathBuf,
     allowed_signers: PathBuf,
     version: u64,
-    previous: Option<String>,
+    /// The manifest before.
+    previous: Option<PathBuf>,
+    /// `bailiwick`, which writes manifests.
+    client: PathBuf,
 }
 
 impl Approvers {
     /// Draws both keys, and the file by which a machine knows them.
-    pub(super) fn appoint(scene: &Scene) -> Result<Self> {
+    pub(super) fn appoint(scene: &Scene, release: bool) -> Result<Self> {
         let dir = scene.path("approvers");
         fs::create_dir(&dir).context("make the approvers' folder")?;
         let mut lines = String::new();
@@ -81,6 +85,7 @@ impl Approvers {
             allowed_signers,
             version: 0,
             previous: None,
+            client: paths::binary(release, "bailiwick"),
         })
     }
 
@@ -112,25 +117,25 @@ impl Approvers {
                 study(group.name, &selector),
             ));
         }
-        let mut manifest = format!(
-            "deployment = \"{DEPLOYMENT}\"\nkind = \"policy\"\nscope = \"fleet\"\nversion = {}\n",
-            self.version
-        );
-        if let Some(previous) = &self.previous {
-            manifest += &format!("previous = \"{previous}\"\n");
-        }
-        let (end, reason) = (tomorrow()?, terms.reason);
-        manifest += &format!("not_after = \"{end}\"\nreason = \"{reason}\"\n");
         for (path, text) in files {
-            let place = bundle.join(&path);
-            fs::write(&place, text).with_context(|| format!("write {path}"))?;
-            manifest += &format!(
-                "\n[[file]]\npath = \"{path}\"\nsha256 = \"{}\"\n",
-                digest(&place)?
-            );
+            fs::write(bundle.join(&path), text).with_context(|| format!("write {path}"))?;
         }
+        let mut compose = cmd::command(&self.client);
+        compose
+            .args([
+                "policy",
+                "manifest",
+                "--deployment",
+                DEPLOYMENT,
+                "--reason",
+                terms.reason,
+            ])
+            .args(["--not-after", &tomorrow()?.to_string()]);
+        if let Some(previous) = &self.previous {
+            compose.arg("--previous").arg(previous);
+        }
+        cmd::output(compose.arg(&bundle))?;
         let place = bundle.join("manifest.toml");
-        fs::write(&place, manifest).context("write the manifest")?;
         for name in APPROVERS {
             cmd::output(
                 cmd::command("ssh-keygen")
@@ -151,7 +156,7 @@ impl Approvers {
             )
             .context("name a signature after its signer")?;
         }
-        self.previous = Some(digest(&place)?);
+        self.previous = Some(place);
         Ok(bundle)
     }
 }
@@ -241,16 +246,10 @@ provenance = "self-reported"
 "#
 }
 
-fn digest(file: &Path) -> Result<String> {
-    let line = cmd::output(cmd::command("sha256sum").arg(file))?;
-    let digest = line.trim_start_matches('\\').split_whitespace().next();
-    Ok(digest
-        .context("sha256sum prints a digest first")?
-        .to_owned())
-}
-
-fn tomorrow() -> Result<String> {
-    let text =
-        cmd::output(cmd::command("date").args(["-u", "-d", "+1 day", "+%Y-%m-%dT%H:%M:%SZ"]))?;
-    Ok(text.trim().to_owned())
+/// Seconds since 1970.
+fn tomorrow() -> Result<u64> {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    Ok(now.as_secs() + 24 * 3600)
 }

@@ -1,6 +1,8 @@
 //! Everything that runs in a demo, and how to wait for it and ask it.
 
-use std::time::Duration;
+use std::collections::BTreeMap;
+use std::process::Stdio;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
@@ -44,7 +46,7 @@ impl Stage {
     pub(super) fn set_up(scene: &mut Scene, release: bool, interval_seconds: u32) -> Result<Self> {
         let mut tpm = SoftTpm::manufacture(scene)?;
         tpm.boot(scene, false)?;
-        let approvers = Approvers::appoint(scene)?;
+        let approvers = Approvers::appoint(scene, release)?;
         let pager = Pager::start(scene)?;
         let collector = Collector::start(scene, &approvers, &pager, release)?;
         let world = World::build(scene)?;
@@ -203,7 +205,7 @@ impl Stage {
     pub(super) fn record(&mut self, scene: &Scene, report: &mut Report) -> Result<()> {
         report.statements = Some(self.count("statements")?);
         report.receipts = Some(self.count("receipts")?);
-        let _ = scene;
+        report.verified_offline = Some(self.collector.verifies_offline(scene, &self.approvers)?);
         Ok(())
     }
 
@@ -249,14 +251,47 @@ impl Stage {
     /// The deviations in an operator's words.
     pub(super) fn why(&self) -> Result<Vec<String>> {
         let mut client = self.collector.client();
-        client.args(["node", "why", NODE]);
         let out = client
-            .stdout(std::process::Stdio::piped())
-            .output()
-            .context("start the client")?;
+            .args(["node", "why", NODE])
+            .stdout(Stdio::piped())
+            .output();
+        let out = out.context("start the client")?;
         Ok(String::from_utf8_lossy(&out.stdout)
             .lines()
             .map(str::to_owned)
             .collect())
+    }
+
+    /// Why packets did not pass, as the fence reported: study, where to, rule, how many.
+    pub(super) fn denials(&mut self, scene: &Scene, since: SystemTime) -> Result<Vec<String>> {
+        let since = since
+            .duration_since(UNIX_EPOCH)
+            .context("the clock is before 1970")?
+            .as_secs();
+        let since = since.to_string();
+        self.wait(scene, "the fence's events", |stage| {
+            let all = stage
+                .collector
+                .ask(&["events", "--limit", "1000", "--from", &since])?;
+            let events = all.as_array().context("a list of events")?;
+            let mut counts = BTreeMap::<_, u64>::new();
+            for event in events {
+                let word = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+                let key = (word("study"), word("jurisdiction"), word("rule"));
+                *counts.entry(key).or_default() += event["count"].as_u64().unwrap_or(1);
+            }
+            if counts.is_empty() {
+                bail!("no event yet");
+            }
+            let line = |((study, place, rule), count): ((String, String, String), u64)| {
+                let study = if study.is_empty() {
+                    "(no study)"
+                } else {
+                    &study
+                };
+                format!("{study:<10} -> {place:<10} {rule:<16} {count} packets")
+            };
+            Ok(counts.into_iter().map(line).collect())
+        })
     }
 }
