@@ -13,6 +13,7 @@
 //! | [`query`] | what operators ask |
 //! | [`run`] | starts every part |
 //! | [`alert`] | who is told, and when |
+//! | [`verify`] | one stored statement, appraised again by an auditor |
 
 pub mod alert;
 pub mod appraise;
@@ -27,3 +28,4 @@ pub mod proto;
 pub mod query;
 pub mod record;
 pub mod run;
+pub mod verify;

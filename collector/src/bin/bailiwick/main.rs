@@ -4,7 +4,14 @@
 //! chooses. Exit codes are the same for all: 0 good, 1 could not tell, 2 bytes refused, 3 node
 //! not trusted, 4 stale, 5 unknown.
 
+mod client;
+mod format;
 mod inspect;
+mod lists;
+mod nodes;
+mod policy;
+mod verify;
+mod why;
 
 use std::process::ExitCode;
 
@@ -22,6 +29,20 @@ struct Cli {
 enum Command {
     /// Reads one piece of evidence with no collector and no network.
     Inspect(inspect::Args),
+    /// Lists every node and its standing.
+    Nodes(nodes::List),
+    /// One node.
+    Node(nodes::Args),
+    /// Has a node challenged at once.
+    Challenge(nodes::Challenge),
+    /// Lists what fences denied.
+    Events(lists::Events),
+    /// Lists alerts.
+    Alerts(lists::Alerts),
+    /// What approvers sign.
+    Policy(policy::Args),
+    /// Appraises a stored statement again, with no collector and no network.
+    Verify(verify::Args),
 }
 
 /// How a result is printed.
@@ -35,10 +56,6 @@ pub(crate) enum Output {
 
 /// What the process ends with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[expect(
-    dead_code,
-    reason = "the last three belong to commands that ask a collector"
-)]
 pub(crate) enum Exit {
     /// As it should be.
     Good,
@@ -85,6 +102,13 @@ fn main() -> ExitCode {
     };
     let done = match cli.command {
         Command::Inspect(args) => inspect::run(&args),
+        Command::Nodes(args) => nodes::list(&args),
+        Command::Node(args) => nodes::run(&args),
+        Command::Challenge(args) => nodes::challenge(&args),
+        Command::Events(args) => lists::events(&args),
+        Command::Alerts(args) => lists::alerts(&args),
+        Command::Policy(args) => policy::run(&args),
+        Command::Verify(args) => verify::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),

@@ -1,0 +1,109 @@
+//! Deviations in an operator's words: what is wrong, who says so, and what restores standing.
+
+use bailiwick_attestation::appraisal::{Deviation, Finding};
+use bailiwick_attestation::proto::v1;
+use serde_json::{Value, json};
+
+use crate::format::time;
+
+/// What restores standing, by the deviation's code.
+fn restore(code: &str) -> &'static str {
+    match code {
+        "pending" => "have approvers list this TPM in inventory.toml and sign a new policy",
+        "no-policy" => "apply a signed policy: bailiwick policy apply FOLDER",
+        "policy-absent" | "policy-behind" => {
+            "the node has been offered the policy; if it stays so, read its agent's log"
+        }
+        "policy-ahead" => "apply the newer policy here: bailiwick policy apply FOLDER",
+        "other-policy" => {
+            "two manifests of one version exist: find out who signed them, then sign a later one"
+        }
+        "other-approvers" => {
+            "the node was installed with other approvers than this collector: reinstall one of them"
+        }
+        "policy-expired" => "sign and apply a new version with a later not_after",
+        "pcr-value" => {
+            "the machine booted something else than was validated: boot what was, or, if the change \
+             is approved, add the new value to profile.toml and sign"
+        }
+        "pcr-not-quoted" => "add the register to the agent's configuration",
+        "fence-mode" | "fence-fault" => {
+            "the fence is not whole: restart bailiwick-fence, and find out who detached it"
+        }
+        "claim-value" => {
+            "bring the machine back to what the profile demands, or sign a profile that allows this"
+        }
+        "claim-missing" | "claim-unavailable" => {
+            "the agent did not or could not read this: see its log, or its version"
+        }
+        "claim-provenance" => "the profile wants a better source than this machine has",
+        "gap" | "sequence-gap" => {
+            "part of the record is lost and stays so; the next whole statement restores standing"
+        }
+        "epoch-changed" => "the node lost its log; look at its disk before you believe it again",
+        "chain-broken" | "sequence-repeated" => {
+            "two histories of one node exist: a restored snapshot or a copied disk; find the other"
+        }
+        "tpm-cleared" => "somebody cleared the TPM: enrol the node again and have it confirmed",
+        "clock-went-back" => "the TPM's clock was set back: treat the machine as tampered with",
+        "reset-without-boot" | "boot-without-reset" => {
+            "boot and TPM do not agree (kexec, or a reset chip): power-cycle the machine"
+        }
+        "unchallenged" => "none needed: it was out of reach; the next challenge is answered anew",
+        "node-name" => "correct the node's name in its agent's configuration",
+        _ => "see the collector's documentation for this code",
+    }
+}
+
+const fn word(finding: Finding) -> &'static str {
+    match finding {
+        Finding::Refused => "checked and refused",
+        Finding::Unchecked => "could not be checked",
+        Finding::Warning => "to look at",
+    }
+}
+
+/// One deviation for machines.
+pub(crate) fn row(deviation: &Deviation) -> Value {
+    let mut row = serde_json::to_value(deviation).unwrap_or_default();
+    if let Some(object) = row.as_object_mut() {
+        object.insert("restore".to_owned(), json!(restore(&deviation.code)));
+    }
+    row
+}
+
+/// All of them for people.
+pub(crate) fn text(summary: &v1::NodeSummary, deviations: &[Deviation]) -> String {
+    let mut text = format!(
+        "{} is {} since {}\n",
+        summary.node,
+        summary.verdict,
+        time(summary.since_ms)
+    );
+    if summary.verdict == "stale" {
+        text.push_str(&format!(
+            "\nsilent: {}\n  to restore: see that the agent runs and reaches the collector\n",
+            summary.reason
+        ));
+    }
+    if summary.verdict == "none" && summary.statements == 0 {
+        text.push_str("\nno statement has come yet: see that the agent runs\n");
+    }
+    for deviation in deviations {
+        let source = deviation
+            .provenance
+            .map_or_else(String::new, |provenance| format!(" ({provenance})"));
+        text.push_str(&format!(
+            "\n{}: {}\n  expected:   {}\n  found:      {}{source}\n  to restore: {}\n",
+            deviation.claim,
+            word(deviation.finding),
+            deviation.expected,
+            deviation.found,
+            restore(&deviation.code),
+        ));
+    }
+    let control = |c: char| c.is_control() && c != '\n';
+    text.chars()
+        .map(|c| if control(c) { ' ' } else { c })
+        .collect()
+}

@@ -1,0 +1,414 @@
+//! One stored statement, appraised again with trust anchors of the auditor's own.
+//!
+//! Nothing the file says of whom to trust is believed: roots of TPM makers, approvers and
+//! threshold come from the caller, and from them, through the signed policy, inventory, profile
+//! and log key. Not shown by one file alone: that `previous` was the statement before, and that
+//! the log showed everyone the same head.
+
+use bailiwick_attestation::appraisal::{
+    AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
+};
+use bailiwick_attestation::evidence::Freshness;
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::tlog::{NoteVerifier, verify_receipt};
+use bailiwick_attestation::tpm::{AkPublic, EkChain, EkPublic, Public};
+use bailiwick_attestation::x509::Certificate;
+use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+use bailiwick_policy::approvers::Approvers;
+use bailiwick_policy::bundle::{Bundle, VerifiedBundle};
+use bailiwick_policy::model::Node;
+use serde::Serialize;
+
+use crate::appraise::previous_of;
+use crate::ingest::error_chain;
+
+/// What the auditor brings.
+#[derive(Debug)]
+pub struct Anchors<'a> {
+    /// Whose record it is to be.
+    pub deployment: &'a DeploymentId,
+    /// Who may approve policy.
+    pub approvers: &'a Approvers,
+    /// TPM makers.
+    pub roots: &'a [Certificate],
+    /// What a path may pass through.
+    pub intermediates: &'a [Certificate],
+}
+
+/// How one check came out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Shown.
+    Ok,
+    /// Checked and refused.
+    Refused,
+    /// Could not be checked: something is not there.
+    Undecided,
+}
+
+/// One check.
+#[derive(Clone, Debug, Eq, PartialEq, Serialize)]
+pub struct Check {
+    /// What was checked.
+    pub name: &'static str,
+    /// How it came out.
+    pub outcome: Outcome,
+    /// In words.
+    pub detail: String,
+}
+
+/// What comes of it.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Report {
+    /// Every check was shown.
+    pub verified: bool,
+    /// Name of the node by the signed inventory.
+    pub node: Option<String>,
+    /// SHA-256 of the statement.
+    pub statement: Option<Sha256Digest>,
+    /// When the collector says it came, ms since 1970.
+    pub received_ms: u64,
+    /// Whose word it is that the AK lives in this TPM.
+    pub ak: String,
+    /// What appraisal concludes now; absent if it could not be run.
+    pub verdict: Option<Status>,
+    /// Why, one line each.
+    pub reasons: Vec<String>,
+    /// Every check, in order.
+    pub checks: Vec<Check>,
+}
+
+impl Report {
+    fn ok(&mut self, name: &'static str, detail: impl Into<String>) {
+        self.push(name, Outcome::Ok, detail.into());
+    }
+
+    fn refuse(&mut self, name: &'static str, detail: impl Into<String>) {
+        self.push(name, Outcome::Refused, detail.into());
+    }
+
+    fn undecided(&mut self, name: &'static str, detail: impl Into<String>) {
+        self.push(name, Outcome::Undecided, detail.into());
+    }
+
+    fn push(&mut self, name: &'static str, outcome: Outcome, detail: String) {
+        self.checks.push(Check {
+            name,
+            outcome,
+            detail,
+        });
+    }
+
+    /// The worst of the checks.
+    #[must_use]
+    pub fn outcome(&self) -> Outcome {
+        let any = |outcome| self.checks.iter().any(|check| check.outcome == outcome);
+        match (any(Outcome::Refused), any(Outcome::Undecided)) {
+            (true, _) => Outcome::Refused,
+            (false, true) => Outcome::Undecided,
+            (false, false) => Outcome::Ok,
+        }
+    }
+}
+
+/// Checks and appraises a stored statement again.
+#[must_use]
+pub fn verify(stored: &v1::StoredStatement, anchors: &Anchors<'_>) -> Report {
+    let mut report = Report {
+        received_ms: stored.received_ms,
+        ..Report::default()
+    };
+    steps(stored, anchors, &mut report);
+    report.verified = report.outcome() == Outcome::Ok;
+    report
+}
+
+/// Stops where what follows has nothing to stand on; the report then says why.
+fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Report) -> Option<()> {
+    let received = UnixTime(stored.received_ms);
+    if stored.format != 1 {
+        report.undecided("format", format!("{} is not 1", stored.format));
+        return None;
+    }
+    let (Some(evidence), Some(enrolment)) = (&stored.evidence, &stored.enrolment) else {
+        report.undecided("format", "evidence or enrolment is absent");
+        return None;
+    };
+    let Some(request) = &enrolment.request else {
+        report.undecided("format", "enrolment.request is absent");
+        return None;
+    };
+    let policy = policy(stored, anchors, received, report);
+    let ek = ek(request, report)?;
+    let listed = policy
+        .as_ref()
+        .and_then(|policy| policy.model.inventory.by_ek(&ek.digest()));
+    maker(
+        request,
+        &ek,
+        listed,
+        anchors,
+        UnixTime(enrolment.activated_ms),
+        report,
+    );
+    report.node = listed.map(|node| node.name.to_string());
+    let ak = ak(request, report)?;
+    let confirmed = listed
+        .and_then(|node| node.ak.as_deref())
+        .is_some_and(|name| name == ak.name().as_bytes());
+    report.ak = match (&policy, confirmed) {
+        (Some(policy), true) => {
+            let names: Vec<&str> = policy
+                .signers
+                .iter()
+                .map(|signer| signer.principals.as_str())
+                .collect();
+            format!("confirmed by {}", names.join(", "))
+        }
+        _ => "collector's word".to_owned(),
+    };
+    let verified = match Freshness::of(evidence)
+        .and_then(|freshness| VerifiedEvidence::verify(evidence, &ak, &freshness))
+    {
+        Ok(verified) => verified,
+        Err(error) => {
+            report.refuse(
+                "quote",
+                format!("{}: {}", error.code(), error_chain(&error)),
+            );
+            return None;
+        }
+    };
+    let statement = verified.statement();
+    report.statement = Some(statement.digest);
+    report.ok("quote", "the AK signed this statement and these PCR values");
+    if statement.deployment != *anchors.deployment {
+        report.refuse(
+            "deployment",
+            format!(
+                "made in {}, not {}",
+                statement.deployment, anchors.deployment
+            ),
+        );
+    }
+    let subject = Subject {
+        deployment: anchors.deployment,
+        node: listed.map(|node| &node.name),
+        jurisdiction: listed.map(|node| &node.jurisdiction),
+        ak: &ak,
+        ak_confirmed: confirmed,
+    };
+    let reference = policy.as_ref().map(|policy| Reference {
+        profile: &policy.model.profile,
+        version: policy.manifest.version,
+        manifest: policy.manifest.digest,
+        not_after: policy.manifest.not_after,
+        approvers: anchors.approvers.digest(),
+    });
+    let previous = stored.previous.as_ref().and_then(previous_of);
+    if stored.previous.is_some() && previous.is_none() {
+        report.refuse("previous", "the statement before is not whole");
+    }
+    let result = appraise(
+        &verified,
+        &subject,
+        reference.as_ref(),
+        previous.as_ref(),
+        received,
+    );
+    report.verdict = Some(result.status);
+    report.reasons = result.deviations().map(ToString::to_string).collect();
+    same_result(stored, &result, report);
+    receipt(stored, policy.as_ref(), &result, received, report);
+    Some(())
+}
+
+fn policy(
+    stored: &v1::StoredStatement,
+    anchors: &Anchors<'_>,
+    received: UnixTime,
+    report: &mut Report,
+) -> Option<VerifiedBundle> {
+    let Some(bundle) = &stored.policy else {
+        report.undecided("policy", "none was in force: nothing could be affirmed");
+        return None;
+    };
+    let bundle = Bundle::from(bundle.clone());
+    match bundle.verify_in_force(anchors.approvers, anchors.deployment, received) {
+        Ok(policy) => {
+            let detail = format!(
+                "version {}, signed by {} of {} approvers needed",
+                policy.manifest.version,
+                policy.signers.len(),
+                anchors.approvers.threshold()
+            );
+            report.ok("policy", detail);
+            Some(policy)
+        }
+        Err(refused) => {
+            report.refuse("policy", format!("{}: {refused}", refused.code()));
+            None
+        }
+    }
+}
+
+fn ek(request: &v1::EnrollRequest, report: &mut Report) -> Option<EkPublic> {
+    let public = match Public::parse(&request.ek_public) {
+        Ok(public) => public,
+        Err(error) => {
+            report.refuse("ek", error.to_string());
+            return None;
+        }
+    };
+    match EkPublic::new(public) {
+        Ok(ek) => Some(ek),
+        Err(refused) => {
+            report.refuse("ek", format!("{}: {refused}", refused.code()));
+            None
+        }
+    }
+}
+
+/// A real TPM: a maker's chain, or approvers who signed for it where it has no certificate.
+fn maker(
+    request: &v1::EnrollRequest,
+    ek: &EkPublic,
+    listed: Option<&Node>,
+    anchors: &Anchors<'_>,
+    at: UnixTime,
+    report: &mut Report,
+) {
+    if request.ek_certificates.is_empty() {
+        match listed {
+            Some(node) => report.ok(
+                "ek",
+                format!("no certificate; approvers signed for it as {}", node.name),
+            ),
+            None => report.refuse("ek", "no certificate, and no approver signed for it"),
+        }
+        return;
+    }
+    let chain = EkChain::verify_for(
+        ek,
+        &request.ek_certificates,
+        anchors.intermediates,
+        anchors.roots,
+        at,
+    );
+    match chain {
+        Ok(chain) => {
+            let root = chain.path().last();
+            let root = root.map_or_else(String::new, |root| root.subject().label());
+            let detail = format!("chains to {root}");
+            report.ok("ek", detail);
+        }
+        Err(refused) => report.refuse(
+            "ek",
+            format!("{}: {}", refused.code(), error_chain(&refused)),
+        ),
+    }
+    match listed {
+        Some(node) => report.ok(
+            "inventory",
+            format!("the signed inventory calls it {}", node.name),
+        ),
+        None => report.undecided("inventory", "the signed inventory does not list this TPM"),
+    }
+}
+
+fn ak(request: &v1::EnrollRequest, report: &mut Report) -> Option<AkPublic> {
+    let public = match Public::parse(&request.ak_public) {
+        Ok(public) => public,
+        Err(error) => {
+            report.refuse("ak", error.to_string());
+            return None;
+        }
+    };
+    match AkPublic::new(public) {
+        Ok(ak) => Some(ak),
+        Err(refused) => {
+            report.refuse("ak", format!("{}: {refused}", refused.code()));
+            None
+        }
+    }
+}
+
+fn same_result(stored: &v1::StoredStatement, result: &AttestationResult, report: &mut Report) {
+    let then: Result<serde_json::Value, _> = serde_json::from_slice(&stored.result);
+    match then {
+        // The verifier's own version may differ between then and now; its conclusion may not.
+        Ok(mut then) => {
+            let mut now = result.to_json();
+            for side in [&mut then, &mut now] {
+                if let Some(object) = side.as_object_mut() {
+                    object.remove("ear.verifier-id");
+                }
+            }
+            if then == now {
+                report.ok(
+                    "result",
+                    format!("{}, as the collector concluded", result.status),
+                );
+            } else {
+                report.refuse(
+                    "result",
+                    format!(
+                        "appraisal now says {}, the stored result says otherwise",
+                        result.status
+                    ),
+                );
+            }
+        }
+        Err(error) => report.refuse("result", format!("the stored result is not JSON: {error}")),
+    }
+}
+
+fn receipt(
+    stored: &v1::StoredStatement,
+    policy: Option<&VerifiedBundle>,
+    result: &AttestationResult,
+    received: UnixTime,
+    report: &mut Report,
+) {
+    let Some(receipt) = &stored.receipt else {
+        return report.undecided("receipt", "none in the file");
+    };
+    let log = policy.and_then(|policy| {
+        let logs = &policy.model.collector.logs;
+        logs.iter().find(|log| log.origin == receipt.log)
+    });
+    let Some(log) = log else {
+        let detail = format!("the signed policy names no log {:?}", receipt.log);
+        return report.undecided("receipt", detail);
+    };
+    let verifier = match NoteVerifier::parse(&log.vkey) {
+        Ok(verifier) => verifier,
+        Err(error) => return report.refuse("receipt", format!("log key: {error}")),
+    };
+    match verify_receipt(receipt, &result.statement, &verifier, None) {
+        Err(refused) => {
+            report.refuse(
+                "receipt",
+                format!("{}: {}", refused.code(), error_chain(&refused)),
+            );
+        }
+        Ok(proved) if proved.entry.received != received => {
+            report.refuse("receipt", "the log says it came at another time");
+        }
+        Ok(proved) if proved.entry.verdict != result.status.as_str() => report.refuse(
+            "receipt",
+            format!(
+                "the log says {}, not {}",
+                proved.entry.verdict, result.status
+            ),
+        ),
+        Ok(proved) => report.ok(
+            "receipt",
+            format!(
+                "entry {} of {} in {}",
+                proved.index, proved.checkpoint.size, proved.checkpoint.origin
+            ),
+        ),
+    }
+}
