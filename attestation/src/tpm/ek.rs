@@ -39,6 +39,9 @@ pub enum EkCertRefused {
     /// The certificate is the maker's, and of another key than the EK presented.
     #[error("the certificate is of another key than the EK presented")]
     OtherKey,
+    /// No certificate was presented.
+    #[error("no EK certificate was presented")]
+    Missing,
     /// There is no good path to an anchor.
     #[error("the certificate has no good path to a configured root")]
     Path(#[source] PathRefused),
@@ -55,6 +58,7 @@ impl EkCertRefused {
             Self::KeyKind(_) => "unsupported-key",
             Self::Purpose => "not-an-ek-certificate",
             Self::OtherKey => "ek-key-mismatch",
+            Self::Missing => "ek-certificate-missing",
             Self::Path(error) => error.code(),
         }
     }
@@ -100,7 +104,7 @@ impl EkChain {
     ) -> Result<Self, EkCertRefused> {
         /// More than the on-die chain of any TPM known.
         const MAX_PRESENTED: usize = 16;
-        let (leaf, rest) = certificates.split_first().ok_or(EkCertRefused::OtherKey)?;
+        let (leaf, rest) = certificates.split_first().ok_or(EkCertRefused::Missing)?;
         // What cannot be read among the rest cannot help, nor harm.
         let presented = rest.iter().take(MAX_PRESENTED);
         let mut all: Vec<Certificate> = presented

@@ -27,3 +27,6 @@ pub use pcr_file::PcrFileError;
 pub use public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, SymmetricScheme};
 pub use quote::{BoundPcrs, PcrRefused, Quote, QuoteRefused, VerifiedQuote};
 pub use signature::Signature;
+
+#[cfg(test)]
+mod tests;

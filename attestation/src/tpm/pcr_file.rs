@@ -209,8 +209,10 @@ fn json(text: &str) -> Result<PcrValues, PcrFileError> {
         })?;
     let mut values = PcrValues::new();
     for (bank_name, registers) in banks.0 {
+        let bank = HashAlgorithm::from_name(&bank_name.to_ascii_lowercase());
+        let bank = bank.ok_or_else(|| refuse(&bank_name, "", "no bank has that name"))?;
         for (index, value) in registers.0 {
-            entry(&mut values, &bank_name, &index, &value)?;
+            entry(&mut values, bank, &index, &value)?;
         }
     }
     Ok(values)
@@ -218,21 +220,23 @@ fn json(text: &str) -> Result<PcrValues, PcrFileError> {
 
 fn entry(
     values: &mut PcrValues,
-    bank_name: &str,
+    bank: HashAlgorithm,
     index_text: &str,
     value: &str,
 ) -> Result<(), PcrFileError> {
-    let refuse = |fault| PcrFileError::Entry {
-        bank: bank_name.chars().take(40).collect(),
-        index: index_text.chars().take(40).collect(),
-        fault,
-    };
-    let bank = HashAlgorithm::from_name(&bank_name.to_ascii_lowercase())
-        .ok_or_else(|| refuse("no bank has that name"))?;
+    let refuse = |fault| refuse(bank.name(), index_text, fault);
     let index = decimal(index_text).ok_or_else(|| refuse("is not the index of a PCR"))?;
     let value = hex_value(value).ok_or_else(|| refuse("the value is not hexadecimal"))?;
     values.insert(bank, index, &value)?;
     Ok(())
+}
+
+fn refuse(bank: &str, index: &str, fault: &'static str) -> PcrFileError {
+    PcrFileError::Entry {
+        bank: bank.chars().take(40).collect(),
+        index: index.chars().take(40).collect(),
+        fault,
+    }
 }
 
 /// The subset of YAML that `tpm2_pcrread` prints: banks, below them `index: 0xHEX`.
