@@ -5,6 +5,9 @@
 //! a refusal would surface as some failed RPC. So [`connect`] waits for the server's first bytes
 //! (an HTTP/2 server speaks first) and reports the alert that comes instead.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     io,
     path::{Path, PathBuf},

@@ -1,1 +1,331 @@
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    process::Command,
+    sync::{Arc, Mutex},
+};
 
+use bailiwick_attestation::{
+    DeploymentId, Sha256Digest, UnixTime,
+    proto::v1::{FenceEvent, FenceState, PolicyBundle, PolicyFile, fence_state::Mode},
+};
+use bailiwick_policy::{
+    approvers::Approvers,
+    manifest::{Draft, compose},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    ipc::{FenceClient, IpcError},
+    proto::fence::{ApplyLease, ApplyPolicy},
+};
+
+/// What the service asked of the enforcer: the kernel has tests of its own.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<Recorded>>);
+
+#[derive(Default)]
+struct Recorded {
+    applied: Vec<u64>,
+    events: Vec<FenceEvent>,
+    lost: u64,
+    broken: bool,
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("map full")]
+struct Broken;
+
+impl Enforcer for Recorder {
+    type Error = Broken;
+
+    fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), Broken> {
+        let mut recorded = self.0.lock().unwrap();
+        if recorded.broken {
+            return Err(Broken);
+        }
+        recorded.applied.push(bundle.manifest.version);
+        Ok(())
+    }
+
+    fn set_lease_end(&mut self, _boot_ns: u64) -> Result<(), Broken> {
+        Ok(())
+    }
+
+    fn state(&mut self) -> FenceState {
+        FenceState {
+            mode: Mode::DefaultDeny.into(),
+            ..FenceState::default()
+        }
+    }
+
+    fn world_digest(&self) -> Option<Sha256Digest> {
+        None
+    }
+
+    fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
+        let mut recorded = self.0.lock().unwrap();
+        let events = std::mem::take(&mut recorded.events);
+        (events, std::mem::take(&mut recorded.lost))
+    }
+}
+
+/// Approvers, a state folder, and a service on a socket.
+struct Scene {
+    dir: tempfile::TempDir,
+    deployment: DeploymentId,
+    recorder: Recorder,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+            .arg(dir.path().join("alice"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        Self {
+            dir,
+            deployment: DeploymentId::new("demo").unwrap(),
+            recorder: Recorder::default(),
+        }
+    }
+
+    fn path(&self, name: &str) -> std::path::PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn core(&self) -> Core<Recorder> {
+        let key = std::fs::read_to_string(self.path("alice.pub")).unwrap();
+        let approvers = Approvers::parse("a", format!("alice {key}").as_bytes(), 1).unwrap();
+        Core::new(
+            self.recorder.clone(),
+            Settings {
+                deployment: self.deployment.clone(),
+                approvers,
+                state_dir: self.path("state"),
+            },
+        )
+    }
+
+    fn bundle(&self, version: u64, previous: Option<Sha256Digest>) -> PolicyBundle {
+        let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\n\
+                     cgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n";
+        let profile = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
+                       bank = \"sha256\"\nrequire = [0]\n";
+        let files: BTreeMap<String, Vec<u8>> = [
+            ("studies/cardio.toml", study),
+            ("host-fence.toml", ""),
+            ("sites.toml", ""),
+            ("inventory.toml", ""),
+            ("collector.toml", ""),
+            ("profile.toml", profile),
+            ("world.csv", ""),
+        ]
+        .into_iter()
+        .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
+        .collect();
+        let manifest = compose(
+            &Draft {
+                deployment: &self.deployment,
+                version,
+                previous,
+                not_after: UnixTime::from_secs(4_000_000_000),
+                reason: "a test",
+            },
+            &files,
+        )
+        .unwrap();
+        let file = self.path("manifest.toml");
+        std::fs::write(&file, &manifest).unwrap();
+        let signed = Command::new("ssh-keygen")
+            .args(["-q", "-Y", "sign", "-n", "bailiwick/demo/policy", "-f"])
+            .arg(self.path("alice"))
+            .arg(&file)
+            .status()
+            .unwrap();
+        assert!(signed.success());
+        let signature = std::fs::read(self.path("manifest.toml.sig")).unwrap();
+        std::fs::remove_file(self.path("manifest.toml.sig")).unwrap();
+        PolicyBundle {
+            manifest: manifest.into_bytes(),
+            signatures: vec![signature],
+            files: files
+                .into_iter()
+                .map(|(path, content)| PolicyFile { path, content })
+                .collect(),
+        }
+    }
+
+    fn serve(&self) -> (FenceClient, CancellationToken, tokio::task::JoinHandle<()>) {
+        let socket = self.path("run/fence.sock");
+        let stop = CancellationToken::new();
+        let (core, at, stopping) = (self.core(), socket.clone(), stop.clone());
+        let task = tokio::spawn(async move { serve(core, &at, stopping).await.unwrap() });
+        (FenceClient::new(&socket), stop, task)
+    }
+}
+
+async fn until_up(client: &mut FenceClient) {
+    for _ in 0..200 {
+        if client.state().await.is_ok() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+    panic!("the service does not answer");
+}
+
+async fn refusal(client: &mut FenceClient, bundle: PolicyBundle) -> String {
+    let apply = ApplyPolicy {
+        bundle: Some(bundle),
+    };
+    match client.apply_policy(apply).await {
+        Err(IpcError::Refused { code, .. }) => code,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_policy_survives_a_restart_and_only_moves_forward() {
+    let scene = Scene::new();
+    let (mut client, stop, task) = scene.serve();
+    until_up(&mut client).await;
+    let first = scene.bundle(1, None);
+    let digest = Sha256Digest::of(&[&first.manifest]);
+    let apply = ApplyPolicy {
+        bundle: Some(first.clone()),
+    };
+    client.apply_policy(apply).await.unwrap();
+
+    let mut unsigned = scene.bundle(2, Some(digest));
+    unsigned.signatures.clear();
+    assert_eq!(refusal(&mut client, unsigned).await, "policy-unsigned");
+    let mut edited = scene.bundle(2, Some(digest));
+    edited.files[0].content.push(b'\n');
+    assert_eq!(refusal(&mut client, edited).await, "policy-file-digest");
+
+    scene.recorder.0.lock().unwrap().broken = true;
+    let second = scene.bundle(2, Some(digest));
+    assert_eq!(refusal(&mut client, second.clone()).await, "fence-failed");
+    scene.recorder.0.lock().unwrap().broken = false;
+    assert_eq!(client.state().await.unwrap().policy.unwrap().version, 1);
+    stop.cancel();
+    task.await.unwrap();
+
+    let (mut client, _stop, _task) = scene.serve();
+    until_up(&mut client).await;
+    assert_eq!(
+        client.state().await.unwrap().policy.unwrap().version,
+        1,
+        "the one that failed does not greet the next start"
+    );
+    let apply = ApplyPolicy {
+        bundle: Some(second),
+    };
+    client.apply_policy(apply).await.unwrap();
+    assert_eq!(refusal(&mut client, first).await, "policy-rolled-back");
+    assert_eq!(scene.recorder.0.lock().unwrap().applied, [1, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_kept_policy_that_is_no_good_is_not_in_force() {
+    let scene = Scene::new();
+    std::fs::create_dir_all(scene.path("state/fence")).unwrap();
+    std::fs::write(scene.path("state/fence/policy"), b"\xff").unwrap();
+    let (mut client, _stop, _task) = scene.serve();
+    until_up(&mut client).await;
+    assert_eq!(client.state().await.unwrap().policy, None);
+    assert!(scene.recorder.0.lock().unwrap().applied.is_empty());
+}
+
+#[tokio::test]
+async fn a_lease_without_a_policy_is_refused() {
+    let scene = Scene::new();
+    let (mut client, _stop, _task) = scene.serve();
+    until_up(&mut client).await;
+    let lease = ApplyLease {
+        lease: Some(Default::default()),
+        ek_digest: vec![0; 32],
+        ..ApplyLease::default()
+    };
+    for (name, lease, want) in [
+        ("no policy", lease.clone(), "lease-no-policy"),
+        (
+            "no lease",
+            ApplyLease {
+                lease: None,
+                ..lease
+            },
+            "request-malformed",
+        ),
+    ] {
+        match client.apply_lease(lease).await {
+            Err(IpcError::Refused { code, .. }) => assert_eq!(code, want, "{name}"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn events_wait_until_acknowledged_and_losses_are_told() {
+    let scene = Scene::new();
+    let (mut client, _stop, _task) = scene.serve();
+    until_up(&mut client).await;
+    {
+        let mut recorded = scene.recorder.0.lock().unwrap();
+        recorded.events = (0..5)
+            .map(|port| FenceEvent {
+                destination_port: port,
+                ..FenceEvent::default()
+            })
+            .collect();
+        recorded.lost = 7;
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    let ports = |events: &[FenceEvent]| -> Vec<u32> {
+        events.iter().map(|event| event.destination_port).collect()
+    };
+    let got = client.next_events(0, 2).await.unwrap();
+    assert_eq!((got.first, got.lost), (0, 7));
+    assert_eq!(ports(&got.events), [0, 1]);
+    let again = client.next_events(0, 2).await.unwrap();
+    assert_eq!(
+        (ports(&again.events), again.lost),
+        (vec![0, 1], 0),
+        "not acknowledged"
+    );
+    let rest = client.next_events(2, 100).await.unwrap();
+    assert_eq!((rest.first, ports(&rest.events)), (2, vec![2, 3, 4]));
+    let none = client.next_events(5, 100).await.unwrap();
+    assert_eq!((none.first, none.events.len()), (5, 0));
+}
+
+#[tokio::test]
+async fn frames_are_bounded_and_strangers_have_no_way_in() {
+    use std::os::unix::fs::PermissionsExt;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    let scene = Scene::new();
+    let (mut client, _stop, _task) = scene.serve();
+    until_up(&mut client).await;
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&scene.path("run")), 0o700);
+    assert_eq!(mode(&scene.path("run/fence.sock")), 0o600);
+    for (name, bytes) in [
+        ("4 GiB - 1", [0xff_u8, 0xff, 0xff, 0xff].as_slice()),
+        ("not a message", &[0, 0, 0, 2, 0xff, 0xff]),
+    ] {
+        let mut raw = tokio::net::UnixStream::connect(scene.path("run/fence.sock"))
+            .await
+            .unwrap();
+        raw.write_all(bytes).await.unwrap();
+        let mut answer = Vec::new();
+        raw.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.is_empty(), "{name}: turned away");
+    }
+    client.state().await.unwrap();
+}
