@@ -88,6 +88,55 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     ))
 }
 
+/// Fails unless every test and every function that the table names is there; returns how many.
+pub(crate) fn check_table() -> Result<u64> {
+    let readme = paths::root().join("tests/README.md");
+    let text = fs::read_to_string(&readme).with_context(|| format!("read {}", readme.display()))?;
+    let listed = cmd::output(
+        cmd::cargo()
+            .args([
+                "nextest",
+                "list",
+                "--workspace",
+                "--message-format",
+                "oneline",
+            ])
+            .env("PATH", cmd::path_with_tools()?),
+    )?;
+    let mut rows_seen = 0;
+    for row in rows(&text)? {
+        rows_seen += 1;
+        for test in &row.tests {
+            let (package, name) = test
+                .split_once("::")
+                .with_context(|| format!("{test} names no package"))?;
+            let here = |line: &&str| {
+                line.split_once(' ').is_some_and(|(binary, test)| {
+                    binary.split("::").next() == Some(package) && test.ends_with(name)
+                })
+            };
+            if !listed.lines().any(|line| here(&line)) {
+                bail!(
+                    "{} names the test {test}, which is not there",
+                    readme.display()
+                );
+            }
+        }
+        for (file, function) in &row.guarded {
+            let source = fs::read_to_string(paths::root().join(file))
+                .with_context(|| format!("{} names {file}", readme.display()))?;
+            let bare = function.rsplit("::").next().unwrap_or(function);
+            if !source.contains(&format!("fn {bare}")) {
+                bail!(
+                    "{} names {function}, which is not in {file}",
+                    readme.display()
+                );
+            }
+        }
+    }
+    Ok(rows_seen)
+}
+
 /// The rows of the table whose head is `| row | test | guarded function |`.
 fn rows(text: &str) -> Result<Vec<Row>> {
     let is_head = |line: &&str| {

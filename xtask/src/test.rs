@@ -62,6 +62,15 @@ const STEPS: &[Step] = &[
         name: "tests",
         work: tests,
     },
+    Step {
+        name: "named rows",
+        work: || {
+            crate::mutants::check_table().map(|passed| Tally {
+                passed,
+                ..Tally::default()
+            })
+        },
+    },
 ];
 
 const DEMO: &str = "demo";
