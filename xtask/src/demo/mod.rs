@@ -81,6 +81,20 @@ pub(crate) fn check() -> Result<()> {
 fn tell(scene: &mut Scene, stage: &mut Option<Stage>) -> (Report, Result<()>) {
     let mut report = Report::default();
     let told = acts(scene, &mut report, stage);
+    if told.is_err() {
+        // The logs go with the scene.
+        for name in ["fence", "agent", "collector"] {
+            let text =
+                std::fs::read_to_string(scene.path(&format!("{name}.log"))).unwrap_or_default();
+            let lines: Vec<&str> = text.lines().collect();
+            for line in lines
+                .get(lines.len().saturating_sub(10)..)
+                .unwrap_or_default()
+            {
+                step(format_args!("{name}: {line}"));
+            }
+        }
+    }
     (report, told)
 }
 
