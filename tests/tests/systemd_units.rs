@@ -4,6 +4,8 @@
 //! missing, so it runs in a mount namespace of its own with the programs in place, and any line it
 //! prints is a failure.
 
+#![expect(clippy::unwrap_used, reason = "a test says best where it broke")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +33,11 @@ fn programs(units: &[PathBuf]) -> Vec<String> {
         for line in text.lines().filter(|line| line.starts_with("Exec")) {
             let command = line.split_once('=').unwrap().1;
             let program = command.split_whitespace().next().unwrap();
-            found.push(program.trim_start_matches(['@', '-', ':', '+', '!']).to_owned());
+            found.push(
+                program
+                    .trim_start_matches(['@', '-', ':', '+', '!'])
+                    .to_owned(),
+            );
         }
     }
     found.sort();
@@ -60,7 +66,15 @@ fn units_are_understood_to_the_last_line() {
     let units = units();
     let scratch = tempfile::tempdir().unwrap();
     let output = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "sh", "-c", IN_PRIVATE, "sh"])
+        .args([
+            "--mount",
+            "--propagation",
+            "private",
+            "sh",
+            "-c",
+            IN_PRIVATE,
+            "sh",
+        ])
         .arg(scratch.path())
         .args(programs(&units))
         .arg("--")
@@ -87,7 +101,12 @@ fn units_say_what_they_may_do() {
             continue;
         }
         let text = fs::read_to_string(&unit).unwrap();
-        for key in ["Type=notify", "WatchdogSec=", "CapabilityBoundingSet=", "NoNewPrivileges=yes"] {
+        for key in [
+            "Type=notify",
+            "WatchdogSec=",
+            "CapabilityBoundingSet=",
+            "NoNewPrivileges=yes",
+        ] {
             assert!(
                 text.lines().any(|line| line.starts_with(key)),
                 "{} has no {key}",
