@@ -188,4 +188,50 @@ mod tests {
         }
         assert_eq!(Selector::parse("/a/*").unwrap().to_string(), "/a/*");
     }
+
+    /// Every name of up to seven of `a` and `b`: long enough to tell patterns of three apart.
+    fn names() -> Vec<String> {
+        let mut all = vec![String::new()];
+        let mut from = 0;
+        for _ in 0..7 {
+            let to = all.len();
+            for at in from..to {
+                all.push(format!("{}a", all[at]));
+                all.push(format!("{}b", all[at]));
+            }
+            from = to;
+        }
+        all
+    }
+
+    #[test]
+    fn patterns_meet_where_some_name_fits_both() {
+        let mut patterns = vec![String::new()];
+        for len in 0..3 {
+            let longest: Vec<String> = patterns
+                .iter()
+                .filter(|p| p.len() == len)
+                .cloned()
+                .collect();
+            patterns.extend(
+                longest
+                    .iter()
+                    .flat_map(|p| ["a", "b", "*"].map(|c| format!("{p}{c}"))),
+            );
+        }
+        let names = names();
+        let fits = |pattern: &str| -> Vec<bool> {
+            names
+                .iter()
+                .map(|n| meet(pattern.as_bytes(), n.as_bytes(), false))
+                .collect()
+        };
+        let table: Vec<Vec<bool>> = patterns.iter().map(|p| fits(p)).collect();
+        for (a, in_a) in patterns.iter().zip(&table) {
+            for (b, in_b) in patterns.iter().zip(&table) {
+                let both = in_a.iter().zip(in_b).any(|(x, y)| *x && *y);
+                assert_eq!(meet(a.as_bytes(), b.as_bytes(), true), both, "{a:?} {b:?}");
+            }
+        }
+    }
 }

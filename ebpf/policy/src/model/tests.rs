@@ -535,3 +535,24 @@ fn sizes_are_bounded() {
     let got = parse("cardio", "name", &format!("{padding}name")).unwrap_err();
     assert!(got.fault.contains("exceed the limit of 524288"), "{got}");
 }
+
+#[test]
+fn a_file_cut_or_spoilt_anywhere_is_read_or_refused() {
+    for (file, text) in [
+        ("cardio", CARDIO),
+        ("host", HOST_FENCE),
+        ("collector", COLLECTOR),
+    ] {
+        for at in (0..text.len()).filter(|at| text.is_char_boundary(*at)) {
+            if let Err(err) = parse(file, text, &text[..at]) {
+                assert!(err.line >= 1 && !err.fault.is_empty(), "{err:?}");
+            }
+            for other in ["\"", "[", "=", "\n", "\u{e9}", "0"] {
+                let spoilt = format!("{}{other}{}", &text[..at], &text[at + 1..]);
+                if let Err(err) = parse(file, text, &spoilt) {
+                    assert!(err.line >= 1 && !err.fault.is_empty(), "{err:?}");
+                }
+            }
+        }
+    }
+}

@@ -73,8 +73,12 @@ pub enum SignatureFault {
 impl SshSignature {
     /// Reads what `ssh-keygen -Y sign` wrote, armor and all.
     pub fn parse(armored: &[u8]) -> Result<Self, SignatureFault> {
-        let blob = dearmor(armored)?;
-        let mut r = Reader::new("SSHSIG", &blob);
+        Self::parse_blob(&dearmor(armored)?)
+    }
+
+    /// Reads what stands inside the armor, to its last byte.
+    pub fn parse_blob(blob: &[u8]) -> Result<Self, SignatureFault> {
+        let mut r = Reader::new("SSHSIG", blob);
         if &r.array::<6>("magic")? != MAGIC {
             return Err(r.fault_at("magic", 0, Fault::Rule("is not SSHSIG")).into());
         }
