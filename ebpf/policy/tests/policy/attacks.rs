@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bailiwick_attestation::proto::v1 as proto;
 use bailiwick_attestation::{DeploymentId, UnixTime};
 use bailiwick_policy::approvers::Approvers;
-use bailiwick_policy::bundle::{Bundle, InForce, PolicyRefused, VerifiedBundle};
+use bailiwick_policy::bundle::{Bundle, InForce, PolicyRefused, VerifiedBundle, WorldKind};
 
 use crate::support::{Fleet, NAMESPACE, NOT_AFTER, NOW, demo, files, manifest};
 
@@ -66,6 +66,7 @@ fn an_honest_policy_is_accepted_and_says_who_signed() {
     assert_eq!(verified.manifest.digest, scene.honest.manifest_digest());
     assert_eq!(verified.model.studies.len(), 1);
     assert!(verified.ignored.is_empty());
+    assert_eq!(verified.world.kind, WorldKind::Csv);
     // And the same over the wire, and a second time.
     let wire = proto::PolicyBundle::from(scene.honest.clone());
     let again = Bundle::from(wire);
@@ -74,6 +75,22 @@ fn an_honest_policy_is_accepted_and_says_who_signed() {
     again
         .verify(&scene.fleet.approvers(), &demo(), NOW, current)
         .unwrap();
+}
+
+#[test]
+fn a_world_map_in_the_other_format_is_named_so() {
+    let scene = Scene::new();
+    let mut files = files();
+    let csv = files.remove("world.csv").unwrap();
+    files.insert("world.txt".to_owned(), csv.clone());
+    let bundle = scene
+        .fleet
+        .bundle(&manifest(1, None, &files), &files, &["alice", "bob"]);
+    let world = scene.verify(&bundle).unwrap().world;
+    assert_eq!(
+        (world.kind, world.bytes.as_slice()),
+        (WorldKind::GeoipDb, csv.as_slice())
+    );
 }
 
 #[test]
@@ -500,7 +517,7 @@ fn expired() {
     let scene = Scene::new();
     let approvers = scene.fleet.approvers();
     let verify = |now, current| scene.honest.verify(&approvers, &demo(), now, current);
-    assert!(verify(NOT_AFTER, None).is_ok());
+    assert!(!verify(NOT_AFTER, None).unwrap().expired);
     let late = UnixTime(NOT_AFTER.0 + 1000);
     check(
         &verify(late, None).unwrap_err(),
