@@ -1,6 +1,9 @@
 use bailiwick_attestation::{
     crypto::HashAlgorithm,
-    tpm::{AkPublic, CertifiedKey, PcrValues, Public, QualifyingData, Quote},
+    tpm::{
+        AkPublic, CertifiedKey, Credential, EkPublic, PcrValues, Public, QualifyingData, Quote,
+        make_credential,
+    },
 };
 
 use super::{testing::SoftTpm, *};
@@ -145,4 +148,41 @@ async fn the_bank_is_the_configured_one() {
     let tpm = Tpm::open(settings).unwrap();
     let quoted = tpm.quote([1; 32]).await.unwrap();
     assert!(quoted.pcrs.iter().all(|(_, value)| value.len() == 48));
+}
+
+#[tokio::test]
+async fn only_the_tpm_it_was_made_for_opens_a_credential() {
+    let (soft, stranger) = (SoftTpm::blank(), SoftTpm::blank());
+    let secret = [5; 32];
+    for kind in [EkKind::Rsa2048, EkKind::EccP256, EkKind::EccP384] {
+        let open = |soft: &SoftTpm| {
+            let mut settings = soft.settings();
+            settings.ek = kind;
+            Tpm::open(settings).unwrap()
+        };
+        let tpm = open(&soft);
+        let ek = EkPublic::new(Public::parse(&tpm.identity().ek_public).unwrap()).unwrap();
+        let credential = make_credential(&ek, ak(&tpm).name(), &secret).unwrap();
+        let activate = |tpm: Tpm, credential: &Credential| {
+            let (blob, sealed) = (
+                credential.id_object.clone(),
+                credential.encrypted_secret.clone(),
+            );
+            async move { tpm.activate(blob, sealed).await }
+        };
+        let opened = activate(tpm.clone(), &credential).await.unwrap();
+        assert_eq!(opened, secret, "{kind:?}");
+        // Nothing may be left loaded: a TPM has three slots.
+        for _ in 0..4 {
+            activate(tpm.clone(), &credential).await.unwrap();
+        }
+
+        let other = open(&stranger);
+        let refused = activate(other.clone(), &credential).await;
+        assert!(refused.is_err(), "{kind:?}: another TPM");
+        let for_other_ak = make_credential(&ek, ak(&other).name(), &secret).unwrap();
+        let refused = activate(tpm.clone(), &for_other_ak).await;
+        assert!(refused.is_err(), "{kind:?}: another AK");
+        tpm.quote([1; 32]).await.unwrap();
+    }
 }

@@ -42,6 +42,7 @@ use crate::{
 use events::{BATCH, EventQueue};
 use exchange::{Exchange, Refusal, Source, Step};
 use link::{Link, LinkEvent, Session};
+use policy::PolicyFailed;
 
 /// How often the fence is asked for its state and events.
 const FENCE_POLL: Duration = Duration::from_secs(2);
@@ -93,7 +94,7 @@ struct Node {
     hello: watch::Sender<Hello>,
     session: Option<Session>,
     reconnect: Arc<Wake>,
-    fetching: Option<JoinHandle<Result<(), String>>>,
+    fetching: Option<JoinHandle<Result<(), PolicyFailed>>>,
     notify: Notify,
     enrolled: Option<String>,
     retrying: bool,
@@ -623,12 +624,14 @@ fn ticker(period: Duration) -> tokio::time::Interval {
     ticker
 }
 
-async fn fetched(task: &mut Option<JoinHandle<Result<(), String>>>) -> Result<(), String> {
+async fn fetched(
+    task: &mut Option<JoinHandle<Result<(), PolicyFailed>>>,
+) -> Result<(), PolicyFailed> {
     match task {
         Some(running) => {
             let outcome = running.await;
             *task = None;
-            outcome.unwrap_or_else(|error| Err(error.to_string()))
+            outcome.unwrap_or_else(|error| Err(PolicyFailed::Fetch(error.to_string())))
         }
         None => std::future::pending().await,
     }

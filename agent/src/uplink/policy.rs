@@ -7,11 +7,25 @@ use prost::Message;
 use tonic::transport::Channel;
 use tracing::{error, info, warn};
 
-use super::{Node, UplinkError};
+use super::{Node, UplinkError, link};
 use crate::{
-    ipc::{FenceClient, MAX_FRAME},
+    ipc::{FenceClient, IpcError, MAX_FRAME},
     proto::{fence::ApplyPolicy, v1::evidence_service_client::EvidenceServiceClient},
 };
+
+/// Why an offered policy is not in force.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum PolicyFailed {
+    /// The fence looked and refused: the same bytes would be refused again.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not arrive.
+    #[error("fetch: {0}")]
+    Fetch(String),
+    /// The fence process could not be asked.
+    #[error(transparent)]
+    Fence(IpcError),
+}
 
 impl Node {
     /// Fetches and hands over in a task of its own: statements go on meanwhile.
@@ -33,18 +47,22 @@ impl Node {
         let digest = offer.manifest_digest.clone();
         let socket = self.config.fence.socket.clone();
         self.fetching = Some(tokio::spawn(async move {
-            let bundle = fetch(client, digest).await?;
+            let bundle = fetch(client, digest).await.map_err(PolicyFailed::Fetch)?;
             apply(&socket, bundle).await
         }));
     }
 
     pub(super) async fn policy_done(
         &mut self,
-        outcome: Result<(), String>,
+        outcome: Result<(), PolicyFailed>,
     ) -> Result<(), UplinkError> {
         match outcome {
             Ok(()) => info!("policy in force"),
-            Err(why) => error!(why, "policy not applied"),
+            Err(PolicyFailed::Refused(why)) => error!(why, "policy refused"),
+            Err(why @ (PolicyFailed::Fetch(_) | PolicyFailed::Fence(_))) => {
+                warn!(why = %link::chain(&why), "policy not applied; it is offered again");
+                self.give_up();
+            }
         }
         self.poll_fence().await
     }
@@ -73,12 +91,17 @@ async fn fetch(
     PolicyBundle::decode(bytes.as_slice()).map_err(|err| format!("not a bundle: {err}"))
 }
 
-async fn apply(socket: &Path, bundle: PolicyBundle) -> Result<(), String> {
+async fn apply(socket: &Path, bundle: PolicyBundle) -> Result<(), PolicyFailed> {
     let apply = ApplyPolicy {
         bundle: Some(bundle),
     };
     FenceClient::new(socket)
         .apply_policy(apply)
         .await
-        .map_err(|why| super::link::chain(&why))
+        .map_err(|why| match why {
+            IpcError::Refused { code, detail } => {
+                PolicyFailed::Refused(format!("{code}: {detail}"))
+            }
+            why => PolicyFailed::Fence(why),
+        })
 }
