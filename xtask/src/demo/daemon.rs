@@ -17,14 +17,14 @@ const GRACE: Duration = Duration::from_secs(5);
 
 /// A running program; killed when dropped.
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub struct Daemon {
     name: &'static str,
     child: Child,
     log: PathBuf,
 }
 
 /// `program` so wrapped that it dies with us, even by SIGKILL.
-pub(super) fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
+pub fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
     let mut command = cmd::command("setpriv");
     command.args(["--pdeathsig", "KILL", "--"]).arg(program);
     command
@@ -32,7 +32,7 @@ pub(super) fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 impl Daemon {
     /// Starts a [`tied`] command; what it says goes to `NAME.log` in the scene's folder.
-    pub(super) fn start(scene: &Scene, name: &'static str, command: &mut Command) -> Result<Self> {
+    pub fn start(scene: &Scene, name: &'static str, command: &mut Command) -> Result<Self> {
         let log = scene.path(&format!("{name}.log"));
         let open = || {
             File::options()
@@ -53,7 +53,7 @@ impl Daemon {
     }
 
     /// Fails, with the end of its log, once the program has ended.
-    pub(super) fn alive(&mut self) -> Result<()> {
+    pub fn alive(&mut self) -> Result<()> {
         match self
             .child
             .try_wait()
@@ -65,12 +65,12 @@ impl Daemon {
     }
 
     /// The process.
-    pub(super) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// The last lines of the log.
-    pub(super) fn last_words(&self) -> String {
+    pub fn last_words(&self) -> String {
         let text = fs::read_to_string(&self.log).unwrap_or_default();
         let lines: Vec<&str> = text.lines().collect();
         lines
@@ -80,12 +80,12 @@ impl Daemon {
     }
 
     /// Asks to stop, and insists after a while.
-    pub(super) fn stop(mut self) -> Result<()> {
+    pub fn stop(mut self) -> Result<()> {
         self.end(Signal::TERM)
     }
 
     /// Stops at once, as a power cut does.
-    pub(super) fn kill(mut self) -> Result<()> {
+    pub fn kill(mut self) -> Result<()> {
         self.end(Signal::KILL)
     }
 

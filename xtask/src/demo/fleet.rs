@@ -20,19 +20,22 @@ use crate::paths;
 
 /// The collector, and how to ask it.
 #[derive(Debug)]
-pub(super) struct Collector {
-    process: Daemon,
+pub struct Collector {
+    /// `None` while it is down.
+    process: Option<Daemon>,
     state: PathBuf,
-    /// Enrolment and evidence.
-    ports: [u16; 2],
+    config: PathBuf,
+    /// Enrolment, evidence, queries.
+    ports: [u16; 3],
     client: PathBuf,
     release: bool,
     /// What approvers sign for nodes to believe this collector.
-    pub(super) for_policy: String,
+    pub for_policy: String,
 }
 
 impl Collector {
-    pub(super) fn start(
+    /// Makes its keys and writes its configuration.
+    pub fn configure(
         scene: &Scene,
         approvers: &Approvers,
         pager: &Pager,
@@ -79,17 +82,6 @@ evaluate_seconds = 1
             pager.url(),
         );
         fs::write(&config, text).context("configure the collector")?;
-        let mut process = Daemon::start(
-            scene,
-            "collector",
-            tied(&program).args(["run", "--config"]).arg(&config),
-        )?;
-        scene.wait("the collector", Duration::from_secs(20), || {
-            process.alive()?;
-            TcpStream::connect((Ipv4Addr::LOCALHOST, query))
-                .context("connect")
-                .map(drop)
-        })?;
         let client = scene.path("client.toml");
         let text = format!(
             "endpoint = \"https://127.0.0.1:{query}\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
@@ -98,25 +90,50 @@ evaluate_seconds = 1
             word("operator_key")?,
         );
         fs::write(&client, text).context("configure the client")?;
+        let for_policy = word("collector_toml")?;
+        let ports = [enroll, evidence, query];
         Ok(Self {
-            process,
+            process: None,
             state,
-            ports: [enroll, evidence],
+            config,
+            ports,
             client,
             release,
-            for_policy: word("collector_toml")?,
+            for_policy,
         })
     }
 
+    /// Starts the daemon, again if need be, and waits until it listens.
+    pub fn start(&mut self, scene: &Scene) -> Result<()> {
+        let program = paths::binary(self.release, "bailiwick-collector");
+        let mut run = tied(program);
+        run.args(["run", "--config"]).arg(&self.config);
+        let mut process = Daemon::start(scene, "collector", &mut run)?;
+        let [.., query] = self.ports;
+        scene.wait("the collector", Duration::from_secs(20), || {
+            process.alive()?;
+            TcpStream::connect((Ipv4Addr::LOCALHOST, query))
+                .context("connect")
+                .map(drop)
+        })?;
+        self.process = Some(process);
+        Ok(())
+    }
+
+    /// Stops it at once, whatever it is doing.
+    pub fn kill(&mut self) -> Result<()> {
+        self.process.take().map_or(Ok(()), Daemon::kill)
+    }
+
     /// The client, told where its configuration lies.
-    pub(super) fn client(&self) -> Command {
+    pub fn client(&self) -> Command {
         let mut client = cmd::command(paths::binary(self.release, "bailiwick"));
         client.env("BAILIWICK_CONFIG", &self.client);
         client
     }
 
     /// How a person would start it.
-    pub(super) fn client_by_hand(&self) -> String {
+    pub fn client_by_hand(&self) -> String {
         let program = paths::binary(self.release, "bailiwick");
         format!(
             "BAILIWICK_CONFIG={} {}",
@@ -126,7 +143,7 @@ evaluate_seconds = 1
     }
 
     /// A query's answer. That a node is not trusted is an answer too, whatever the exit code.
-    pub(super) fn ask(&self, words: &[&str]) -> Result<Value> {
+    pub fn ask(&self, words: &[&str]) -> Result<Value> {
         let mut client = self.client();
         client.args(words).args(["--output", "json"]);
         let out = client
@@ -144,13 +161,13 @@ evaluate_seconds = 1
         serde_json::from_slice(&out.stdout).with_context(|| format!("read {}", cmd::shown(&client)))
     }
 
-    pub(super) fn apply(&self, bundle: &Path) -> Result<()> {
+    pub fn apply(&self, bundle: &Path) -> Result<()> {
         cmd::output(self.client().args(["policy", "apply"]).arg(bundle)).map(drop)
     }
 
     /// Whether the newest statement of the node appraises again, without a network, and whether
     /// one changed byte is noticed.
-    pub(super) fn verifies_offline(&self, scene: &Scene, approvers: &Approvers) -> Result<bool> {
+    pub fn verifies_offline(&self, scene: &Scene, approvers: &Approvers) -> Result<bool> {
         let file = scene.path("statement");
         cmd::output(
             self.client()
@@ -196,14 +213,14 @@ evaluate_seconds = 1
         Ok(good.success() && bad.code() == Some(2))
     }
 
-    pub(super) fn alive(&mut self) -> Result<()> {
-        self.process.alive()
+    pub fn alive(&mut self) -> Result<()> {
+        self.process.as_mut().map_or(Ok(()), Daemon::alive)
     }
 }
 
 /// One node's two processes.
 #[derive(Debug)]
-pub(super) struct Node {
+pub struct Node {
     config: PathBuf,
     socket: PathBuf,
     release: bool,
@@ -212,7 +229,7 @@ pub(super) struct Node {
 }
 
 impl Node {
-    pub(super) fn configure(
+    pub fn configure(
         scene: &Scene,
         approvers: &Approvers,
         collector: &Collector,
@@ -221,7 +238,7 @@ impl Node {
     ) -> Result<Self> {
         let config = scene.path("agent.toml");
         let socket = scene.path("fence.sock");
-        let [enroll, evidence] = collector.ports;
+        let [enroll, evidence, _] = collector.ports;
         let text = format!(
             r#"deployment = "{DEPLOYMENT}"
 node = "{NODE}"
@@ -266,12 +283,12 @@ interval_s = {interval_seconds}
     }
 
     /// Starts the fence and waits until it stands.
-    pub(super) fn start_fence(&mut self, scene: &Scene) -> Result<()> {
+    pub fn start_fence(&mut self, scene: &Scene) -> Result<()> {
         self.spawn_fence(scene)?;
         self.wait_for_fence(scene)
     }
 
-    pub(super) fn spawn_fence(&mut self, scene: &Scene) -> Result<()> {
+    pub fn spawn_fence(&mut self, scene: &Scene) -> Result<()> {
         self.fence = Some(Daemon::start(
             scene,
             "fence",
@@ -280,7 +297,7 @@ interval_s = {interval_seconds}
         Ok(())
     }
 
-    pub(super) fn wait_for_fence(&mut self, scene: &Scene) -> Result<()> {
+    pub fn wait_for_fence(&mut self, scene: &Scene) -> Result<()> {
         let Self { fence, socket, .. } = self;
         scene.wait("the fence", Duration::from_secs(20), || {
             fence.as_mut().map_or(Ok(()), Daemon::alive)?;
@@ -291,7 +308,7 @@ interval_s = {interval_seconds}
     }
 
     /// The processes of the agent that run.
-    pub(super) fn pids(&self) -> Vec<u32> {
+    pub fn pids(&self) -> Vec<u32> {
         self.fence
             .iter()
             .chain(&self.agent)
@@ -299,7 +316,7 @@ interval_s = {interval_seconds}
             .collect()
     }
 
-    pub(super) fn start_agent(&mut self, scene: &Scene) -> Result<()> {
+    pub fn start_agent(&mut self, scene: &Scene) -> Result<()> {
         self.agent = Some(Daemon::start(
             scene,
             "agent",
@@ -308,14 +325,18 @@ interval_s = {interval_seconds}
         Ok(())
     }
 
-    pub(super) fn alive(&mut self) -> Result<()> {
+    pub fn alive(&mut self) -> Result<()> {
         self.fence.as_mut().map_or(Ok(()), Daemon::alive)?;
         self.agent.as_mut().map_or(Ok(()), Daemon::alive)
     }
 
-    /// Everything gone at once, as by a power cut.
-    pub(super) fn cut_power(&mut self) -> Result<()> {
-        self.agent.take().map_or(Ok(()), Daemon::kill)?;
+    /// Kills the process that attests.
+    pub fn kill_agent(&mut self) -> Result<()> {
+        self.agent.take().map_or(Ok(()), Daemon::kill)
+    }
+
+    /// Kills the process that holds the fence. What it attached stays.
+    pub fn kill_fence(&mut self) -> Result<()> {
         self.fence.take().map_or(Ok(()), Daemon::kill)?;
         match fs::remove_file(&self.socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
@@ -323,6 +344,12 @@ interval_s = {interval_seconds}
             }
             _ => Ok(()),
         }
+    }
+
+    /// Everything gone at once, as by a power cut.
+    pub fn cut_power(&mut self) -> Result<()> {
+        self.kill_agent()?;
+        self.kill_fence()
     }
 
     fn program(&self, role: &str) -> Command {

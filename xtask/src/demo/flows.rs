@@ -12,7 +12,7 @@ use super::world::{Counts, GROUPS, Group, MANAGEMENT_PORT, PLACES, PORT, Place, 
 
 /// What should hold on the node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) enum Standing {
+pub enum Standing {
     /// No fence stands: everything passes. What is counted later is measured against this.
     Unfenced,
     /// No policy was delivered: nothing passes.
@@ -25,7 +25,7 @@ pub(super) enum Standing {
 
 /// One try and what became of it.
 #[derive(Clone, Debug)]
-pub(super) struct Flow {
+pub struct Flow {
     from: &'static str,
     to: String,
     place: &'static str,
@@ -40,12 +40,12 @@ pub(super) struct Flow {
 
 /// All tries of one phase.
 #[derive(Debug, Default)]
-pub(super) struct Matrix {
+pub struct Matrix {
     flows: Vec<Flow>,
 }
 
 /// Tries everything once and counts.
-pub(super) fn measure(
+pub fn measure(
     scene: &Scene,
     world: &World,
     workloads: &mut Workloads,
@@ -91,7 +91,7 @@ pub(super) fn measure(
 }
 
 /// Whether `cardio`'s datagrams arrive in Germany now, where only a lease lets them go.
-pub(super) fn probe(world: &World, workloads: &mut Workloads) -> Result<bool> {
+pub fn probe(world: &World, workloads: &mut Workloads) -> Result<bool> {
     let (Some(group), Some(place)) = (GROUPS.first(), PLACES.first()) else {
         return Ok(false);
     };
@@ -242,12 +242,12 @@ impl Flow {
 
 impl Matrix {
     /// Whether every flow did what it should.
-    pub(super) fn as_expected(&self) -> bool {
+    pub fn as_expected(&self) -> bool {
         self.flows.iter().all(Flow::as_expected)
     }
 
     /// Packets that arrived where none should.
-    pub(super) fn leaks(&self) -> u64 {
+    pub fn leaks(&self) -> u64 {
         self.flows
             .iter()
             .filter(|flow| !flow.expected)
@@ -256,7 +256,7 @@ impl Matrix {
     }
 
     /// For the machine-readable result.
-    pub(super) fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let row = |flow: &Flow| {
             json!({
                 "from": flow.from,
@@ -270,7 +270,7 @@ impl Matrix {
     }
 
     /// A table a person can read: a row for each group, a column for each place.
-    pub(super) fn table(&self) -> String {
+    pub fn table(&self) -> String {
         let mut places: Vec<&'static str> = Vec::new();
         for flow in &self.flows {
             if !places.contains(&flow.place) {

@@ -1,17 +1,17 @@
 //! `cargo xtask demo`: the whole story on real parts, and nothing of the machine touched.
 
-mod daemon;
-mod fleet;
-mod flows;
+pub mod daemon;
+pub mod fleet;
+pub mod flows;
 pub(crate) mod footprint;
 pub(crate) mod helper;
-mod pager;
-mod policy;
+pub mod pager;
+pub mod policy;
 mod report;
-mod scene;
-mod stage;
-mod tpm;
-mod world;
+pub mod scene;
+pub mod stage;
+pub mod tpm;
+pub mod world;
 
 use std::time::{Duration, SystemTime};
 
@@ -21,7 +21,7 @@ use self::flows::{Matrix, Standing};
 use self::policy::NODE;
 use self::report::Report;
 use self::scene::Scene;
-use self::stage::Stage;
+use self::stage::{FENCE_BROKEN, NOT_TRUSTED, STALE, Stage};
 use crate::build;
 use crate::cmd::{self, step};
 use crate::install::{self, capability};
@@ -131,7 +131,32 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
         step(format_args!("     {line}"));
     }
 
+    let (mut alerted, mut resolved) = (true, true);
+
+    step("== the process that holds the fence is killed: what it attached stays");
+    let heard = stage.pager.count();
+    stage.node.kill_fence()?;
+    show(report, &stage.measure(scene, Standing::Attested)?);
+    alerted &= stage.notice(scene, "firing", FENCE_BROKEN, heard)?;
+    stage.node.start_fence(scene)?;
+    stage.wait_for_verdict(scene, true)?;
+    stage.wait_for_standing(scene, true)?;
+    resolved &= stage.notice(scene, "resolved", FENCE_BROKEN, heard)?;
+
+    step("== the agent falls silent: its lease runs out, and somebody is told");
+    let heard = stage.pager.count();
+    stage.node.kill_agent()?;
+    show(report, &stage.measure(scene, Standing::Attested)?);
+    alerted &= stage.notice(scene, "firing", STALE, heard)?;
+    stage.wait_for_standing(scene, false)?;
+    show(report, &stage.measure(scene, Standing::Unattested)?);
+    stage.node.start_agent(scene)?;
+    stage.wait_for_verdict(scene, true)?;
+    stage.wait_for_standing(scene, true)?;
+    resolved &= stage.notice(scene, "resolved", STALE, heard)?;
+
     step("== tampering: somebody extends PCR 4 behind the agent's back");
+    let heard = stage.pager.count();
     stage.tpm.tamper()?;
     let turned = stage.wait_for_verdict(scene, false)?;
     step(format_args!("   verdict: {turned}"));
@@ -142,7 +167,8 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     stage.wait_for_standing(scene, false)?;
     let cut = stage.measure(scene, Standing::Unattested)?;
     show(report, &cut);
-    report.alerted = Some(stage.notice(scene, "firing", 0)?);
+    alerted &= stage.notice(scene, "firing", NOT_TRUSTED, heard)?;
+    report.alerted = Some(alerted);
 
     step("== a reboot does not help while the machine is tampered with");
     stage.reboot(scene, true)?;
@@ -160,7 +186,8 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     let matrix = stage.measure(scene, Standing::Attested)?;
     show(report, &matrix);
     report.recovered = Some(matrix.as_expected());
-    report.resolved = Some(stage.notice(scene, "resolved", heard)?);
+    resolved &= stage.notice(scene, "resolved", NOT_TRUSTED, heard)?;
+    report.resolved = Some(resolved);
 
     step("== the record");
     stage.record(scene, report)

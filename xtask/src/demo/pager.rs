@@ -19,22 +19,22 @@ const BODY_LIMIT: u64 = 1 << 20;
 
 /// `firing` or `resolved`, with the alert's labels.
 #[derive(Clone, Debug)]
-pub(super) struct Notice {
-    pub(super) status: String,
-    pub(super) alertname: String,
-    pub(super) node: String,
+pub struct Notice {
+    pub status: String,
+    pub alertname: String,
+    pub node: String,
 }
 
 /// Alertmanager and what it has sent.
 #[derive(Debug)]
-pub(super) struct Pager {
+pub struct Pager {
     port: u16,
     process: Daemon,
     notices: Arc<Mutex<Vec<Notice>>>,
 }
 
 impl Pager {
-    pub(super) fn start(scene: &Scene) -> Result<Self> {
+    pub fn start(scene: &Scene) -> Result<Self> {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let webhook = webhook(Arc::clone(&notices))?;
         let config = scene.path("alertmanager.yml");
@@ -69,12 +69,12 @@ impl Pager {
     }
 
     /// Where the collector sends alerts.
-    pub(super) fn url(&self) -> String {
+    pub fn url(&self) -> String {
         format!("http://127.0.0.1:{}", self.port)
     }
 
     /// Fails until a notice of this status came for this alert, later than the first `after`.
-    pub(super) fn heard(&self, status: &str, alertname: &str, after: usize) -> Result<Notice> {
+    pub fn heard(&self, status: &str, alertname: &str, after: usize) -> Result<Notice> {
         let notices = self.notices.lock().unwrap_or_else(PoisonError::into_inner);
         let later = notices.get(after..).unwrap_or_default();
         let found = later
@@ -86,20 +86,20 @@ impl Pager {
     }
 
     /// How many notices came so far.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.notices
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .len()
     }
 
-    pub(super) fn alive(&mut self) -> Result<()> {
+    pub fn alive(&mut self) -> Result<()> {
         self.process.alive()
     }
 }
 
 /// A port nobody listens on now. Whoever takes it first makes the demo fail, and say so.
-pub(super) fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     let probe = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("find a free port")?;
     Ok(probe.local_addr().context("find a free port")?.port())
 }

@@ -11,43 +11,47 @@ use super::world::{GROUPS, MANAGEMENT_PORT, PLACES};
 use crate::{cmd, paths};
 
 /// Name of the installation.
-pub(super) const DEPLOYMENT: &str = "demo";
+pub const DEPLOYMENT: &str = "demo";
 /// Name of the node, once the inventory has it.
-pub(super) const NODE: &str = "gpu-01";
+pub const NODE: &str = "gpu-01";
 /// Both of the two must sign.
-pub(super) const THRESHOLD: usize = 2;
+pub const THRESHOLD: usize = 2;
 
 const APPROVERS: [&str; 2] = ["alice", "bob"];
 
 /// What one version of the policy says, where it does not always say the same.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Terms<'a> {
+pub struct Terms<'a> {
     /// The collector's keys.
-    pub(super) collector_toml: &'a str,
+    pub collector_toml: &'a str,
     /// Reference values.
-    pub(super) pcrs: &'a [(u8, String)],
+    pub pcrs: &'a [(u8, String)],
     /// The node, once it is known.
-    pub(super) listed: Option<&'a Listed>,
+    pub listed: Option<&'a Listed>,
     /// Seconds of standing that one affirming result grants.
-    pub(super) lease_seconds: u32,
+    pub lease_seconds: u32,
     /// Seconds after which a silent node is stale.
-    pub(super) max_silence_seconds: u32,
+    pub max_silence_seconds: u32,
     /// Name and content of the world map.
-    pub(super) world: (&'static str, &'a str),
+    pub world: (&'static str, &'a str),
     /// Why this version is made.
-    pub(super) reason: &'a str,
+    pub reason: &'a str,
 }
 
 /// The node as the signed inventory names it.
 #[derive(Clone, Debug)]
-pub(super) struct Listed {
-    pub(super) ek: String,
-    pub(super) ak: Option<String>,
+pub struct Listed {
+    pub ek: String,
+    pub ak: Option<String>,
+    /// `pending` or `enrolled`, as the collector has it.
+    pub state: String,
+    /// Why, in the collector's words.
+    pub reason: String,
 }
 
 /// Writes and signs one bundle after another.
 #[derive(Debug)]
-pub(super) struct Approvers {
+pub struct Approvers {
     dir: PathBuf,
     allowed_signers: PathBuf,
     version: u64,
@@ -59,7 +63,7 @@ pub(super) struct Approvers {
 
 impl Approvers {
     /// Draws both keys, and the file by which a machine knows them.
-    pub(super) fn appoint(scene: &Scene, release: bool) -> Result<Self> {
+    pub fn appoint(scene: &Scene, release: bool) -> Result<Self> {
         let dir = scene.path("approvers");
         fs::create_dir(&dir).context("make the approvers' folder")?;
         let mut lines = String::new();
@@ -90,12 +94,12 @@ impl Approvers {
     }
 
     /// What the image of each machine carries.
-    pub(super) fn allowed_signers(&self) -> &Path {
+    pub fn allowed_signers(&self) -> &Path {
         &self.allowed_signers
     }
 
     /// Writes the next version and has both sign it; returns the bundle's folder.
-    pub(super) fn sign(&mut self, scene: &Scene, terms: Terms<'_>) -> Result<PathBuf> {
+    pub fn sign(&mut self, scene: &Scene, terms: Terms<'_>) -> Result<PathBuf> {
         self.version += 1;
         let bundle = scene.path(&format!("policy-{}", self.version));
         fs::create_dir_all(bundle.join("studies")).context("make the bundle's folder")?;

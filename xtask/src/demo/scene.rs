@@ -1,6 +1,6 @@
 //! What a demo makes on the machine, and how all of it goes away again.
 //!
-//! Everything lies below one folder, `/run/bailiwick-demo/PID`, and its file `made` names what
+//! Everything lies below one folder, `/run/bailiwick-demo/PID-N`, and its file `made` names what
 //! lies elsewhere before it is made. Whoever starts next clears what a crashed run left. Children
 //! die with the thread that started them.
 
@@ -10,7 +10,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -22,9 +22,11 @@ use crate::install::capability;
 /// Only root writes here, so nobody else can tell us what to remove.
 const HOME: &str = "/run/bailiwick-demo";
 
+static OPENED: AtomicU32 = AtomicU32::new(0);
+
 /// One run's folder and list. Dropping it removes everything.
 #[derive(Debug)]
-pub(super) struct Scene {
+pub struct Scene {
     dir: PathBuf,
     name: String,
     cgroup: PathBuf,
@@ -34,7 +36,7 @@ pub(super) struct Scene {
 
 impl Scene {
     /// Clears what dead runs left, then makes a folder, a cgroup and a BPF file system of our own.
-    pub(super) fn open() -> Result<Self> {
+    pub fn open() -> Result<Self> {
         let interrupted = Arc::new(AtomicBool::new(false));
         for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
             // The second signal finds a broken cleanup, and ends us the hard way.
@@ -45,7 +47,9 @@ impl Scene {
         }
         clear_dead_runs()?;
         let pid = std::process::id();
-        let dir = Path::new(HOME).join(pid.to_string());
+        // A test program may hold several scenes.
+        let id = format!("{pid}-{}", OPENED.fetch_add(1, Ordering::Relaxed));
+        let dir = Path::new(HOME).join(&id);
         fs::DirBuilder::new()
             .recursive(true)
             .mode(0o700)
@@ -57,7 +61,7 @@ impl Scene {
             .append(true)
             .open(dir.join("made"))
             .context("open the list of what is made")?;
-        let name = format!("bailiwick-demo-{pid}");
+        let name = format!("bailiwick-demo-{id}");
         let cgroup = capability::cgroup2_mount()?.join(&name);
         let mut scene = Self {
             dir,
@@ -77,23 +81,24 @@ impl Scene {
     }
 
     /// A place in the run's folder.
-    pub(super) fn path(&self, name: &str) -> PathBuf {
+    pub fn path(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
     /// The fence root, as a path from the cgroup v2 mount.
-    pub(super) fn fence_root(&self) -> String {
+    pub fn fence_root(&self) -> String {
         format!("/{}", self.name)
     }
 
     /// The fence root in the file system.
-    pub(super) fn cgroup(&self) -> &Path {
+    pub fn cgroup(&self) -> &Path {
         &self.cgroup
     }
 
     /// A network namespace of ours; `ip` and `nsenter` find it below `/run/netns`.
-    pub(super) fn namespace(&mut self, short: &str) -> Result<String> {
-        let name = format!("bwd{}-{short}", std::process::id());
+    pub fn namespace(&mut self, short: &str) -> Result<String> {
+        let run = self.name.trim_start_matches("bailiwick-demo-");
+        let name = format!("bwd{run}-{short}");
         self.note("netns", &name)?;
         cmd::run(cmd::command("ip").args(["netns", "add", &name]))?;
         // Nobody else is on these links: no second is spent on asking whether an address is free.
@@ -110,19 +115,19 @@ impl Scene {
     }
 
     /// Ends every process of the fence root, as a power cut would.
-    pub(super) fn kill_workloads(&self) -> Result<()> {
+    pub fn kill_workloads(&self) -> Result<()> {
         kill_cgroup(&self.cgroup)
     }
 
     /// Drops the pins, which no reboot survives.
-    pub(super) fn drop_pins(&self) -> Result<()> {
+    pub fn drop_pins(&self) -> Result<()> {
         let bpffs = self.path("bpf");
         cmd::run(cmd::command("umount").arg(&bpffs))?;
         cmd::run(cmd::command("mount").args(["-t", "bpf", "bpf"]).arg(&bpffs))
     }
 
     /// Fails after Ctrl-C; every wait and every act passes through here.
-    pub(super) fn go_on(&self) -> Result<()> {
+    pub fn go_on(&self) -> Result<()> {
         if self.interrupted.load(Ordering::Relaxed) {
             bail!("interrupted");
         }
@@ -130,7 +135,7 @@ impl Scene {
     }
 
     /// Waits for a value, asking again until `limit`; the last answer's words are in the error.
-    pub(super) fn wait<T>(
+    pub fn wait<T>(
         &self,
         what: &str,
         limit: Duration,
@@ -172,12 +177,13 @@ fn clear_dead_runs() -> Result<()> {
     };
     for run in runs.flatten() {
         let name = run.file_name().to_string_lossy().into_owned();
-        let Ok(pid) = name.parse::<u32>() else {
-            continue;
-        };
+        let pid = name
+            .split_once('-')
+            .and_then(|(pid, _)| pid.parse::<u32>().ok());
+        let Some(pid) = pid else { continue };
         let then = fs::read_to_string(run.path().join("started")).unwrap_or_default();
         // A number may have been given again: the same process began at the same time.
-        if started(pid).is_ok_and(|now| now == then) {
+        if started(pid).is_ok_and(|now| then.is_empty() || now == then) {
             continue;
         }
         step(format_args!("clearing what the crashed run {pid} left"));

@@ -18,7 +18,11 @@ use super::world::{WORLD_CSV, Workloads, World};
 use crate::cmd::step;
 
 /// The alert of a node whose verdict turned.
-const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
+pub const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
+/// The alert of a node that says nothing.
+pub const STALE: &str = "BailiwickNodeStale";
+/// The alert of a fence that is not whole.
+pub const FENCE_BROKEN: &str = "BailiwickFenceBroken";
 /// The verdict that grants standing.
 const AFFIRMING: &str = "affirming";
 /// Long enough to see standing last, short enough to see it run out.
@@ -29,26 +33,28 @@ const MAX_SILENCE_SECONDS: u32 = 12;
 const SOON: Duration = Duration::from_secs(60);
 
 /// Everything that runs. Fields are dropped in order: the node before what it talks to.
-pub(super) struct Stage {
-    pub(super) workloads: Workloads,
-    pub(super) node: Node,
-    pub(super) collector: Collector,
-    pub(super) pager: Pager,
-    pub(super) world: World,
-    pub(super) tpm: SoftTpm,
-    pub(super) approvers: Approvers,
+#[derive(Debug)]
+pub struct Stage {
+    pub workloads: Workloads,
+    pub node: Node,
+    pub collector: Collector,
+    pub pager: Pager,
+    pub world: World,
+    pub tpm: SoftTpm,
+    pub approvers: Approvers,
     /// What a clean boot leaves in the registers.
-    pub(super) pcrs: Vec<(u8, String)>,
+    pub pcrs: Vec<(u8, String)>,
 }
 
 impl Stage {
     /// Everything but fence and agent is running when this returns.
-    pub(super) fn set_up(scene: &mut Scene, release: bool, interval_seconds: u32) -> Result<Self> {
+    pub fn set_up(scene: &mut Scene, release: bool, interval_seconds: u32) -> Result<Self> {
         let mut tpm = SoftTpm::manufacture(scene)?;
         tpm.boot(scene, false)?;
         let approvers = Approvers::appoint(scene, release)?;
         let pager = Pager::start(scene)?;
-        let collector = Collector::start(scene, &approvers, &pager, release)?;
+        let mut collector = Collector::configure(scene, &approvers, &pager, release)?;
+        collector.start(scene)?;
         let world = World::build(scene)?;
         Ok(Self {
             workloads: world.start_workloads(scene)?,
@@ -62,13 +68,19 @@ impl Stage {
         })
     }
 
+    /// Starts the node and has it listed; returns once its lease opens the fence.
+    pub fn attest(&mut self, scene: &Scene) -> Result<()> {
+        self.node.start_fence(scene)?;
+        self.apply(scene, None, "first policy, nobody listed")?;
+        self.node.start_agent(scene)?;
+        let listed = self.wait_for_pending(scene)?;
+        self.apply(scene, Some(&listed), "gpu-01 is listed")?;
+        self.wait_for_verdict(scene, true)?;
+        self.wait_for_standing(scene, true)
+    }
+
     /// Signs the next version of the policy and gives it to the collector.
-    pub(super) fn apply(
-        &mut self,
-        scene: &Scene,
-        listed: Option<&Listed>,
-        reason: &str,
-    ) -> Result<()> {
+    pub fn apply(&mut self, scene: &Scene, listed: Option<&Listed>, reason: &str) -> Result<()> {
         let terms = Terms {
             collector_toml: &self.collector.for_policy,
             pcrs: &self.pcrs,
@@ -83,12 +95,12 @@ impl Stage {
     }
 
     /// A datagram to Germany, which takes a lease.
-    pub(super) const ABROAD: &str = "udp 10.9.1.1 192.0.2.10:7000";
+    pub const ABROAD: &str = "udp 10.9.1.1 192.0.2.10:7000";
     /// A datagram to the time service, which takes a policy and no lease.
-    pub(super) const TIME: &str = "udp 10.9.1.1 10.9.0.1:123";
+    pub const TIME: &str = "udp 10.9.1.1 10.9.0.1:123";
 
     /// Whether the kernel takes each of these datagrams from the first study's process.
-    pub(super) fn first_sender(&mut self, tries: &[&str]) -> Result<Vec<bool>> {
+    pub fn first_sender(&mut self, tries: &[&str]) -> Result<Vec<bool>> {
         let sender = self
             .workloads
             .senders
@@ -104,7 +116,7 @@ impl Stage {
     }
 
     /// Waits for a value while everything that should run does.
-    pub(super) fn wait<T>(
+    pub fn wait<T>(
         &mut self,
         scene: &Scene,
         what: &str,
@@ -128,12 +140,12 @@ impl Stage {
         found.ok_or_else(|| died.unwrap_or_else(|| anyhow::anyhow!("a program ended")))
     }
 
-    pub(super) fn measure(&mut self, scene: &Scene, standing: Standing) -> Result<Matrix> {
+    pub fn measure(&mut self, scene: &Scene, standing: Standing) -> Result<Matrix> {
         flows::measure(scene, &self.world, &mut self.workloads, standing)
     }
 
     /// Waits for a verdict that affirms, or for one that does not.
-    pub(super) fn wait_for_verdict(&mut self, scene: &Scene, affirming: bool) -> Result<String> {
+    pub fn wait_for_verdict(&mut self, scene: &Scene, affirming: bool) -> Result<String> {
         let what = if affirming {
             "an affirming verdict"
         } else {
@@ -146,7 +158,7 @@ impl Stage {
     }
 
     /// Waits until the kernel lets `cardio` out, or no longer does.
-    pub(super) fn wait_for_standing(&mut self, scene: &Scene, open: bool) -> Result<()> {
+    pub fn wait_for_standing(&mut self, scene: &Scene, open: bool) -> Result<()> {
         let what = if open {
             "the lease to open the fence"
         } else {
@@ -168,7 +180,7 @@ impl Stage {
     }
 
     /// Power cut, TPM reset, and everything started again. Keys and policy are on disk.
-    pub(super) fn reboot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
+    pub fn reboot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
         self.node.cut_power()?;
         scene.kill_workloads()?;
         scene.drop_pins()?;
@@ -179,7 +191,7 @@ impl Stage {
     }
 
     /// Waits for a statement that the collector took after this moment.
-    pub(super) fn wait_for_statement(&mut self, scene: &Scene) -> Result<()> {
+    pub fn wait_for_statement(&mut self, scene: &Scene) -> Result<()> {
         let before = self.count("statements")?;
         self.wait(scene, "a statement of the new boot", |stage| {
             let now = stage.count("statements")?;
@@ -191,9 +203,16 @@ impl Stage {
         })
     }
 
-    pub(super) fn notice(&mut self, scene: &Scene, status: &str, after: usize) -> Result<bool> {
+    /// Waits until a person is told, later than the first `after` notices.
+    pub fn notice(
+        &mut self,
+        scene: &Scene,
+        status: &str,
+        alertname: &str,
+        after: usize,
+    ) -> Result<bool> {
         let notice = self.wait(scene, &format!("Alertmanager to say {status}"), |stage| {
-            stage.pager.heard(status, NOT_TRUSTED, after)
+            stage.pager.heard(status, alertname, after)
         })?;
         step(format_args!(
             "   Alertmanager: {} {} for {}",
@@ -210,12 +229,12 @@ impl Stage {
     }
 
     /// Waits for the node that enrolled and that nobody listed.
-    pub(super) fn wait_for_pending(&mut self, scene: &Scene) -> Result<Listed> {
+    pub fn wait_for_pending(&mut self, scene: &Scene) -> Result<Listed> {
         self.wait(scene, "the pending node", |stage| stage.enrolled())
     }
 
     /// The one node there is, by its TPM.
-    pub(super) fn enrolled(&self) -> Result<Listed> {
+    pub fn enrolled(&self) -> Result<Listed> {
         let all = self.collector.ask(&["nodes"])?;
         let nodes = all
             .as_array()
@@ -228,28 +247,33 @@ impl Stage {
         Ok(Listed {
             ek: word("ek").context("the node's EK")?,
             ak: word("ak"),
+            state: word("state").unwrap_or_default(),
+            reason: word("reason").unwrap_or_default(),
         })
     }
 
-    fn node(&self) -> Result<Value> {
+    /// What `bailiwick node show` says.
+    pub fn node(&self) -> Result<Value> {
         self.collector.ask(&["node", "show", NODE])
     }
 
-    fn verdict(&self) -> Result<String> {
+    /// The node's verdict now.
+    pub fn verdict(&self) -> Result<String> {
         Ok(self.node()?["verdict"]
             .as_str()
             .context("the node's verdict")?
             .to_owned())
     }
 
-    fn count(&self, what: &str) -> Result<u64> {
+    /// How many statements, or receipts, the collector has of the node.
+    pub fn count(&self, what: &str) -> Result<u64> {
         self.node()?[what]
             .as_u64()
             .with_context(|| format!("the number of {what}"))
     }
 
     /// The deviations in an operator's words.
-    pub(super) fn why(&self) -> Result<Vec<String>> {
+    pub fn why(&self) -> Result<Vec<String>> {
         let mut client = self.collector.client();
         let out = client
             .args(["node", "why", NODE])
@@ -263,7 +287,7 @@ impl Stage {
     }
 
     /// Why packets did not pass, as the fence reported: study, where to, rule, how many.
-    pub(super) fn denials(&mut self, scene: &Scene, since: SystemTime) -> Result<Vec<String>> {
+    pub fn denials(&mut self, scene: &Scene, since: SystemTime) -> Result<Vec<String>> {
         let since = since
             .duration_since(UNIX_EPOCH)
             .context("the clock is before 1970")?

@@ -51,7 +51,7 @@ struct Powered {
 
 /// A TPM with an EK certificate of a manufacturer of its own.
 #[derive(Debug)]
-pub(super) struct SoftTpm {
+pub struct SoftTpm {
     state: PathBuf,
     bus: u16,
     upstream: Upstream,
@@ -60,7 +60,7 @@ pub(super) struct SoftTpm {
 
 impl SoftTpm {
     /// Makes the TPM and its certificate as a factory would.
-    pub(super) fn manufacture(scene: &Scene) -> Result<Self> {
+    pub fn manufacture(scene: &Scene) -> Result<Self> {
         let state = scene.path("tpm");
         let ca = scene.path("tpm-maker");
         for dir in [&state, &ca] {
@@ -113,7 +113,7 @@ impl SoftTpm {
     }
 
     /// The maker's certificates: the roots that an EK chain ends in, then what lies between.
-    pub(super) fn maker(scene: &Scene) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
+    pub fn maker(scene: &Scene) -> Result<(Vec<PathBuf>, Vec<PathBuf>)> {
         let ca = scene.path("tpm-maker");
         let named = |name: &str| Some(ca.join(name)).filter(|file| file.exists());
         let issuer = named("issuer.pem").context("swtpm_localca left no issuer")?;
@@ -124,12 +124,12 @@ impl SoftTpm {
     }
 
     /// How the agent and the tools reach it.
-    pub(super) fn tcti(&self) -> String {
+    pub fn tcti(&self) -> String {
         format!("swtpm:host=127.0.0.1,port={}", self.bus)
     }
 
     /// Power on: a TPM reset, then what the firmware measures.
-    pub(super) fn boot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
+    pub fn boot(&mut self, scene: &Scene, tampered: bool) -> Result<()> {
         self.power_off()?;
         let (data, control) = port_pair()?;
         let mut command = tied("swtpm");
@@ -180,7 +180,7 @@ impl SoftTpm {
     }
 
     /// Extends PCR 4 behind the agent's back.
-    pub(super) fn tamper(&self) -> Result<()> {
+    pub fn tamper(&self) -> Result<()> {
         self.extend(4, TAMPERED)
     }
 
@@ -194,7 +194,7 @@ impl SoftTpm {
     }
 
     /// The SHA-256 values of PCRs 0 to 7 now: what an approver writes into the profile.
-    pub(super) fn values(&self) -> Result<Vec<(u8, String)>> {
+    pub fn values(&self) -> Result<Vec<(u8, String)>> {
         let text = cmd::output(cmd::command("tpm2_pcrread").args([
             "-T",
             &self.tcti(),

@@ -16,25 +16,25 @@ use anyhow::{Context as _, Result, bail};
 
 use super::daemon::tied;
 use super::scene::Scene;
-use crate::cmd;
+use crate::{cmd, paths};
 
 /// Where hosts and studies receive.
-pub(super) const PORT: u16 = 7000;
+pub const PORT: u16 = 7000;
 /// Where management listens, and the only port the service names.
-pub(super) const MANAGEMENT_PORT: u16 = 8443;
+pub const MANAGEMENT_PORT: u16 = 8443;
 
 /// A host outside the node.
 #[derive(Debug)]
-pub(super) struct Place {
-    pub(super) name: &'static str,
+pub struct Place {
+    pub name: &'static str,
     /// As the world map has it.
-    pub(super) jurisdiction: &'static str,
-    pub(super) v4: &'static str,
-    pub(super) v6: &'static str,
+    pub jurisdiction: &'static str,
+    pub v4: &'static str,
+    pub v6: &'static str,
 }
 
 /// Every host, the operator's own management last.
-pub(super) const PLACES: [Place; 5] = [
+pub const PLACES: [Place; 5] = [
     Place {
         name: "host-de",
         jurisdiction: "DE",
@@ -68,7 +68,7 @@ pub(super) const PLACES: [Place; 5] = [
 ];
 
 /// The world map, in the few lines this world needs: start, end, code.
-pub(super) const WORLD_CSV: &str = "\
+pub const WORLD_CSV: &str = "\
 192.0.2.0,192.0.2.63,DE
 192.0.2.64,192.0.2.127,FR
 198.51.100.0,198.51.100.255,US
@@ -81,20 +81,20 @@ pub(super) const WORLD_CSV: &str = "\
 
 /// A group of processes on the node.
 #[derive(Debug)]
-pub(super) struct Group {
-    pub(super) name: &'static str,
+pub struct Group {
+    pub name: &'static str,
     /// Below the fence root.
-    pub(super) cgroup: &'static str,
-    pub(super) v4: &'static str,
-    pub(super) v6: &'static str,
+    pub cgroup: &'static str,
+    pub v4: &'static str,
+    pub v6: &'static str,
     /// What its signed study allows.
-    pub(super) allowed: &'static [&'static str],
+    pub allowed: &'static [&'static str],
     /// Whether a study selects it at all.
-    pub(super) study: bool,
+    pub study: bool,
 }
 
 /// Two studies, and a process that belongs to none.
-pub(super) const GROUPS: [Group; 3] = [
+pub const GROUPS: [Group; 3] = [
     Group {
         name: "cardio",
         cgroup: "studies/cardio",
@@ -123,13 +123,13 @@ pub(super) const GROUPS: [Group; 3] = [
 
 /// Namespaces, cables, and a receiver at each host.
 #[derive(Debug)]
-pub(super) struct World {
+pub struct World {
     node: String,
     hosts: Vec<Receiver>,
 }
 
 impl World {
-    pub(super) fn build(scene: &mut Scene) -> Result<Self> {
+    pub fn build(scene: &mut Scene) -> Result<Self> {
         let node = scene.namespace("node")?;
         up(&node, "lo")?;
         for group in &GROUPS {
@@ -226,7 +226,7 @@ impl World {
     }
 
     /// The processes of one boot: for each group a sender, and for each study a receiver.
-    pub(super) fn start_workloads(&self, scene: &Scene) -> Result<Workloads> {
+    pub fn start_workloads(&self, scene: &Scene) -> Result<Workloads> {
         let mut senders = Vec::new();
         let mut receivers = Vec::new();
         for group in &GROUPS {
@@ -249,28 +249,28 @@ impl World {
     }
 
     /// What has arrived at a host, so far.
-    pub(super) fn arrived(&self, place: &str) -> Counts {
+    pub fn arrived(&self, place: &str) -> Counts {
         count_of(&self.hosts, place)
     }
 }
 
 /// The processes of one boot.
 #[derive(Debug)]
-pub(super) struct Workloads {
+pub struct Workloads {
     /// In the order of [`GROUPS`].
-    pub(super) senders: Vec<Sender>,
+    pub senders: Vec<Sender>,
     receivers: Vec<Receiver>,
 }
 
 impl Workloads {
     /// What has arrived at a study's own socket, so far.
-    pub(super) fn arrived(&self, study: &str) -> Counts {
+    pub fn arrived(&self, study: &str) -> Counts {
         count_of(&self.receivers, study)
     }
 }
 
 /// Lines a receiver printed, and how often each.
-pub(super) type Counts = BTreeMap<String, u64>;
+pub type Counts = BTreeMap<String, u64>;
 
 fn count_of(receivers: &[Receiver], name: &str) -> Counts {
     let one = receivers.iter().find(|receiver| receiver.name == name);
@@ -353,7 +353,7 @@ impl Drop for Receiver {
 
 /// A process of a study, or of none, that tries to reach others.
 #[derive(Debug)]
-pub(super) struct Sender {
+pub struct Sender {
     child: Child,
     ask: ChildStdin,
     answers: BufReader<ChildStdout>,
@@ -376,12 +376,12 @@ impl Sender {
     }
 
     /// Tries all at once, without waiting for the answer.
-    pub(super) fn ask(&mut self, tries: &[String]) -> Result<()> {
+    pub fn ask(&mut self, tries: &[String]) -> Result<()> {
         writeln!(self.ask, "{}", tries.join(",")).context("ask a sender")
     }
 
     /// What the kernel told the sender of the last batch, in order; `sent` is success.
-    pub(super) fn answer(&mut self) -> Result<Vec<String>> {
+    pub fn answer(&mut self) -> Result<Vec<String>> {
         let mut line = String::new();
         self.answers.read_line(&mut line).context("hear a sender")?;
         if line.is_empty() {
@@ -403,10 +403,10 @@ fn end(child: &mut Child) {
     drop(child.wait());
 }
 
-/// This program again, in a namespace and perhaps a cgroup. The cgroup comes first: whatever the
+/// `xtask` again, as cargo left it, in a namespace and perhaps a cgroup. The cgroup comes first: whatever the
 /// process opens is born inside.
 fn inside(namespace: &str, cgroup: Option<&Path>, role: &str) -> Result<Command> {
-    let this = std::env::current_exe().context("find this program")?;
+    let this = paths::binary(false, "xtask");
     let nsenter = format!("--net=/run/netns/{namespace}");
     let mut command = match cgroup {
         Some(cgroup) => {
@@ -442,6 +442,6 @@ fn ip(namespace: &str, args: &[&str]) -> Result<()> {
 }
 
 /// Where the namespaces are found by name, for people who look around.
-pub(super) fn enter_by_hand(world: &World) -> PathBuf {
+pub fn enter_by_hand(world: &World) -> PathBuf {
     Path::new("/run/netns").join(&world.node)
 }

@@ -1,0 +1,77 @@
+//! Every chore of the repository, as `cargo xtask …`, and the stage on which the demo and the
+//! whole-system tests play.
+//!
+//! A command first names what it needs and cannot have, then installs what is missing, then
+//! works. Progress goes to stderr, one line per step; stdout carries only a command's result.
+
+mod advisories;
+mod bench;
+mod build;
+mod clean_machine;
+mod cmd;
+pub mod demo;
+mod fuzz;
+mod install;
+mod mutants;
+mod paths;
+mod test;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Every chore of the repository.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", version, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Installs what the machine lacks for every other chore, and says what and why
+    Install,
+    /// Builds the kernel side, then the programs
+    Build(build::Args),
+    /// Runs everything that must hold before a change goes in
+    Test(test::Args),
+    /// Tells the whole story on real parts: a software TPM, a collector, a node, a small world
+    Demo(demo::Args),
+    /// Measures what the README promises
+    Bench(bench::Args),
+    /// Runs each fuzz target for a while
+    Fuzz(fuzz::Args),
+    /// Breaks the guarded functions one by one; a test must notice each
+    Mutants(mutants::Args),
+    /// Asks the advisory database about the dependencies
+    Advisories,
+    /// Runs a command on a fresh Debian 12 with Rust and nothing else
+    CleanMachine(clean_machine::Args),
+    /// The processes that the demo starts
+    #[command(subcommand, hide = true)]
+    Helper(demo::helper::Helper),
+}
+
+/// Does what the command line says.
+pub fn main() -> ExitCode {
+    let outcome = match Cli::parse().chore {
+        Chore::Install => install::everything(),
+        Chore::Build(args) => build::run(&args),
+        Chore::Test(args) => test::run(&args),
+        Chore::CleanMachine(args) => clean_machine::run(&args),
+        Chore::Demo(args) => demo::run(&args),
+        Chore::Helper(helper) => demo::helper::run(&helper),
+        Chore::Bench(args) => bench::run(&args),
+        Chore::Fuzz(args) => fuzz::run(&args),
+        Chore::Mutants(args) => mutants::run(&args),
+        Chore::Advisories => advisories::run(),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cmd::step(format_args!("failed: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
