@@ -18,6 +18,10 @@ CREATE TABLE nodes (
     verdict                  TEXT    NOT NULL DEFAULT 'none',
     reason                   TEXT    NOT NULL DEFAULT '',
     since_ms                 INTEGER NOT NULL,
+    -- What appraisal last said and why, which silence does not unsay.
+    appraised                TEXT    NOT NULL DEFAULT 'none',
+    appraised_reason         TEXT    NOT NULL DEFAULT '',
+    appraised_since_ms       INTEGER NOT NULL DEFAULT 0,
     lease_until_ms           INTEGER,
     -- What alerts are derived from.
     fence                    TEXT    NOT NULL DEFAULT 'unknown',

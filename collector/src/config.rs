@@ -141,8 +141,9 @@ pub struct Alert {
     pub resend_seconds: u64,
     /// How often state is compared with alerts.
     pub evaluate_seconds: u64,
-    /// How long a fence may deny everything for want of a policy before it counts as broken.
-    pub fence_grace_seconds: u64,
+    /// How long a node may take to settle: a fence without its policy yet, claims that could not
+    /// be checked yet. Refused evidence alerts at once.
+    pub grace_seconds: u64,
     /// How long a gap in a node's statements stays an alert.
     pub gap_hold_seconds: u64,
     /// Where a person reads what to do; the alert's name is appended.
@@ -155,7 +156,7 @@ impl Default for Alert {
             alertmanagers: Vec::new(),
             resend_seconds: 60,
             evaluate_seconds: 5,
-            fence_grace_seconds: 120,
+            grace_seconds: 120,
             gap_hold_seconds: 3600,
             runbook_url: None,
         }

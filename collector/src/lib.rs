@@ -26,6 +26,7 @@ pub mod ingest;
 pub mod init;
 pub mod proto;
 pub mod query;
+mod quiet;
 pub mod record;
 pub mod run;
 pub mod verify;

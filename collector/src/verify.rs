@@ -19,7 +19,7 @@ use bailiwick_policy::bundle::{Bundle, VerifiedBundle};
 use bailiwick_policy::model::Node;
 use serde::Serialize;
 
-use crate::appraise::previous_of;
+use crate::appraise::{previous_of, reasons};
 use crate::ingest::error_chain;
 
 /// What the auditor brings.
@@ -218,7 +218,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         received,
     );
     report.verdict = Some(result.status);
-    report.reasons = result.deviations().map(ToString::to_string).collect();
+    report.reasons = reasons(&result);
     same_result(stored, &result, report);
     receipt(stored, policy.as_ref(), &result, received, report);
     Some(())

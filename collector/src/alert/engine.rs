@@ -33,8 +33,8 @@ pub struct Subject {
 /// The rules' numbers.
 #[derive(Clone, Copy, Debug)]
 pub struct Rules {
-    /// How long a fence may wait for its policy, ms.
-    pub fence_grace_ms: u64,
+    /// How long a node may take to settle, for example with a new policy, ms.
+    pub grace_ms: u64,
     /// How long a gap stays an alert, ms.
     pub gap_hold_ms: u64,
 }
@@ -44,7 +44,7 @@ impl Rules {
     #[must_use]
     pub const fn new(config: &config::Alert) -> Self {
         Self {
-            fence_grace_ms: config.fence_grace_seconds.saturating_mul(1000),
+            grace_ms: config.grace_seconds.saturating_mul(1000),
             gap_hold_ms: config.gap_hold_seconds.saturating_mul(1000),
         }
     }
@@ -74,7 +74,7 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
         .filter(|subject| subject.enrolled)
         .flat_map(|subject| {
             [
-                not_trusted(subject),
+                not_trusted(subject, rules, now),
                 stale(subject),
                 fence_broken(subject, rules, now),
                 spool_gap(subject, rules, now),
@@ -84,13 +84,18 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
         .collect()
 }
 
-fn not_trusted(subject: &Subject) -> Option<NewAlert> {
-    let severity = match subject.row.verdict {
+/// Judged by what appraisal last said, so that a node that was refused and fell silent stays so.
+/// *Refused* wakes somebody at once; what could not be checked, or is only to be looked at, may
+/// pass by itself, as while a node takes a new policy.
+fn not_trusted(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewAlert> {
+    let (verdict, reason, since) = &subject.row.appraised;
+    let lasting = now.since(*since) > rules.grace_ms;
+    let severity = match verdict {
         Verdict::Contraindicated => "critical",
-        Verdict::Warning => "warning",
-        Verdict::None | Verdict::Affirming | Verdict::Stale => return None,
+        Verdict::Warning | Verdict::None if lasting && subject.row.newest.is_some() => "warning",
+        _ => return None,
     };
-    let summary = format!("{} is not trusted: {}", subject.name, subject.row.reason);
+    let summary = format!("{} is not trusted: {reason}", subject.name);
     Some(alert(subject, NOT_TRUSTED, severity, summary))
 }
 
@@ -107,7 +112,7 @@ fn fence_broken(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewAl
     let fence = &subject.row.fence;
     let broken = match fence.state.as_str() {
         "enforcing" => false,
-        "default-deny" => now.since(subject.row.fence_since) > rules.fence_grace_ms,
+        "default-deny" => now.since(subject.row.fence_since) > rules.grace_ms,
         _ => subject.row.newest.is_some(),
     };
     broken.then(|| {
@@ -182,5 +187,225 @@ pub fn due(row: &AlertRow, resend_ms: u64, now: UnixTime) -> bool {
     match row.notified {
         None => true,
         Some(at) => now.since(at) >= resend_ms,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::FenceFacts;
+    use bailiwick_attestation::Sha256Digest;
+    use bailiwick_attestation::proto::v1;
+
+    const NOW: UnixTime = UnixTime(1_000_000);
+    const RULES: Rules = Rules {
+        grace_ms: 1000,
+        gap_hold_ms: 5000,
+    };
+
+    fn subject() -> Subject {
+        Subject {
+            name: "gpu-01".into(),
+            enrolled: true,
+            jurisdiction: Some("DE".into()),
+            deployment: Some("demo".into()),
+            row: NodeRow {
+                ek: Sha256Digest([1; 32]),
+                claimed_name: "gpu-01".into(),
+                ak_name: Vec::new(),
+                certificate: Sha256Digest([2; 32]),
+                revoked: None,
+                enrolment: v1::Enrolment::default(),
+                newest: Some(v1::PreviousStatement::default()),
+                newest_ak: None,
+                last_seen: Some(NOW),
+                policy_version: 1,
+                statements: 1,
+                verdict: Verdict::Affirming,
+                reason: String::new(),
+                since: UnixTime(0),
+                appraised: (Verdict::Affirming, String::new(), UnixTime(0)),
+                lease_until: None,
+                fence: FenceFacts {
+                    state: "enforcing".into(),
+                    reason: String::new(),
+                },
+                fence_since: UnixTime(0),
+                gap: None,
+            },
+        }
+    }
+
+    #[test]
+    fn each_state_has_its_alert() {
+        type Row = (
+            &'static str,
+            fn(&mut Subject),
+            &'static [(&'static str, &'static str)],
+        );
+        let cases: &[Row] = &[
+            ("good", |_| {}, &[]),
+            (
+                "refused",
+                |s| s.row.appraised.0 = Verdict::Contraindicated,
+                &[(NOT_TRUSTED, "critical")],
+            ),
+            (
+                "refused just now",
+                |s| s.row.appraised = (Verdict::Contraindicated, String::new(), NOW),
+                &[(NOT_TRUSTED, "critical")],
+            ),
+            (
+                "could not be checked for a while",
+                |s| s.row.appraised.0 = Verdict::None,
+                &[(NOT_TRUSTED, "warning")],
+            ),
+            (
+                "could not be checked just now",
+                |s| s.row.appraised = (Verdict::None, String::new(), NOW),
+                &[],
+            ),
+            (
+                "never spoke",
+                |s| (s.row.appraised.0, s.row.newest) = (Verdict::None, None),
+                &[],
+            ),
+            (
+                "silent",
+                |s| s.row.verdict = Verdict::Stale,
+                &[(STALE, "critical")],
+            ),
+            (
+                "refused, then silent",
+                |s| {
+                    s.row.verdict = Verdict::Stale;
+                    s.row.appraised.0 = Verdict::Contraindicated;
+                },
+                &[(NOT_TRUSTED, "critical"), (STALE, "critical")],
+            ),
+            (
+                "fence gone",
+                |s| s.row.fence.state = "absent".into(),
+                &[(FENCE_BROKEN, "critical")],
+            ),
+            (
+                "fence faulty",
+                |s| s.row.fence.state = "fault".into(),
+                &[(FENCE_BROKEN, "critical")],
+            ),
+            (
+                "waits for a policy",
+                |s| (s.row.fence.state, s.row.fence_since) = ("default-deny".into(), NOW),
+                &[],
+            ),
+            (
+                "waits too long",
+                |s| s.row.fence.state = "default-deny".into(),
+                &[(FENCE_BROKEN, "critical")],
+            ),
+            (
+                "gap",
+                |s| s.row.gap = Some((UnixTime(996_000), "3 events".into())),
+                &[(SPOOL_GAP, "warning")],
+            ),
+            (
+                "old gap",
+                |s| s.row.gap = Some((UnixTime(994_000), "3 events".into())),
+                &[],
+            ),
+            (
+                "not enrolled",
+                |s| (s.row.appraised.0, s.enrolled) = (Verdict::Contraindicated, false),
+                &[],
+            ),
+        ];
+        for (name, edit, want) in cases {
+            let mut subject = subject();
+            edit(&mut subject);
+            let found = wanted(&[subject], &RULES, NOW);
+            let found: Vec<_> = found
+                .iter()
+                .map(|alert| (alert.name.as_str(), alert.severity.as_str()))
+                .collect();
+            assert_eq!(found, *want, "{name}");
+        }
+    }
+
+    #[test]
+    fn labels_are_few_and_stable() {
+        let mut subject = subject();
+        subject.row.appraised.0 = Verdict::Contraindicated;
+        let alerts = wanted(&[subject], &RULES, NOW);
+        let labels: serde_json::Value = serde_json::from_str(&alerts[0].labels).unwrap();
+        let want = json!({
+            "alertname": NOT_TRUSTED,
+            "severity": "critical",
+            "node": "gpu-01",
+            "cluster": "demo",
+            "jurisdiction": "DE",
+        });
+        assert_eq!(labels, want);
+    }
+
+    #[test]
+    fn silence_counts_from_the_collectors_own_start() {
+        let row = subject().row;
+        let at = |ms| UnixTime(NOW.millis() + ms);
+        assert_eq!(silence(&row, 5000, UnixTime(0), at(5000)), None);
+        assert!(silence(&row, 5000, UnixTime(0), at(5001)).is_some());
+        assert_eq!(silence(&row, 5000, at(3000), at(8000)), None);
+        assert!(silence(&row, 5000, at(3000), at(8001)).is_some());
+    }
+
+    #[test]
+    fn what_is_there_already_is_not_raised_again() {
+        let alert = |summary: &str, severity: &str| NewAlert {
+            name: STALE.into(),
+            node: "gpu-01".into(),
+            labels: format!("{{\"severity\":\"{severity}\"}}"),
+            severity: severity.into(),
+            summary: summary.into(),
+        };
+        let row = |id, alert: NewAlert, resolved| AlertRow {
+            id,
+            alert,
+            since: UnixTime(1),
+            resolved,
+            notified: None,
+        };
+        let firing = row(1, alert("a", "critical"), None);
+        let over = row(2, alert("a", "critical"), Some(UnixTime(5)));
+        let same = vec![alert("a", "critical")];
+        assert_eq!(
+            changes(same.clone(), std::slice::from_ref(&firing), NOW),
+            []
+        );
+        assert_eq!(
+            changes(same.clone(), std::slice::from_ref(&over), NOW),
+            [AlertChange::Raise(alert("a", "critical"), NOW)]
+        );
+        assert_eq!(
+            changes(
+                vec![alert("b", "critical")],
+                std::slice::from_ref(&firing),
+                NOW
+            ),
+            [AlertChange::Update(1, alert("b", "critical"))]
+        );
+        assert_eq!(
+            changes(
+                vec![alert("a", "warning")],
+                std::slice::from_ref(&firing),
+                NOW
+            ),
+            [
+                AlertChange::Resolve(1, NOW),
+                AlertChange::Raise(alert("a", "warning"), NOW)
+            ]
+        );
+        assert_eq!(
+            changes(Vec::new(), &[firing, over], NOW),
+            [AlertChange::Resolve(1, NOW)]
+        );
     }
 }

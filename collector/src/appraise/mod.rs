@@ -4,7 +4,7 @@
 //! here it gets its arguments, and its result becomes a lease or the end of one.
 
 use bailiwick_attestation::appraisal::{
-    AttestationResult, Previous, Status, Subject, VerifiedEvidence, appraise,
+    AttestationResult, Finding, Previous, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
@@ -77,7 +77,7 @@ impl Case<'_> {
             self.now,
         );
         let verdict = verdict_of(result.status);
-        let reasons: Vec<String> = result.deviations().map(ToString::to_string).collect();
+        let reasons = reasons(&result);
         let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
         let (mut lease, mut lease_until) = (None, self.row.lease_until);
         if let (Some(node), Some(policy), true) = (listed, self.policy, challenged) {
@@ -116,6 +116,18 @@ impl Case<'_> {
             lease_until,
         })
     }
+}
+
+/// One line per deviation: what was refused first, then what could not be checked.
+#[must_use]
+pub fn reasons(result: &AttestationResult) -> Vec<String> {
+    let mut deviations: Vec<_> = result.deviations().collect();
+    deviations.sort_by_key(|deviation| match deviation.finding {
+        Finding::Refused => 0,
+        Finding::Unchecked => 1,
+        Finding::Warning => 2,
+    });
+    deviations.iter().map(ToString::to_string).collect()
 }
 
 fn reason(verdict: Verdict, reasons: &[String]) -> String {

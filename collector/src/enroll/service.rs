@@ -17,6 +17,7 @@ use crate::direct::{Director, pending_name};
 use crate::ingest::{Closed, Streams, store_failed};
 use crate::init::{Authority, NodeCertificate};
 use crate::proto::enroll_service_server::EnrollService;
+use crate::quiet::Quiet;
 use crate::record::{NewEnrolment, Store};
 
 /// What waits for a TPM's answer.
@@ -74,8 +75,13 @@ impl Enroll {
     }
 }
 
+/// Anybody can be refused as often as they like.
+static REFUSED: Quiet = Quiet::new();
+
 fn refused(error: &EnrollRefused) -> Status {
-    warn!(code = error.code(), %error, "enrolment refused");
+    if let Some(left_out) = REFUSED.ask() {
+        warn!(code = error.code(), %error, left_out, "enrolment refused");
+    }
     Status::failed_precondition(format!("{}: {error}", error.code()))
 }
 
@@ -131,7 +137,9 @@ impl EnrollService for Enroll {
             .unwrap_or_else(PoisonError::into_inner)
             .finish(&proof.session, &proof.secret, now);
         let waiting = finished.map_err(|error| {
-            warn!(code = error.code(), "enrolment refused");
+            if let Some(left_out) = REFUSED.ask() {
+                warn!(code = error.code(), left_out, "enrolment refused");
+            }
             Status::permission_denied(format!("{}: {error}", error.code()))
         })?;
         self.admit(waiting, now).await.map(Response::new)

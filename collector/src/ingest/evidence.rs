@@ -13,6 +13,7 @@ use super::service;
 use super::stream::Stream;
 use crate::appraise::{Case, fence_facts, previous_of};
 use crate::direct::node_name;
+use crate::quiet::Quiet;
 use crate::record::{NewStatement, NodeRow, StoreError};
 
 /// Longest envelope, its logs included.
@@ -23,6 +24,9 @@ const LOGS: [(&str, usize); 3] = [
     ("ima", 6 * 1024 * 1024),
     ("fence", 1024 * 1024),
 ];
+
+/// Lines about refused evidence.
+static REFUSED: Quiet = Quiet::new();
 
 /// What the node is told.
 #[derive(Debug)]
@@ -66,8 +70,10 @@ impl Stream {
         match self.try_evidence(evidence, digest, now).await? {
             Ok(answer) => Ok(answer),
             Err(refusal) => {
-                warn!(ek = %self.peer.ek_digest, code = refusal.code, detail = %refusal.detail,
-                    "evidence refused");
+                if let Some(left_out) = REFUSED.ask() {
+                    warn!(ek = %self.peer.ek_digest, code = refusal.code,
+                        detail = %refusal.detail, left_out, "evidence refused");
+                }
                 Ok(Answer::Refused(v1::Refused {
                     statement_digest: digest.as_bytes().to_vec(),
                     code: refusal.code.to_owned(),

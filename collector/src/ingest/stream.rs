@@ -33,8 +33,8 @@ pub(super) struct Stream {
     pub(super) peer: NodePeer,
     pub(super) ak: AkPublic,
     outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
-    /// Version of the policy the node says it has.
-    has_policy: u64,
+    /// Version of the policy the node says it has; until it says so it is offered none.
+    has_policy: Option<u64>,
 }
 
 impl Stream {
@@ -49,7 +49,7 @@ impl Stream {
             peer,
             ak,
             outbox,
-            has_policy: 0,
+            has_policy: None,
         }
     }
 
@@ -68,8 +68,6 @@ impl Stream {
         policy.mark_unchanged();
 
         self.send_challenge(true).await?;
-        let current = policy.borrow().clone();
-        self.offer(current).await?;
         loop {
             tokio::select! {
                 biased;
@@ -108,7 +106,7 @@ impl Stream {
     async fn handle(&mut self, message: v1::NodeMessage) -> Result<bool, Status> {
         match message.message {
             Some(node_message::Message::Hello(hello)) => {
-                self.has_policy = hello.policy_version;
+                self.has_policy = Some(hello.policy_version);
                 let current = self.shared.director.current();
                 self.offer(current).await?;
                 Ok(false)
@@ -177,8 +175,10 @@ impl Stream {
 
     /// Tells a listed node of a policy it does not have.
     async fn offer(&self, current: Current) -> Sent {
-        let Some(policy) = current else { return Ok(()) };
-        if policy.listed(&self.peer.ek_digest).is_none() || policy.version() <= self.has_policy {
+        let (Some(policy), Some(has)) = (current, self.has_policy) else {
+            return Ok(());
+        };
+        if policy.listed(&self.peer.ek_digest).is_none() || policy.version() <= has {
             return Ok(());
         }
         self.send(collector_message::Message::Policy(policy.offer()))

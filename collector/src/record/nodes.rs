@@ -130,11 +130,20 @@ pub(super) async fn statement_insert(
             Some(&new.digest),
         )
         .await?;
-        sqlx::query("UPDATE nodes SET lease_until_ms = ? WHERE ek = ?")
-            .bind(new.lease_until.map(|until| int(until.millis())))
-            .bind(new.ek.as_bytes().as_slice())
-            .execute(connection)
-            .await?;
+        sqlx::query(
+            "UPDATE nodes SET lease_until_ms = ?, appraised_reason = ?,
+                 appraised_since_ms = CASE WHEN appraised = ? THEN appraised_since_ms ELSE ? END,
+                 appraised = ?
+             WHERE ek = ?",
+        )
+        .bind(new.lease_until.map(|until| int(until.millis())))
+        .bind(reason)
+        .bind(new.verdict.as_str())
+        .bind(int(new.received.millis()))
+        .bind(new.verdict.as_str())
+        .bind(new.ek.as_bytes().as_slice())
+        .execute(connection)
+        .await?;
     }
     Ok(())
 }

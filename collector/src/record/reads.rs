@@ -186,7 +186,10 @@ impl Store {
 }
 
 fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
-    let verdict: String = row.try_get("verdict")?;
+    let word = |column| {
+        let word: String = row.try_get(column)?;
+        Verdict::from_word(&word).ok_or_else(|| corrupt("nodes", column))
+    };
     Ok(NodeRow {
         ek: digest(row, "nodes", "ek")?,
         claimed_name: row.try_get("claimed_name")?,
@@ -199,9 +202,14 @@ fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
         last_seen: maybe_time(row, "last_seen_ms")?,
         policy_version: number(row, "policy_version")?,
         statements: number(row, "statements")?,
-        verdict: Verdict::from_word(&verdict).ok_or_else(|| corrupt("nodes", "verdict"))?,
+        verdict: word("verdict")?,
         reason: row.try_get("reason")?,
         since: time(row, "since_ms")?,
+        appraised: (
+            word("appraised")?,
+            row.try_get("appraised_reason")?,
+            time(row, "appraised_since_ms")?,
+        ),
         lease_until: maybe_time(row, "lease_until_ms")?,
         fence: FenceFacts {
             state: row.try_get("fence")?,

@@ -150,6 +150,8 @@ pub struct NodeRow {
     pub reason: String,
     /// When the verdict began.
     pub since: UnixTime,
+    /// What appraisal last said, why, and since when; silence does not unsay it.
+    pub appraised: (Verdict, String, UnixTime),
     /// Wall time at which the lease ends.
     pub lease_until: Option<UnixTime>,
     /// The fence, by the node's word.
