@@ -80,7 +80,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     for package in packages {
         mutants.args(["--test-package", package]);
     }
-    mutants.arg("--").args(["-E", &selection(&tests)]);
+    mutants
+        .arg("--")
+        .args(["-E", &selection(&tests, &listed_tests()?)?]);
     cmd::run(&mut mutants)?;
     cmd::result(format_args!(
         "no survivor in {} guarded functions",
@@ -92,35 +94,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
 pub(crate) fn check_table() -> Result<u64> {
     let readme = paths::root().join("tests/README.md");
     let text = fs::read_to_string(&readme).with_context(|| format!("read {}", readme.display()))?;
-    let listed = cmd::output(
-        cmd::cargo()
-            .args([
-                "nextest",
-                "list",
-                "--workspace",
-                "--message-format",
-                "oneline",
-            ])
-            .env("PATH", cmd::path_with_tools()?),
-    )?;
+    let listed = listed_tests()?;
     let mut rows_seen = 0;
     for row in rows(&text)? {
         rows_seen += 1;
         for test in &row.tests {
-            let (package, name) = test
-                .split_once("::")
-                .with_context(|| format!("{test} names no package"))?;
-            let here = |line: &&str| {
-                line.split_once(' ').is_some_and(|(binary, test)| {
-                    binary.split("::").next() == Some(package) && test.ends_with(name)
-                })
-            };
-            if !listed.lines().any(|line| here(&line)) {
-                bail!(
-                    "{} names the test {test}, which is not there",
-                    readme.display()
-                );
-            }
+            resolve(test, &listed)?;
         }
         for (file, function) in &row.guarded {
             let source = fs::read_to_string(paths::root().join(file))
@@ -135,6 +114,38 @@ pub(crate) fn check_table() -> Result<u64> {
         }
     }
     Ok(rows_seen)
+}
+
+/// Every test of the workspace: nextest's name of the binary, a space, the test's.
+fn listed_tests() -> Result<String> {
+    cmd::output(
+        cmd::cargo()
+            .args([
+                "nextest",
+                "list",
+                "--workspace",
+                "--message-format",
+                "oneline",
+            ])
+            .env("PATH", cmd::path_with_tools()?),
+    )
+}
+
+/// Binary and name of a test that the table calls `package::path`; a binary's name is part of the
+/// path where the test is not beside the code.
+fn resolve<'a>(test: &str, listed: &'a str) -> Result<(&'a str, &'a str)> {
+    let (package, path) = test
+        .split_once("::")
+        .with_context(|| format!("{test} names no package"))?;
+    let end = format!("::{path}");
+    let found = listed
+        .lines()
+        .filter_map(|line| line.split_once(' '))
+        .find(|(binary, name)| {
+            binary.split("::").next() == Some(package)
+                && format!("{binary}::{name}").ends_with(&end)
+        });
+    found.with_context(|| format!("tests/README.md names the test {test}, which is not there"))
 }
 
 /// The rows of the table whose head is `| row | test | guarded function |`.
@@ -182,13 +193,17 @@ fn pattern(file: &str, function: &str) -> String {
     format!(r"^{}:\d+:\d+: .*\b{}\b", literal(file), literal(function))
 }
 
-/// `package::path::of::test` as nextest selects it.
-fn selection(tests: &BTreeSet<String>) -> String {
-    let one = |test: &String| match test.split_once("::") {
-        Some((package, name)) => format!("(package({package}) & test(~{name}))"),
-        None => format!("test(~{test})"),
+/// The tests as nextest selects them.
+fn selection(tests: &BTreeSet<String>, listed: &str) -> Result<String> {
+    let one = |test: &String| {
+        resolve(test, listed)
+            .map(|(binary, name)| format!("(binary_id(={binary}) & test(={name}))"))
     };
-    tests.iter().map(one).collect::<Vec<_>>().join(" | ")
+    Ok(tests
+        .iter()
+        .map(one)
+        .collect::<Result<Vec<_>>>()?
+        .join(" | "))
 }
 
 #[cfg(test)]
