@@ -12,3 +12,6 @@ pub use hash::{Digest, HashAlgorithm};
 pub use key::{Curve, KeyError, PublicKey};
 pub(crate) use verify::ecdsa_der;
 pub use verify::{SignatureScheme, Unsupported, VerifyError, verify};
+
+#[cfg(test)]
+mod tests;
