@@ -16,7 +16,8 @@ use bailiwick_attestation::{
     evidence::{Freshness, Nonce},
 };
 
-/// Out of reach for less than this, the node waits for the connection to come back.
+/// Without a connection for less than this (or the time between statements, if that is shorter),
+/// the node waits for it to come back.
 const OUT_OF_REACH: Duration = Duration::from_secs(15);
 
 /// A statement without an answer for so long means the stream is dead.
@@ -107,6 +108,7 @@ pub struct Exchange {
     challenge: Option<(Nonce, Instant)>,
     due: bool,
     link: Link,
+    out_of_reach: Duration,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -118,7 +120,7 @@ enum Link {
 impl Exchange {
     /// Starts without a connection, with what the spool kept.
     #[must_use]
-    pub fn new(now: Instant, kept: impl IntoIterator<Item = Item>) -> Self {
+    pub fn new(now: Instant, interval: Duration, kept: impl IntoIterator<Item = Item>) -> Self {
         Self {
             backlog: kept.into_iter().map(Tracked::new).collect(),
             accepted: VecDeque::new(),
@@ -127,6 +129,7 @@ impl Exchange {
             challenge: None,
             due: true,
             link: Link::Down { since: now },
+            out_of_reach: OUT_OF_REACH.min(interval),
         }
     }
 
@@ -270,7 +273,7 @@ impl Exchange {
     pub fn next(&mut self, now: Instant) -> Step {
         match self.link {
             Link::Down { since } => {
-                let alone = since + OUT_OF_REACH;
+                let alone = since + self.out_of_reach;
                 if !self.due {
                     Step::Wait(None)
                 } else if now < alone {
@@ -347,10 +350,11 @@ mod tests {
     }
 
     const NONCE: Nonce = Nonce::new([9; 32]);
+    const MINUTE: Duration = Duration::from_secs(60);
 
     fn connected(kept: &[Item]) -> (Exchange, Instant) {
         let now = Instant::now();
-        let mut exchange = Exchange::new(now, kept.iter().copied());
+        let mut exchange = Exchange::new(now, MINUTE, kept.iter().copied());
         exchange.connected(now);
         exchange.challenged(NONCE, now + Duration::from_secs(600), true);
         (exchange, now)
@@ -382,7 +386,7 @@ mod tests {
     #[test]
     fn out_of_reach_statements_are_history_and_go_first_afterwards() {
         let start = Instant::now();
-        let mut exchange = Exchange::new(start, [item(1)]);
+        let mut exchange = Exchange::new(start, MINUTE, [item(1)]);
         assert!(
             matches!(exchange.next(start), Step::Wait(Some(_))),
             "a moment's silence is not out of reach"
@@ -482,7 +486,7 @@ mod tests {
             "challenge too old"
         );
 
-        let mut exchange = Exchange::new(now, []);
+        let mut exchange = Exchange::new(now, MINUTE, []);
         exchange.connected(now);
         assert!(matches!(exchange.next(now), Step::Wait(Some(_))));
         assert!(

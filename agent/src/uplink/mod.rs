@@ -119,7 +119,7 @@ pub async fn run(
     let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
     let mut node = Node {
         events: EventQueue::open(&config)?,
-        exchange: Exchange::new(std::time::Instant::now(), kept),
+        exchange: Exchange::new(std::time::Instant::now(), config.evidence.interval(), kept),
         fence: FenceClient::new(&config.fence.socket),
         config: Arc::clone(&config),
         tpm: tpm.clone(),
