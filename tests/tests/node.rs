@@ -325,7 +325,7 @@ impl Drop for Scene {
         self.kill_collector();
         if std::thread::panicking() {
             let log = fs::read_to_string(self.path("collector.log")).unwrap_or_default();
-            println!("collector.log:\n{log}");
+            eprintln!("collector.log:\n{log}");
         }
     }
 }
