@@ -5,10 +5,33 @@ use bailiwick_policy::model::{Files, Model};
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let profile: &[u8] =
         b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\ntpm={bank=\"sha256\",require=[0]}\n";
-    let empty = Files { studies: &[], host_fence: b"", sites: b"", inventory: b"", collector: b"", profile };
-    Model::parse(&Files { host_fence: data, ..empty }).ok();
-    Model::parse(&Files { sites: data, ..empty }).ok();
-    Model::parse(&Files { inventory: data, ..empty }).ok();
-    Model::parse(&Files { collector: data, ..empty }).ok();
+    let empty = Files {
+        studies: &[],
+        host_fence: b"",
+        sites: b"",
+        inventory: b"",
+        collector: b"",
+        profile,
+    };
+    Model::parse(&Files {
+        host_fence: data,
+        ..empty
+    })
+    .ok();
+    Model::parse(&Files {
+        sites: data,
+        ..empty
+    })
+    .ok();
+    Model::parse(&Files {
+        inventory: data,
+        ..empty
+    })
+    .ok();
+    Model::parse(&Files {
+        collector: data,
+        ..empty
+    })
+    .ok();
     Profile::parse("profile.toml", data).ok();
 });

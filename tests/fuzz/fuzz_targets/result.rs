@@ -1,3 +1,5 @@
 #![no_main]
 use bailiwick_attestation::appraisal::AttestationResult;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| { AttestationResult::read_json(data).ok(); });
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    AttestationResult::read_json(data).ok();
+});

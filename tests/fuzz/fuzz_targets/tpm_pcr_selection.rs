@@ -1,3 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tpm::PcrSelection;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| { PcrSelection::parse(data).ok(); });
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    PcrSelection::parse(data).ok();
+});

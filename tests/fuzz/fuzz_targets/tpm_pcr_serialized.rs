@@ -1,3 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tpm::PcrValues;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| { PcrValues::parse_serialized(data).ok(); });
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    PcrValues::parse_serialized(data).ok();
+});

@@ -1,3 +1,5 @@
 #![no_main]
 use bailiwick_attestation::x509::Bundle;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| { Bundle::parse(data).ok(); });
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    Bundle::parse(data).ok();
+});
