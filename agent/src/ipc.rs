@@ -131,9 +131,8 @@ impl FenceClient {
     }
 
     /// Acknowledges events and asks for more.
-    pub async fn next_events(&mut self, acknowledged: u64, max: u32) -> Result<Events, IpcError> {
-        let ask = Ask::NextEvents(NextEvents { acknowledged, max });
-        match self.ask(ask, PATIENCE).await? {
+    pub async fn next_events(&mut self, next: NextEvents) -> Result<Events, IpcError> {
+        match self.ask(Ask::NextEvents(next), PATIENCE).await? {
             Answer::Events(events) => Ok(events),
             _ => Err(IpcError::Answer),
         }
@@ -148,7 +147,13 @@ impl FenceClient {
 
     async fn ask(&mut self, ask: Ask, patience: Duration) -> Result<Answer, IpcError> {
         let request = Request { request: Some(ask) };
-        let answer = match timeout(patience, self.exchange(&request)).await {
+        let again = self.stream.is_some();
+        let mut outcome = timeout(patience, self.exchange(&request)).await;
+        if again && matches!(outcome, Ok(Err(_))) {
+            // The process at the other end was restarted since; every request may be repeated.
+            outcome = timeout(patience, self.exchange(&request)).await;
+        }
+        let answer = match outcome {
             Ok(Ok(answer)) => answer,
             Ok(Err(source)) => {
                 self.stream = None;

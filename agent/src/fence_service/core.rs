@@ -109,6 +109,8 @@ pub struct Core<E> {
     policy: Option<VerifiedBundle>,
     /// Boot and clock of the statement that the lease in force answers.
     lease: Option<(u32, u64)>,
+    /// Tells this process from the one before it, whose events had the same numbers.
+    instance: [u8; 16],
     queue: VecDeque<FenceEvent>,
     /// Number of the first event in the queue.
     first: u64,
@@ -124,6 +126,7 @@ impl<E: Enforcer> Core<E> {
             settings,
             policy: None,
             lease: None,
+            instance: random_instance(),
             queue: VecDeque::new(),
             first: 0,
             lost: 0,
@@ -316,13 +319,14 @@ impl<E: Enforcer> Core<E> {
 
     fn state(&mut self) -> State {
         let fence = self.enforcer.state();
-        let world = self.enforcer.world_digest();
+        // A policy without its world map in the kernel is not in force, whatever was asked.
+        let in_force = self.policy.as_ref().zip(self.enforcer.world_digest());
         State {
             fence: Some(fence),
-            policy: self.policy.as_ref().map(|policy| PolicyState {
+            policy: in_force.map(|(policy, world)| PolicyState {
                 version: policy.manifest.version,
                 manifest_digest: policy.manifest.digest.0.to_vec(),
-                world_digest: world.map(|digest| digest.0.to_vec()).unwrap_or_default(),
+                world_digest: world.0.to_vec(),
                 not_after_ms: policy.manifest.not_after.millis(),
             }),
             logs: self
@@ -339,14 +343,26 @@ impl<E: Enforcer> Core<E> {
 
     fn next_events(&mut self, next: &NextEvents) -> Events {
         self.pump_events();
-        while self.first < next.acknowledged && self.queue.pop_front().is_some() {
+        let ours = next.instance == self.instance;
+        while ours && self.first < next.acknowledged && self.queue.pop_front().is_some() {
             self.first = self.first.saturating_add(1);
         }
         let max = usize::try_from(next.max.min(BATCH)).unwrap_or(0);
         Events {
+            instance: self.instance.to_vec(),
             first: self.first,
             events: self.queue.iter().take(max).cloned().collect(),
             lost: std::mem::take(&mut self.lost),
         }
     }
+}
+
+fn random_instance() -> [u8; 16] {
+    let mut instance = [0; 16];
+    // Without randomness the start time has to do: two starts differ in it.
+    if aws_lc_rs::rand::fill(&mut instance).is_err() {
+        let (_, end) = instance.split_at_mut(8);
+        end.copy_from_slice(&clock::boot_time_ns().to_be_bytes());
+    }
+    instance
 }

@@ -18,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     ipc::{FenceClient, IpcError},
-    proto::fence::{ApplyLease, ApplyPolicy},
+    proto::fence::{ApplyLease, ApplyPolicy, NextEvents},
 };
 
 /// What the service asked of the enforcer: the kernel has tests of its own.
@@ -61,7 +61,7 @@ impl Enforcer for Recorder {
     }
 
     fn world_digest(&self) -> Option<Sha256Digest> {
-        None
+        Some(Sha256Digest([7; 32]))
     }
 
     fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
@@ -216,8 +216,8 @@ async fn a_policy_survives_a_restart_and_only_moves_forward() {
     stop.cancel();
     task.await.unwrap();
 
-    let (mut client, _stop, _task) = scene.serve();
-    until_up(&mut client).await;
+    let (_, _stop, _task) = scene.serve();
+    until_up(&mut FenceClient::new(&scene.path("run/fence.sock"))).await;
     assert_eq!(
         client.state().await.unwrap().policy.unwrap().version,
         1,
@@ -289,18 +289,26 @@ async fn events_wait_until_acknowledged_and_losses_are_told() {
     let ports = |events: &[FenceEvent]| -> Vec<u32> {
         events.iter().map(|event| event.destination_port).collect()
     };
-    let got = client.next_events(0, 2).await.unwrap();
+    let next = |instance: &[u8], acknowledged, max| NextEvents {
+        instance: instance.to_vec(),
+        acknowledged,
+        max,
+    };
+    let got = client.next_events(next(&[], 0, 2)).await.unwrap();
+    let instance = got.instance;
     assert_eq!((got.first, got.lost), (0, 7));
     assert_eq!(ports(&got.events), [0, 1]);
-    let again = client.next_events(0, 2).await.unwrap();
+    let again = client.next_events(next(&instance, 0, 2)).await.unwrap();
     assert_eq!(
         (ports(&again.events), again.lost),
         (vec![0, 1], 0),
         "not acknowledged"
     );
-    let rest = client.next_events(2, 100).await.unwrap();
+    let other = client.next_events(next(&[1; 16], 4, 2)).await.unwrap();
+    assert_eq!(ports(&other.events), [0, 1], "numbers of another instance");
+    let rest = client.next_events(next(&instance, 2, 100)).await.unwrap();
     assert_eq!((rest.first, ports(&rest.events)), (2, vec![2, 3, 4]));
-    let none = client.next_events(5, 100).await.unwrap();
+    let none = client.next_events(next(&instance, 5, 100)).await.unwrap();
     assert_eq!((none.first, none.events.len()), (5, 0));
 }
 

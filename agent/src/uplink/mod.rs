@@ -36,7 +36,7 @@ use crate::{
     config::Config,
     ipc::FenceClient,
     notify::{Notify, alive_every},
-    proto::fence::{ApplyLease, State, apply_lease},
+    proto::fence::{ApplyLease, NextEvents, State, apply_lease},
     tpm::Tpm,
 };
 use events::{BATCH, EventQueue};
@@ -81,8 +81,8 @@ struct Node {
     attester: Attester,
     exchange: Exchange,
     events: EventQueue,
-    /// Event number up to which the fence's events are on our disk.
-    events_kept: u64,
+    /// Which events of the fence are on our disk: instance, and the number after the last.
+    events_kept: (Vec<u8>, u64),
     fence: FenceClient,
     fence_reachable: bool,
     facts: Facts,
@@ -124,7 +124,7 @@ pub async fn run(
         config: Arc::clone(&config),
         tpm: tpm.clone(),
         attester,
-        events_kept: 0,
+        events_kept: (Vec::new(), 0),
         fence_reachable: false,
         facts: Facts::default(),
         last_change: None,
@@ -559,7 +559,12 @@ impl Node {
 
     async fn pull_events(&mut self) -> Result<(), UplinkError> {
         loop {
-            let pulled = match self.fence.next_events(self.events_kept, BATCH).await {
+            let next = NextEvents {
+                instance: self.events_kept.0.clone(),
+                acknowledged: self.events_kept.1,
+                max: BATCH,
+            };
+            let pulled = match self.fence.next_events(next).await {
                 Ok(pulled) => pulled,
                 Err(why) => {
                     warn!(why = %link::chain(&why), "fence events not read");
@@ -570,7 +575,7 @@ impl Node {
                 self.attester.lost_events(pulled.lost)?;
             }
             let count = u64::try_from(pulled.events.len()).unwrap_or(u64::MAX);
-            self.events_kept = pulled.first.saturating_add(count);
+            self.events_kept = (pulled.instance, pulled.first.saturating_add(count));
             if count == 0 {
                 return Ok(());
             }
