@@ -106,9 +106,11 @@ impl EkChain {
         const MAX_PRESENTED: usize = 16;
         let (leaf, rest) = certificates.split_first().ok_or(EkCertRefused::Missing)?;
         // What cannot be read among the rest cannot help, nor harm.
-        let presented = rest.iter().take(MAX_PRESENTED);
-        let mut all: Vec<Certificate> = presented
-            .filter_map(|bytes| Certificate::parse_padded(bytes).ok())
+        let mut all: Vec<Certificate> = rest
+            .iter()
+            .filter_map(|bytes| Bundle::parse(bytes).ok())
+            .flat_map(|bundle| bundle.certificates)
+            .take(MAX_PRESENTED)
             .collect();
         all.extend_from_slice(intermediates);
         let chain = Self::verify(leaf, &all, roots, at)?;
@@ -167,6 +169,11 @@ pub fn tpm_identity(certificate: &Certificate) -> TpmIdentity {
 
 /// The first certificate of PEM or the only one of DER, and what follows it.
 pub fn read_leaf(bytes: &[u8]) -> Result<(Certificate, Vec<Certificate>), EkCertRefused> {
+    // DER stands alone, with nothing but padding behind it.
+    if bytes.first() == Some(&0x30) {
+        let leaf = Certificate::parse_padded(bytes).map_err(EkCertRefused::Malformed)?;
+        return Ok((leaf, Vec::new()));
+    }
     let mut bundle = Bundle::parse(bytes).map_err(EkCertRefused::Malformed)?;
     let first_is_unreadable = bundle
         .unreadable

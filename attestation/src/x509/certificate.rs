@@ -1,9 +1,9 @@
 //! One certificate, its signed bytes kept as they came.
 
 use const_oid::ObjectIdentifier;
-use der::asn1::{BitStringRef, IntRef, OctetStringRef};
+use der::asn1::{BitStringRef, OctetStringRef};
 use der::{Decode, Tag, TagNumber};
-use x509_cert::ext::pkix::{BasicConstraints, ExtendedKeyUsage, KeyUsage, KeyUsages};
+use x509_cert::ext::pkix::ExtendedKeyUsage;
 use x509_cert::spki::{AlgorithmIdentifierRef, SubjectPublicKeyInfoRef};
 use x509_cert::time::Time;
 
@@ -52,6 +52,18 @@ pub struct Extension {
     pub value: Vec<u8>,
 }
 
+/// `BasicConstraints`
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct BasicConstraints {
+    ca: bool,
+    path_length: Option<u32>,
+}
+
+/// `keyCertSign` in the first byte of `KeyUsage`.
+const KEY_CERT_SIGN: u8 = 0x04;
+/// `keyEncipherment`, `dataEncipherment`, `keyAgreement`.
+const RECEIVES: u8 = 0x20 | 0x10 | 0x08;
+
 /// A certificate's signature algorithm.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum SignatureAlgorithm {
@@ -77,7 +89,8 @@ pub struct Certificate {
     key: Result<PublicKey, KeyError>,
     extensions: Vec<Extension>,
     basic_constraints: Option<BasicConstraints>,
-    key_usage: Option<KeyUsage>,
+    /// The first byte of the bit string: `digitalSignature` is the highest bit.
+    key_usage: Option<u8>,
     extended_key_usage: Option<Vec<ObjectIdentifier>>,
 }
 
@@ -109,6 +122,14 @@ impl Certificate {
             return Err(walk.rule("padding", "is neither all 0x00 nor all 0xff"));
         }
         parse(der)
+    }
+
+    /// Reads the first of certificates that stand one after the other, and gives what follows.
+    pub(super) fn parse_first(bytes: &[u8]) -> Result<(Self, &[u8]), ParseError> {
+        let mut walk = Walk::new(STRUCTURE, bytes)?;
+        let der = walk.raw("certificate")?;
+        let rest = bytes.get(der.len()..).unwrap_or_default();
+        Ok((Self::parse(der)?, rest))
     }
 
     /// The bytes it was read from, without padding.
@@ -166,26 +187,21 @@ impl Certificate {
 
     /// Most CAs allowed between it and a leaf.
     #[must_use]
-    pub fn path_length(&self) -> Option<u8> {
-        self.basic_constraints
-            .as_ref()
-            .and_then(|b| b.path_len_constraint)
+    pub fn path_length(&self) -> Option<u32> {
+        self.basic_constraints.as_ref().and_then(|b| b.path_length)
     }
 
     /// Its key may sign certificates: it says so, or does not restrict usage.
     #[must_use]
     pub fn may_sign_certificates(&self) -> bool {
-        self.key_usage.as_ref().is_none_or(KeyUsage::key_cert_sign)
+        self.key_usage
+            .is_none_or(|usage| usage & KEY_CERT_SIGN != 0)
     }
 
     /// Its key may be used to share secrets with it: it says so, or does not restrict usage.
     #[must_use]
     pub fn may_receive_secrets(&self) -> bool {
-        self.key_usage.as_ref().is_none_or(|usage| {
-            usage.0.contains(KeyUsages::KeyEncipherment)
-                || usage.0.contains(KeyUsages::DataEncipherment)
-                || usage.0.contains(KeyUsages::KeyAgreement)
-        })
+        self.key_usage.is_none_or(|usage| usage & RECEIVES != 0)
     }
 
     /// Purposes its key is limited to; `None`: not limited.
@@ -292,7 +308,11 @@ fn parse(der: &[u8]) -> Result<Certificate, ParseError> {
     certificate.finish("signatureValue")?;
 
     let version = version(&mut tbs)?;
-    tbs.read::<IntRef<'_>>("serialNumber")?;
+    // Any integer: some makers pad theirs, and nothing here depends on it.
+    let (serial, _) = tbs.any("serialNumber")?;
+    if serial != Tag::Integer {
+        return Err(tbs.rule("serialNumber", "is not an integer"));
+    }
     let inner_algorithm = tbs.raw("signature")?;
     if inner_algorithm != outer_algorithm {
         return Err(tbs.rule("signature", "differs from signatureAlgorithm"));
@@ -316,14 +336,13 @@ fn parse(der: &[u8]) -> Result<Certificate, ParseError> {
     tbs.finish("tbsCertificate")?;
 
     Ok(Certificate {
-        basic_constraints: decoded(&extensions, BASIC_CONSTRAINTS, "basicConstraints")?,
-        key_usage: decoded(&extensions, KEY_USAGE, "keyUsage")?,
-        extended_key_usage: decoded::<ExtendedKeyUsage>(
-            &extensions,
-            EXTENDED_KEY_USAGE,
-            "extKeyUsage",
-        )?
-        .map(|usage| usage.0),
+        basic_constraints: find(&extensions, BASIC_CONSTRAINTS)
+            .map(basic_constraints)
+            .transpose()?,
+        key_usage: find(&extensions, KEY_USAGE).map(key_usage).transpose()?,
+        extended_key_usage: find(&extensions, EXTENDED_KEY_USAGE)
+            .map(purposes)
+            .transpose()?,
         der: der.to_vec(),
         tbs: tbs_der.to_vec(),
         signature_algorithm: signature_algorithm(outer_algorithm)?,
@@ -392,17 +411,39 @@ fn extensions(tbs: &mut Walk<'_>, version: u8) -> Result<Vec<Extension>, ParseEr
     Ok(found)
 }
 
-fn decoded<'a, T: Decode<'a, Error = der::Error>>(
-    extensions: &'a [Extension],
-    id: ObjectIdentifier,
-    structure: &'static str,
-) -> Result<Option<T>, ParseError> {
-    let Some(extension) = extensions.iter().find(|extension| extension.id == id) else {
-        return Ok(None);
+fn find(extensions: &[Extension], id: ObjectIdentifier) -> Option<&[u8]> {
+    let found = extensions.iter().find(|extension| extension.id == id);
+    found.map(|extension| extension.value.as_slice())
+}
+
+/// Also reads what DER would have left out: `cA FALSE`.
+fn basic_constraints(der: &[u8]) -> Result<BasicConstraints, ParseError> {
+    let mut outer = Walk::new("basicConstraints", der)?;
+    let mut walk = outer.enter("basicConstraints", Tag::Sequence)?;
+    let ca = match walk.peek() {
+        Some(Tag::Boolean) => walk.read("cA")?,
+        _ => false,
     };
-    match T::from_der(&extension.value) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => Err(ParseError::from_der(structure, "extnValue", &error)),
+    let path_length = match walk.peek() {
+        Some(Tag::Integer) => Some(walk.read("pathLenConstraint")?),
+        _ => None,
+    };
+    walk.finish("basicConstraints")?;
+    outer.finish("basicConstraints")?;
+    Ok(BasicConstraints { ca, path_length })
+}
+
+fn key_usage(der: &[u8]) -> Result<u8, ParseError> {
+    let mut walk = Walk::new("keyUsage", der)?;
+    let bits: BitStringRef<'_> = walk.read("keyUsage")?;
+    walk.finish("keyUsage")?;
+    Ok(bits.raw_bytes().first().copied().unwrap_or_default())
+}
+
+fn purposes(der: &[u8]) -> Result<Vec<ObjectIdentifier>, ParseError> {
+    match ExtendedKeyUsage::from_der(der) {
+        Ok(usage) => Ok(usage.0),
+        Err(error) => Err(ParseError::from_der("extKeyUsage", "extnValue", &error)),
     }
 }
 
@@ -445,5 +486,62 @@ fn pss_hash(algorithm: &AlgorithmIdentifierRef<'_>) -> Option<HashAlgorithm> {
         "2.16.840.1.101.3.4.2.2" => Some(HashAlgorithm::Sha384),
         "2.16.840.1.101.3.4.2.3" => Some(HashAlgorithm::Sha512),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn constraints_are_read_as_makers_write_them() {
+        let ca = |ca, path_length| Ok(BasicConstraints { ca, path_length });
+        for (case, der, want) in [
+            ("empty", &[0x30, 0][..], ca(false, None)),
+            (
+                "cA FALSE, which DER leaves out",
+                &[0x30, 3, 1, 1, 0],
+                ca(false, None),
+            ),
+            ("cA TRUE", &[0x30, 3, 1, 1, 0xff], ca(true, None)),
+            (
+                "path length",
+                &[0x30, 6, 1, 1, 0xff, 2, 1, 0],
+                ca(true, Some(0)),
+            ),
+            (
+                "long path",
+                &[0x30, 9, 1, 1, 0xff, 2, 4, 0x7f, 0, 0, 0],
+                ca(true, Some(0x7f00_0000)),
+            ),
+        ] {
+            assert_eq!(basic_constraints(der), want, "{case}");
+        }
+        for (case, der) in [
+            ("nothing", &[][..]),
+            ("cA neither TRUE nor FALSE", &[0x30, 3, 1, 1, 1]),
+            ("negative length", &[0x30, 6, 1, 1, 0xff, 2, 1, 0x80]),
+            ("bytes inside", &[0x30, 5, 1, 1, 0xff, 5, 0]),
+            ("bytes after", &[0x30, 0, 0]),
+        ] {
+            assert!(basic_constraints(der).is_err(), "{case}");
+        }
+    }
+
+    #[test]
+    fn usages_are_bits_from_the_left() {
+        assert_eq!(key_usage(&[3, 2, 5, 0x20]), Ok(0x20));
+        assert_eq!(
+            key_usage(&[3, 2, 0, 0x20]),
+            Ok(0x20),
+            "trailing zeros named"
+        );
+        assert_eq!(
+            key_usage(&[3, 3, 7, 0x08, 0x80]),
+            Ok(0x08),
+            "with decipherOnly"
+        );
+        assert_eq!(key_usage(&[3, 1, 0]), Ok(0));
+        assert!(key_usage(&[4, 1, 0]).is_err());
     }
 }

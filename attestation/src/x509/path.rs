@@ -227,7 +227,7 @@ impl<'a> Search<'a> {
             .count();
         if issuer
             .path_length()
-            .is_some_and(|most| between > usize::from(most))
+            .is_some_and(|most| usize::try_from(most).is_ok_and(|most| between > most))
         {
             return Err(PathRefused::PathLength(subject()));
         }

@@ -8,7 +8,7 @@ use rcgen::{
 
 use super::*;
 use crate::UnixTime;
-use crate::x509::{Certificate, MAX_PATH, MAX_SIGNATURE_CHECKS};
+use crate::x509::{Bundle, Certificate, MAX_PATH, MAX_SIGNATURE_CHECKS};
 
 /// 2030-01-01, inside every certificate's validity unless a test says otherwise.
 const NOW: UnixTime = UnixTime::from_secs(1_893_456_000);
@@ -563,4 +563,41 @@ fn a_certificate_is_of_the_ek_presented() {
     assert_eq!(verify(&[other], &known), "ek-key-mismatch");
     assert_eq!(verify(&[], &known), "ek-certificate-missing");
     assert_eq!(verify(&[own], &[]), "no-path");
+}
+
+#[test]
+fn bundles_hold_certificates_one_after_the_other() {
+    let root = root();
+    let maker = issued(ca("maker"), &root);
+    let both = [&root.der[..], &maker.der].concat();
+    let padded = [&both[..], &[0xff; 100]].concat();
+    let base64 = |der: &[u8]| base64::engine::general_purpose::STANDARD.encode(der);
+    let block =
+        |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    let odd = [
+        block(&base64(&root.der)),
+        block("AAAA"),
+        block(&base64(&maker.der)),
+    ]
+    .concat();
+    let latin = [b"# M\xfcnchen\n", odd.as_bytes()].concat();
+    for (case, bytes, readable, unreadable) in [
+        ("DER", &both[..], 2, 0),
+        ("DER with padding", &padded, 2, 0),
+        ("one", &root.der, 1, 0),
+        ("PEM with an odd one", odd.as_bytes(), 2, 1),
+        ("PEM with a comment in Latin-1", &latin, 2, 1),
+    ] {
+        let bundle = Bundle::parse(bytes).unwrap();
+        assert_eq!(bundle.certificates.len(), readable, "{case}");
+        assert_eq!(bundle.unreadable.len(), unreadable, "{case}");
+    }
+    for (case, bytes) in [
+        ("nothing", vec![]),
+        ("prose", b"no certificate".to_vec()),
+        ("one byte short", both[..both.len() - 1].to_vec()),
+        ("one byte of something", [&both[..], &[1]].concat()),
+    ] {
+        assert!(Bundle::parse(&bytes).is_err(), "{case}");
+    }
 }
