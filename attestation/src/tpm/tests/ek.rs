@@ -1,112 +1,14 @@
 //! EK certificates of makers of our own.
 
-use base64::Engine as _;
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CustomExtension, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, date_time_ymd,
 };
 
+use super::makers::*;
 use super::*;
 use crate::UnixTime;
-use crate::x509::{Bundle, Certificate, MAX_PATH, MAX_SIGNATURE_CHECKS};
-
-/// 2030-01-01, inside every certificate's validity unless a test says otherwise.
-const NOW: UnixTime = UnixTime::from_secs(1_893_456_000);
-
-/// A certificate and what it takes to issue others.
-struct Made {
-    der: Vec<u8>,
-    issuer: Issuer<'static, KeyPair>,
-}
-
-impl Made {
-    fn certificate(&self) -> Certificate {
-        Certificate::parse(&self.der).unwrap()
-    }
-}
-
-fn named(name: &str) -> CertificateParams {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.not_before = date_time_ymd(2025, 1, 1);
-    params.not_after = date_time_ymd(2035, 1, 1);
-    params
-}
-
-fn ca(name: &str) -> CertificateParams {
-    let mut params = named(name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-    params
-}
-
-fn leaf() -> CertificateParams {
-    let mut params = named("ek");
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::KeyAgreement];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::Other(vec![2, 23, 133, 8, 1])];
-    params
-}
-
-fn key() -> KeyPair {
-    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap()
-}
-
-fn root_of(params: CertificateParams) -> Made {
-    let key = key();
-    let der = params.self_signed(&key).unwrap().der().to_vec();
-    Made {
-        der,
-        issuer: Issuer::new(params, key),
-    }
-}
-
-fn root() -> Made {
-    root_of(ca("root"))
-}
-
-fn issued(params: CertificateParams, by: &Made) -> Made {
-    issued_to(params, key(), by)
-}
-
-fn issued_to(params: CertificateParams, key: KeyPair, by: &Made) -> Made {
-    let der = params.signed_by(&key, &by.issuer).unwrap().der().to_vec();
-    Made {
-        der,
-        issuer: Issuer::new(params, key),
-    }
-}
-
-fn outcome_at(leaf: &[u8], between: &[&Made], roots: &[&Made], at: UnixTime) -> &'static str {
-    let all = |made: &[&Made]| -> Vec<Certificate> {
-        made.iter().map(|made| made.certificate()).collect()
-    };
-    let verified = EkChain::verify(leaf, &all(between), &all(roots), at);
-    verified.map_or_else(|refused| refused.code(), |_| "ok")
-}
-
-fn outcome(leaf: &[u8], between: &[&Made], roots: &[&Made]) -> &'static str {
-    outcome_at(leaf, between, roots, NOW)
-}
-
-/// A path through one intermediate, each of the three changed at will.
-fn path_with(
-    root: impl FnOnce(&mut CertificateParams),
-    middle: impl FnOnce(&mut CertificateParams),
-    end: impl FnOnce(&mut CertificateParams),
-) -> (Made, Made, Made) {
-    let (mut top, mut between, mut ek) = (ca("root"), ca("maker"), leaf());
-    root(&mut top);
-    middle(&mut between);
-    end(&mut ek);
-    let top = root_of(top);
-    let between = issued(between, &top);
-    let ek = issued(ek, &between);
-    (top, between, ek)
-}
-
-fn same(_: &mut CertificateParams) {}
+use crate::x509::{Certificate, MAX_PATH, MAX_SIGNATURE_CHECKS};
 
 #[test]
 fn a_chain_is_accepted_and_its_neighbours_are_refused() {
@@ -414,53 +316,6 @@ fn old_algorithms_are_refused_by_name() {
 }
 
 #[test]
-fn what_nv_adds_is_taken_away_and_nothing_else() {
-    let root = root();
-    let ek = issued(leaf(), &root);
-    let with = |more: &[u8]| [&ek.der[..], more].concat();
-    for (case, bytes, want) in [
-        ("bare", ek.der.clone(), "ok"),
-        ("0xff", with(&[0xff; 500]), "ok"),
-        ("0x00", with(&[0; 500]), "ok"),
-        ("both", with(&[0, 0xff]), "malformed"),
-        ("a byte of something", with(&[0xff, 0xff, 1]), "malformed"),
-        (
-            "one byte short",
-            ek.der[..ek.der.len() - 1].to_vec(),
-            "malformed",
-        ),
-        (
-            "the header of TPM 1.2",
-            [&[0x10, 0x01, 0x00][..], &ek.der].concat(),
-            "malformed",
-        ),
-        (
-            "larger than any NV index",
-            with(&[0xff; 16384]),
-            "malformed",
-        ),
-        ("nothing", vec![], "malformed"),
-        ("padding alone", vec![0xff; 64], "malformed"),
-    ] {
-        assert_eq!(outcome(&bytes, &[], &[&root]), want, "{case}");
-    }
-    let base64 = base64::engine::general_purpose::STANDARD.encode(&ek.der);
-    let block = format!("-----BEGIN CERTIFICATE-----\n{base64}\n-----END CERTIFICATE-----\n");
-    let text = format!("# made by nobody\n{block}# and so on\n");
-    assert_eq!(
-        outcome(text.as_bytes(), &[], &[&root]),
-        "ok",
-        "PEM between comments"
-    );
-    let cut = block.replace("-----END", "END");
-    assert_eq!(
-        outcome(cut.as_bytes(), &[], &[&root]),
-        "malformed",
-        "PEM without an end"
-    );
-}
-
-#[test]
 fn an_anchor_is_a_key_and_a_name() {
     // The root's own certificate has run out; the maker renewed it with the same key.
     let (mut short, long) = (ca("root"), ca("root"));
@@ -563,41 +418,4 @@ fn a_certificate_is_of_the_ek_presented() {
     assert_eq!(verify(&[other], &known), "ek-key-mismatch");
     assert_eq!(verify(&[], &known), "ek-certificate-missing");
     assert_eq!(verify(&[own], &[]), "no-path");
-}
-
-#[test]
-fn bundles_hold_certificates_one_after_the_other() {
-    let root = root();
-    let maker = issued(ca("maker"), &root);
-    let both = [&root.der[..], &maker.der].concat();
-    let padded = [&both[..], &[0xff; 100]].concat();
-    let base64 = |der: &[u8]| base64::engine::general_purpose::STANDARD.encode(der);
-    let block =
-        |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
-    let odd = [
-        block(&base64(&root.der)),
-        block("AAAA"),
-        block(&base64(&maker.der)),
-    ]
-    .concat();
-    let latin = [b"# M\xfcnchen\n", odd.as_bytes()].concat();
-    for (case, bytes, readable, unreadable) in [
-        ("DER", &both[..], 2, 0),
-        ("DER with padding", &padded, 2, 0),
-        ("one", &root.der, 1, 0),
-        ("PEM with an odd one", odd.as_bytes(), 2, 1),
-        ("PEM with a comment in Latin-1", &latin, 2, 1),
-    ] {
-        let bundle = Bundle::parse(bytes).unwrap();
-        assert_eq!(bundle.certificates.len(), readable, "{case}");
-        assert_eq!(bundle.unreadable.len(), unreadable, "{case}");
-    }
-    for (case, bytes) in [
-        ("nothing", vec![]),
-        ("prose", b"no certificate".to_vec()),
-        ("one byte short", both[..both.len() - 1].to_vec()),
-        ("one byte of something", [&both[..], &[1]].concat()),
-    ] {
-        assert!(Bundle::parse(&bytes).is_err(), "{case}");
-    }
 }

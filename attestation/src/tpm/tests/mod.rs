@@ -11,6 +11,8 @@ mod ak;
 mod certify;
 mod credential;
 mod ek;
+mod ek_files;
+mod makers;
 mod pcr;
 mod public;
 mod quote;
