@@ -456,4 +456,32 @@ async fn a_node_outlives_its_collector_and_loses_nothing() {
         assert_eq!(verdict(scene.node()), "affirming");
     });
     node.stop().await;
+
+    // Its disk set back to an older state: numbers that were used already are never used again
+    // for something else, and the gap is said aloud.
+    let (node_dir, backup) = (scene.path("node"), scene.path("backup"));
+    let copy = |from: &PathBuf, to: &PathBuf| {
+        succeed(Command::new("cp").arg("-a").arg(from).arg(to));
+    };
+    copy(&node_dir, &backup);
+    let before = scene.statements();
+    let node = Node::start(&scene, &recorder);
+    tokio::task::block_in_place(|| {
+        wait("statements after the backup", 60, || {
+            scene.statements() > before + 2
+        });
+    });
+    node.stop().await;
+    fs::remove_dir_all(&node_dir).unwrap();
+    copy(&backup, &node_dir);
+    let before = scene.statements();
+    let node = Node::start(&scene, &recorder);
+    tokio::task::block_in_place(|| {
+        wait("a new epoch", 60, || scene.statements() > before + 2);
+        wait("the gap is an alert", 30, || {
+            let alerts = scene.client(&["alerts", "--all"]).unwrap().to_string();
+            alerts.contains("BailiwickSpoolGap")
+        });
+    });
+    node.stop().await;
 }
