@@ -1,0 +1,159 @@
+use core::net::Ipv6Addr;
+use std::vec::Vec;
+
+use super::*;
+
+fn v4(options: &[u8], fragment: u16, protocol: u8, payload: &[u8]) -> Vec<u8> {
+    let words = u8::try_from(5 + options.len() / 4).unwrap();
+    let mut packet = std::vec![0x40 | words, 0, 0, 0, 0, 0];
+    packet.extend(fragment.to_be_bytes());
+    packet.extend([64, protocol, 0, 0, 10, 0, 0, 1, 198, 51, 100, 7]);
+    packet.extend(options);
+    packet.extend(payload);
+    packet
+}
+
+fn v6(next: u8, hop_limit: u8, rest: &[u8]) -> Vec<u8> {
+    let mut packet = std::vec![0x60, 0, 0, 0, 0, 0, next, hop_limit];
+    packet.extend("2001:db8::1".parse::<Ipv6Addr>().unwrap().octets());
+    packet.extend("fe80::2".parse::<Ipv6Addr>().unwrap().octets());
+    packet.extend(rest);
+    packet
+}
+
+const SYN: [u8; 20] = [
+    0x30, 0x39, 0x01, 0xbb, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 0x02, 0, 0, 0, 0, 0, 0,
+];
+
+#[test]
+fn ports_are_found_behind_options_and_extensions() {
+    let mut hop_by_hop = std::vec![6, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    hop_by_hop.extend(SYN);
+    let mut authenticated = std::vec![6, 4, 0, 0];
+    authenticated.extend([0; 20]);
+    authenticated.extend(SYN);
+    let cases: &[(&str, Vec<u8>)] = &[
+        ("plain v4", v4(&[], 0, 6, &SYN)),
+        ("first fragment", v4(&[], 0x2000, 6, &SYN)),
+        ("padding options", v4(&[1, 1, 1, 0], 0, 6, &SYN)),
+        ("plain v6", v6(6, 64, &SYN)),
+        ("hop-by-hop options", v6(0, 64, &hop_by_hop)),
+        ("authentication header", v6(51, 64, &authenticated)),
+    ];
+    for (name, packet) in cases {
+        let flow = Flow::parse(packet.as_slice()).unwrap();
+        assert!(flow.has_ports() && flow.opens(), "{name}");
+        assert_eq!(
+            (flow.source_port(), flow.destination_port()),
+            (12345, 443),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn later_fragments_have_no_ports() {
+    let mut middle = std::vec![17, 0, 0, 8, 0, 0, 0, 1];
+    middle.extend([0xff; 16]);
+    for (name, packet) in [
+        ("v4", v4(&[], 1, 17, &[0xff; 8])),
+        ("v6", v6(44, 64, &middle)),
+    ] {
+        let flow = Flow::parse(packet.as_slice()).unwrap();
+        assert!(!flow.has_ports(), "{name}");
+        assert_eq!(flow.protocol, 17, "{name}");
+    }
+    let mut whole = std::vec![17, 0, 0, 0, 0, 0, 0, 1];
+    whole.extend([0x30, 0x39, 0, 53]);
+    let atomic = Flow::parse(v6(44, 64, &whole).as_slice()).unwrap();
+    assert!(atomic.has_ports());
+    assert_eq!(atomic.destination_port(), 53);
+}
+
+#[test]
+fn what_cannot_be_trusted_is_refused() {
+    let mut many = Vec::new();
+    for _ in 0..9 {
+        many.extend([60, 0, 0, 0, 0, 0, 0, 0]);
+    }
+    let short = v4(&[], 0, 6, &SYN);
+    let cases: &[(&str, Vec<u8>, Malformed)] = &[
+        ("empty", Vec::new(), Malformed::Header),
+        ("version 5", std::vec![0x50; 40], Malformed::Header),
+        ("header of 16 bytes", std::vec![0x44; 40], Malformed::Header),
+        (
+            "one byte short",
+            short.get(..19).unwrap().to_vec(),
+            Malformed::Header,
+        ),
+        (
+            "options cut off",
+            v4(&[1, 1, 1, 1], 0, 6, &[])[..22].to_vec(),
+            Malformed::Header,
+        ),
+        (
+            "loose source route",
+            v4(&[131, 7, 4, 1], 0, 6, &SYN),
+            Malformed::SourceRoute,
+        ),
+        (
+            "strict source route",
+            v4(&[1, 137, 7, 4], 0, 6, &SYN),
+            Malformed::SourceRoute,
+        ),
+        (
+            "v6 one byte short",
+            v6(6, 64, &[])[..39].to_vec(),
+            Malformed::Header,
+        ),
+        (
+            "v6 routing header",
+            v6(43, 64, &[6, 0, 4, 0]),
+            Malformed::SourceRoute,
+        ),
+        (
+            "v6 extension cut off",
+            v6(0, 64, &[6, 0]),
+            Malformed::Header,
+        ),
+        ("nine extensions", v6(60, 64, &many), Malformed::Extensions),
+    ];
+    for (name, packet, want) in cases {
+        assert_eq!(Flow::parse(packet.as_slice()), Err(*want), "{name}");
+    }
+}
+
+#[test]
+fn neighbour_discovery_stays_on_the_link() {
+    let solicitation = [135, 0, 0, 0];
+    let yes = Flow::parse(v6(58, 255, &solicitation).as_slice()).unwrap();
+    assert!(yes.is_neighbour_discovery());
+    let mut away = v6(58, 255, &solicitation);
+    away[24] = 0x20;
+    for (name, packet) in [
+        ("a router passed it on", v6(58, 254, &solicitation)),
+        ("echo", v6(58, 255, &[128, 0, 0, 0])),
+        ("redirect", v6(58, 255, &[137, 0, 0, 0])),
+        ("another protocol", v6(17, 255, &solicitation)),
+        ("a global destination", away),
+    ] {
+        let flow = Flow::parse(packet.as_slice()).unwrap();
+        assert!(!flow.is_neighbour_discovery(), "{name}");
+    }
+}
+
+#[test]
+fn a_segment_without_syn_or_with_ack_answers() {
+    for (flags, opens) in [
+        (0x02, true),
+        (0x12, false),
+        (0x10, false),
+        (0x04, false),
+        (0, true),
+    ] {
+        let mut segment = SYN;
+        segment[13] = flags;
+        let flow = Flow::parse(v4(&[], 0, 6, &segment).as_slice()).unwrap();
+        assert_eq!(flow.opens(), opens, "{flags:#x}");
+    }
+}

@@ -1,0 +1,336 @@
+//! Who may go where: subjects, found by cgroup, and the rules of each, in one blob.
+//!
+//! A *subject* is a study or a named host service. Address rules are flattened by the compiler into
+//! ordered intervals, so that the kernel neither matches prefixes nor weighs them: it finds the one
+//! interval that holds the address.
+
+use core::hint::black_box;
+
+use crate::Address;
+
+/// Studies and host services in one image.
+pub const SUBJECTS: usize = 512;
+/// Slots for cgroups; a power of two, filled to half.
+pub const CGROUP_SLOTS: usize = 8192;
+/// Slots looked at for one cgroup.
+pub const PROBES: u64 = 4;
+/// Intervals of all rule sets together; 2 to the power of [`SEARCH_STEPS`].
+pub const INTERVALS: usize = 16_384;
+/// Halvings that find one interval among [`INTERVALS`].
+pub const SEARCH_STEPS: u32 = 14;
+/// Services of all intervals together.
+pub const SERVICES: usize = 4096;
+/// Services one interval may list.
+pub const SERVICES_PER_INTERVAL: u32 = 16;
+/// Levels below the fence root that are searched for a subject.
+pub const DEPTH: u32 = 16;
+
+/// `BAILFENC`, big-endian.
+pub const POLICY_MAGIC: u64 = 0x4241_494c_4645_4e43;
+/// Of this layout.
+pub const POLICY_FORMAT: u32 = 1;
+
+/// [`Subject::kind`].
+pub mod kind {
+    /// A slot nobody uses.
+    pub const NONE: u8 = 0;
+    /// A study: the first one met from the fence root down decides.
+    pub const STUDY: u8 = 1;
+    /// A host service: the deepest one decides, where no study does.
+    pub const HOST: u8 = 2;
+}
+
+/// [`Subject::mode`]. Every value but [`mode::AUDIT`] enforces.
+pub mod mode {
+    /// Denied packets are dropped.
+    pub const ENFORCE: u8 = 0;
+    /// Denied packets are reported and pass.
+    pub const AUDIT: u8 = 1;
+}
+
+/// [`Interval::decision`]. Unknown values deny.
+pub mod decision {
+    /// No prefix covers it: services, then the jurisdiction decide.
+    pub const NONE: u8 = 0;
+    /// An allowed prefix is the longest.
+    pub const ALLOW: u8 = 1;
+    /// A denied prefix is the longest, or as long as an allowed one.
+    pub const DENY: u8 = 2;
+}
+
+/// What one subject may reach in one state of the lease.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct RuleSet {
+    /// Bit `n` of word `n / 64`: jurisdiction `n` may be reached. All zero: nothing may.
+    pub jurisdictions: [u64; 8],
+    /// Intervals of this set.
+    pub intervals: Slice,
+}
+
+/// Index into [`Subject::rules`].
+pub const UNATTESTED: usize = 0;
+/// Index into [`Subject::rules`].
+pub const ATTESTED: usize = 1;
+
+/// A run of entries in a table of the image.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Slice {
+    /// Index of the first.
+    pub first: u32,
+    /// How many.
+    pub count: u32,
+}
+
+/// A study or a host service.
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+pub struct Subject {
+    /// Without a lease ([`UNATTESTED`]), and while the node's lease lasts ([`ATTESTED`]).
+    pub rules: [RuleSet; 2],
+    /// Zero-padded.
+    pub name: [u8; 64],
+    /// One of [`kind`].
+    pub kind: u8,
+    /// One of [`mode`].
+    pub mode: u8,
+    /// Zero.
+    pub reserved: [u8; 6],
+}
+const _: () = assert!(size_of::<Subject>() == 216);
+
+/// Which subject a cgroup belongs to. Cgroup 0 marks a free slot: no cgroup has that id.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct CgroupSlot {
+    /// The cgroup's id (inode number in cgroupfs).
+    pub cgroup: u64,
+    /// Index into the subjects.
+    pub subject: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// From this address up to the next interval's.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Interval {
+    /// Upper half of the first address.
+    pub hi: u64,
+    /// Lower half.
+    pub lo: u64,
+    /// Services that reach into this interval.
+    pub services: Slice,
+    /// In the table of owners: subject index + 1, or 0. In a rule set: zero.
+    pub owner: u32,
+    /// One of [`decision`].
+    pub decision: u8,
+    /// Zero.
+    pub reserved: [u8; 3],
+}
+const _: () = assert!(size_of::<Interval>() == 32);
+
+/// Protocol and ports of a target; its address is the interval's.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct Service {
+    /// Layer 4 protocol number, or [`ANY_PROTOCOL`]; [`ICMP_PROTOCOL`] is ICMP of either family.
+    pub protocol: u16,
+    /// First port, host byte order.
+    pub first_port: u16,
+    /// Last port. 0 to 65,535 is "any", and asks for no ports.
+    pub last_port: u16,
+    /// Zero.
+    pub reserved: u16,
+}
+
+/// [`Service::protocol`]: whatever runs over IP.
+pub const ANY_PROTOCOL: u16 = 256;
+/// [`Service::protocol`]: ICMP over IPv4, ICMPv6 over IPv6.
+pub const ICMP_PROTOCOL: u16 = 257;
+
+/// The first 256 bytes.
+#[derive(Debug)]
+#[repr(C)]
+pub struct PolicyHeader {
+    /// [`POLICY_MAGIC`]; zero in a map nobody has filled.
+    pub magic: u64,
+    /// [`POLICY_FORMAT`].
+    pub format: u32,
+    /// Subjects in use.
+    pub subjects: u32,
+    /// Number of the signed manifest.
+    pub generation: u64,
+    /// [`crate::world::WorldHeader::own_table`] of the codes the bitmaps were made with.
+    pub own_table: u64,
+    /// Intervals whose `owner` says which study an address belongs to.
+    pub owners: Slice,
+    /// SHA-256 of the signed manifest.
+    pub manifest_digest: [u8; 32],
+    /// SHA-256 over the whole image, this field being zero.
+    pub digest: [u8; 32],
+    /// Odd multiplier of the cgroups' hash.
+    pub seed: u64,
+    /// Zero.
+    pub reserved: [u8; 144],
+}
+const _: () = assert!(size_of::<PolicyHeader>() == 256);
+
+/// All studies and host services of this node.
+#[repr(C)]
+#[expect(
+    missing_debug_implementations,
+    reason = "most of a megabyte of numbers"
+)]
+pub struct PolicyImage {
+    /// Where it came from.
+    pub header: PolicyHeader,
+    /// Index: subject.
+    pub subjects: [Subject; SUBJECTS],
+    /// Open addressing, see [`PolicyImage::slot_of`].
+    pub cgroups: [CgroupSlot; CGROUP_SLOTS],
+    /// Of all rule sets, and the owners'.
+    pub intervals: [Interval; INTERVALS],
+    /// Of all intervals.
+    pub services: [Service; SERVICES],
+}
+const _: () = assert!(
+    size_of::<PolicyImage>()
+        == 256 + SUBJECTS * 216 + CGROUP_SLOTS * 16 + INTERVALS * 32 + SERVICES * 8
+);
+
+// SAFETY: `repr(C)`, integers only; the assertions above leave no room for padding.
+#[cfg(not(target_arch = "bpf"))]
+unsafe impl crate::Plain for PolicyImage {}
+
+impl PolicyImage {
+    /// The `probe`-th slot where a cgroup may stand: multiplicative hashing, then the neighbours.
+    /// The compiler looks for a `seed` with which [`PROBES`] are enough.
+    #[inline(always)]
+    #[must_use]
+    pub fn slot_of(seed: u64, cgroup: u64, probe: u64) -> usize {
+        let hash = cgroup.wrapping_mul(seed) >> 40;
+        let mask = 8191;
+        usize::try_from(black_box(hash.wrapping_add(probe)) & mask).unwrap_or(0)
+    }
+
+    /// The subject this very cgroup was named for, not its ancestors.
+    #[inline(always)]
+    #[must_use]
+    pub fn subject_at(&self, cgroup: u64) -> Option<u32> {
+        let mut probe = 0;
+        while probe < PROBES {
+            let slot = self
+                .cgroups
+                .get(Self::slot_of(self.header.seed, cgroup, probe))?;
+            if slot.cgroup == cgroup {
+                return Some(slot.subject);
+            }
+            if slot.cgroup == 0 {
+                return None;
+            }
+            probe += 1;
+        }
+        None
+    }
+
+    /// Walks from the fence root down: the first study met decides, else the deepest host service.
+    ///
+    /// `ancestor` gives the cgroup's id `n` levels below the fence root, 0 where there is none.
+    #[inline(always)]
+    #[must_use]
+    pub fn resolve(&self, ancestor: impl Fn(u32) -> u64) -> Option<u32> {
+        let mut deepest = None;
+        let mut level = 0;
+        while level < DEPTH {
+            let cgroup = ancestor(level);
+            if cgroup == 0 {
+                break;
+            }
+            if let Some(number) = self.subject_at(cgroup) {
+                let subject = self.subject(number)?;
+                if subject.kind == kind::STUDY {
+                    return Some(number);
+                }
+                deepest = Some(number);
+            }
+            level += 1;
+        }
+        deepest
+    }
+
+    /// The subject with this number.
+    #[inline(always)]
+    #[must_use]
+    pub fn subject(&self, number: u32) -> Option<&Subject> {
+        self.subjects.get(black_box(crate::index(number)))
+    }
+
+    /// The interval that holds the address: the last one that does not begin after it.
+    #[inline(always)]
+    #[must_use]
+    pub fn find(&self, slice: Slice, address: Address) -> Option<&Interval> {
+        if slice.count == 0 {
+            return None;
+        }
+        let first = u64::from(slice.first);
+        // Invariant: the interval looked for stands in `at .. at + 2 * half`.
+        let last = first + u64::from(slice.count) - 1;
+        let mut at = first;
+        let mut half: u64 = 1 << (SEARCH_STEPS - 1);
+        let mut step = 0;
+        while step < SEARCH_STEPS {
+            let probe = at + half;
+            // Beyond the slice counts as "begins after the address".
+            let inside = 1 ^ crate::top_bit(last.wrapping_sub(probe));
+            let entry = self.interval(probe & MASK)?;
+            let after = address.below(entry.hi, entry.lo);
+            let take = inside & (1 ^ after);
+            at += half & take.wrapping_neg();
+            half >>= 1;
+            step += 1;
+        }
+        let found = self.interval(at & MASK)?;
+        // Before the first interval lies nothing.
+        (address.below(found.hi, found.lo) == 0).then_some(found)
+    }
+
+    #[inline(always)]
+    fn interval(&self, number: u64) -> Option<&Interval> {
+        self.intervals
+            .get(black_box(usize::try_from(number).unwrap_or(usize::MAX)))
+    }
+
+    /// The study an address belongs to.
+    #[inline(always)]
+    #[must_use]
+    pub fn owner(&self, address: Address) -> Option<u32> {
+        self.find(self.header.owners, address)?.owner.checked_sub(1)
+    }
+}
+
+const MASK: u64 = 16_383;
+const _: () = assert!(INTERVALS == 1 << SEARCH_STEPS && MASK == (1 << SEARCH_STEPS) - 1);
+
+impl RuleSet {
+    /// Whether the bitmap answers for a jurisdiction. "Unknown" is never answered.
+    #[inline(always)]
+    #[must_use]
+    pub fn allows(&self, jurisdiction: u16) -> bool {
+        if jurisdiction == 0 {
+            return false;
+        }
+        match self
+            .jurisdictions
+            .get(black_box(usize::from(jurisdiction >> 6)))
+        {
+            Some(word) => (word >> (jurisdiction & 63)) & 1 == 1,
+            None => false,
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "policy_tests.rs"]
+mod tests;

@@ -1,0 +1,327 @@
+//! The one decision: may this subject exchange packets with that address?
+
+use core::hint::black_box;
+
+use crate::address::Address;
+use crate::packet::{Flow, Malformed, protocol};
+use crate::policy::{
+    ANY_PROTOCOL, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject, decision,
+    kind, mode,
+};
+use crate::world::WorldImage;
+
+/// What happens to the packet.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Action {
+    /// It passes.
+    Allow,
+    /// It is dropped and reported.
+    Deny,
+    /// It is reported as [`Action::Deny`] would be, and passes.
+    Audit,
+}
+
+/// Why. The numbers are part of the event's layout and never reused.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Rule {
+    /// The fence stands and no policy was loaded.
+    NoPolicy = 1,
+    /// The cgroup belongs to no study and no named host service.
+    NoSubject = 2,
+    /// The header could not be read.
+    Malformed = 3,
+    /// The header's destination is not the packet's.
+    SourceRoute = 4,
+    /// The address, or the socket at the other end, is another study's.
+    OtherStudy = 5,
+    /// An explicit prefix.
+    Prefix = 6,
+    /// The study's own addresses, or its own sockets on the loopback device.
+    Peer = 7,
+    /// A named service.
+    Service = 8,
+    /// The bitmap of jurisdictions.
+    Jurisdiction = 9,
+    /// A later fragment, where only ports could have decided.
+    Fragment = 10,
+    /// Neighbour discovery on the link.
+    Neighbour = 11,
+    /// Loopback between a study and what is not of it.
+    Loopback = 12,
+    /// Would have passed with a lease, or might have: the node has none.
+    NoLease = 13,
+}
+
+/// Outcome, reason, and where the address lies as far as it was looked up.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Verdict {
+    /// What happens.
+    pub action: Action,
+    /// Why.
+    pub rule: Rule,
+    /// Jurisdiction number; 0 where nothing asked.
+    pub jurisdiction: u16,
+}
+
+/// For packets on the loopback device, where addresses say nothing: who has the other end.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Loopback {
+    /// Not on the loopback device.
+    No,
+    /// A socket of the same subject, or both belong to the host.
+    Same,
+    /// A socket of another study.
+    OtherStudy,
+    /// One end is a study's, the other the host's.
+    Host,
+    /// No socket: what is sent reaches nobody.
+    Nobody,
+    /// No socket that could be looked up has sent this.
+    Unclear,
+}
+
+/// Everything a verdict depends on.
+#[derive(Clone, Copy)]
+#[expect(missing_debug_implementations, reason = "the images are megabytes")]
+pub struct Question<'a> {
+    /// The table of jurisdictions, if loaded.
+    pub world: Option<&'a WorldImage>,
+    /// The policy in force.
+    pub policy: &'a PolicyImage,
+    /// Who: a number from [`PolicyImage::resolve`].
+    pub subject: Option<u32>,
+    /// The node's lease lasts.
+    pub attested: bool,
+    /// The packet comes in: the far end is its source.
+    pub ingress: bool,
+    /// Set for the loopback device.
+    pub loopback: Loopback,
+    /// The packet's header.
+    pub flow: &'a Flow,
+    /// 0, but from a source the kernel's verifier cannot see through.
+    ///
+    /// XOR-ed into what earlier branches have fixed, so that their paths meet again: a verifier
+    /// that remembered each would walk the rest of the program some hundred times.
+    pub zero: u64,
+}
+
+impl Malformed {
+    /// The rule under which such a packet is denied.
+    #[inline(always)]
+    #[must_use]
+    pub fn rule(self) -> Rule {
+        match self {
+            Self::SourceRoute => Rule::SourceRoute,
+            Self::Header | Self::Extensions => Rule::Malformed,
+        }
+    }
+}
+
+impl Verdict {
+    /// Denied, for everyone and in every mode.
+    #[inline(always)]
+    #[must_use]
+    pub const fn deny(rule: Rule) -> Self {
+        Self {
+            action: Action::Deny,
+            rule,
+            jurisdiction: 0,
+        }
+    }
+
+    #[inline(always)]
+    const fn allow(rule: Rule) -> Self {
+        Self {
+            action: Action::Allow,
+            rule,
+            jurisdiction: 0,
+        }
+    }
+}
+
+/// Judges one packet.
+///
+/// In this order: neighbour discovery on the link; sockets of the same or of another study on the
+/// loopback device; addresses of another study; explicit prefixes; the study's own addresses;
+/// services; the jurisdiction. The first that answers decides, and what nothing answers is denied.
+#[inline(always)]
+#[must_use]
+pub fn judge(question: &Question<'_>) -> Verdict {
+    let flow = question.flow;
+    let Some(number) = question.subject else {
+        return Verdict::deny(Rule::NoSubject);
+    };
+    let Some(subject) = question.policy.subject(number) else {
+        return Verdict::deny(Rule::NoSubject);
+    };
+    if subject.kind != kind::STUDY && subject.kind != kind::HOST {
+        return Verdict::deny(Rule::NoSubject);
+    }
+    match question.loopback {
+        Loopback::Same => return Verdict::allow(Rule::Peer),
+        Loopback::Nobody => return Verdict::allow(Rule::Loopback),
+        Loopback::OtherStudy => return Verdict::deny(Rule::OtherStudy),
+        Loopback::Unclear => return Verdict::deny(Rule::Loopback),
+        Loopback::Host | Loopback::No => {}
+    }
+    let zero = question.zero;
+    let on_loopback = u64::from(question.loopback == Loopback::Host) ^ zero;
+    if on_loopback == 0 && flow.is_neighbour_discovery() {
+        return Verdict::allow(Rule::Neighbour);
+    }
+    let (far, port) = if question.ingress {
+        (flow.source.canonical(), flow.source_port())
+    } else {
+        (flow.destination.canonical(), flow.destination_port())
+    };
+    let far = Address {
+        hi: far.hi ^ zero,
+        lo: far.lo ^ zero,
+    };
+    let carried = Carried {
+        protocol: u64::from(flow.protocol) ^ zero,
+        has_ports: u64::from(flow.has_ports()) ^ zero,
+        port: u64::from(port) ^ zero,
+    };
+
+    let is_study = subject.kind == kind::STUDY;
+    let owner = question.policy.owner(far);
+    if is_study && owner.is_some_and(|owner| owner != number) {
+        return Verdict::deny(Rule::OtherStudy);
+    }
+    let own = u64::from(is_study && owner.is_some()) ^ zero;
+    let attested = u64::from(question.attested) ^ zero;
+    let Some(rules) = subject
+        .rules
+        .get(black_box(usize::try_from(attested).unwrap_or(2)))
+    else {
+        return Verdict::deny(Rule::NoLease);
+    };
+    let mut denied = 0;
+    let mut reached = Slice::default();
+    if let Some(interval) = question.policy.find(rules.intervals, far) {
+        match interval.decision {
+            decision::ALLOW => return Verdict::allow(Rule::Prefix),
+            decision::NONE => {}
+            _ => denied = 1,
+        }
+        reached = interval.services;
+    }
+    let denied = denied ^ zero;
+    let unanswered = match services(question.policy, reached, &carried) {
+        Answer::Yes => return Verdict::allow(Rule::Service),
+        Answer::NotThisPacket => 1,
+        Answer::No => 0,
+    };
+    let unanswered = unanswered ^ zero;
+    // From here on only what the study was not told explicitly.
+    let jurisdiction = match question.world {
+        Some(world) => u64::from(world.locate(far).0),
+        None => 0,
+    };
+    let [.., a, b] = (jurisdiction ^ zero).to_be_bytes();
+    let jurisdiction = u16::from_be_bytes([a, b]);
+    let known = jurisdiction < crate::world::OWN_BASE
+        || question
+            .world
+            .is_some_and(|w| w.header.own_table == question.policy.header.own_table);
+    let (action, rule) = if denied != 0 {
+        (refusal(subject, attested), Rule::Prefix)
+    } else if on_loopback != 0 {
+        (refusal(subject, attested), Rule::Loopback)
+    } else if own & attested != 0 {
+        (Action::Allow, Rule::Peer)
+    } else if known && rules.allows(jurisdiction) {
+        (Action::Allow, Rule::Jurisdiction)
+    } else if unanswered != 0 {
+        (refusal(subject, attested), Rule::Fragment)
+    } else if attested == 0 {
+        (refusal(subject, attested), Rule::NoLease)
+    } else {
+        (refusal(subject, attested), Rule::Jurisdiction)
+    };
+    Verdict {
+        action,
+        rule,
+        jurisdiction,
+    }
+}
+
+/// Audit is a word about the study's own rules: without a lease, and against another study, every
+/// study is enforced.
+#[inline(always)]
+fn refusal(subject: &Subject, attested: u64) -> Action {
+    if subject.mode == mode::AUDIT && attested != 0 {
+        Action::Audit
+    } else {
+        Action::Deny
+    }
+}
+
+enum Answer {
+    Yes,
+    No,
+    /// A port rule stands here, and this packet carries no ports.
+    NotThisPacket,
+}
+
+/// What a service's rule is compared with.
+struct Carried {
+    protocol: u64,
+    /// 1 or 0.
+    has_ports: u64,
+    /// Of the far end.
+    port: u64,
+}
+
+/// Without a branch per rule: the verifier would walk every combination of answers.
+#[inline(always)]
+fn services(policy: &PolicyImage, slice: Slice, carried: &Carried) -> Answer {
+    let Carried {
+        protocol,
+        has_ports,
+        port,
+    } = *carried;
+    let is_icmp = crate::equal(protocol, protocol::ICMP.into())
+        | crate::equal(protocol, protocol::ICMPV6.into());
+    let mut allowed = 0;
+    let mut unanswered = 0;
+    let mut number = 0;
+    while number < SERVICES_PER_INTERVAL && number < slice.count {
+        let at = slice.first.wrapping_add(number);
+        let Some(service) = policy.services.get(black_box(crate::index(at))) else {
+            return Answer::No;
+        };
+        let (wanted, first, last) = (
+            u64::from(service.protocol),
+            u64::from(service.first_port),
+            u64::from(service.last_port),
+        );
+        let meant = crate::equal(wanted, ANY_PROTOCOL.into())
+            | crate::equal(wanted, protocol)
+            | (crate::equal(wanted, ICMP_PROTOCOL.into()) & is_icmp);
+        let any_port = crate::equal(first, 0) & crate::equal(last, u16::MAX.into());
+        let in_range = at_most(first, port) & at_most(port, last);
+        allowed |= meant & (any_port | (has_ports & in_range));
+        unanswered |= meant & (has_ports ^ 1);
+        number += 1;
+    }
+    if allowed != 0 {
+        Answer::Yes
+    } else if unanswered != 0 {
+        Answer::NotThisPacket
+    } else {
+        Answer::No
+    }
+}
+
+/// 1 where `a <= b`, else 0; both far below 2⁶³.
+#[inline(always)]
+fn at_most(a: u64, b: u64) -> u64 {
+    1 ^ crate::top_bit(b.wrapping_sub(a))
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

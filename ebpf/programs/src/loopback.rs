@@ -1,0 +1,137 @@
+//! Who has the other end of a packet on the loopback device, where every address is the machine's.
+//!
+//! Looked up by the packet's own addresses and ports, in its own network namespace: on the way out
+//! the socket that will receive it, on the way in the socket that would receive an answer.
+
+use core::mem::size_of;
+
+use aya_ebpf::bindings::{
+    bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
+};
+use aya_ebpf::helpers::generated::{
+    bpf_sk_ancestor_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
+};
+use bailiwick_ebpf_common::packet::protocol;
+use bailiwick_ebpf_common::policy::kind;
+use bailiwick_ebpf_common::{Address, Flow, Loopback, PolicyImage};
+
+use crate::skb::Skb;
+
+/// `BPF_F_CURRENT_NETNS`: the namespace of the packet.
+const CURRENT_NETNS: u64 = u64::MAX;
+
+/// Classifies the far end for `subject`.
+///
+/// No socket to receive means nobody reads it, so that the kernel's own answers (a reset, the last
+/// acknowledgement) still arrive. No socket that sent it is a closed TCP connection at best; what
+/// opens one, and any datagram, has a sender that can be found.
+#[inline(always)]
+pub(crate) fn far_end(
+    skb: &Skb,
+    policy: &PolicyImage,
+    root: u32,
+    subject: Option<u32>,
+    ingress: bool,
+    flow: &Flow,
+) -> Loopback {
+    let tcp = flow.protocol == protocol::TCP;
+    if !flow.has_ports() || !(tcp || flow.protocol == protocol::UDP) {
+        return Loopback::Unclear;
+    }
+    let socket = lookup(skb, ingress, flow, tcp);
+    if socket.is_null() {
+        return match (ingress, !flow.opens()) {
+            (false, _) | (true, true) => Loopback::Nobody,
+            (true, false) => Loopback::Unclear,
+        };
+    }
+    let other = policy.resolve(|level| {
+        // SAFETY: the socket is not null and not yet released.
+        unsafe { bpf_sk_ancestor_cgroup_id(socket.cast(), root.wrapping_add(level).cast_signed()) }
+    });
+    // SAFETY: the lookup's reference is given back once, and not used again.
+    unsafe { bpf_sk_release(socket.cast()) };
+    let is_study = |number: Option<u32>| {
+        number
+            .and_then(|number| policy.subject(number))
+            .is_some_and(|subject| subject.kind == kind::STUDY)
+    };
+    match (is_study(subject), is_study(other)) {
+        (true, true) if subject == other => Loopback::Same,
+        (true, true) => Loopback::OtherStudy,
+        (false, false) => Loopback::Same,
+        _ => Loopback::Host,
+    }
+}
+
+/// A reference to the socket, or null.
+#[inline(always)]
+fn lookup(skb: &Skb, ingress: bool, flow: &Flow, tcp: bool) -> *mut bpf_sock {
+    // A tuple is written as the receiver sees it: `s` is the sender. For the sender of what came
+    // in, turn it round.
+    let (from, to, from_port, to_port) = if ingress {
+        (
+            flow.destination,
+            flow.source,
+            flow.destination_port(),
+            flow.source_port(),
+        )
+    } else {
+        (
+            flow.source,
+            flow.destination,
+            flow.source_port(),
+            flow.destination_port(),
+        )
+    };
+    let (sport, dport) = (from_port.to_be(), to_port.to_be());
+    let (inner, size) = match (from.v4(), to.v4()) {
+        (Some(from), Some(to)) => (
+            bpf_sock_tuple__bindgen_ty_1 {
+                ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
+                    saddr: from.to_be(),
+                    daddr: to.to_be(),
+                    sport,
+                    dport,
+                },
+            },
+            size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>(),
+        ),
+        _ => (
+            bpf_sock_tuple__bindgen_ty_1 {
+                ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
+                    saddr: words(from),
+                    daddr: words(to),
+                    sport,
+                    dport,
+                },
+            },
+            size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>(),
+        ),
+    };
+    let mut tuple = bpf_sock_tuple {
+        __bindgen_anon_1: inner,
+    };
+    let size = u32::try_from(size).unwrap_or(0);
+    if tcp {
+        // SAFETY: the tuple is initialised for `size` bytes and outlives the call.
+        unsafe { bpf_sk_lookup_tcp(skb.as_ptr().cast(), &raw mut tuple, size, CURRENT_NETNS, 0) }
+    } else {
+        // SAFETY: as above.
+        unsafe { bpf_sk_lookup_udp(skb.as_ptr().cast(), &raw mut tuple, size, CURRENT_NETNS, 0) }
+    }
+}
+
+/// Four words in network order.
+#[inline(always)]
+fn words(address: Address) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h] = address.hi.to_be_bytes();
+    let [i, j, k, l, m, n, o, p] = address.lo.to_be_bytes();
+    [
+        u32::from_ne_bytes([a, b, c, d]),
+        u32::from_ne_bytes([e, f, g, h]),
+        u32::from_ne_bytes([i, j, k, l]),
+        u32::from_ne_bytes([m, n, o, p]),
+    ]
+}

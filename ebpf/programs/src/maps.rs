@@ -1,0 +1,64 @@
+//! The maps. Names, sizes and flags are part of the pins' contract: see `common::abi::ABI`.
+
+use aya_ebpf::bindings::{BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::macros::btf_map;
+use bailiwick_ebpf_common::abi::{Config, Event, FlowKey, FlowState, Lease, counter};
+use bailiwick_ebpf_common::policy::POLICY_MAGIC;
+use bailiwick_ebpf_common::{PolicyImage, WorldImage};
+
+/// Programs read these and cannot write them.
+#[expect(
+    clippy::as_conversions,
+    reason = "a flag of 32 bits, in a const parameter"
+)]
+const READ_ONLY: usize = BPF_F_RDONLY_PROG as usize;
+const _: u32 = BPF_F_WRONLY_PROG;
+
+/// Bytes of the ring buffer: some 2,900 events.
+const EVENT_BYTES: usize = 256 * 1024;
+/// Flows whose events are held back, across all CPUs.
+const FLOWS: usize = 4096;
+#[expect(
+    clippy::as_conversions,
+    reason = "a small constant, in a const parameter"
+)]
+const COUNTERS_LEN: usize = counter::COUNT as usize;
+
+#[btf_map]
+pub(crate) static CONFIG: Array<Config, 1, READ_ONLY> = Array::new();
+
+/// Written by the agent for each lease; programs only read.
+#[btf_map]
+pub(crate) static LEASE: Array<Lease, 1, READ_ONLY> = Array::new();
+
+/// The table of jurisdictions, behind one more map so that it is swapped whole.
+#[btf_map]
+pub(crate) static WORLD: ArrayOfMaps<Array<WorldImage, 1, READ_ONLY>, 1> = ArrayOfMaps::new();
+
+/// Studies and host services, swapped whole.
+#[btf_map]
+pub(crate) static POLICY: ArrayOfMaps<Array<PolicyImage, 1, READ_ONLY>, 1> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, COUNTERS_LEN> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
+
+/// Denied flows and when each was last reported.
+#[btf_map]
+pub(crate) static DENIED_FLOWS: LruHashMap<FlowKey, FlowState, FLOWS> = LruHashMap::new();
+
+/// The policy in force.
+#[inline(always)]
+pub(crate) fn policy() -> Option<&'static PolicyImage> {
+    let image = POLICY.get_value(0, &0)?;
+    (image.header.magic == POLICY_MAGIC).then_some(image)
+}
+
+/// The table of jurisdictions.
+#[inline(always)]
+pub(crate) fn world() -> Option<&'static WorldImage> {
+    WORLD.get_value(0, &0)
+}
