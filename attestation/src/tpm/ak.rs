@@ -2,7 +2,7 @@
 
 use crate::crypto::{HashAlgorithm, PublicKey, VerifyError};
 
-use super::public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind};
+use super::public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, TPM_ALG_NULL};
 use super::signature::{ECDSA, RSAPSS, RSASSA, Signature};
 
 /// What an AK must be: a key the TPM drew itself, that never leaves it, and that signs nothing a
@@ -74,38 +74,12 @@ pub struct AkPublic {
 impl AkPublic {
     /// Checks attributes and scheme.
     pub fn new(public: Public) -> Result<Self, AkRefused> {
-        let attributes = public.attributes();
-        for (bit, name) in REQUIRED {
-            if !attributes.contains(bit) {
-                return Err(AkRefused::Lacks(name));
-            }
-        }
-        if attributes.contains(ObjectAttributes::DECRYPT) {
-            return Err(AkRefused::Decrypts);
-        }
-        let PublicKind::Asymmetric { key, scheme, .. } = public.kind() else {
-            return Err(AkRefused::Key);
-        };
-        let fits = |scheme: &KeyScheme| match key {
-            PublicKey::Rsa { .. } => matches!(scheme.algorithm, RSASSA | RSAPSS),
-            PublicKey::Ec { .. } => scheme.algorithm == ECDSA,
-            PublicKey::Ed25519(_) => false,
-        };
-        let scheme = match scheme {
-            Some(scheme) if fits(scheme) => *scheme,
-            Some(other) => return Err(AkRefused::Scheme(other.algorithm)),
-            None => return Err(AkRefused::Scheme(0x0010)),
-        };
-        let hash = match scheme.hash {
-            Some(
-                hash @ (HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512),
-            ) => hash,
-            _ => return Err(AkRefused::Hash),
-        };
+        check_attributes(public.attributes())?;
+        let (key, scheme, hash) = check_key(&public)?;
         let name = public.name().ok_or(AkRefused::Name)?;
         Ok(Self {
-            key: key.clone(),
             public,
+            key,
             scheme,
             hash,
             name,
@@ -139,5 +113,40 @@ impl AkPublic {
     /// Checks `signature` over `message`. Callers have asked [`Self::allows`] first.
     pub(super) fn verify(&self, signature: &Signature, message: &[u8]) -> Result<(), VerifyError> {
         signature.verify(&self.key, message)
+    }
+}
+
+fn check_attributes(attributes: ObjectAttributes) -> Result<(), AkRefused> {
+    for (bit, name) in REQUIRED {
+        if !attributes.contains(bit) {
+            return Err(AkRefused::Lacks(name));
+        }
+    }
+    if attributes.contains(ObjectAttributes::DECRYPT) {
+        return Err(AkRefused::Decrypts);
+    }
+    Ok(())
+}
+
+fn check_key(public: &Public) -> Result<(PublicKey, KeyScheme, HashAlgorithm), AkRefused> {
+    let PublicKind::Asymmetric { key, scheme, .. } = public.kind() else {
+        return Err(AkRefused::Key);
+    };
+    let Some(scheme) = *scheme else {
+        return Err(AkRefused::Scheme(TPM_ALG_NULL));
+    };
+    let fits = match key {
+        PublicKey::Rsa { .. } => matches!(scheme.algorithm, RSASSA | RSAPSS),
+        PublicKey::Ec { .. } => scheme.algorithm == ECDSA,
+        PublicKey::Ed25519(_) => false,
+    };
+    if !fits {
+        return Err(AkRefused::Scheme(scheme.algorithm));
+    }
+    match scheme.hash {
+        Some(hash @ (HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512)) => {
+            Ok((key.clone(), scheme, hash))
+        }
+        _ => Err(AkRefused::Hash),
     }
 }

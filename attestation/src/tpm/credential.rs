@@ -93,49 +93,11 @@ pub struct EkPublic {
 impl EkPublic {
     /// Checks attributes and algorithms.
     pub fn new(public: Public) -> Result<Self, EkRefused> {
-        for (bit, name) in [
-            (ObjectAttributes::RESTRICTED, "restricted"),
-            (ObjectAttributes::DECRYPT, "decrypt"),
-            (ObjectAttributes::FIXED_TPM, "fixedTPM"),
-            (ObjectAttributes::FIXED_PARENT, "fixedParent"),
-            (
-                ObjectAttributes::SENSITIVE_DATA_ORIGIN,
-                "sensitiveDataOrigin",
-            ),
-        ] {
-            if !public.attributes().contains(bit) {
-                return Err(EkRefused::Lacks(name));
-            }
-        }
-        if public.attributes().contains(ObjectAttributes::SIGN) {
-            return Err(EkRefused::Signs);
-        }
-        let PublicKind::Asymmetric { key, symmetric, .. } = public.kind() else {
-            return Err(EkRefused::Key);
-        };
-        if key
-            .rsa_bits()
-            .is_some_and(|bits| !(2048..=4096).contains(&bits))
-        {
-            return Err(EkRefused::Key);
-        }
-        let hash = match public.name_algorithm() {
-            Some(
-                hash @ (HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512),
-            ) => hash,
-            _ => return Err(EkRefused::NameAlgorithm),
-        };
-        let aes_bits = match symmetric {
-            Some(SymmetricScheme {
-                algorithm: AES,
-                key_bits: bits @ (128 | 256),
-                mode: CFB,
-            }) => *bits,
-            _ => return Err(EkRefused::Symmetric),
-        };
+        check_attributes(public.attributes())?;
+        let (key, hash, aes_bits) = check_algorithms(&public)?;
         Ok(Self {
-            key: key.clone(),
             public,
+            key,
             hash,
             aes_bits,
         })
@@ -157,6 +119,53 @@ impl EkPublic {
     #[must_use]
     pub fn digest(&self) -> Sha256Digest {
         self.public.digest()
+    }
+}
+
+fn check_attributes(attributes: ObjectAttributes) -> Result<(), EkRefused> {
+    for (bit, name) in [
+        (ObjectAttributes::RESTRICTED, "restricted"),
+        (ObjectAttributes::DECRYPT, "decrypt"),
+        (ObjectAttributes::FIXED_TPM, "fixedTPM"),
+        (ObjectAttributes::FIXED_PARENT, "fixedParent"),
+        (
+            ObjectAttributes::SENSITIVE_DATA_ORIGIN,
+            "sensitiveDataOrigin",
+        ),
+    ] {
+        if !attributes.contains(bit) {
+            return Err(EkRefused::Lacks(name));
+        }
+    }
+    if attributes.contains(ObjectAttributes::SIGN) {
+        return Err(EkRefused::Signs);
+    }
+    Ok(())
+}
+
+fn check_algorithms(public: &Public) -> Result<(PublicKey, HashAlgorithm, u16), EkRefused> {
+    let PublicKind::Asymmetric { key, symmetric, .. } = public.kind() else {
+        return Err(EkRefused::Key);
+    };
+    if key
+        .rsa_bits()
+        .is_some_and(|bits| !(2048..=4096).contains(&bits))
+    {
+        return Err(EkRefused::Key);
+    }
+    let hash = match public.name_algorithm() {
+        Some(hash @ (HashAlgorithm::Sha256 | HashAlgorithm::Sha384 | HashAlgorithm::Sha512)) => {
+            hash
+        }
+        _ => return Err(EkRefused::NameAlgorithm),
+    };
+    match symmetric {
+        Some(SymmetricScheme {
+            algorithm: AES,
+            key_bits: bits @ (128 | 256),
+            mode: CFB,
+        }) => Ok((key.clone(), hash, *bits)),
+        _ => Err(EkRefused::Symmetric),
     }
 }
 

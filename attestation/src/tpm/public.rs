@@ -9,7 +9,7 @@ use crate::reader::Reader;
 
 const TPM_ALG_RSA: u16 = 0x0001;
 const TPM_ALG_KEYEDHASH: u16 = 0x0008;
-const TPM_ALG_NULL: u16 = 0x0010;
+pub(super) const TPM_ALG_NULL: u16 = 0x0010;
 const TPM_ALG_ECC: u16 = 0x0023;
 const TPM_ALG_SYMCIPHER: u16 = 0x0025;
 
