@@ -7,9 +7,14 @@
 //! | module | holds |
 //! |---|---|
 //! | [`config`] | the one TOML file |
-//! | [`tpm`] | EK, AK, transport key, quotes: one thread owns the TPM |
 //! | [`collect`] | facts about the host, one file per source |
+//! | [`tpm`] | EK, AK, transport key, quotes: one thread owns the TPM |
+//! | [`attest`] | a statement: put together, quoted, kept |
 //! | [`spool`] | what no receipt covers yet, on disk |
+//! | [`enroll`], [`tls`], [`channel`] | how the node and its collector know each other |
+//! | [`uplink`] | the node's loop: when to say what, and what follows from the answers |
+//! | [`fence_service`], [`ipc`], [`proto`] | the `fence` process and how `run` speaks to it |
+//! | [`notify`], [`clock`], [`backoff`] | the service manager, time, patience |
 
 pub mod attest;
 pub mod backoff;

@@ -6,9 +6,10 @@
 //! lie as wrapped blobs in the state folder: useless on any other TPM, kept across restarts.
 //!
 //! ESYS contexts are bound to one connection and block, so one thread owns the TPM and runs what
-//! is sent to it ([`Tpm`]); [`device`] is that thread's side.
+//! is sent to it ([`Tpm`]); `device.rs` is that thread's side.
 
 mod device;
+mod endorsement;
 mod keys;
 #[cfg(test)]
 pub(crate) mod testing;

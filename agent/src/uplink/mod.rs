@@ -4,8 +4,10 @@
 //! it; here the three meet timers, the fence process and the spool of events. A collector that is
 //! out of reach stops nothing: the loop goes on, and so does the fence, which is another process.
 
+mod answers;
 mod events;
 pub mod exchange;
+mod facts;
 pub mod link;
 mod policy;
 
@@ -13,14 +15,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bailiwick_attestation::{
     Sha256Digest,
-    evidence::Nonce,
-    proto::v1::{
-        Accepted, Challenge, Claim, CollectorMessage, FenceState, Hello, Lease, NodeMessage,
-        Receipt, Refused, collector_message, fence_state::Mode, node_message,
-    },
-    tlog::{NoteVerifier, verify_receipt},
+    proto::v1::{Claim, Hello, NodeMessage, fence_state::Mode, node_message},
+    tlog::NoteVerifier,
 };
-use prost::Message as _;
 use tokio::{
     sync::{Notify as Wake, mpsc, watch},
     task::JoinHandle,
@@ -36,11 +33,10 @@ use crate::{
     config::Config,
     ipc::FenceClient,
     notify::{Notify, alive_every},
-    proto::fence::{ApplyLease, NextEvents, State, apply_lease},
     tpm::Tpm,
 };
-use events::{BATCH, EventQueue};
-use exchange::{Exchange, Refusal, Source, Step};
+use events::EventQueue;
+use exchange::{Exchange, Source, Step};
 use link::{Link, LinkEvent, Session};
 use policy::PolicyFailed;
 
@@ -363,240 +359,6 @@ impl Node {
             LinkEvent::Message(message) => self.message(*message).await?,
         }
         Ok(())
-    }
-
-    async fn message(&mut self, message: CollectorMessage) -> Result<(), UplinkError> {
-        use collector_message::Message;
-        match message.message {
-            Some(Message::Challenge(challenge)) => self.challenged(&challenge),
-            Some(Message::Accepted(accepted)) => self.accepted(accepted),
-            Some(Message::Refused(refused)) => self.refused(refused)?,
-            Some(Message::Receipt(receipt)) => self.receipt(&receipt)?,
-            Some(Message::Lease(lease)) => self.lease(lease).await,
-            Some(Message::Policy(offer)) => self.fetch(&offer),
-            Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
-            None => debug!("a message newer than this agent"),
-        }
-        Ok(())
-    }
-
-    fn challenged(&mut self, challenge: &Challenge) {
-        match Nonce::from_slice(&challenge.nonce) {
-            Ok(nonce) => {
-                let life = Duration::from_millis(challenge.expires_in_ms);
-                let until = std::time::Instant::now()
-                    .checked_add(life)
-                    .unwrap_or_else(std::time::Instant::now);
-                self.exchange.challenged(nonce, until, challenge.now);
-            }
-            Err(why) => warn!(%why, "not a challenge"),
-        }
-    }
-
-    fn accepted(&mut self, accepted: Accepted) {
-        if let Some(next) = &accepted.next {
-            self.challenged(next);
-        }
-        let Some(digest) = Sha256Digest::from_slice(&accepted.statement_digest) else {
-            return warn!("accepted: not a digest");
-        };
-        if self.exchange.accepted(&digest) {
-            self.attester.accepted(&digest);
-            debug!(%digest, verdict = accepted.verdict, "accepted");
-        }
-    }
-
-    fn refused(&mut self, refused: Refused) -> Result<(), UplinkError> {
-        if let Some(next) = &refused.next {
-            self.challenged(next);
-        }
-        let Some(digest) = Sha256Digest::from_slice(&refused.statement_digest) else {
-            warn!("refused: not a digest");
-            return Ok(());
-        };
-        let code = refused.code.as_str();
-        match self.exchange.refused(&digest, code) {
-            Refusal::Again => warn!(%digest, code, "refused; quoting it once more"),
-            Refusal::Dropped(item) => {
-                error!(%digest, code, detail = refused.detail, "refused");
-                self.attester
-                    .dropped(&[item], &format!("refused: {code}"))?;
-            }
-            Refusal::Forked(item) => {
-                error!(%digest, code, detail = refused.detail,
-                    "the collector knows another history of this node; a new epoch begins");
-                let mut items = self.exchange.abandon();
-                items.push(item);
-                self.attester.dropped(&items, &format!("refused: {code}"))?;
-                self.attester.begin_epoch()?;
-                self.exchange.want();
-            }
-            Refusal::Unknown => warn!(%digest, code, "refused a statement that is not under way"),
-        }
-        Ok(())
-    }
-
-    fn receipt(&mut self, receipt: &Receipt) -> Result<(), UplinkError> {
-        let Some(digest) = Sha256Digest::from_slice(&receipt.statement_digest) else {
-            warn!("receipt: not a digest");
-            return Ok(());
-        };
-        if !self.exchange.awaits(&digest) {
-            debug!(%digest, "a receipt nobody waits for");
-            return Ok(());
-        }
-        let Some((verifier, seen)) = self.logs.get_mut(&receipt.log) else {
-            debug!(
-                log = receipt.log,
-                "no policy names this log: the receipt does not count"
-            );
-            return Ok(());
-        };
-        match verify_receipt(receipt, &digest, verifier, Some(*seen)) {
-            Ok(verified) => {
-                *seen = verified.checkpoint.size;
-                let receipt_digest = Sha256Digest::of(&[&receipt.encode_to_vec()]);
-                if let Some(item) = self.exchange.receipted(&digest) {
-                    self.attester.receipted(item, receipt_digest)?;
-                }
-            }
-            Err(why) => {
-                error!(%digest, code = why.code(), why = %link::chain(&why), "receipt refused");
-            }
-        }
-        Ok(())
-    }
-
-    async fn lease(&mut self, lease: Lease) {
-        let (quoted, reset_count) = self.attester.quoted();
-        let identity = self.tpm.identity();
-        let apply = ApplyLease {
-            lease: Some(lease),
-            ek_digest: Sha256Digest::of(&[&identity.ek_public]).0.to_vec(),
-            ak_name: identity.ak_name.clone(),
-            reset_count,
-            quoted: quoted
-                .iter()
-                .map(|at| apply_lease::Quoted {
-                    statement_digest: at.statement.0.to_vec(),
-                    clock_ms: at.clock_ms,
-                    boot_time_ns: at.boot_time_ns,
-                })
-                .collect(),
-        };
-        if let Err(why) = self.fence.apply_lease(apply).await {
-            warn!(why = %link::chain(&why), "lease not applied");
-        }
-    }
-
-    async fn read_facts(&mut self) {
-        let host = self.host.clone();
-        let files = tokio::task::spawn_blocking(move || host.file_claims()).await;
-        let mut claims = files.unwrap_or_default();
-        claims.extend(self.nvml.borrow_and_update().iter().cloned());
-        self.facts.claims = claims;
-        self.note_changes();
-    }
-
-    async fn poll_fence(&mut self) -> Result<(), UplinkError> {
-        match self.fence.state().await {
-            Ok(state) => {
-                self.fence_reachable = true;
-                self.fence_state(state);
-                self.pull_events().await?;
-            }
-            Err(why) => {
-                if self.fence_reachable {
-                    error!(why = %link::chain(&why), "the fence process is out of reach");
-                }
-                self.fence_reachable = false;
-                self.facts.fence = FenceState {
-                    mode: Mode::Unspecified.into(),
-                    root: self.config.fence.root.display().to_string(),
-                    whole_host: self.config.fence.whole_host,
-                    fault: Some(format!(
-                        "the fence process is out of reach: {}",
-                        link::chain(&why)
-                    )),
-                    ..FenceState::default()
-                };
-                self.facts.policy = None;
-            }
-        }
-        self.note_changes();
-        self.say();
-        Ok(())
-    }
-
-    fn fence_state(&mut self, state: State) {
-        let had_none = self.logs.is_empty();
-        self.logs = state
-            .logs
-            .iter()
-            .filter_map(|log| {
-                let verifier = NoteVerifier::parse(&log.vkey).ok()?;
-                let seen = self.logs.get(&log.origin).map_or(0, |(_, seen)| *seen);
-                Some((log.origin.clone(), (verifier, seen)))
-            })
-            .collect();
-        if had_none && !self.logs.is_empty() {
-            self.exchange.ask_for_receipts();
-        }
-        self.hello.send_if_modified(|hello| {
-            let policy = state.policy.clone().unwrap_or_default();
-            let new = Hello {
-                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
-                policy_version: policy.version,
-                manifest_digest: policy.manifest_digest,
-            };
-            let changed = *hello != new;
-            *hello = new;
-            changed
-        });
-        self.facts.fence = state.fence.unwrap_or_default();
-        self.facts.policy = state.policy;
-    }
-
-    async fn pull_events(&mut self) -> Result<(), UplinkError> {
-        loop {
-            let next = NextEvents {
-                instance: self.events_kept.0.clone(),
-                acknowledged: self.events_kept.1,
-                max: BATCH,
-            };
-            let pulled = match self.fence.next_events(next).await {
-                Ok(pulled) => pulled,
-                Err(why) => {
-                    warn!(why = %link::chain(&why), "fence events not read");
-                    return Ok(());
-                }
-            };
-            if pulled.lost > 0 {
-                self.attester.lost_events(pulled.lost)?;
-            }
-            let count = u64::try_from(pulled.events.len()).unwrap_or(u64::MAX);
-            self.events_kept = (pulled.instance, pulled.first.saturating_add(count));
-            if count == 0 {
-                return Ok(());
-            }
-            let first = self.attester.number_events(count)?;
-            if !self.events.keep(first, pulled.events) {
-                self.attester.lost_events(count)?;
-            }
-            if count < BATCH.into() {
-                // Acknowledged with the next question.
-                return Ok(());
-            }
-        }
-    }
-
-    fn note_changes(&mut self) {
-        let settled = self
-            .last_made
-            .is_some_and(|at| at.elapsed() >= CHANGE && self.last_change.is_some());
-        if settled && self.last_change != Some(change_digest(&self.facts)) {
-            self.exchange.want();
-        }
     }
 
     /// Ready means: fenced, and enrolled or at least retrying.

@@ -1,0 +1,143 @@
+//! What the collector says, and what follows from it.
+
+use std::time::Duration;
+
+use bailiwick_attestation::{
+    Sha256Digest,
+    evidence::Nonce,
+    proto::v1::{
+        Accepted, Challenge, CollectorMessage, Lease, Receipt, Refused, collector_message,
+    },
+    tlog::verify_receipt,
+};
+use prost::Message as _;
+use tracing::{debug, error, warn};
+
+use super::{Node, UplinkError, exchange::Refusal, link};
+use crate::proto::fence::{ApplyLease, apply_lease};
+
+impl Node {
+    pub(super) async fn message(&mut self, message: CollectorMessage) -> Result<(), UplinkError> {
+        use collector_message::Message;
+        match message.message {
+            Some(Message::Challenge(challenge)) => self.challenged(&challenge),
+            Some(Message::Accepted(accepted)) => self.accepted(accepted),
+            Some(Message::Refused(refused)) => self.refused(refused)?,
+            Some(Message::Receipt(receipt)) => self.receipt(&receipt)?,
+            Some(Message::Lease(lease)) => self.lease(lease).await,
+            Some(Message::Policy(offer)) => self.fetch(&offer),
+            Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
+            None => debug!("a message newer than this agent"),
+        }
+        Ok(())
+    }
+
+    fn challenged(&mut self, challenge: &Challenge) {
+        match Nonce::from_slice(&challenge.nonce) {
+            Ok(nonce) => {
+                let life = Duration::from_millis(challenge.expires_in_ms);
+                let until = std::time::Instant::now()
+                    .checked_add(life)
+                    .unwrap_or_else(std::time::Instant::now);
+                self.exchange.challenged(nonce, until, challenge.now);
+            }
+            Err(why) => warn!(%why, "not a challenge"),
+        }
+    }
+
+    fn accepted(&mut self, accepted: Accepted) {
+        if let Some(next) = &accepted.next {
+            self.challenged(next);
+        }
+        let Some(digest) = Sha256Digest::from_slice(&accepted.statement_digest) else {
+            return warn!("accepted: not a digest");
+        };
+        if self.exchange.accepted(&digest) {
+            self.attester.accepted(&digest);
+            debug!(%digest, verdict = accepted.verdict, "accepted");
+        }
+    }
+
+    fn refused(&mut self, refused: Refused) -> Result<(), UplinkError> {
+        if let Some(next) = &refused.next {
+            self.challenged(next);
+        }
+        let Some(digest) = Sha256Digest::from_slice(&refused.statement_digest) else {
+            warn!("refused: not a digest");
+            return Ok(());
+        };
+        let code = refused.code.as_str();
+        match self.exchange.refused(&digest, code) {
+            Refusal::Again => warn!(%digest, code, "refused; quoting it once more"),
+            Refusal::Dropped(item) => {
+                error!(%digest, code, detail = refused.detail, "refused");
+                self.attester
+                    .dropped(&[item], &format!("refused: {code}"))?;
+            }
+            Refusal::Forked(item) => {
+                error!(%digest, code, detail = refused.detail,
+                    "the collector knows another history of this node; a new epoch begins");
+                let mut items = self.exchange.abandon();
+                items.push(item);
+                self.attester.dropped(&items, &format!("refused: {code}"))?;
+                self.attester.begin_epoch()?;
+                self.exchange.want();
+            }
+            Refusal::Unknown => warn!(%digest, code, "refused a statement that is not under way"),
+        }
+        Ok(())
+    }
+
+    fn receipt(&mut self, receipt: &Receipt) -> Result<(), UplinkError> {
+        let Some(digest) = Sha256Digest::from_slice(&receipt.statement_digest) else {
+            warn!("receipt: not a digest");
+            return Ok(());
+        };
+        if !self.exchange.awaits(&digest) {
+            debug!(%digest, "a receipt nobody waits for");
+            return Ok(());
+        }
+        let Some((verifier, seen)) = self.logs.get_mut(&receipt.log) else {
+            debug!(
+                log = receipt.log,
+                "no policy names this log: the receipt does not count"
+            );
+            return Ok(());
+        };
+        match verify_receipt(receipt, &digest, verifier, Some(*seen)) {
+            Ok(verified) => {
+                *seen = verified.checkpoint.size;
+                let receipt_digest = Sha256Digest::of(&[&receipt.encode_to_vec()]);
+                if let Some(item) = self.exchange.receipted(&digest) {
+                    self.attester.receipted(item, receipt_digest)?;
+                }
+            }
+            Err(why) => {
+                error!(%digest, code = why.code(), why = %link::chain(&why), "receipt refused");
+            }
+        }
+        Ok(())
+    }
+
+    async fn lease(&mut self, lease: Lease) {
+        let (quoted, reset_count) = self.attester.quoted();
+        let identity = self.tpm.identity();
+        let apply = ApplyLease {
+            lease: Some(lease),
+            ek_digest: Sha256Digest::of(&[&identity.ek_public]).0.to_vec(),
+            ak_name: identity.ak_name.clone(),
+            reset_count,
+            quoted: quoted
+                .iter()
+                .map(|at| apply_lease::Quoted {
+                    statement_digest: at.statement.0.to_vec(),
+                    clock_ms: at.clock_ms,
+                    boot_time_ns: at.boot_time_ns,
+                })
+                .collect(),
+        };
+        if let Err(why) = self.fence.apply_lease(apply).await {
+            warn!(why = %link::chain(&why), "lease not applied");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! What the host and the fence process say, kept up to date.
+
+use bailiwick_attestation::{
+    proto::v1::{FenceState, Hello, fence_state::Mode},
+    tlog::NoteVerifier,
+};
+use tracing::{error, warn};
+
+use super::{CHANGE, Node, UplinkError, events::BATCH, link};
+use crate::{
+    attest::change_digest,
+    proto::fence::{NextEvents, State},
+};
+
+impl Node {
+    pub(super) async fn read_facts(&mut self) {
+        let host = self.host.clone();
+        let files = tokio::task::spawn_blocking(move || host.file_claims()).await;
+        let mut claims = files.unwrap_or_default();
+        claims.extend(self.nvml.borrow_and_update().iter().cloned());
+        self.facts.claims = claims;
+        self.note_changes();
+    }
+
+    pub(super) async fn poll_fence(&mut self) -> Result<(), UplinkError> {
+        match self.fence.state().await {
+            Ok(state) => {
+                self.fence_reachable = true;
+                self.fence_state(state);
+                self.pull_events().await?;
+            }
+            Err(why) => {
+                if self.fence_reachable {
+                    error!(why = %link::chain(&why), "the fence process is out of reach");
+                }
+                self.fence_reachable = false;
+                self.facts.fence = FenceState {
+                    mode: Mode::Unspecified.into(),
+                    root: self.config.fence.root.display().to_string(),
+                    whole_host: self.config.fence.whole_host,
+                    fault: Some(format!(
+                        "the fence process is out of reach: {}",
+                        link::chain(&why)
+                    )),
+                    ..FenceState::default()
+                };
+                self.facts.policy = None;
+            }
+        }
+        self.note_changes();
+        self.say();
+        Ok(())
+    }
+
+    fn fence_state(&mut self, state: State) {
+        let had_none = self.logs.is_empty();
+        self.logs = state
+            .logs
+            .iter()
+            .filter_map(|log| {
+                let verifier = NoteVerifier::parse(&log.vkey).ok()?;
+                let seen = self.logs.get(&log.origin).map_or(0, |(_, seen)| *seen);
+                Some((log.origin.clone(), (verifier, seen)))
+            })
+            .collect();
+        if had_none && !self.logs.is_empty() {
+            self.exchange.ask_for_receipts();
+        }
+        self.hello.send_if_modified(|hello| {
+            let policy = state.policy.clone().unwrap_or_default();
+            let new = Hello {
+                agent_version: env!("CARGO_PKG_VERSION").to_owned(),
+                policy_version: policy.version,
+                manifest_digest: policy.manifest_digest,
+            };
+            let changed = *hello != new;
+            *hello = new;
+            changed
+        });
+        self.facts.fence = state.fence.unwrap_or_default();
+        self.facts.policy = state.policy;
+    }
+
+    async fn pull_events(&mut self) -> Result<(), UplinkError> {
+        loop {
+            let next = NextEvents {
+                instance: self.events_kept.0.clone(),
+                acknowledged: self.events_kept.1,
+                max: BATCH,
+            };
+            let pulled = match self.fence.next_events(next).await {
+                Ok(pulled) => pulled,
+                Err(why) => {
+                    warn!(why = %link::chain(&why), "fence events not read");
+                    return Ok(());
+                }
+            };
+            if pulled.lost > 0 {
+                self.attester.lost_events(pulled.lost)?;
+            }
+            let count = u64::try_from(pulled.events.len()).unwrap_or(u64::MAX);
+            self.events_kept = (pulled.instance, pulled.first.saturating_add(count));
+            if count == 0 {
+                return Ok(());
+            }
+            let first = self.attester.number_events(count)?;
+            if !self.events.keep(first, pulled.events) {
+                self.attester.lost_events(count)?;
+            }
+            if count < BATCH.into() {
+                // Acknowledged with the next question.
+                return Ok(());
+            }
+        }
+    }
+
+    fn note_changes(&mut self) {
+        let settled = self
+            .last_made
+            .is_some_and(|at| at.elapsed() >= CHANGE && self.last_change.is_some());
+        if settled && self.last_change != Some(change_digest(&self.facts)) {
+            self.exchange.want();
+        }
+    }
+}
