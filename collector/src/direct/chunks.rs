@@ -85,5 +85,11 @@ mod tests {
             collect.push(&chunk).unwrap();
         }
         assert_eq!(collect.push(&chunk), Err(CollectRefused::TooLarge));
+        let rest = PolicyChunk {
+            data: vec![0; BUNDLE_BYTES - 64 * 1024 * 1024],
+        };
+        collect.push(&rest).unwrap();
+        let one = PolicyChunk { data: vec![0] };
+        assert_eq!(collect.push(&one), Err(CollectRefused::TooLarge));
     }
 }

@@ -1,0 +1,404 @@
+//! Evidence that is not what it claims to be, and what becomes of it.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+mod stand;
+
+use bailiwick_attestation::Sha256Digest;
+use bailiwick_attestation::proto::v1::{self, collector_message};
+use bailiwick_attestation::standing::{LeaseKey, LeaseTerms, QuotedAt, verify_lease};
+use bailiwick_attestation::tlog::{NoteVerifier, verify_receipt};
+use bailiwick_attestation::tpm::Attest;
+use bailiwick_collector::record::NodeRow;
+use prost::Message as _;
+use stand::{Came, Conversation, Machine, Stand, entry};
+
+/// A listed, enrolled machine and the policy it says it enforces.
+async fn ready() -> (Stand, Machine, v1::Enrolled, Sha256Digest) {
+    let mut stand = Stand::new().await;
+    let mut machine = stand.machine("gpu-01");
+    let manifest = stand.apply(&entry("gpu-01", &machine)).await;
+    stand.meet(&mut machine);
+    let enrolled = machine.enroll(&stand.maker).await;
+    (stand, machine, enrolled, manifest)
+}
+
+/// The statement that follows one.
+fn after(before: &v1::Statement) -> v1::Statement {
+    v1::Statement {
+        sequence: before.sequence + 1,
+        previous: Some(
+            Sha256Digest::of(&[&before.encode_to_vec()])
+                .as_bytes()
+                .to_vec(),
+        ),
+        ..before.clone()
+    }
+}
+
+async fn lease(stream: &mut Conversation) -> v1::Lease {
+    loop {
+        match stream.next().await.unwrap() {
+            collector_message::Message::Lease(lease) => return lease,
+            collector_message::Message::Policy(_) => {}
+            other => panic!("{other:?} in place of a lease"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_affirmed_node_gets_receipt_and_lease() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let statement = machine.statement(&stand, Some(manifest));
+    let bytes = statement.encode_to_vec();
+    let evidence = machine.quote(&bytes, stream.nonce).await;
+    let Came::Accepted(accepted, receipt) = stream.evidence(evidence.clone()).await.unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(accepted.verdict, "affirming", "{:?}", accepted.reasons);
+
+    // Receipt and lease verify under the keys that approvers signed.
+    let text = std::fs::read(stand.dir.path().join("policy/manifest.toml")).unwrap();
+    assert_eq!(Sha256Digest::of(&[&text]), manifest);
+    let store = stand.store().await;
+    let row = store.policy_get(&manifest).await.unwrap().unwrap();
+    let bundle = v1::PolicyBundle::decode(row.bundle.as_slice()).unwrap();
+    let file = |path: &str| {
+        let found = bundle.files.iter().find(|file| file.path == path);
+        found.unwrap().content.clone()
+    };
+    let keys = toml::from_str::<toml::Value>(&String::from_utf8(file("collector.toml")).unwrap());
+    let keys = keys.unwrap();
+    let vkey = keys["log"][0]["vkey"].as_str().unwrap();
+    let log = NoteVerifier::parse(vkey).unwrap();
+    let digest = Sha256Digest::of(&[&bytes]);
+    let proved = verify_receipt(&receipt, &digest, &log, None).unwrap();
+    assert_eq!(proved.entry.verdict, "affirming");
+    assert_eq!(proved.entry.subject, "gpu-01");
+
+    let granted = lease(&mut stream).await;
+    let ed25519 = keys["lease_key"][0]["ed25519"].as_str().unwrap();
+    let ed25519 = base64::Engine::decode(&base64::prelude::BASE64_STANDARD, ed25519).unwrap();
+    let keys = [LeaseKey {
+        id: "lease-1".into(),
+        ed25519: ed25519.try_into().unwrap(),
+    }];
+    let Some(v1::evidence::Signer::TpmQuote(quote)) = &evidence.signer else {
+        panic!("no quote");
+    };
+    let clock = Attest::parse(&quote.attest).unwrap().clock_info;
+    let (deployment, node) = (
+        machine.config.deployment.clone(),
+        machine.config.node.clone(),
+    );
+    let terms = LeaseTerms {
+        deployment: &deployment,
+        node: &node,
+        ak_name: &machine.tpm.identity().ak_name,
+        reset_count: clock.reset_count,
+        statements: &[QuotedAt {
+            statement: digest,
+            clock_ms: clock.clock,
+            boot_time_ns: evidence.quoted_boot_time_ns,
+        }],
+        in_force: None,
+    };
+    let verified = verify_lease(&granted, &keys, &terms).unwrap();
+    let length = verified.end_boot_ns() - evidence.quoted_boot_time_ns;
+    assert_eq!(length, 300_000_000_000);
+
+    // Refused: the lease ends at once.
+    let mut broken = after(&statement);
+    broken.fence.as_mut().unwrap().mode = v1::fence_state::Mode::Absent.into();
+    let evidence = machine.quote(&broken.encode_to_vec(), stream.nonce).await;
+    let Came::Accepted(accepted, _) = stream.evidence(evidence).await.unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(accepted.verdict, "contraindicated");
+    let ended = v1::LeaseBody::decode(lease(&mut stream).await.body.as_slice()).unwrap();
+    assert_eq!(ended.until_clock_ms, 0);
+}
+
+/// Each of these is tried with a challenge of its own; none leaves a row.
+#[tokio::test(flavor = "multi_thread")]
+async fn evidence_that_does_not_verify_is_refused_by_name() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let statement = machine.statement(&stand, Some(manifest)).encode_to_vec();
+    type Edit = fn(&mut v1::Evidence);
+    fn quote(evidence: &mut v1::Evidence) -> &mut v1::TpmQuote {
+        match &mut evidence.signer {
+            Some(v1::evidence::Signer::TpmQuote(quote)) => quote,
+            _ => panic!("no quote"),
+        }
+    }
+    let cases: [(&str, Edit, &str); 9] = [
+        (
+            "statement changed by one byte",
+            |evidence| *evidence.statement.last_mut().unwrap() ^= 1,
+            "nonce",
+        ),
+        (
+            // The same message with an unknown field added: other bytes, other digest.
+            "statement re-encoded",
+            |evidence| evidence.statement.extend([0xf8, 0x07, 0x01]),
+            "nonce",
+        ),
+        (
+            "registers relabelled",
+            |evidence| {
+                let values = &mut evidence.pcrs[0].values;
+                values[1].index = 2;
+            },
+            "pcr-missing",
+        ),
+        (
+            "a register's value changed",
+            |evidence| evidence.pcrs[0].values[0].digest[0] ^= 1,
+            "pcr-digest",
+        ),
+        (
+            "quote changed by one byte",
+            |evidence| *quote(evidence).attest.last_mut().unwrap() ^= 1,
+            "signature",
+        ),
+        (
+            "signature changed by one byte",
+            |evidence| *quote(evidence).signature.last_mut().unwrap() ^= 1,
+            "signature",
+        ),
+        (
+            "quote cut short",
+            |evidence| {
+                let attest = &mut quote(evidence).attest;
+                attest.truncate(attest.len() - 1);
+            },
+            "malformed",
+        ),
+        (
+            "no signer",
+            |evidence| evidence.signer = None,
+            "evidence-malformed",
+        ),
+        (
+            "a log nobody asked for",
+            |evidence| {
+                evidence.logs.push(v1::Log {
+                    name: "diary".into(),
+                    content: Vec::new(),
+                });
+            },
+            "evidence-malformed",
+        ),
+    ];
+    for (name, edit, want) in cases {
+        let mut evidence = machine.quote(&statement, stream.nonce).await;
+        edit(&mut evidence);
+        let came = stream.evidence(evidence).await.unwrap();
+        assert_eq!(came.code(), want, "{name}");
+    }
+    // A certification by the same AK in place of a quote, over the very same data.
+    let mut evidence = machine.quote(&statement, stream.nonce).await;
+    let bound = Attest::parse(&quote(&mut evidence).attest)
+        .unwrap()
+        .extra_data
+        .to_vec();
+    let certified = machine
+        .tpm
+        .certify_transport(bound.try_into().unwrap())
+        .await;
+    let certified = certified.unwrap();
+    *quote(&mut evidence) = v1::TpmQuote {
+        attest: certified.attest,
+        signature: certified.signature,
+    };
+    let came = stream.evidence(evidence).await.unwrap();
+    assert_eq!(came.code(), "type", "a quote of another type");
+
+    // What was refused left nothing: the honest statement is still the first.
+    let evidence = machine.quote(&statement, stream.nonce).await;
+    assert_eq!(stream.evidence(evidence).await.unwrap().code(), "accepted");
+    let row = stand
+        .store()
+        .await
+        .node_get(&machine.ek())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(row.statements, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replayed_evidence_gains_nothing() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let first = machine.statement(&stand, Some(manifest));
+    let second = after(&first);
+    let used = stream.nonce;
+    let evidence = machine.quote(&first.encode_to_vec(), used).await;
+    let Came::Accepted(_, receipt) = stream.evidence(evidence.clone()).await.unwrap() else {
+        panic!("refused");
+    };
+    drop(lease(&mut stream).await);
+
+    // The very same again: the answer may have got lost. It is the same row, and no new lease.
+    let Came::Accepted(_, again) = stream.evidence(evidence.clone()).await.unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(again.index, receipt.index);
+
+    // A used challenge, honestly quoted.
+    let replay = machine.quote(&second.encode_to_vec(), used).await;
+    assert_eq!(
+        stream.evidence(replay).await.unwrap().code(),
+        "nonce-unknown"
+    );
+
+    // An old quote under the new challenge's name, with the new statement.
+    let mut relabelled = evidence;
+    relabelled.statement = second.encode_to_vec();
+    let nonce = stream.nonce.as_bytes().to_vec();
+    relabelled.freshness = Some(v1::evidence::Freshness::Nonce(nonce));
+    assert_eq!(stream.evidence(relabelled).await.unwrap().code(), "nonce");
+
+    // Another first statement, and one that follows another history.
+    let other = v1::Statement {
+        wall_time_ms: 1,
+        ..first.clone()
+    };
+    let forked = machine.quote(&other.encode_to_vec(), stream.nonce).await;
+    assert_eq!(
+        stream.evidence(forked).await.unwrap().code(),
+        "sequence-forked"
+    );
+    let forked = machine
+        .quote(&after(&other).encode_to_vec(), stream.nonce)
+        .await;
+    assert_eq!(
+        stream.evidence(forked).await.unwrap().code(),
+        "sequence-forked"
+    );
+
+    let honest = machine.quote(&second.encode_to_vec(), stream.nonce).await;
+    assert_eq!(stream.evidence(honest).await.unwrap().code(), "accepted");
+    let row = stand
+        .store()
+        .await
+        .node_get(&machine.ek())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(row.statements, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_nodes_certificate_speaks_for_its_own_node_alone() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let other = stand.machine("gpu-02");
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let foreign = other.enroll(&stand.maker).await;
+    let mut others = other.stream(&foreign).await.unwrap();
+    let statement = machine.statement(&stand, Some(manifest)).encode_to_vec();
+
+    // Good evidence of one node on the stream of another: its challenge is not this one's.
+    let evidence = machine.quote(&statement, stream.nonce).await;
+    assert_eq!(
+        others.evidence(evidence).await.unwrap().code(),
+        "nonce-unknown"
+    );
+    // With a challenge of that stream: the AK is not that node's.
+    let evidence = machine.quote(&statement, others.nonce).await;
+    assert_eq!(others.evidence(evidence).await.unwrap().code(), "signature");
+    let evidence = machine.quote(&statement, stream.nonce).await;
+    assert_eq!(stream.evidence(evidence).await.unwrap().code(), "accepted");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pending_nodes_evidence_is_kept_and_earns_nothing() {
+    let stand = Stand::new().await;
+    let machine = stand.machine("gpu-01");
+    let enrolled = machine.enroll(&stand.maker).await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let statement = machine.statement(&stand, None);
+    let evidence = machine
+        .quote(&statement.encode_to_vec(), stream.nonce)
+        .await;
+    let Came::Accepted(accepted, _) = stream.evidence(evidence).await.unwrap() else {
+        panic!("refused");
+    };
+    assert_eq!(accepted.verdict, "none");
+    // No lease came: the next answer follows at once.
+    let next = after(&statement);
+    let evidence = machine.quote(&next.encode_to_vec(), stream.nonce).await;
+    assert_eq!(stream.evidence(evidence).await.unwrap().code(), "accepted");
+    let row = stand
+        .store()
+        .await
+        .node_get(&machine.ek())
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((row.statements, row.lease_until), (2, None));
+}
+
+/// What the collector keeps about the machine.
+async fn row(stand: &Stand, machine: &Machine) -> NodeRow {
+    let store = stand.store().await;
+    store.node_get(&machine.ek()).await.unwrap().unwrap()
+}
+
+/// Sends a statement and says what came of it; leases and offers on the way are passed over.
+async fn say(machine: &Machine, stream: &mut Conversation, statement: &v1::Statement) -> String {
+    let evidence = machine
+        .quote(&statement.encode_to_vec(), stream.nonce)
+        .await;
+    stream.evidence(evidence).await.unwrap().code().to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_is_told() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let first = machine.statement(&stand, Some(manifest));
+    let second = after(&first);
+    assert_eq!(say(&machine, &mut stream, &first).await, "accepted");
+    assert_eq!(say(&machine, &mut stream, &second).await, "accepted");
+    assert_eq!(row(&stand, &machine).await.gap, None);
+
+    let mut later = after(&second);
+    later.sequence = 6;
+    assert_eq!(say(&machine, &mut stream, &later).await, "accepted");
+    let (_, gap) = row(&stand, &machine).await.gap.unwrap();
+    assert_eq!(gap, "4 statements before number 6 are missing");
+    // What was skipped does not come back under the log that has gone on.
+    let mut skipped = after(&second);
+    skipped.sequence = 3;
+    assert_eq!(
+        say(&machine, &mut stream, &skipped).await,
+        "sequence-behind"
+    );
+
+    // A log that was lost begins another epoch, and there is no way back to the one before.
+    let mut epoch = first.clone();
+    epoch.epoch = 1;
+    assert_eq!(say(&machine, &mut stream, &epoch).await, "accepted");
+    let (_, gap) = row(&stand, &machine).await.gap.unwrap();
+    assert_eq!(gap, "it began epoch 1 after epoch 0");
+    let old = after(&later);
+    assert_eq!(say(&machine, &mut stream, &old).await, "sequence-behind");
+    let mut ahead = after(&old);
+    ahead.sequence = 9;
+    assert_eq!(say(&machine, &mut stream, &ahead).await, "sequence-behind");
+    assert_eq!(row(&stand, &machine).await.statements, 4);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_statement_that_is_not_the_first_is_a_gap() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let mut late = after(&machine.statement(&stand, Some(manifest)));
+    late.sequence = 5;
+    assert_eq!(say(&machine, &mut stream, &late).await, "accepted");
+    let (_, gap) = row(&stand, &machine).await.gap.unwrap();
+    assert_eq!(gap, "its first statement here is number 5");
+}

@@ -1,0 +1,468 @@
+//! A collector in this process, and nodes that do as the test says: their TPMs are real software
+//! TPMs, their enrolment, TLS and quotes are the agent's own code.
+#![expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "every test binary uses a part of it; a fixture that fails is a failed test"
+)]
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use bailiwick_agent::config::Config as AgentConfig;
+use bailiwick_agent::enroll;
+use bailiwick_agent::proto::v1::enroll_service_client::EnrollServiceClient;
+use bailiwick_agent::proto::v1::evidence_service_client::EvidenceServiceClient;
+use bailiwick_agent::tpm::{AkKind, Bank, EkKind, Quoted, Settings, Tcti, Tpm};
+use bailiwick_agent::{channel, tls};
+use bailiwick_attestation::crypto::{Curve, PublicKey};
+use bailiwick_attestation::evidence::{Binding, Freshness, Nonce};
+use bailiwick_attestation::proto::v1::{self, collector_message, node_message};
+use bailiwick_attestation::tpm::Public;
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
+use bailiwick_collector::clock;
+use bailiwick_collector::config::Config;
+use bailiwick_collector::direct::{Director, read_approvers};
+use bailiwick_collector::init::{self, Made, Plan, StateDir};
+use bailiwick_collector::record::Store;
+use bailiwick_collector::run::{Checked, Running};
+use bailiwick_policy::bundle::Bundle;
+use bailiwick_policy::manifest::{self, Draft};
+use bailiwick_tests::swtpm::SoftTpm;
+use prost::Message as _;
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
+};
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Status, Streaming};
+
+pub(crate) const REGISTERS: [u8; 3] = [0, 1, 7];
+
+/// A TPM maker of the test's own.
+pub(crate) struct Maker {
+    issuer: Issuer<'static, KeyPair>,
+    pub(crate) root: String,
+}
+
+struct EkKey(Vec<u8>);
+
+impl PublicKeyData for EkKey {
+    fn der_bytes(&self) -> &[u8] {
+        &self.0
+    }
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        &PKCS_ECDSA_P256_SHA256
+    }
+}
+
+impl Maker {
+    pub(crate) fn new(name: &str) -> Self {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        let root = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            root,
+        }
+    }
+
+    /// An EK certificate over a TPM's EK.
+    pub(crate) fn certify(&self, ek_public: &[u8]) -> Vec<u8> {
+        let public = Public::parse(ek_public).unwrap();
+        let Some(PublicKey::Ec {
+            curve: Curve::P256,
+            point,
+        }) = public.key()
+        else {
+            panic!("the EK is not on P-256");
+        };
+        let mut params = CertificateParams::default();
+        params.key_usages = vec![KeyUsagePurpose::KeyAgreement];
+        // tcg-kp-EKCertificate, 2.23.133.8.1, as extended key usage.
+        let usage = vec![0x30, 0x07, 0x06, 0x05, 0x67, 0x81, 0x05, 0x08, 0x01];
+        let usage = CustomExtension::from_oid_content(&[2, 5, 29, 37], usage);
+        params.custom_extensions = vec![usage];
+        let certificate = params.signed_by(&EkKey(point.clone()), &self.issuer);
+        certificate.unwrap().der().to_vec()
+    }
+}
+
+/// A collector, its approver, and a maker it trusts.
+pub(crate) struct Stand {
+    pub(crate) dir: TempDir,
+    pub(crate) maker: Maker,
+    made: Made,
+    config: Config,
+    pub(crate) running: Option<Running>,
+    version: u64,
+    previous: Option<Sha256Digest>,
+}
+
+impl Stand {
+    pub(crate) async fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let maker = Maker::new("maker");
+        std::fs::write(dir.path().join("ek-roots.pem"), &maker.root).unwrap();
+        let key = dir.path().join("approver");
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-f"])
+            .arg(&key)
+            .status();
+        assert!(made.unwrap().success());
+        let public = std::fs::read_to_string(dir.path().join("approver.pub")).unwrap();
+        std::fs::write(dir.path().join("allowed"), format!("alice {public}")).unwrap();
+        let plan = Plan {
+            dir: dir.path().join("state"),
+            deployment: DeploymentId::new("demo").unwrap(),
+            names: vec!["127.0.0.1".into()],
+            operator: NodeId::new("first").unwrap(),
+            log_origin: "log.example/demo".into(),
+            lease_key_id: "lease-1".into(),
+        };
+        let made = init::init(&plan, clock::now()).unwrap();
+        let text = format!(
+            "state_dir = {:?}\n[listen]\nenroll = \"127.0.0.1:0\"\nevidence = \"127.0.0.1:0\"\nquery = \"127.0.0.1:0\"\n[policy]\napprovers = {:?}\nthreshold = 1\n[enroll]\nek_roots = [{:?}]\n",
+            plan.dir,
+            dir.path().join("allowed"),
+            dir.path().join("ek-roots.pem"),
+        );
+        let config = Config::parse(Path::new("test"), &text).unwrap();
+        let mut stand = Self {
+            dir,
+            maker,
+            made,
+            config,
+            running: None,
+            version: 0,
+            previous: None,
+        };
+        stand.start().await;
+        stand
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let checked = Checked::new(self.config.clone()).unwrap();
+        self.running = Some(Running::start(checked).await.unwrap());
+    }
+
+    pub(crate) async fn stop(&mut self) {
+        self.running.take().unwrap().stop().await;
+    }
+
+    /// Signs and applies a policy with this inventory; the collector restarts with it.
+    pub(crate) async fn apply(&mut self, inventory: &str) -> Sha256Digest {
+        self.stop().await;
+        let folder = self.dir.path().join("policy");
+        std::fs::create_dir_all(&folder).unwrap();
+        let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n";
+        let profile = "name = \"test\"\nlease_seconds = 300\nmax_silence_seconds = 180\n[tpm]\nbank = \"sha256\"\nrequire = [0, 1, 7]\n";
+        let files: Vec<(String, Vec<u8>)> = [
+            ("studies/cardio.toml", study),
+            ("host-fence.toml", "\n"),
+            ("sites.toml", "\n"),
+            ("inventory.toml", inventory),
+            ("profile.toml", profile),
+            ("collector.toml", &self.made.collector_toml),
+            ("world.csv", "1.0.0.0,1.0.0.255,AU\n"),
+        ]
+        .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
+        .into();
+        self.version += 1;
+        let deployment = DeploymentId::new("demo").unwrap();
+        let draft = Draft {
+            deployment: &deployment,
+            version: self.version,
+            previous: self.previous,
+            not_after: bailiwick_attestation::UnixTime(clock::now().millis() + 3_600_000),
+            reason: "test",
+        };
+        let text = manifest::compose(&draft, &files.iter().cloned().collect()).unwrap();
+        let path = folder.join("manifest.toml");
+        std::fs::write(&path, &text).unwrap();
+        drop(std::fs::remove_file(folder.join("manifest.toml.sig")));
+        let signed = Command::new("ssh-keygen")
+            .args(["-q", "-Y", "sign", "-n", "bailiwick/demo/policy", "-f"])
+            .arg(self.dir.path().join("approver"))
+            .arg(&path)
+            .status();
+        assert!(signed.unwrap().success());
+        let signature = std::fs::read(folder.join("manifest.toml.sig")).unwrap();
+        let bundle = Bundle::from_files(text.into_bytes(), vec![signature], files);
+        let digest = bundle.manifest_digest();
+        let bytes = v1::PolicyBundle::from(bundle).encode_to_vec();
+        let approvers = read_approvers(&self.config.policy.approvers, 1).unwrap();
+        let now = clock::now();
+        let director = Director::open(approvers, deployment, self.store().await, now);
+        let applied = director.await.unwrap().apply(bytes, "first", now).await;
+        applied.unwrap();
+        self.previous = Some(digest);
+        self.start().await;
+        digest
+    }
+
+    pub(crate) async fn store(&self) -> Store {
+        let state = StateDir::at(&self.made.state_dir);
+        let key = state.log_key().unwrap();
+        let signer =
+            bailiwick_attestation::tlog::NoteSigner::from_pkcs8("log.example/demo", &key).unwrap();
+        let path = state.path("collector.db");
+        Store::open(&path, signer).await.unwrap().0
+    }
+
+    pub(crate) fn approvers_digest(&self) -> Sha256Digest {
+        read_approvers(&self.config.policy.approvers, 1)
+            .unwrap()
+            .digest()
+    }
+
+    /// A machine with a TPM of its own.
+    pub(crate) fn machine(&self, name: &str) -> Machine {
+        let soft = SoftTpm::start().unwrap();
+        let keys = self.dir.path().join(format!("keys-{name}"));
+        std::fs::create_dir_all(&keys).unwrap();
+        let tpm = Tpm::open(Settings {
+            tcti: Tcti::try_from(soft.tcti()).unwrap(),
+            ek: EkKind::EccP256,
+            ak: AkKind::EcdsaP256,
+            bank: Bank::Sha256,
+            pcrs: REGISTERS.to_vec(),
+            keys: keys.clone(),
+        })
+        .unwrap();
+        let bound = self.running.as_ref().unwrap().bound;
+        let text = format!(
+            "deployment = \"demo\"\nnode = \"{name}\"\nstate_dir = {keys:?}\n[collector]\nenroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n[policy]\napprovers = {:?}\nthreshold = 1\n",
+            bound.enroll, bound.evidence, self.made.ca, self.config.policy.approvers,
+        );
+        let config = AgentConfig::parse(&PathBuf::from("agent.toml"), &text).unwrap();
+        Machine { soft, tpm, config }
+    }
+
+    /// Points a machine at the ports of a collector that was started anew.
+    pub(crate) fn meet(&self, machine: &mut Machine) {
+        let bound = self.running.as_ref().unwrap().bound;
+        machine.config.collector.enroll = bound.enroll.to_string().try_into().unwrap();
+        machine.config.collector.evidence = bound.evidence.to_string().try_into().unwrap();
+    }
+}
+
+/// The inventory's entry for a machine.
+pub(crate) fn entry(name: &str, machine: &Machine) -> String {
+    format!(
+        "[[node]]\nname = \"{name}\"\nek = \"{}\"\njurisdiction = \"DE\"\n",
+        machine.ek()
+    )
+}
+
+/// A node's TPM and configuration.
+pub(crate) struct Machine {
+    pub(crate) soft: SoftTpm,
+    pub(crate) tpm: Tpm,
+    pub(crate) config: AgentConfig,
+}
+
+impl Machine {
+    /// The name of its AK, hex.
+    pub(crate) fn ak(&self) -> String {
+        hex::encode(&self.tpm.identity().ak_name)
+    }
+
+    pub(crate) fn ek(&self) -> Sha256Digest {
+        Sha256Digest::of(&[&self.tpm.identity().ek_public])
+    }
+
+    /// What the agent would send, with an EK certificate of `maker`.
+    pub(crate) async fn request(&self, maker: &Maker) -> v1::EnrollRequest {
+        let mut request = enroll::request(&self.config, &self.tpm, "ABC123".into())
+            .await
+            .unwrap();
+        request.ek_certificates = vec![maker.certify(&request.ek_public)];
+        request
+    }
+
+    pub(crate) async fn enroller(&self) -> EnrollServiceClient<Channel> {
+        let tls = tls::enrolment_config(&self.config.collector).unwrap();
+        let channel = channel::open(&self.config.collector.enroll, tls).await;
+        EnrollServiceClient::new(channel.unwrap())
+    }
+
+    /// Enrols; `answer` opens the sealed secret.
+    pub(crate) async fn enroll_as(
+        &self,
+        request: v1::EnrollRequest,
+        answer: &Tpm,
+    ) -> Result<v1::Enrolled, Status> {
+        let mut client = self.enroller().await;
+        let challenge = client.begin(request).await?.into_inner();
+        // A TPM that cannot open it answers with what it can make up.
+        let opened = answer
+            .activate(challenge.credential_blob, challenge.encrypted_secret)
+            .await;
+        let secret = opened.unwrap_or_else(|_error| vec![0; 32]);
+        let proof = v1::EnrollProof {
+            session: challenge.session,
+            secret,
+        };
+        Ok(client.finish(proof).await?.into_inner())
+    }
+
+    pub(crate) async fn enroll(&self, maker: &Maker) -> v1::Enrolled {
+        let request = self.request(maker).await;
+        self.enroll_as(request, &self.tpm).await.unwrap()
+    }
+
+    /// Opens the evidence stream.
+    pub(crate) async fn stream(&self, enrolled: &v1::Enrolled) -> Result<Conversation, Status> {
+        let chain = enrolled
+            .certificate_chain
+            .iter()
+            .map(|der| der.clone().into())
+            .collect();
+        let tls = tls::evidence_config(&self.config.collector, &self.tpm, chain).unwrap();
+        let channel = channel::open(&self.config.collector.evidence, tls).await;
+        let mut client = EvidenceServiceClient::new(channel.unwrap());
+        let (sender, messages) = mpsc::channel(8);
+        let answers = client.attest(ReceiverStream::new(messages)).await?;
+        let mut conversation = Conversation {
+            sender,
+            answers: answers.into_inner(),
+            client,
+            nonce: Nonce::new([0; 32]),
+        };
+        conversation.next().await?;
+        Ok(conversation)
+    }
+
+    /// Quotes a statement in answer to a nonce.
+    pub(crate) async fn quote(&self, statement: &[u8], nonce: Nonce) -> v1::Evidence {
+        let binding = Binding::new(&Freshness::Challenged(nonce), statement);
+        let quoted = self.tpm.quote(*binding.as_bytes()).await.unwrap();
+        envelope(statement, nonce, quoted)
+    }
+
+    /// The first statement of a node that enforces `policy`.
+    pub(crate) fn statement(&self, stand: &Stand, policy: Option<Sha256Digest>) -> v1::Statement {
+        v1::Statement {
+            format: 1,
+            deployment: "demo".into(),
+            node: self.config.node.to_string(),
+            boot_id: vec![7; 16],
+            approvers_digest: stand.approvers_digest().as_bytes().to_vec(),
+            policy: policy.map(|manifest| v1::PolicyState {
+                version: stand.version,
+                manifest_digest: manifest.as_bytes().to_vec(),
+                world_digest: vec![0; 32],
+                not_after_ms: 0,
+            }),
+            fence: Some(v1::FenceState {
+                mode: v1::fence_state::Mode::Enforcing.into(),
+                ..v1::FenceState::default()
+            }),
+            ..v1::Statement::default()
+        }
+    }
+}
+
+fn envelope(statement: &[u8], nonce: Nonce, quoted: Quoted) -> v1::Evidence {
+    let values = quoted
+        .pcrs
+        .into_iter()
+        .map(|(index, digest)| v1::PcrValue {
+            index: index.into(),
+            digest,
+        })
+        .collect();
+    v1::Evidence {
+        statement: statement.to_vec(),
+        freshness: Some(v1::evidence::Freshness::Nonce(nonce.as_bytes().to_vec())),
+        signer: Some(v1::evidence::Signer::TpmQuote(v1::TpmQuote {
+            attest: quoted.signed.attest,
+            signature: quoted.signed.signature,
+        })),
+        pcrs: vec![v1::PcrBank {
+            algorithm: 0x000b,
+            values,
+        }],
+        logs: Vec::new(),
+        quoted_boot_time_ns: quoted.boot_time_ns,
+    }
+}
+
+/// An open stream.
+pub(crate) struct Conversation {
+    sender: mpsc::Sender<v1::NodeMessage>,
+    answers: Streaming<v1::CollectorMessage>,
+    pub(crate) client: EvidenceServiceClient<Channel>,
+    /// The newest challenge.
+    pub(crate) nonce: Nonce,
+}
+
+/// What came of a piece of evidence.
+#[derive(Debug)]
+pub(crate) enum Came {
+    Accepted(v1::Accepted, Box<v1::Receipt>),
+    Refused(v1::Refused),
+}
+
+impl Came {
+    pub(crate) fn code(&self) -> &str {
+        match self {
+            Self::Accepted(..) => "accepted",
+            Self::Refused(refused) => &refused.code,
+        }
+    }
+}
+
+impl Conversation {
+    /// The next message; challenges in it are taken.
+    pub(crate) async fn next(&mut self) -> Result<collector_message::Message, Status> {
+        let wait = std::time::Duration::from_secs(20);
+        let message = tokio::time::timeout(wait, self.answers.message()).await;
+        let message = message.expect("an answer in time")?;
+        let Some(message) = message.and_then(|message| message.message) else {
+            return Err(Status::cancelled("the stream ended"));
+        };
+        let challenge = match &message {
+            collector_message::Message::Challenge(challenge) => Some(challenge),
+            collector_message::Message::Accepted(accepted) => accepted.next.as_ref(),
+            collector_message::Message::Refused(refused) => refused.next.as_ref(),
+            _ => None,
+        };
+        if let Some(challenge) = challenge {
+            self.nonce = Nonce::from_slice(&challenge.nonce).unwrap();
+        }
+        Ok(message)
+    }
+
+    pub(crate) async fn send(&self, message: node_message::Message) {
+        let message = v1::NodeMessage {
+            message: Some(message),
+        };
+        self.sender.send(message).await.unwrap();
+    }
+
+    /// Sends evidence and waits for what comes of it.
+    pub(crate) async fn evidence(&mut self, evidence: v1::Evidence) -> Result<Came, Status> {
+        self.send(node_message::Message::Evidence(evidence)).await;
+        let accepted = loop {
+            match self.next().await? {
+                collector_message::Message::Accepted(accepted) => break accepted,
+                collector_message::Message::Refused(refused) => return Ok(Came::Refused(refused)),
+                _ => {}
+            }
+        };
+        match self.next().await? {
+            collector_message::Message::Receipt(receipt) => {
+                Ok(Came::Accepted(accepted, Box::new(receipt)))
+            }
+            other => panic!("{other:?} in place of a receipt"),
+        }
+    }
+}
