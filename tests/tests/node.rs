@@ -136,7 +136,7 @@ impl Scene {
                 ])
                 .arg(scene.path("collector")),
         );
-        scene.configure();
+        scene.configure(24 * 3600);
         scene
     }
 
@@ -144,7 +144,7 @@ impl Scene {
         self.folder.path().join(name)
     }
 
-    fn configure(&self) {
+    fn configure(&self, certificate_seconds: u32) {
         let [enroll, evidence, query] = self.ports;
         let state = self.path("collector");
         let allowed = self.path("allowed");
@@ -153,7 +153,8 @@ impl Scene {
             format!(
                 "state_dir = {state:?}\n[listen]\nenroll = \"127.0.0.1:{enroll}\"\n\
                  evidence = \"127.0.0.1:{evidence}\"\nquery = \"127.0.0.1:{query}\"\n\
-                 [policy]\napprovers = {allowed:?}\nthreshold = 1\n"
+                 [policy]\napprovers = {allowed:?}\nthreshold = 1\n\
+                 [enroll]\ncertificate_seconds = {certificate_seconds}\n"
             ),
         )
         .unwrap();
@@ -482,6 +483,29 @@ async fn a_node_outlives_its_collector_and_loses_nothing() {
             let alerts = scene.client(&["alerts", "--all"]).unwrap().to_string();
             alerts.contains("BailiwickSpoolGap")
         });
+    });
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_renewed_before_it_ends() {
+    let mut scene = Scene::new();
+    scene.configure(10);
+    let recorder = Recorder::default();
+    scene.start_collector();
+    let node = Node::start(&scene, &recorder);
+    tokio::task::block_in_place(|| {
+        scene.apply_policy(&node.ek, 1, None);
+        let enrolments = || {
+            let log = fs::read_to_string(scene.path("collector.log")).unwrap();
+            log.matches("\"message\":\"enrolled\"").count()
+        };
+        wait("three enrolments", 60, || enrolments() >= 3);
+        let before = scene.statements();
+        wait("statements go on", 30, || scene.statements() > before + 1);
+        let log = fs::read_to_string(scene.path("collector.log")).unwrap();
+        assert!(!log.contains("certificate-expired"), "renewed in time");
+        wait("affirming", 30, || verdict(scene.node()) == "affirming");
     });
     node.stop().await;
 }

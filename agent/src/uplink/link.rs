@@ -37,6 +37,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// A node that the inventory does not name asks again this often.
 const PENDING: Duration = Duration::from_secs(300);
 
+/// Longest wait after a renewal that failed.
+const RENEW_AGAIN: Duration = Duration::from_secs(60);
+
 /// A stream that held for so long was a success.
 const GOOD: Duration = Duration::from_secs(30);
 
@@ -92,6 +95,8 @@ enum Ended {
     Retry(String),
     /// The certificate is no good any more: enrol first.
     ReEnrol(String),
+    /// It is good and about to end, or the node is pending: enrol again, at once.
+    Renew,
     /// The agent stops.
     Stop,
 }
@@ -110,9 +115,11 @@ impl Link {
         let file = enroll::file(&self.config);
         let mut enrolment = self.kept(&file);
         let mut backoff = Backoff::default();
+        let mut renew = false;
         loop {
             let now = clock::now();
-            if enrolment.as_ref().is_none_or(|kept| kept.due(now)) {
+            if renew || enrolment.as_ref().is_none_or(|kept| kept.due(now)) {
+                renew = false;
                 match self.enroll(&file).await {
                     Ok(new) => enrolment = Some(new),
                     Err(why) => {
@@ -135,6 +142,12 @@ impl Link {
             }
             let why = match ended {
                 Ended::Stop => return,
+                Ended::Renew => {
+                    renew = true;
+                    self.tell(LinkEvent::Down("renewing the certificate".to_owned()))
+                        .await;
+                    continue;
+                }
                 Ended::Retry(why) => why,
                 Ended::ReEnrol(why) => {
                     enrolment = None;
@@ -236,9 +249,7 @@ impl Link {
                 () = self.reconnect.notified() => {
                     return Ended::Retry("given up on this stream".to_owned());
                 }
-                () = sleep_until(again) => {
-                    return Ended::ReEnrol("time to renew the certificate".to_owned());
-                }
+                () = sleep_until(again) => return Ended::Renew,
                 message = stream.message() => match message {
                     Ok(Some(message)) => self.tell(LinkEvent::Message(Box::new(message))).await,
                     Ok(None) => return Ended::Retry("the collector closed the stream".to_owned()),
@@ -248,13 +259,20 @@ impl Link {
         }
     }
 
+    /// When to enrol again. Where that was due already and failed, the certificate's last third is
+    /// left for more attempts.
     fn enrol_in(&self, enrolment: &Enrolment) -> Duration {
         if enrolment.node.is_none() {
             return spread(PENDING, 0.2);
         }
+        let now = clock::now();
+        if enrolment.due(now) {
+            let left = Duration::from_millis(enrolment.not_after.since(now));
+            return spread((left / 4).clamp(Duration::from_secs(1), RENEW_AGAIN), 0.2);
+        }
         let life = enrolment.not_after.since(enrolment.obtained);
         let due = enrolment.obtained.millis().saturating_add(life / 3 * 2);
-        Duration::from_millis(due.saturating_sub(clock::now().millis()))
+        Duration::from_millis(due.saturating_sub(now.millis()))
     }
 
     async fn tell(&self, event: LinkEvent) {
