@@ -39,7 +39,7 @@ pub enum Malformed {
 pub const MAX_EXTENSIONS: u32 = 8;
 
 /// What the rules look at. Everything is as the header says.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Flow {
     /// Where it comes from.
     pub source: Address,

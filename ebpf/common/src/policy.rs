@@ -284,22 +284,32 @@ impl PolicyImage {
             let probe = at + half;
             // Beyond the slice counts as "begins after the address".
             let inside = 1 ^ crate::top_bit(last.wrapping_sub(probe));
-            let entry = self.interval(probe & MASK)?;
+            let entry = self.interval(probe);
             let after = address.below(entry.hi, entry.lo);
             let take = inside & (1 ^ after);
             at += half & take.wrapping_neg();
             half >>= 1;
             step += 1;
         }
-        let found = self.interval(at & MASK)?;
+        let found = self.interval(at);
         // Before the first interval lies nothing.
         (address.below(found.hi, found.lo) == 0).then_some(found)
     }
 
+    /// Numbers beyond the table wrap: no branch, see [`crate::Question::zero`]. What a wrapped
+    /// number finds is discarded by the caller.
     #[inline(always)]
-    fn interval(&self, number: u64) -> Option<&Interval> {
-        self.intervals
-            .get(black_box(usize::try_from(number).unwrap_or(usize::MAX)))
+    fn interval(&self, number: u64) -> &Interval {
+        let index = usize::try_from(black_box(number) & MASK).unwrap_or(0);
+        &self.intervals[index]
+    }
+
+    /// The service with this number, which wraps as an interval's does; the compiler writes none
+    /// that does.
+    #[inline(always)]
+    pub(crate) fn service(&self, number: u32) -> &Service {
+        let index = crate::index(black_box(number) & 4095);
+        &self.services[index]
     }
 
     /// The study an address belongs to.
@@ -311,6 +321,7 @@ impl PolicyImage {
 }
 
 const MASK: u64 = 16_383;
+const _: () = assert!(SERVICES == 4096);
 const _: () = assert!(INTERVALS == 1 << SEARCH_STEPS && MASK == (1 << SEARCH_STEPS) - 1);
 
 impl RuleSet {

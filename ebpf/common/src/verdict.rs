@@ -8,7 +8,7 @@ use crate::policy::{
     ANY_PROTOCOL, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject, decision,
     kind, mode,
 };
-use crate::world::WorldImage;
+use crate::world::{Jurisdiction, WorldImage};
 
 /// What happens to the packet.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -148,6 +148,34 @@ impl Verdict {
 #[inline(always)]
 #[must_use]
 pub fn judge(question: &Question<'_>) -> Verdict {
+    judge_with(question, |far| {
+        locate(question.world, question.policy.header.own_table, far)
+    })
+}
+
+/// Where the far end lies, as far as the policy's numbers and the table's mean the same: an
+/// operator's own codes are numbered by each table anew.
+#[inline(always)]
+#[must_use]
+pub fn locate(world: Option<&WorldImage>, own_table: u64, far: Address) -> Jurisdiction {
+    let Some(world) = world else {
+        return Jurisdiction::UNKNOWN;
+    };
+    let found = world.locate_canonical(far);
+    if found.is_own() && world.header.own_table != own_table {
+        return Jurisdiction::UNKNOWN;
+    }
+    found
+}
+
+/// [`judge`], where looking up a canonical address is somebody else's: the kernel's verifier checks
+/// a function of its own once, and what is inlined once per path that leads there.
+#[inline(always)]
+#[must_use]
+pub fn judge_with(
+    question: &Question<'_>,
+    locate: impl FnOnce(Address) -> Jurisdiction,
+) -> Verdict {
     let flow = question.flow;
     let Some(number) = question.subject else {
         return Verdict::deny(Rule::NoSubject);
@@ -216,23 +244,15 @@ pub fn judge(question: &Question<'_>) -> Verdict {
     };
     let unanswered = unanswered ^ zero;
     // From here on only what the study was not told explicitly.
-    let jurisdiction = match question.world {
-        Some(world) => u64::from(world.locate(far).0),
-        None => 0,
-    };
-    let [.., a, b] = (jurisdiction ^ zero).to_be_bytes();
+    let [.., a, b] = (u64::from(locate(far).0) ^ zero).to_be_bytes();
     let jurisdiction = u16::from_be_bytes([a, b]);
-    let known = jurisdiction < crate::world::OWN_BASE
-        || question
-            .world
-            .is_some_and(|w| w.header.own_table == question.policy.header.own_table);
     let (action, rule) = if denied != 0 {
         (refusal(subject, attested), Rule::Prefix)
     } else if on_loopback != 0 {
         (refusal(subject, attested), Rule::Loopback)
     } else if own & attested != 0 {
         (Action::Allow, Rule::Peer)
-    } else if known && rules.allows(jurisdiction) {
+    } else if rules.allows(jurisdiction) {
         (Action::Allow, Rule::Jurisdiction)
     } else if unanswered != 0 {
         (refusal(subject, attested), Rule::Fragment)
@@ -290,9 +310,7 @@ fn services(policy: &PolicyImage, slice: Slice, carried: &Carried) -> Answer {
     let mut number = 0;
     while number < SERVICES_PER_INTERVAL && number < slice.count {
         let at = slice.first.wrapping_add(number);
-        let Some(service) = policy.services.get(black_box(crate::index(at))) else {
-            return Answer::No;
-        };
+        let service = policy.service(at);
         let (wanted, first, last) = (
             u64::from(service.protocol),
             u64::from(service.first_port),

@@ -120,10 +120,16 @@ impl WorldImage {
     #[inline(always)]
     #[must_use]
     pub fn locate(&self, address: Address) -> Jurisdiction {
+        self.locate_canonical(address.canonical())
+    }
+
+    /// The same for an address that is [`Address::canonical`] already.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn locate_canonical(&self, address: Address) -> Jurisdiction {
         if self.header.magic != WORLD_MAGIC {
             return Jurisdiction::UNKNOWN;
         }
-        let address = address.canonical();
         match address.v4() {
             Some(v4) => self.locate_v4(v4),
             None => self.locate_v6(address),

@@ -21,6 +21,26 @@ use crate::skb::Skb;
 /// `BPF_F_CURRENT_NETNS`: the namespace of the packet.
 const CURRENT_NETNS: u64 = u64::MAX;
 
+/// [`Loopback`] as a number, across a function's border.
+pub(crate) const NOT: u32 = 0;
+pub(crate) const SAME: u32 = 1;
+pub(crate) const OTHER_STUDY: u32 = 2;
+pub(crate) const HOST: u32 = 3;
+pub(crate) const NOBODY: u32 = 4;
+pub(crate) const UNCLEAR: u32 = 5;
+
+#[inline(always)]
+pub(crate) fn from_number(number: u32) -> Loopback {
+    match number {
+        NOT => Loopback::No,
+        SAME => Loopback::Same,
+        OTHER_STUDY => Loopback::OtherStudy,
+        HOST => Loopback::Host,
+        NOBODY => Loopback::Nobody,
+        _ => Loopback::Unclear,
+    }
+}
+
 /// Classifies the far end for `subject`.
 ///
 /// No socket to receive means nobody reads it, so that the kernel's own answers (a reset, the last
@@ -31,19 +51,20 @@ pub(crate) fn far_end(
     skb: &Skb,
     policy: &PolicyImage,
     root: u32,
-    subject: Option<u32>,
+    subject: u32,
     ingress: bool,
     flow: &Flow,
-) -> Loopback {
+) -> u32 {
     let tcp = flow.protocol == protocol::TCP;
     if !flow.has_ports() || !(tcp || flow.protocol == protocol::UDP) {
-        return Loopback::Unclear;
+        return UNCLEAR;
     }
     let socket = lookup(skb, ingress, flow, tcp);
     if socket.is_null() {
-        return match (ingress, !flow.opens()) {
-            (false, _) | (true, true) => Loopback::Nobody,
-            (true, false) => Loopback::Unclear,
+        return if ingress && flow.opens() {
+            UNCLEAR
+        } else {
+            NOBODY
         };
     }
     let other = policy.resolve(|level| {
@@ -52,16 +73,17 @@ pub(crate) fn far_end(
     });
     // SAFETY: the lookup's reference is given back once, and not used again.
     unsafe { bpf_sk_release(socket.cast()) };
-    let is_study = |number: Option<u32>| {
-        number
-            .and_then(|number| policy.subject(number))
+    let is_study = |number: u32| {
+        policy
+            .subject(number)
             .is_some_and(|subject| subject.kind == kind::STUDY)
     };
+    let other = other.unwrap_or(u32::MAX);
     match (is_study(subject), is_study(other)) {
-        (true, true) if subject == other => Loopback::Same,
-        (true, true) => Loopback::OtherStudy,
-        (false, false) => Loopback::Same,
-        _ => Loopback::Host,
+        (true, true) if subject == other => SAME,
+        (true, true) => OTHER_STUDY,
+        (false, false) => SAME,
+        _ => HOST,
     }
 }
 

@@ -12,12 +12,16 @@ mod maps;
 mod report;
 mod skb;
 
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use bailiwick_ebpf_common::abi::direction;
-use bailiwick_ebpf_common::{Action, Flow, Loopback, Question, Rule, Verdict, judge};
+use bailiwick_ebpf_common::{
+    Address, Flow, Jurisdiction, Question, Rule, Verdict, judge_with, verdict,
+};
 
+use crate::report::Answer;
 use crate::skb::Skb;
 
 /// What leaves a workload.
@@ -37,73 +41,134 @@ pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
 /// 1 lets the packet pass, 0 drops it.
 #[inline(always)]
 fn decide(skb: &Skb, direction: u8) -> i32 {
-    let Some(policy) = maps::policy() else {
-        return refuse(skb, direction, None, &Verdict::deny(Rule::NoPolicy));
+    let subject = fence_resolve(skb.as_ptr());
+    let ingress = u32::from(direction == direction::INGRESS);
+    let far_end = if skb.on_loopback() {
+        fence_far_end(skb.as_ptr(), subject, ingress)
+    } else {
+        loopback::NOT
     };
-    let Some(config) = maps::CONFIG.get(0) else {
-        return refuse(skb, direction, None, &Verdict::deny(Rule::NoPolicy));
+    let answer = fence_judge(skb.as_ptr(), subject, ingress, far_end);
+    let verdict = Answer::unpack(answer);
+    if verdict.action == report::ALLOW {
+        report::allowed(direction);
+        return 1;
+    }
+    fence_report(skb.as_ptr(), answer, subject, ingress);
+    i32::from(verdict.action == report::AUDIT)
+}
+
+// What follows has global linkage: the verifier checks such a function by itself and once, where
+// inlined code is walked anew on every path that leads to it. Arguments are numbers and the
+// context, so each fetches its own maps.
+
+/// The subject a packet's socket belongs to, or [`NO_SUBJECT`].
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u32 {
+    let skb = Skb::from_ptr(skb);
+    let (Some(policy), Some(config)) = (maps::policy(), maps::CONFIG.get(0)) else {
+        return NO_SUBJECT;
     };
     let root = config.root_level;
-    let ingress = direction == direction::INGRESS;
-    // Before the header is read, so that the verifier walks this loop once and not once for every
-    // shape a header can have.
-    let subject = policy.resolve(|level| skb.ancestor(root.wrapping_add(level)));
+    policy
+        .resolve(|level| skb.ancestor(root.wrapping_add(level)))
+        .unwrap_or(NO_SUBJECT)
+}
+
+/// Who has the other end of a packet on the loopback device: a number of `loopback`.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_far_end(skb: *mut __sk_buff, subject: u32, ingress: u32) -> u32 {
+    let skb = Skb::from_ptr(skb);
+    let (Some(policy), Some(config), Ok(flow)) =
+        (maps::policy(), maps::CONFIG.get(0), Flow::parse(&skb))
+    else {
+        return loopback::UNCLEAR;
+    };
+    loopback::far_end(
+        &skb,
+        policy,
+        config.root_level,
+        subject,
+        ingress == 1,
+        &flow,
+    )
+}
+
+/// Where a canonical address lies.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_locate(hi: u64, lo: u64, own_table: u64) -> u32 {
+    verdict::locate(maps::world(), own_table, Address { hi, lo })
+        .0
+        .into()
+}
+
+/// The verdict, packed. Whatever cannot be fetched is denied.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_judge(
+    skb: *mut __sk_buff,
+    subject: u32,
+    ingress: u32,
+    far_end: u32,
+) -> u64 {
+    let skb = Skb::from_ptr(skb);
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let zero = (now >> 63).wrapping_neg(); // for 292 years of uptime
-    let subject = wash(subject, zero);
-    let flow = match Flow::parse(skb) {
-        Ok(flow) => flow.washed(zero),
-        Err(fault) => return refuse(skb, direction, subject, &Verdict::deny(fault.rule())),
+    let verdict = match (maps::policy(), Flow::parse(&skb)) {
+        (None, _) => Verdict::deny(Rule::NoPolicy),
+        (_, Err(fault)) => Verdict::deny(fault.rule()),
+        (Some(policy), Ok(flow)) => {
+            let question = Question {
+                world: None, // looked up by `fence_locate`
+                policy,
+                subject: Some(subject),
+                attested: maps::LEASE
+                    .get(0)
+                    .is_some_and(|lease| now < lease.end_boot_ns),
+                ingress: ingress == 1,
+                loopback: loopback::from_number(far_end),
+                flow: &flow.washed(zero),
+                zero,
+            };
+            judge_with(&question, |far| {
+                let [.., a, b] =
+                    fence_locate(far.hi, far.lo, policy.header.own_table).to_be_bytes();
+                Jurisdiction(u16::from_be_bytes([a, b]))
+            })
+        }
     };
-    let loopback = if skb.on_loopback() {
-        loopback::far_end(skb, policy, root, subject, ingress, &flow)
-    } else {
-        Loopback::No
-    };
-    let verdict = judge(&Question {
-        world: maps::world(),
-        policy,
+    Answer::from(verdict).pack()
+}
+
+/// Counts and reports a denial.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_report(
+    skb: *mut __sk_buff,
+    answer: u64,
+    subject: u32,
+    ingress: u32,
+) -> i32 {
+    report::denied(
+        &Skb::from_ptr(skb),
+        &Answer::unpack(answer),
         subject,
-        attested: maps::LEASE
-            .get(0)
-            .is_some_and(|lease| now < lease.end_boot_ns),
-        ingress,
-        loopback,
-        flow: &flow,
-        zero,
-    });
-    match verdict.action {
-        Action::Allow => {
-            report::allowed(direction);
-            1
-        }
-        Action::Audit => {
-            report::denied(skb, direction, subject, Some(&flow), &verdict);
-            1
-        }
-        Action::Deny => {
-            report::denied(skb, direction, subject, Some(&flow), &verdict);
-            0
-        }
-    }
-}
-
-/// The same number, forgotten by the verifier: see `Question::zero`.
-#[inline(always)]
-fn wash(subject: Option<u32>, zero: u64) -> Option<u32> {
-    let number = u64::from(subject.unwrap_or(u32::MAX)) ^ zero;
-    u32::try_from(number & 0xffff_ffff)
-        .ok()
-        .filter(|number| *number != u32::MAX)
-}
-
-/// For packets whose header was not read.
-#[inline(always)]
-fn refuse(skb: &Skb, direction: u8, subject: Option<u32>, verdict: &Verdict) -> i32 {
-    report::denied(skb, direction, subject, None, verdict);
+        ingress == 1,
+    );
     0
 }
+
+/// No number in any policy image.
+const NO_SUBJECT: u32 = u32::MAX;
 
 /// The kernel asks for a GPL-compatible licence before it lends some of its helpers.
 // SAFETY: no other symbol has this name; the loader reads the section.

@@ -16,43 +16,85 @@ pub(crate) fn allowed(way: u8) {
     });
 }
 
+/// [`Action`] as a number, across a function's border.
+pub(crate) const DENY: u8 = 0;
+pub(crate) const ALLOW: u8 = 1;
+pub(crate) const AUDIT: u8 = 2;
+
+/// A verdict in numbers.
+pub(crate) struct Answer {
+    /// [`DENY`], [`ALLOW`], [`AUDIT`].
+    pub(crate) action: u8,
+    /// [`bailiwick_ebpf_common::Rule`] as a number.
+    pub(crate) rule: u8,
+    /// 0 where nothing asked.
+    pub(crate) jurisdiction: u16,
+}
+
+impl From<Verdict> for Answer {
+    #[inline(always)]
+    fn from(verdict: Verdict) -> Self {
+        Self {
+            action: match verdict.action {
+                Action::Allow => ALLOW,
+                Action::Audit => AUDIT,
+                Action::Deny => DENY,
+            },
+            rule: verdict.rule.number(),
+            jurisdiction: verdict.jurisdiction,
+        }
+    }
+}
+
+impl Answer {
+    #[inline(always)]
+    pub(crate) fn pack(&self) -> u64 {
+        let [j0, j1] = self.jurisdiction.to_be_bytes();
+        u64::from_be_bytes([0, 0, 0, 0, self.action, self.rule, j0, j1])
+    }
+
+    #[inline(always)]
+    pub(crate) fn unpack(packed: u64) -> Self {
+        let [.., action, rule, j0, j1] = packed.to_be_bytes();
+        Self {
+            action,
+            rule,
+            jurisdiction: u16::from_be_bytes([j0, j1]),
+        }
+    }
+}
+
 /// Counts a denial (or an audited one), and sends an event unless this flow's last one is fresh.
 #[inline(always)]
-pub(crate) fn denied(
-    skb: &Skb,
-    way: u8,
-    subject: Option<u32>,
-    flow: Option<&Flow>,
-    verdict: &Verdict,
-) {
-    let audit = verdict.action == Action::Audit;
-    count(match (way == direction::EGRESS, audit) {
-        (true, false) => counter::EGRESS_DENIED,
-        (true, true) => counter::EGRESS_AUDITED,
-        (false, false) => counter::INGRESS_DENIED,
-        (false, true) => counter::INGRESS_AUDITED,
-    });
-    count(counter::RULES + u32::from(verdict.rule.number()));
-
-    let ingress = way == direction::INGRESS;
-    let mut key = FlowKey {
-        cgroup: skb.cgroup(),
-        direction: way,
-        rule: verdict.rule.number(),
-        ..FlowKey::default()
+pub(crate) fn denied(skb: &Skb, answer: &Answer, subject: u32, ingress: bool) {
+    let audit = u8::from(answer.action == AUDIT);
+    let (base, direction) = if ingress {
+        (counter::INGRESS_DENIED, direction::INGRESS)
+    } else {
+        (counter::EGRESS_DENIED, direction::EGRESS)
     };
-    if let Some(flow) = flow {
-        let (far, port) = if ingress {
-            (flow.source, flow.source_port())
-        } else {
-            (flow.destination, flow.destination_port())
-        };
-        key.address = bytes(far);
-        key.port = port;
-        key.protocol = flow.protocol;
-    }
+    count(base + u32::from(audit));
+    count(counter::RULES + u32::from(answer.rule));
+
+    // Read again: what a denial costs nobody waits for. All zero where it cannot be read.
+    let flow = Flow::parse(skb).unwrap_or_default();
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_boot_ns() };
+    let flow = flow.washed((now >> 63).wrapping_neg());
+    let (far, port) = if ingress {
+        (flow.source, flow.source_port())
+    } else {
+        (flow.destination, flow.destination_port())
+    };
+    let key = FlowKey {
+        address: bytes(far),
+        cgroup: skb.cgroup(),
+        port,
+        protocol: flow.protocol,
+        direction,
+        rule: answer.rule,
+        reserved: [0; 3],
+    };
     let Some(silent) = due(&key, now) else {
         return;
     };
@@ -65,16 +107,16 @@ pub(crate) fn denied(
         cgroup: key.cgroup,
         count: silent + 1,
         generation: policy().map_or(0, |policy| policy.header.generation),
-        source: flow.map_or([0; 16], |flow| bytes(flow.source)),
-        destination: flow.map_or([0; 16], |flow| bytes(flow.destination)),
-        subject: subject.unwrap_or(u32::MAX),
-        source_port: flow.map_or(0, |flow| flow.source_port()),
-        destination_port: flow.map_or(0, |flow| flow.destination_port()),
-        jurisdiction: verdict.jurisdiction,
+        source: bytes(flow.source),
+        destination: bytes(flow.destination),
+        subject,
+        source_port: flow.source_port(),
+        destination_port: flow.destination_port(),
+        jurisdiction: answer.jurisdiction,
         protocol: key.protocol,
-        direction: way,
-        rule: key.rule,
-        audit: u8::from(audit),
+        direction,
+        rule: answer.rule,
+        audit,
         reserved: [0; 2],
     });
     entry.submit(0);

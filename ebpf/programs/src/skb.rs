@@ -22,6 +22,11 @@ impl Skb {
     }
 
     #[inline(always)]
+    pub(crate) fn from_ptr(skb: *mut __sk_buff) -> Self {
+        Self(skb)
+    }
+
+    #[inline(always)]
     pub(crate) fn as_ptr(&self) -> *mut __sk_buff {
         self.0
     }
