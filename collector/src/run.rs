@@ -140,6 +140,7 @@ impl Running {
             nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
             streams: streams.clone(),
             config: config.ingest.clone(),
+            stop: stop.clone(),
         }));
         let query = Query {
             store: store.clone(),

@@ -9,6 +9,7 @@ use bailiwick_attestation::{DeploymentId, Sha256Digest};
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
@@ -41,6 +42,8 @@ pub struct Shared {
     pub streams: Streams,
     /// Bounds.
     pub config: config::Ingest,
+    /// Ends every stream: a server that stops waits for those it has.
+    pub stop: CancellationToken,
 }
 
 /// The service.

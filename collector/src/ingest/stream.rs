@@ -78,6 +78,9 @@ impl Stream {
                         _ => Status::aborted("stream-replaced"),
                     });
                 }
+                () = self.shared.stop.cancelled() => {
+                    return Err(Status::unavailable("collector-stopping: connect again"));
+                }
                 () = time::sleep_until(expires) => {
                     return Err(Status::unauthenticated("certificate-expired: enrol again"));
                 }

@@ -52,24 +52,21 @@ impl Query {
             let name = NodeId::new(name).ok()?;
             policy.named(&name).map(|node| node.ek)
         });
-        let rows = match listed {
-            Some(ek) => self
-                .store
-                .node_get(&ek)
-                .await
-                .map_err(store_failed)?
-                .into_iter()
-                .collect(),
-            None => self.store.node_list().await.map_err(store_failed)?,
-        };
+        if let Some(ek) = listed {
+            let row = self.store.node_get(&ek).await.map_err(store_failed)?;
+            return Ok((row.ok_or_else(unknown)?, current));
+        }
         let prefix = name.strip_prefix("ek-").filter(|prefix| prefix.len() >= 8);
-        let mut found = rows.into_iter().filter(|row| match (listed, prefix) {
-            (Some(_), _) => true,
-            (None, Some(prefix)) => row.ek.to_string().starts_with(prefix),
-            (None, None) => row.claimed_name == name,
+        let rows = self.store.node_list().await.map_err(store_failed)?;
+        let mut found = rows.iter().filter(|row| match prefix {
+            Some(prefix) => row.ek.to_string().starts_with(prefix),
+            None => row.claimed_name == name,
         });
         match (found.next(), found.next()) {
-            (Some(row), None) => Ok((row, current)),
+            (Some(row), None) => {
+                let row = self.store.node_get(&row.ek).await.map_err(store_failed)?;
+                Ok((row.ok_or_else(unknown)?, current))
+            }
             (Some(_), Some(_)) => Err(Status::invalid_argument(format!(
                 "node-ambiguous: {name:?} stands for several TPMs; use more digits of ek-…"
             ))),

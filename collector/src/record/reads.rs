@@ -27,14 +27,21 @@ impl Store {
             .transpose()
     }
 
-    /// Every TPM, in the order they first enrolled.
+    /// Every TPM, in the order they first enrolled, without what it enrolled with: that is some
+    /// kilobytes each, and a fleet is listed every few seconds.
     pub async fn node_list(&self) -> Result<Vec<NodeRow>, StoreError> {
-        sqlx::query("SELECT * FROM nodes ORDER BY rowid")
-            .fetch_all(&self.readers)
-            .await?
-            .iter()
-            .map(node)
-            .collect()
+        sqlx::query(
+            "SELECT ek, claimed_name, ak_name, certificate, revoked_ms, x'' AS enrolment, newest,
+                 newest_ak, last_seen_ms, policy_version, statements, verdict, reason, since_ms,
+                 appraised, appraised_reason, appraised_since_ms, lease_until_ms, fence,
+                 fence_reason, fence_since_ms, gap_ms, gap_reason
+             FROM nodes ORDER BY rowid",
+        )
+        .fetch_all(&self.readers)
+        .await?
+        .iter()
+        .map(node)
+        .collect()
     }
 
     /// The statement with this digest.

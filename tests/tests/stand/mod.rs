@@ -8,8 +8,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 
-use bailiwick_agent::config::Config as AgentConfig;
+use bailiwick_agent::config::{Config as AgentConfig, Endpoint};
 use bailiwick_agent::enroll;
 use bailiwick_agent::proto::v1::enroll_service_client::EnrollServiceClient;
 use bailiwick_agent::proto::v1::evidence_service_client::EvidenceServiceClient;
@@ -24,6 +25,7 @@ use bailiwick_collector::clock;
 use bailiwick_collector::config::Config;
 use bailiwick_collector::direct::{Director, read_approvers};
 use bailiwick_collector::init::{self, Made, Plan, StateDir};
+use bailiwick_collector::proto::query_service_client::QueryServiceClient;
 use bailiwick_collector::record::Store;
 use bailiwick_collector::run::{Checked, Running};
 use bailiwick_policy::bundle::Bundle;
@@ -34,6 +36,8 @@ use rcgen::{
     BasicConstraints, CertificateParams, CustomExtension, DnType, IsCa, Issuer, KeyPair,
     KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm,
 };
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -205,6 +209,29 @@ impl Stand {
         self.previous = Some(digest);
         self.start().await;
         digest
+    }
+
+    /// The query service, as an operator reaches it.
+    pub(crate) async fn operator(&self) -> QueryServiceClient<Channel> {
+        let state = &self.made.state_dir;
+        let mut roots = rustls::RootCertStore::empty();
+        roots
+            .add(CertificateDer::from_pem_file(&self.made.ca).unwrap())
+            .unwrap();
+        let chain = CertificateDer::from_pem_file(state.join("operators/first.pem"));
+        let key = PrivateKeyDer::from_pem_file(state.join("operators/first.key"));
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![chain.unwrap()], key.unwrap())
+            .unwrap();
+        tls.alpn_protocols = vec![b"h2".to_vec()];
+        let at = self.running.as_ref().unwrap().bound.query.to_string();
+        let endpoint = Endpoint::try_from(at).unwrap();
+        let channel = channel::open(&endpoint, Arc::new(tls)).await.unwrap();
+        QueryServiceClient::new(channel)
     }
 
     pub(crate) async fn store(&self) -> Store {
