@@ -7,6 +7,9 @@
 //! | [`approvers`] | who may approve, and how many of them it takes |
 //! | [`ssh`] | SSH signatures over files |
 //! | [`model`] | what approvers wrote, parsed whole into checked types |
+//! | [`image`] | who may go where: studies and host services, as the kernel reads them |
+//! | [`world`] | where addresses lie: a geo database and the operator's sites, likewise |
+//! | [`explain`] | what the kernel would say to a packet, and which line makes it say so |
 //!
 //! Nothing here touches the kernel, a socket or the disk: callers read files and pass bytes and
 //! time in.
@@ -15,6 +18,9 @@
 
 pub mod approvers;
 pub mod bundle;
+pub mod explain;
+pub mod image;
 pub mod manifest;
 pub mod model;
 pub mod ssh;
+pub mod world;

@@ -3,15 +3,20 @@
 mod refused;
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use bailiwick_attestation::proto::v1 as proto;
 use bailiwick_attestation::{DeploymentId, FileError, Sha256Digest, UnixTime};
+use bailiwick_ebpf_common::{Plain, PolicyImage, WorldImage};
 
 use crate::approvers::{Approvers, NotAnApprover, Validity};
+use crate::explain::Explainer;
+use crate::image::{self, CgroupsRefused, set_cgroups};
 use crate::manifest::{self, Manifest};
 use crate::model::{Files, Model};
 use crate::ssh::{SignatureFault, SshSignature};
+use crate::world::World;
 pub use refused::{IgnoredSignature, NotCounted, PolicyRefused};
 
 /// Most bytes of all files together.
@@ -50,6 +55,8 @@ pub struct VerifiedBundle {
     pub model: Model,
     /// The world map's source.
     pub world: WorldSource,
+    /// What the kernel is given, ready but for the cgroups of this host.
+    compiled: Arc<Compiled>,
     /// Who approved.
     pub signers: Vec<Signer>,
     /// Signatures that were not counted, and why.
@@ -66,6 +73,49 @@ impl VerifiedBundle {
             version: self.manifest.version,
             manifest_digest: self.manifest.digest,
         }
+    }
+
+    /// The world map for the kernel.
+    #[must_use]
+    pub fn world_image(&self) -> Box<WorldImage> {
+        self.compiled.world.image(self.manifest.version)
+    }
+
+    /// The studies for the kernel, with this host's cgroups: id, and number in
+    /// [`image::subjects`].
+    pub fn policy_image(&self, cgroups: &[(u64, u32)]) -> Result<Box<PolicyImage>, CgroupsRefused> {
+        let mut image = PolicyImage::zeroed();
+        image
+            .bytes_mut()
+            .copy_from_slice(self.compiled.policy.bytes());
+        set_cgroups(&mut image, cgroups)?;
+        Ok(image)
+    }
+
+    /// What can be asked about this policy; `world` is its [`VerifiedBundle::world_image`].
+    #[must_use]
+    pub fn explainer<'a>(&'a self, world: &'a WorldImage) -> Explainer<'a> {
+        Explainer {
+            model: &self.model,
+            world,
+            policy: &self.compiled.policy,
+        }
+    }
+}
+
+/// Both tables, as small as they can be.
+struct Compiled {
+    world: World,
+    policy: Box<PolicyImage>,
+}
+
+impl fmt::Debug for Compiled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = Sha256Digest(self.policy.header.digest);
+        f.debug_struct("Compiled")
+            .field("ranges", &self.world.ranges)
+            .field("policy", &digest)
+            .finish_non_exhaustive()
     }
 }
 
@@ -191,8 +241,10 @@ impl Bundle {
         }
         may_follow(&manifest)?;
         let files = self.listed(&manifest)?;
-        let (model, world) = read(&files).map_err(PolicyRefused::Malformed)?;
+        let (mut model, world) = read(&files).map_err(PolicyRefused::Malformed)?;
+        let compiled = compile(&mut model, &world, &manifest).map_err(PolicyRefused::Malformed)?;
         Ok(VerifiedBundle {
+            compiled: Arc::new(compiled),
             expired: now > manifest.not_after,
             manifest,
             model,
@@ -394,6 +446,18 @@ fn read(files: &BTreeMap<&str, &Arc<Vec<u8>>>) -> Result<(Model, WorldSource), F
         bytes: Arc::clone(world.1),
     };
     Ok((model, world))
+}
+
+/// What does not fit the kernel's tables is refused with the bundle, not at a node.
+fn compile(
+    model: &mut Model,
+    source: &WorldSource,
+    manifest: &Manifest,
+) -> Result<Compiled, FileError> {
+    let world = World::compile(source, &model.sites)?;
+    let policy = image::compile(model, &world.codes, manifest)?;
+    model.warnings.extend(world.warnings.iter().cloned());
+    Ok(Compiled { world, policy })
 }
 
 impl From<proto::PolicyBundle> for Bundle {

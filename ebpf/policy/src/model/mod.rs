@@ -21,14 +21,15 @@ use std::ops::RangeInclusive;
 
 use bailiwick_attestation::profile::Profile;
 use bailiwick_attestation::{FileError, JurisdictionCode, NodeId, Place, Sha256Digest, StudyId};
+use bailiwick_ebpf_common::policy::SUBJECTS;
 use ipnet::IpNet;
 
 pub use selector::Selector;
 
-/// Most studies in one deployment: their numbers index a kernel map of that size.
-pub const STUDIES_LIMIT: usize = 1024;
-/// Most host services; they share the kernel map with the studies.
-pub const HOSTS_LIMIT: usize = 1024;
+/// Most studies in one deployment: their numbers index a table of that size in the kernel.
+pub const STUDIES_LIMIT: usize = SUBJECTS;
+/// Most host services; they share that table with the studies.
+pub const HOSTS_LIMIT: usize = SUBJECTS;
 /// Most services others may name: each costs an entry in every fence that names it.
 pub const SERVICES_LIMIT: usize = 4096;
 /// Most selectors of one study or host service.
@@ -205,6 +206,8 @@ pub struct Site {
     pub prefix: IpNet,
     /// Where it is.
     pub jurisdiction: JurisdictionCode,
+    /// Where it was written.
+    pub place: Place,
 }
 
 /// The nodes of a deployment.

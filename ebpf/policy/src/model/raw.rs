@@ -50,7 +50,12 @@ pub(super) fn rules<T: PartialEq>(
 }
 
 pub(super) fn jurisdiction(code: &str) -> Result<JurisdictionCode, String> {
-    JurisdictionCode::new(code).map_err(|err| format!("{code:?} {}", err.fault))
+    let parsed = JurisdictionCode::new(code).map_err(|err| format!("{code:?} {}", err.fault))?;
+    // An operator's own code is known once a site or the world map has it.
+    if !code.starts_with("X-") && !crate::world::is_known(code) {
+        return Err(format!("{code:?} is not a jurisdiction known here"));
+    }
+    Ok(parsed)
 }
 
 pub(super) fn prefixes(file: &TomlFile<'_>, texts: &Texts) -> Result<Vec<Rule<IpNet>>, FileError> {

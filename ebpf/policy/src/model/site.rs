@@ -44,6 +44,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Vec<Site>, FileError> {
         sites.push(Site {
             prefix,
             jurisdiction,
+            place: file.place(entry.prefix.span()),
         });
     }
     Ok(sites)

@@ -1,0 +1,229 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_attestation::{DeploymentId, UnixTime};
+
+use super::*;
+use crate::bundle::{WorldKind, WorldSource};
+use crate::image::compile;
+use crate::manifest::{Draft, Manifest, compose};
+use crate::model::Files;
+use crate::world::World;
+
+const CARDIO: &[u8] = br#"name = "cardio"
+mode = "enforce"
+select.cgroups = ["/studies/cardio"]
+[allow]
+jurisdictions = ["DE", "FR"]
+prefixes = ["203.0.113.0/24",
+  "203.0.113.192/26"]
+services = ["ntp"]
+[deny]
+prefixes = ["203.0.113.128/25"]
+[peers]
+addresses = ["10.9.1.0/24"]
+[unattested]
+services = ["management"]
+"#;
+
+const NEURO: &[u8] = br#"name = "neuro"
+mode = "audit"
+select.cgroups = ["/studies/neuro"]
+allow.jurisdictions = ["US"]
+peers.addresses = ["10.9.2.0/24"]
+"#;
+
+const HOST_FENCE: &[u8] = br#"[[service]]
+name = "management"
+address = "10.9.0.1/32"
+protocol = "tcp"
+ports = "8443"
+[[service]]
+name = "ntp"
+address = "192.0.2.3/32"
+protocol = "udp"
+[[host]]
+name = "sshd"
+cgroups = ["/system.slice/ssh.service"]
+"#;
+
+fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
+    let model = Model::parse(&Files {
+        studies: &[
+            ("studies/cardio.toml", CARDIO),
+            ("studies/neuro.toml", NEURO),
+        ],
+        host_fence: HOST_FENCE,
+        sites: b"",
+        inventory: b"",
+        collector: b"",
+        profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
+                   tpm={bank=\"sha256\",require=[0]}\n",
+    })
+    .unwrap();
+    let text = b"198.51.100.0/24,DE\n192.0.2.0/24,US\n";
+    let source = WorldSource {
+        kind: WorldKind::Csv,
+        bytes: Arc::new(text.to_vec()),
+    };
+    let world = World::compile(&source, &model.sites).unwrap();
+    let deployment = DeploymentId::new("demo").unwrap();
+    let draft = Draft {
+        deployment: &deployment,
+        version: 1,
+        previous: None,
+        not_after: UnixTime(0),
+        reason: "a test",
+    };
+    let files = BTreeMap::from([("sites.toml".to_owned(), Vec::new())]);
+    let manifest = Manifest::parse(compose(&draft, &files).unwrap().as_bytes()).unwrap();
+    let policy = compile(&model, &world.codes, &manifest).unwrap();
+    let explainer = Explainer {
+        model: &model,
+        world: &world.image(1),
+        policy: &policy,
+    };
+    for &(subject, to, protocol, port, attested, want) in rows {
+        let query = Query {
+            subject,
+            address: to.parse().unwrap(),
+            protocol,
+            port,
+            direction: Direction::Egress,
+            attested,
+        };
+        let got = explainer.explain(&query);
+        let got = got.map_or_else(|err| err.to_string(), |answer| answer.to_string());
+        assert_eq!(got, want);
+    }
+}
+
+#[test]
+fn what_is_allowed_names_its_line() {
+    ask(&[
+        (
+            "cardio",
+            "198.51.100.7",
+            Protocol::Tcp,
+            443,
+            true,
+            "allowed (jurisdiction): 198.51.100.7 lies in DE, which is allowed\n  \
+             decided by studies/cardio.toml:5: allow.jurisdictions",
+        ),
+        (
+            "cardio",
+            "::ffff:203.0.113.200",
+            Protocol::Tcp,
+            443,
+            true,
+            "allowed (prefix): 203.0.113.200 is in 203.0.113.192/26, which is allowed\n  \
+             decided by studies/cardio.toml:7: allow.prefixes",
+        ),
+        (
+            "cardio",
+            "192.0.2.3",
+            Protocol::Udp,
+            123,
+            true,
+            "allowed (service): this is the service ntp, which is allowed\n  \
+             decided by studies/cardio.toml:8: allow.services",
+        ),
+        (
+            "cardio",
+            "10.9.0.1",
+            Protocol::Tcp,
+            8443,
+            false,
+            "allowed (service): this is the service management, which is allowed\n  \
+             decided by studies/cardio.toml:14: unattested.services",
+        ),
+        (
+            "cardio",
+            "10.9.1.9",
+            Protocol::Icmp,
+            0,
+            true,
+            "allowed (peer): 10.9.1.9 is one of the study's own addresses\n  \
+             decided by studies/cardio.toml:12: peers.addresses",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_denied_tells_what_to_change() {
+    ask(&[
+        (
+            "cardio",
+            "192.0.2.9",
+            Protocol::Tcp,
+            443,
+            true,
+            "denied (jurisdiction): 192.0.2.9 lies in US; no line of cardio allows the place, the \
+             address or a service there\n  decided by studies/cardio.toml:1: name\n  \
+             to change it: allow US as a jurisdiction in studies/cardio.toml, or 192.0.2.9/32 as a prefix",
+        ),
+        (
+            "cardio",
+            "9.9.9.9",
+            Protocol::Tcp,
+            443,
+            true,
+            "denied (jurisdiction): 9.9.9.9 lies in unknown; no line of cardio allows the place, the \
+             address or a service there\n  decided by studies/cardio.toml:1: name\n  \
+             to change it: allow 9.9.9.9/32 as a prefix in studies/cardio.toml, or say in sites.toml \
+             where it lies and allow that",
+        ),
+        (
+            "cardio",
+            "203.0.113.130",
+            Protocol::Tcp,
+            443,
+            true,
+            "denied (prefix): 203.0.113.130 is in 203.0.113.128/25, which is denied\n  \
+             decided by studies/cardio.toml:10: deny.prefixes\n  \
+             to change it: allow a longer prefix in studies/cardio.toml, such as 203.0.113.130/32",
+        ),
+        (
+            "cardio",
+            "10.9.2.1",
+            Protocol::Tcp,
+            443,
+            true,
+            "denied (other-study): 10.9.2.1 is in 10.9.2.0/24, of study neuro\n  \
+             decided by studies/neuro.toml:5: peers.addresses\n  \
+             to change it: an address is one study's or nobody's, and studies do not reach each \
+             other; take it out of that study's peers.addresses",
+        ),
+        (
+            "cardio",
+            "198.51.100.7",
+            Protocol::Tcp,
+            443,
+            false,
+            "denied (no-lease): the node has no lease, and [unattested] of cardio does not allow it \
+             (198.51.100.7 lies in DE); with a lease it would pass\n  \
+             decided by studies/cardio.toml:1: name\n  \
+             to change it: bring the node back to standing (`bailiwick why NODE` tells what it \
+             lacks), or allow 198.51.100.7/32 in [unattested] of studies/cardio.toml",
+        ),
+        (
+            "neuro",
+            "198.51.100.7",
+            Protocol::Tcp,
+            443,
+            true,
+            "audited (jurisdiction): 198.51.100.7 lies in DE; no line of neuro allows the place, the \
+             address or a service there; it passes and is reported, for the study is in audit \
+             mode\n  decided by studies/neuro.toml:1: name\n  \
+             to change it: allow DE as a jurisdiction in studies/neuro.toml, or 198.51.100.7/32 as a prefix",
+        ),
+        (
+            "oncology",
+            "198.51.100.7",
+            Protocol::Tcp,
+            443,
+            true,
+            "\"oncology\" is no study and no host service of this policy, which has cardio, neuro, sshd",
+        ),
+    ]);
+}
