@@ -190,3 +190,83 @@ impl FenceClient {
         Ok(answer)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        pin::Pin,
+        task::{Context, Poll},
+    };
+
+    use tokio::io::ReadBuf;
+
+    use super::*;
+
+    /// Bytes, then an error that is not the end.
+    struct Breaks<'a>(&'a [u8]);
+
+    impl AsyncRead for Breaks<'_> {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+            buf: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            if self.0.is_empty() {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+            }
+            let (now, later) = self.0.split_at(self.0.len().min(buf.remaining()));
+            buf.put_slice(now);
+            self.0 = later;
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn a_frame_is_whole_or_an_error() {
+        let request = Request {
+            request: Some(Ask::GetState(GetState {})),
+        };
+        let mut good = Vec::new();
+        write_frame(&mut good, &request).await.unwrap();
+        let read = read_frame::<Request>(&mut good.as_slice()).await.unwrap();
+        assert_eq!(read, Some(request));
+        let none = read_frame::<Request>(&mut [].as_slice()).await.unwrap();
+        assert_eq!(none, None, "the end between two frames");
+
+        let most = u32::try_from(MAX_FRAME).unwrap();
+        let (one_short, _) = good.split_at(good.len() - 1);
+        let cases: &[(&str, &[u8], io::ErrorKind)] = &[
+            ("one byte short", one_short, io::ErrorKind::UnexpectedEof),
+            (
+                "the longest, not there",
+                &most.to_be_bytes(),
+                io::ErrorKind::UnexpectedEof,
+            ),
+            (
+                "too long",
+                &(most + 1).to_be_bytes(),
+                io::ErrorKind::InvalidData,
+            ),
+            ("4 GiB - 1", &[0xff; 4], io::ErrorKind::InvalidData),
+            (
+                "not a message",
+                &[0, 0, 0, 1, 0xff],
+                io::ErrorKind::InvalidData,
+            ),
+        ];
+        for (name, bytes, want) in cases {
+            let mut from = *bytes;
+            let refused = read_frame::<Request>(&mut from).await.unwrap_err();
+            assert_eq!(refused.kind(), *want, "{name}");
+        }
+        for cut in [0, 4] {
+            let mut from = Breaks(&good[..cut]);
+            let refused = read_frame::<Request>(&mut from).await.unwrap_err();
+            assert_eq!(
+                refused.kind(),
+                io::ErrorKind::ConnectionReset,
+                "after {cut} bytes"
+            );
+        }
+    }
+}

@@ -171,11 +171,7 @@ impl Spool {
             return Err(self.full());
         }
         let roll = (self.max_bytes / 16).clamp(1 << 20, MAX_SEGMENT);
-        if self
-            .segments
-            .back()
-            .is_none_or(|last| last.bytes >= roll || last.lost > 0)
-        {
+        if self.segments.back().is_none_or(|last| last.bytes >= roll) {
             self.begin_segment()?;
         }
         let full = self.full();
@@ -194,8 +190,9 @@ impl Spool {
             // Half a record must not stand before the next one; where even that fails, the next
             // open cuts it off as a torn tail.
             let cut = segment.file.set_len(segment.bytes);
+            cut.map_err(|err| io_error(&segment.path, err))?;
             return Err(match source.kind() {
-                ErrorKind::StorageFull | ErrorKind::QuotaExceeded if cut.is_ok() => full,
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => full,
                 _ => io_error(&segment.path, source),
             });
         }
@@ -304,8 +301,9 @@ impl Spool {
         if self.floor == self.next
             && let Some(last) = self.segments.back()
             && last.bytes > 0
+            // Where there is no room for one more name, the next record makes the segment.
+            && self.begin_segment().is_ok()
         {
-            self.begin_segment()?;
             while self.segments.len() > 1 {
                 if let Some(segment) = self.segments.pop_front() {
                     self.bytes -= segment.bytes;

@@ -99,6 +99,33 @@ fn damage_in_the_middle_is_counted() {
 }
 
 #[test]
+fn segments_are_a_sixteenth_of_the_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(dir.path(), 64 << 20).unwrap();
+    let record = vec![0; (1 << 20) - 8];
+    for (kept, segments) in [(4, 1), (1, 2), (3, 2), (1, 3)] {
+        for _ in 0..kept {
+            spool.append(&record).unwrap();
+        }
+        let names = fs::read_dir(dir.path()).unwrap();
+        assert_eq!(names.count(), segments);
+    }
+}
+
+#[test]
+fn the_last_byte_of_the_bound_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(dir.path(), 1000).unwrap();
+    spool.append(&[1; 500 - 8]).unwrap();
+    assert!(matches!(
+        spool.append(&[2; 501 - 8]),
+        Err(SpoolError::Full { .. })
+    ));
+    spool.append(&[3; 500 - 8]).unwrap();
+    assert_eq!(spool.bytes(), 1000);
+}
+
+#[test]
 fn the_bound_refuses_and_room_comes_back() {
     let dir = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(dir.path(), 4 << 20).unwrap();
