@@ -4,6 +4,9 @@
 //! are read after the quote, for they replay to values it covers; the envelope is on disk, and the
 //! node's place in its sequence too, before anything is sent.
 
+#[cfg(test)]
+mod tests;
+
 use std::{collections::VecDeque, io};
 
 use bailiwick_attestation::{
