@@ -5,6 +5,7 @@
 //! not trusted, 4 stale, 5 unknown.
 
 mod client;
+mod explain;
 mod format;
 mod inspect;
 mod lists;

@@ -1,4 +1,4 @@
-//! `policy manifest|apply|show`.
+//! `policy manifest|apply|show`, and the way to `explain`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -14,9 +14,9 @@ use clap::Subcommand;
 use prost::Message as _;
 use serde_json::json;
 
-use crate::Exit;
 use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, Listing, parse_time, print, time};
+use crate::{Exit, explain};
 
 /// Arguments of `policy`.
 #[derive(Debug, clap::Args)]
@@ -39,6 +39,8 @@ enum Command {
         #[arg(long, value_enum, default_value = "table")]
         output: Format,
     },
+    /// Says what a study's fence would answer, and which line of policy makes it so.
+    Explain(explain::Args),
     /// Shows the policy in force; with --to, writes it into a folder.
     Show {
         /// A folder to write it into; must not exist.
@@ -73,6 +75,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Manifest(compose) => write_manifest(compose),
         Command::Apply { folder, output } => apply(&args.connection, folder, *output),
+        Command::Explain(explain) => explain::run(&args.connection, explain),
         Command::Show { to, output } => show(&args.connection, to.as_deref(), *output),
     }
 }
@@ -181,7 +184,9 @@ fn apply(connection: &Connection, folder: &Path, output: Format) -> anyhow::Resu
 }
 
 /// Fetches the policy in force.
-async fn fetch(connection: &Connection) -> anyhow::Result<Result<Vec<u8>, tonic::Status>> {
+pub(crate) async fn fetch(
+    connection: &Connection,
+) -> anyhow::Result<Result<Vec<u8>, tonic::Status>> {
     let mut client = connection.open().await?;
     let mut stream = match client.show_policy(v1::ShowPolicyRequest {}).await {
         Ok(answer) => answer.into_inner(),
