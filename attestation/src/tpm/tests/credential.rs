@@ -120,3 +120,41 @@ fn a_point_off_the_curve_gets_no_credential() {
         "ek-unusable"
     );
 }
+
+#[test]
+fn an_rsa_ek_has_2048_to_4096_bits() {
+    let area = |bytes: usize| {
+        let bits = u16::try_from(bytes * 8).unwrap();
+        [
+            &[0x00, 0x01, 0x00, 0x0b][..],
+            &EK.to_be_bytes(),
+            &[0, 0],
+            AES_128_CFB,
+            &[0x00, 0x10],
+            &bits.to_be_bytes(),
+            &[0; 4],
+            &sized(&vec![0xff; bytes]),
+        ]
+        .concat()
+    };
+    for (bytes, want) in [
+        (128, "ek-key"),
+        (255, "ek-key"),
+        (256, "ok"),
+        (384, "ok"),
+        (512, "ok"),
+    ] {
+        let made = EkPublic::new(Public::parse(&area(bytes)).unwrap());
+        let said = made.map_or_else(|refused| refused.code(), |_| "ok");
+        assert_eq!(said, want, "{bytes} bytes");
+    }
+    let keyed_hash = [
+        &[0x00, 0x08, 0x00, 0x0b][..],
+        &EK.to_be_bytes(),
+        &[0, 0, 0x00, 0x10],
+        &sized(&[1; 32]),
+    ]
+    .concat();
+    let made = EkPublic::new(Public::parse(&keyed_hash).unwrap());
+    assert_eq!(made.unwrap_err().code(), "ek-key", "no key at all");
+}

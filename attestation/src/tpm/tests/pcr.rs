@@ -232,6 +232,10 @@ fn selections_marshal_to_what_was_read() {
     );
     let wide = PcrSelection::of(HashAlgorithm::Sha256, &[31, 40]);
     assert_eq!(wide.marshal(), [0, 0, 0, 1, 0x00, 0x0b, 4, 0, 0, 0, 0x80]);
+    assert_eq!(PcrSelection::parse(&wide.marshal()).unwrap(), wide);
+    let one = [0x00, 0x0b, 4, 1, 0, 0, 0];
+    let sixteen = [&[0, 0, 0, 16][..], &one.repeat(16)].concat();
+    assert_eq!(PcrSelection::parse(&sixteen).unwrap().banks().count(), 16);
     assert!(PcrSelection::parse(&bytes[..15]).is_err());
     assert!(PcrSelection::parse(&[&bytes[..], &[0]].concat()).is_err());
 }

@@ -205,6 +205,15 @@ fn pcr_values_have_the_labels_the_tpm_signed() {
     );
     assert_eq!(bound.get(HashAlgorithm::Sha256, 10), None);
     assert_eq!(bound.get(HashAlgorithm::Sha384, 7), None);
+
+    // For whoever has no key, the same comparison without the same worth.
+    let unverified = Quote::parse(&quote).unwrap();
+    let compare = |pairs: &[(u32, [u8; 32])]| {
+        let compared = unverified.compare(HashAlgorithm::Sha256, &values(pairs));
+        compared.map_or_else(|refused| refused.code(), |()| "ok")
+    };
+    assert_eq!(compare(&[(0, ZERO), (7, SEVEN)]), "ok");
+    assert_eq!(compare(&[(0, SEVEN), (7, ZERO)]), "pcr-digest");
 }
 
 #[test]
