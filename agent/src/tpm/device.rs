@@ -252,7 +252,10 @@ impl Device {
 }
 
 fn connect(settings: &Settings) -> Result<Context, TpmError> {
-    Context::new(settings.tcti.conf.clone()).map_err(doing("connect"))
+    Context::new(settings.tcti.conf.clone()).map_err(|source| TpmError::Connect {
+        tcti: settings.tcti.to_string(),
+        source,
+    })
 }
 
 fn existing_or_new(

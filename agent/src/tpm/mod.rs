@@ -131,6 +131,12 @@ impl TryFrom<String> for Tcti {
     }
 }
 
+impl std::fmt::Display for Tcti {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
 impl From<Tcti> for String {
     fn from(tcti: Tcti) -> Self {
         tcti.text
@@ -148,6 +154,15 @@ pub enum TpmError {
         /// As configured.
         text: String,
         /// The library's word.
+        #[source]
+        source: tss_esapi::Error,
+    },
+    /// Nobody answers there.
+    #[error("no TPM at {tcti}; is there one, and may this process open it?")]
+    Connect {
+        /// As configured.
+        tcti: String,
+        /// Response code.
         #[source]
         source: tss_esapi::Error,
     },
