@@ -144,14 +144,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     let listed = policy
         .as_ref()
         .and_then(|policy| policy.model.inventory.by_ek(&ek.digest()));
-    maker(
-        request,
-        &ek,
-        listed,
-        anchors,
-        UnixTime(enrolment.activated_ms),
-        report,
-    );
+    maker(enrolment, request, &ek, listed, anchors, report);
     report.node = listed.map(|node| node.name.to_string());
     let ak = ak(request, report)?;
     let confirmed = listed
@@ -272,11 +265,11 @@ fn ek(request: &v1::EnrollRequest, report: &mut Report) -> Option<EkPublic> {
 
 /// A real TPM: a maker's chain, or approvers who signed for it where it has no certificate.
 fn maker(
+    enrolment: &v1::Enrolment,
     request: &v1::EnrollRequest,
     ek: &EkPublic,
     listed: Option<&Node>,
     anchors: &Anchors<'_>,
-    at: UnixTime,
     report: &mut Report,
 ) {
     if request.ek_certificates.is_empty() {
@@ -289,14 +282,28 @@ fn maker(
         }
         return;
     }
+    // Certificates on the way are no anchors: those the collector recorded may help to find it.
+    let recorded = enrolment.ek_chain.iter().skip(1);
+    let mut intermediates = anchors.intermediates.to_vec();
+    intermediates.extend(recorded.filter_map(|der| Certificate::parse(der).ok()));
     let chain = EkChain::verify_for(
         ek,
         &request.ek_certificates,
-        anchors.intermediates,
+        &intermediates,
         anchors.roots,
-        at,
+        UnixTime(enrolment.activated_ms),
     );
     match chain {
+        // The auditor's own path counts; that the collector recorded another must not pass unseen.
+        Ok(chain)
+            if !chain
+                .path()
+                .iter()
+                .map(|certificate| certificate.as_der())
+                .eq(enrolment.ek_chain.iter().map(Vec::as_slice)) =>
+        {
+            report.refuse("ek", "chains, and not as the collector recorded it");
+        }
         Ok(chain) => {
             let root = chain.path().last();
             let root = root.map_or_else(String::new, |root| root.subject().label());

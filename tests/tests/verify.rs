@@ -93,7 +93,7 @@ fn refused(report: &Report) -> Vec<&'static str> {
 async fn whatever_was_changed_since_is_noticed() {
     type Edit = fn(&mut v1::StoredStatement);
     let (_stand, good, auditor) = stored(false).await;
-    let cases: [(&str, Edit, &[&str]); 11] = [
+    let cases: [(&str, Edit, &[&str]); 13] = [
         (
             "statement",
             |s| s.evidence.as_mut().unwrap().statement[10] ^= 1,
@@ -145,6 +145,19 @@ async fn whatever_was_changed_since_is_noticed() {
             "signature of the policy",
             |s| s.policy.as_mut().unwrap().signatures.clear(),
             &["policy", "result"],
+        ),
+        (
+            "chain of the EK as recorded",
+            |s| s.enrolment.as_mut().unwrap().ek_chain[0][20] ^= 1,
+            &["ek"],
+        ),
+        (
+            "certificate of the EK as presented",
+            |s| {
+                let request = s.enrolment.as_mut().unwrap().request.as_mut();
+                *request.unwrap().ek_certificates[0].last_mut().unwrap() ^= 1;
+            },
+            &["ek"],
         ),
         (
             "AK that could lie",
