@@ -10,6 +10,7 @@
 //! | [`collect`] | facts about the host, one file per source |
 //! | [`tpm`] | EK, AK, transport key, quotes: one thread owns the TPM |
 //! | [`attest`] | a statement: put together, quoted, kept |
+//! | [`fence`] | BPF programs, maps and links: put in place, kept, read back |
 //! | [`spool`] | what no receipt covers yet, on disk |
 //! | [`enroll`], [`tls`], [`channel`] | how the node and its collector know each other |
 //! | [`uplink`] | the node's loop: when to say what, and what follows from the answers |
@@ -23,12 +24,14 @@ pub mod clock;
 pub mod collect;
 pub mod config;
 pub mod enroll;
+pub mod fence;
 pub mod fence_service;
 mod files;
 pub mod ipc;
 pub mod notify;
 pub mod proto;
 pub mod spool;
+mod sys;
 pub mod tls;
 pub mod tpm;
 pub mod uplink;

@@ -9,7 +9,16 @@ use std::{
 };
 
 use anyhow::Context;
-use bailiwick_agent::{collect::nvml, config::Config, ipc::FenceClient, tls, tpm::Tpm, uplink};
+use bailiwick_agent::{
+    collect::nvml,
+    config::Config,
+    fence::{self, Fence},
+    fence_service::{self, Core},
+    ipc::FenceClient,
+    tls,
+    tpm::Tpm,
+    uplink,
+};
 use bailiwick_policy::approvers::Approvers;
 use clap::{Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
@@ -32,6 +41,8 @@ struct Cli {
 enum Command {
     /// Holds the fence: denies by default, enforces what approvers signed; no network
     Fence,
+    /// Detaches the fence and removes its pins: what was fenced is open
+    Unfence,
     /// Attests: TPM, evidence, the connection to the collector
     Run,
     /// Says what would keep `fence` and `run` from working
@@ -52,6 +63,8 @@ enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 enum ProbeCommand {
+    /// One datagram that the fence has to refuse, sent when a byte comes in
+    Fence,
     /// GPUs, through NVIDIA's library
     Nvml {
         /// The library; default `libnvidia-ml.so.1`
@@ -78,10 +91,12 @@ fn main() -> ExitCode {
         )
         .init();
     let outcome = match cli.command {
-        Command::Fence => fence(&cli.config),
+        Command::Fence => hold_fence(&cli.config),
+        Command::Unfence => unfence(&cli.config),
         Command::Run => run(&cli.config),
         Command::Check => check(&cli.config),
         Command::Config(ConfigCommand::Print) => print_config(&cli.config),
+        Command::Probe(ProbeCommand::Fence) => probe_fence(),
         Command::Probe(ProbeCommand::Nvml { library }) => probe_nvml(library.as_deref()),
     };
     match outcome {
@@ -100,8 +115,49 @@ fn read_approvers(config: &Config) -> anyhow::Result<Approvers> {
     Ok(Approvers::parse(&name, &bytes, config.policy.threshold)?)
 }
 
-fn fence(_file: &Path) -> anyhow::Result<()> {
-    anyhow::bail!("not built")
+/// Fenced first; what could fail comes after that.
+fn hold_fence(file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    let fence = Fence::open(&config.fence)?;
+    let probe = fence.probe();
+    let settings = fence_service::Settings {
+        deployment: config.deployment.clone(),
+        approvers: read_approvers(&config)?,
+        state_dir: config.state_dir.clone(),
+    };
+    let core = Core::new(fence, settings);
+    let program = std::env::current_exe().context("this program's file")?;
+    probe.run(&program)?;
+    info!("a probe was denied");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .max_blocking_threads(4)
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    runtime.block_on(async {
+        let stop = stop_on_signal()?;
+        fence_service::serve(core, &config.fence.socket, stop).await?;
+        Ok(())
+    })
+}
+
+fn unfence(file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    let removed = Fence::remove_pins(&config.fence)?;
+    let mut out = io::stdout().lock();
+    for pin in &removed {
+        writeln!(out, "removed {}", pin.display())?;
+    }
+    if removed.is_empty() {
+        let bpffs = config.fence.bpffs.display();
+        writeln!(out, "nothing is pinned below {bpffs}")?;
+    }
+    Ok(())
+}
+
+fn probe_fence() -> anyhow::Result<()> {
+    let said = fence::probe::send();
+    io::stdout().write_all(said.as_bytes()).context("stdout")
 }
 
 fn run(file: &Path) -> anyhow::Result<()> {

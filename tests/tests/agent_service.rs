@@ -29,6 +29,14 @@ impl Enforcer for Denying {
         Ok(())
     }
 
+    fn deny_everything(&mut self) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn reconcile(&mut self) -> Result<(), Never> {
+        Ok(())
+    }
+
     fn set_lease_end(&mut self, _boot_ns: u64) -> Result<(), Never> {
         Ok(())
     }

@@ -115,11 +115,13 @@ pub struct Core<E> {
     /// Number of the first event in the queue.
     first: u64,
     lost: u64,
+    /// Why the last reconciliation failed.
+    trouble: Option<String>,
 }
 
 impl<E: Enforcer> Core<E> {
     /// Takes an enforcer that denies by default and puts the kept policy back in force. One that
-    /// is not good any more is left alone, said aloud, and not in force.
+    /// is not good any more is left alone, said aloud, and taken out of force.
     pub fn new(enforcer: E, settings: Settings) -> Self {
         let mut core = Self {
             enforcer,
@@ -130,19 +132,51 @@ impl<E: Enforcer> Core<E> {
             queue: VecDeque::new(),
             first: 0,
             lost: 0,
+            trouble: None,
         };
         match core.restore() {
             Ok(true) => {}
-            Ok(false) => info!("no policy yet: everything is denied"),
+            Ok(false) => {
+                info!("no policy yet: everything is denied");
+                core.deny_everything();
+            }
             Err(why) => {
                 let why = anyhow::Error::from(why);
                 error!(
                     why = format!("{why:#}"),
                     "the kept policy is not in force: everything is denied"
                 );
+                core.deny_everything();
             }
         }
         core
+    }
+
+    /// The process before this one may have left a policy in the kernel that this one cannot
+    /// answer for.
+    fn deny_everything(&mut self) {
+        if let Err(why) = self.enforcer.deny_everything() {
+            error!(
+                why = format!("{:#}", anyhow::Error::from(why)),
+                "an older policy may still be in force"
+            );
+        }
+    }
+
+    /// Lets the enforcer follow what changed on the host; says once what keeps it from that.
+    pub fn reconcile(&mut self) {
+        let trouble = self
+            .enforcer
+            .reconcile()
+            .err()
+            .map(|why| format!("{:#}", anyhow::Error::from(why)));
+        if trouble != self.trouble {
+            match &trouble {
+                Some(why) => error!(why, "the fence does not follow the host"),
+                None => info!("the fence follows the host again"),
+            }
+            self.trouble = trouble;
+        }
     }
 
     /// Answers one request.

@@ -28,6 +28,12 @@ pub trait Enforcer: Send + 'static {
     /// Puts a policy in force, whole or not at all.
     fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), Self::Error>;
 
+    /// Takes every policy out of force: all is denied.
+    fn deny_everything(&mut self) -> Result<(), Self::Error>;
+
+    /// Follows what has changed on the host, cgroups that came and went; called often.
+    fn reconcile(&mut self) -> Result<(), Self::Error>;
+
     /// When standing ends, on the kernel's boot clock, ns; 0 ends it now.
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Self::Error>;
 

@@ -32,7 +32,8 @@ const CONNECTIONS: usize = 8;
 /// A frame has to arrive, and an answer be read, within this time once it has begun.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the kernel's event ring is emptied.
+/// How often the kernel's event ring is emptied, and new cgroups are looked for: until then they
+/// are denied.
 const PUMP: Duration = Duration::from_millis(500);
 
 /// Why there is no service.
@@ -71,7 +72,13 @@ pub async fn serve<E: Enforcer>(
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_ended) = tasks.join_next() => {}
-            _ = pump.tick() => with_core(&core, Core::pump_events).await,
+            _ = pump.tick() => {
+                with_core(&core, |core| {
+                    core.reconcile();
+                    core.pump_events();
+                })
+                .await;
+            }
             _ = alive.tick() => {
                 // Through the core, so that a core that hangs is noticed.
                 let state = with_core(&core, |core| {

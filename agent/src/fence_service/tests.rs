@@ -28,6 +28,7 @@ struct Recorder(Arc<Mutex<Recorded>>);
 #[derive(Default)]
 struct Recorded {
     applied: Vec<u64>,
+    withdrawn: u32,
     events: Vec<FenceEvent>,
     lost: u64,
     broken: bool,
@@ -46,6 +47,15 @@ impl Enforcer for Recorder {
             return Err(Broken);
         }
         recorded.applied.push(bundle.manifest.version);
+        Ok(())
+    }
+
+    fn deny_everything(&mut self) -> Result<(), Broken> {
+        self.0.lock().unwrap().withdrawn += 1;
+        Ok(())
+    }
+
+    fn reconcile(&mut self) -> Result<(), Broken> {
         Ok(())
     }
 
@@ -239,7 +249,10 @@ async fn a_kept_policy_that_is_no_good_is_not_in_force() {
     let (mut client, _stop, _task) = scene.serve();
     until_up(&mut client).await;
     assert_eq!(client.state().await.unwrap().policy, None);
-    assert!(scene.recorder.0.lock().unwrap().applied.is_empty());
+    let recorded = scene.recorder.0.lock().unwrap();
+    assert!(recorded.applied.is_empty());
+    // What an earlier process left in the kernel is taken out.
+    assert_eq!(recorded.withdrawn, 1);
 }
 
 #[tokio::test]

@@ -1,0 +1,207 @@
+//! One program, attached to the fence root by a link that outlives this process.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use tracing::{info, warn};
+
+use super::{
+    FenceError,
+    pins::{Kind, Pins},
+    place::Root,
+};
+use crate::sys::bpf::{self, Attach, LinkInfo, ProgramInfo};
+
+/// What one hook is called, by whom.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// Of the pins.
+    pub(super) pin: &'static str,
+    /// In the object.
+    pub(super) program: &'static str,
+    /// In statements and events.
+    pub(super) hook: &'static str,
+    pub(super) attach: Attach,
+}
+
+/// Where freshly loaded programs come from.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The programs found attached are from the same object.
+    pub(super) known: bool,
+    /// Ids of the pinned maps.
+    pub(super) maps: Vec<u32>,
+}
+
+/// A link, and the program it is meant to run.
+#[derive(Debug)]
+pub(super) struct Hook {
+    pub(super) names: Names,
+    pub(super) link: OwnedFd,
+    /// Id of the link when it was adopted.
+    pub(super) id: u32,
+    pub(super) program: ProgramInfo,
+    /// Kept open: a program that was replaced by root cannot be lost to the evidence meanwhile.
+    _program: OwnedFd,
+}
+
+impl Hook {
+    /// In the order they are attached: the way out first.
+    pub(super) const NAMES: [Names; 2] = [
+        Names {
+            pin: "egress",
+            program: "fence_egress",
+            hook: "cgroup_skb/egress",
+            attach: Attach::Egress,
+        },
+        Names {
+            pin: "ingress",
+            program: "fence_ingress",
+            hook: "cgroup_skb/ingress",
+            attach: Attach::Ingress,
+        },
+    ];
+
+    /// Takes over the pinned link, giving it `program` where it runs another, or makes one.
+    pub(super) fn adopt(
+        names: Names,
+        pins: &Pins,
+        root: &Root,
+        program: OwnedFd,
+        source: &Source,
+    ) -> Result<Self, FenceError> {
+        let wanted = bpf::program_info(program.as_fd())
+            .map_err(FenceError::kernel("look at", names.program))?;
+        let (link, program, wanted) = match live_link(names, pins, root)? {
+            Some((link, found)) => {
+                let fresh = (program, wanted, source);
+                let (program, wanted) = bring_up_to_date(names, pins, (&link, found), fresh)?;
+                (link, program, wanted)
+            }
+            None => {
+                pins.stage(Kind::Program, names.pin, &program)?;
+                pins.commit(Kind::Program, names.pin)?;
+                let link = bpf::link(program.as_fd(), root.as_fd(), names.attach)
+                    .map_err(FenceError::kernel("attach", names.program))?;
+                pins.stage(Kind::Link, names.pin, &link)?;
+                pins.commit(Kind::Link, names.pin)?;
+                info!(hook = names.hook, program = wanted.id, "attached");
+                (link, program, wanted)
+            }
+        };
+        let id = bpf::link_info(link.as_fd())
+            .map_err(FenceError::kernel("look at", names.pin))?
+            .id;
+        Ok(Self {
+            names,
+            link,
+            id,
+            program: wanted,
+            _program: program,
+        })
+    }
+
+    /// As the kernel has it now.
+    pub(super) fn read_back(&self) -> Result<LinkInfo, FenceError> {
+        bpf::link_info(self.link.as_fd()).map_err(FenceError::kernel("look at", self.names.pin))
+    }
+}
+
+/// The pinned link that is attached to the root, under its final name.
+fn live_link(
+    names: Names,
+    pins: &Pins,
+    root: &Root,
+) -> Result<Option<(OwnedFd, LinkInfo)>, FenceError> {
+    let [current, next] = pins.find(Kind::Link, names.pin)?;
+    let mut live = None;
+    for (link, staged) in [(current, false), (next, true)] {
+        let Some(link) = link else { continue };
+        let info =
+            bpf::link_info(link.as_fd()).map_err(FenceError::kernel("look at", names.pin))?;
+        match info.cgroup {
+            // Detached by root, or the cgroup is gone: nothing to take over.
+            0 => {}
+            id if id != root.id || info.attach != names.attach.number() => {
+                return Err(FenceError::OtherRoot {
+                    name: names.pin,
+                    id,
+                });
+            }
+            _ if live.is_some() => {}
+            _ => {
+                if staged {
+                    pins.commit(Kind::Link, names.pin)?;
+                }
+                live = Some((link, info));
+            }
+        }
+    }
+    pins.unstage(Kind::Link, names.pin)?;
+    Ok(live)
+}
+
+/// Replaces the link's program, unless it is the same on the same maps.
+fn bring_up_to_date(
+    names: Names,
+    pins: &Pins,
+    (link, found): (&OwnedFd, LinkInfo),
+    (program, wanted, source): (OwnedFd, ProgramInfo, &Source),
+) -> Result<(OwnedFd, ProgramInfo), FenceError> {
+    let mut running = None;
+    for (pinned, staged) in pins
+        .find(Kind::Program, names.pin)?
+        .into_iter()
+        .zip([false, true])
+    {
+        let Some(pinned) = pinned else { continue };
+        let info = bpf::program_info(pinned.as_fd())
+            .map_err(FenceError::kernel("look at", names.program))?;
+        if info.id == found.program {
+            running = Some((pinned, info, staged));
+        }
+    }
+    if let Some((_, info, true)) = &running {
+        // The last process died between the update and the end of the renaming.
+        info!(program = info.id, "finishing an update that was cut off");
+        pins.commit(Kind::Program, names.pin)?;
+    }
+    let old = match running {
+        Some((old, info, _)) if same(&info, &wanted, source) => {
+            pins.unstage(Kind::Program, names.pin)?;
+            info!(hook = names.hook, program = info.id, "still attached");
+            return Ok((old, info));
+        }
+        Some((old, ..)) => Some(old),
+        None => {
+            warn!(
+                hook = names.hook,
+                program = found.program,
+                "the link ran a program that is not pinned; it is replaced"
+            );
+            None
+        }
+    };
+    pins.stage(Kind::Program, names.pin, &program)?;
+    bpf::update_link(link.as_fd(), program.as_fd(), old.as_ref().map(AsFd::as_fd))
+        .map_err(FenceError::kernel("update", names.pin))?;
+    pins.commit(Kind::Program, names.pin)?;
+    info!(
+        hook = names.hook,
+        old = found.program,
+        new = wanted.id,
+        "updated"
+    );
+    Ok((program, wanted))
+}
+
+/// Whether two programs come from one object and use the same pinned maps. The kernel's tag covers
+/// the instructions, and not the constants beside them.
+fn same(a: &ProgramInfo, b: &ProgramInfo, source: &Source) -> bool {
+    let pinned = |info: &ProgramInfo| {
+        let mut maps = info.maps.clone();
+        maps.retain(|id| source.maps.contains(id));
+        maps.sort_unstable();
+        maps
+    };
+    source.known && a.tag == b.tag && pinned(a) == pinned(b)
+}

@@ -1,0 +1,196 @@
+//! The object carried inside: maps found by their pins or made, programs through the verifier.
+
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, RingBuf},
+    programs::CgroupSkb,
+};
+use bailiwick_attestation::Sha256Digest;
+use bailiwick_ebpf_common::abi::{Config, counter};
+
+use super::{
+    FenceError,
+    hook::{Hook, Source},
+    pins::{Kind, Pins},
+    place::Root,
+};
+use crate::sys::bpf;
+
+static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BAILIWICK_BPF_OBJECT"));
+
+/// A map of ours that no program uses: SHA-256 of the object.
+const OBJECT_PIN: &str = "OBJECT";
+
+/// Within this time one flow reports one denial.
+const EVENT_WINDOW_NS: u64 = 1_000_000_000;
+
+/// Name, type, key size and value size of every map: a pin of another shape is not used again.
+const MAPS: [(&str, u32, u32, u32); 7] = [
+    ("CONFIG", bpf::MAP_TYPE_ARRAY, 4, 16),
+    ("COUNTERS", bpf::MAP_TYPE_PERCPU_ARRAY, 4, 8),
+    ("DENIED_FLOWS", 9, 32, 16),
+    ("EVENTS", 27, 0, 0),
+    ("LEASE", bpf::MAP_TYPE_ARRAY, 4, 8),
+    ("POLICY", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
+    ("WORLD", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
+];
+
+/// The maps that stay open.
+#[derive(Debug)]
+pub(super) struct Maps {
+    pub(super) config: OwnedFd,
+    pub(super) counters: OwnedFd,
+    pub(super) lease: OwnedFd,
+    pub(super) policy: OwnedFd,
+    pub(super) world: OwnedFd,
+}
+
+/// Loaded, not attached.
+pub(super) struct Loaded {
+    pub(super) maps: Maps,
+    pub(super) events: RingBuf<MapData>,
+    /// Egress, ingress.
+    pub(super) programs: [OwnedFd; 2],
+    pub(super) source: Source,
+}
+
+/// Loads the object on the maps that are pinned, making those that are not.
+pub(super) fn load(pins: &Pins, root: &Root) -> Result<Loaded, FenceError> {
+    let config = config_bytes(&Config {
+        root_level: root.level,
+        event_window_ns: EVENT_WINDOW_NS,
+        ..Config::default()
+    });
+    forget_unfit(pins, &config)?;
+    let mut loader = EbpfLoader::new();
+    for (name, ..) in MAPS {
+        loader.map_pin_path(name, pins.path(Kind::Map, name));
+    }
+    let mut object = loader
+        .load(OBJECT)
+        .map_err(|err| FenceError::Load(Box::new(err)))?;
+    let open = |name| {
+        let [map, _] = pins.find(Kind::Map, name)?;
+        map.ok_or(FenceError::Missing(name))
+    };
+    let maps = Maps {
+        config: open("CONFIG")?,
+        counters: open("COUNTERS")?,
+        lease: open("LEASE")?,
+        policy: open("POLICY")?,
+        world: open("WORLD")?,
+    };
+    // Before the programs are attached, and never again.
+    match bpf::update(maps.config.as_fd(), 0, &config) {
+        Ok(()) => {
+            bpf::freeze(maps.config.as_fd()).map_err(FenceError::kernel("freeze", "CONFIG"))?
+        }
+        // Frozen, and found to say what it has to.
+        Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {}
+        Err(err) => return Err(FenceError::kernel("write", "CONFIG")(err)),
+    }
+    let [egress, ingress] = Hook::NAMES;
+    let programs = [
+        program(&mut object, egress.program)?,
+        program(&mut object, ingress.program)?,
+    ];
+    let mut source = Source {
+        known: false,
+        maps: Vec::new(),
+    };
+    for (name, ..) in MAPS {
+        if let [Some(map), _] = pins.find(Kind::Map, name)? {
+            let info = bpf::map_info(map.as_fd()).map_err(FenceError::kernel("look at", name))?;
+            source.maps.push(info.id);
+        }
+    }
+    if let [Some(map), _] = pins.find(Kind::Map, OBJECT_PIN)? {
+        let mut digest = [0; 32];
+        bpf::lookup(map.as_fd(), 0, &mut digest).map_err(FenceError::kernel("read", OBJECT_PIN))?;
+        source.known = digest == Sha256Digest::of(&[OBJECT]).0;
+    }
+    let events = object
+        .take_map("EVENTS")
+        .ok_or(FenceError::Missing("EVENTS"))?;
+    let events = RingBuf::try_from(events).map_err(FenceError::Events)?;
+    Ok(Loaded {
+        maps,
+        events,
+        programs,
+        source,
+    })
+}
+
+/// Keeps in mind which object the attached programs come from, for the next start.
+pub(super) fn remember(pins: &Pins) -> Result<(), FenceError> {
+    let digest = Sha256Digest::of(&[OBJECT]);
+    let kernel = |what| FenceError::kernel(what, OBJECT_PIN);
+    let map = bpf::create_value_map(OBJECT_PIN, digest.0.len()).map_err(kernel("create"))?;
+    bpf::update(map.as_fd(), 0, &digest.0).map_err(kernel("fill"))?;
+    bpf::freeze(map.as_fd()).map_err(kernel("freeze"))?;
+    pins.stage(Kind::Map, OBJECT_PIN, &map)?;
+    pins.commit(Kind::Map, OBJECT_PIN)
+}
+
+/// Through the verifier.
+fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, FenceError> {
+    let program: &mut CgroupSkb = object
+        .program_mut(name)
+        .ok_or(FenceError::Missing(name))?
+        .try_into()
+        .map_err(refused(name))?;
+    program.load().map_err(refused(name))?;
+    let fd = program.fd().map_err(refused(name))?.as_fd();
+    fd.try_clone_to_owned()
+        .map_err(FenceError::kernel("duplicate", name))
+}
+
+/// Pins that this version cannot use, and a configuration that says something else and cannot be
+/// changed. Programs that are attached keep what they have until they are replaced.
+fn forget_unfit(pins: &Pins, config: &[u8]) -> Result<(), FenceError> {
+    for (name, kind, key, value) in MAPS {
+        let [Some(map), _] = pins.find(Kind::Map, name)? else {
+            continue;
+        };
+        let info = bpf::map_info(map.as_fd()).map_err(FenceError::kernel("look at", name))?;
+        let fits = (info.kind, info.key_size, info.value_size) == (kind, key, value)
+            && (name != "COUNTERS" || info.max_entries == counter::COUNT)
+            && (name != "CONFIG" || read_config(map.as_fd())? == config);
+        if !fits {
+            pins.remove(Kind::Map, name)?;
+        }
+    }
+    Ok(())
+}
+
+/// As it lies in the map: the kernel's byte order, no padding.
+fn config_bytes(config: &Config) -> Vec<u8> {
+    let Config {
+        root_level,
+        reserved,
+        event_window_ns,
+    } = config;
+    let mut bytes = Vec::with_capacity(size_of::<Config>());
+    bytes.extend(root_level.to_ne_bytes());
+    bytes.extend(reserved.to_ne_bytes());
+    bytes.extend(event_window_ns.to_ne_bytes());
+    bytes
+}
+
+fn read_config(map: BorrowedFd<'_>) -> Result<Vec<u8>, FenceError> {
+    let mut value = vec![0; size_of::<Config>()];
+    bpf::lookup(map, 0, &mut value).map_err(FenceError::kernel("read", "CONFIG"))?;
+    Ok(value)
+}
+
+fn refused(name: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> FenceError {
+    move |source| FenceError::Program {
+        name,
+        source: Box::new(source),
+    }
+}

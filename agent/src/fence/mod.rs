@@ -1,0 +1,287 @@
+//! Puts the fence into the kernel and keeps it there.
+//!
+//! [`Fence::open`] attaches first and asks later: with no policy in the maps the programs deny
+//! everything. Links, programs and maps are pinned, so that nothing opens when this process ends,
+//! dies or is replaced; the next one takes over what it finds, and brings programs up to date in
+//! place. What died in the middle of a start is completed, not begun anew.
+//!
+//! | module | holds |
+//! |---|---|
+//! | `place` | the cgroup hierarchy, and what in it must not be fenced |
+//! | `pins` | what outlives the process |
+//! | `load` | the object carried inside |
+//! | `hook` | links, adopted or made |
+//! | `image` | frozen tables and their swap |
+//! | `select` | selectors to cgroups |
+//! | `events`, `state` | what the kernel says, in words |
+//! | `probe` | a datagram that must be denied |
+
+mod error;
+mod events;
+mod hook;
+mod image;
+mod load;
+mod pins;
+mod place;
+pub mod probe;
+mod select;
+mod state;
+
+use std::{os::fd::AsFd, path::PathBuf};
+
+use bailiwick_attestation::{
+    Sha256Digest,
+    proto::v1::{FenceEvent, FenceState},
+};
+use bailiwick_ebpf_common::{Plain, PolicyImage};
+use bailiwick_policy::{
+    bundle::VerifiedBundle,
+    image::{Who, set_cgroups, subjects},
+    model::Selector,
+    world::Codes,
+};
+use tracing::{info, warn};
+
+pub use self::{error::FenceError, place::PlaceError, probe::Probe};
+use self::{
+    events::{Events, Names},
+    hook::Hook,
+    image::Image,
+    load::{Loaded, Maps},
+    pins::Pins,
+    place::{Hierarchy, Root},
+};
+use crate::{config::FenceSection, fence_service::Enforcer, sys::bpf};
+
+/// The fence of this host, or of a part of it.
+#[derive(Debug)]
+pub struct Fence {
+    hierarchy: Hierarchy,
+    root: Root,
+    pins: Pins,
+    maps: Maps,
+    hooks: [Hook; 2],
+    events: Events,
+    policy: Option<Policy>,
+    /// Why the last [`Enforcer::reconcile`] changed nothing.
+    trouble: Option<String>,
+}
+
+/// What this process has put in force.
+struct Policy {
+    /// With the cgroups of the last reconciliation.
+    image: Box<PolicyImage>,
+    rules: Image,
+    world: Image,
+    /// Whose traffic is which subject's.
+    selectors: Vec<Selected>,
+    /// Cgroup and subject, ascending.
+    cgroups: Vec<(u64, u32)>,
+}
+
+impl std::fmt::Debug for Policy {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy")
+            .field("rules", &self.rules)
+            .field("world", &self.world)
+            .field("cgroups", &self.cgroups.len())
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug)]
+struct Selected {
+    subject: u32,
+    name: String,
+    selector: Selector,
+    /// Said once until it changes.
+    met: bool,
+}
+
+impl Fence {
+    /// Attaches, or takes over what is attached. When this returns, the root is fenced: by the
+    /// policy that was in force, or by default deny.
+    pub fn open(section: &FenceSection) -> Result<Self, FenceError> {
+        let hierarchy = Hierarchy::find()?;
+        let root = Root::open(&hierarchy, section)?;
+        let pins = Pins::open(&section.bpffs)?;
+        let Loaded {
+            maps,
+            events,
+            programs: [egress, ingress],
+            source,
+        } = load::load(&pins, &root)?;
+        let [out, into] = Hook::NAMES;
+        let hooks = [
+            Hook::adopt(out, &pins, &root, egress, &source)?,
+            Hook::adopt(into, &pins, &root, ingress, &source)?,
+        ];
+        if !source.known {
+            load::remember(&pins)?;
+        }
+        for pin in pins.remove_other_versions()? {
+            info!(pin = %pin.display(), "a pin of another version is removed");
+        }
+        let events = Events::new(events, &maps);
+        info!(root = %root.path.display(), cgroup = root.id, "fenced");
+        Ok(Self {
+            hierarchy,
+            root,
+            pins,
+            maps,
+            hooks,
+            events,
+            policy: None,
+            trouble: None,
+        })
+    }
+
+    /// What has to be denied before anybody is told that this fence stands.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        Probe::new(&self.root.folder)
+    }
+
+    /// Detaches everything: what was fenced is open. Says which pins were removed.
+    pub fn remove(self) -> Result<Vec<PathBuf>, FenceError> {
+        let Self { pins, .. } = self;
+        pins.remove_all()
+    }
+
+    /// [`Fence::remove`] without loading anything first.
+    pub fn remove_pins(section: &FenceSection) -> Result<Vec<PathBuf>, FenceError> {
+        if !pins::exist(&section.bpffs) {
+            return Ok(Vec::new());
+        }
+        Pins::open(&section.bpffs)?.remove_all()
+    }
+
+    /// The cgroups there are now, for every selector.
+    fn resolve(&self, selectors: &mut [Selected]) -> Vec<(u64, u32)> {
+        let mut cgroups = Vec::new();
+        for selected in selectors {
+            let ids = select::resolve(self.hierarchy.mount(), &selected.selector);
+            let met = !ids.is_empty();
+            if met != selected.met {
+                let Selected { name, selector, .. } = selected;
+                if met {
+                    info!(%name, %selector, cgroups = ids.len(), "selected");
+                } else {
+                    warn!(%name, %selector, "no cgroup is selected");
+                }
+                selected.met = met;
+            }
+            cgroups.extend(ids.into_iter().map(|id| (id, selected.subject)));
+        }
+        cgroups.sort_unstable();
+        cgroups
+    }
+
+    /// Both tables, frozen and not in force yet.
+    fn prepare(&self, bundle: &VerifiedBundle) -> Result<(Policy, Names), FenceError> {
+        let all = subjects(&bundle.model);
+        let mut selectors: Vec<Selected> = Vec::new();
+        for (who, subject) in all.iter().zip(0_u32..) {
+            selectors.extend(who.select().iter().map(|rule| Selected {
+                subject,
+                name: who.name().to_owned(),
+                selector: rule.value.clone(),
+                met: true,
+            }));
+        }
+        let cgroups = self.resolve(&mut selectors);
+        let image = bundle.policy_image(&cgroups)?;
+        let table = bundle.world_image();
+        let names = Names {
+            generation: bundle.manifest.version,
+            studies: all
+                .iter()
+                .map(|who| match who {
+                    Who::Study(study) => Some(study.name.to_string()),
+                    Who::Host(_) => None,
+                })
+                .collect(),
+            codes: Codes::of(&table.header),
+        };
+        let policy = Policy {
+            rules: Image::new("POLICY", image.bytes())?,
+            world: Image::new("WORLD", table.bytes())?,
+            image,
+            selectors,
+            cgroups,
+        };
+        Ok((policy, names))
+    }
+
+    fn follow_cgroups(&mut self, policy: &mut Policy) -> Result<(), FenceError> {
+        let cgroups = self.resolve(&mut policy.selectors);
+        if cgroups == policy.cgroups {
+            return Ok(());
+        }
+        set_cgroups(&mut policy.image, &cgroups)?;
+        let rules = Image::new("POLICY", policy.image.bytes())?;
+        rules.enforce(&self.maps.policy, "POLICY")?;
+        info!(cgroups = cgroups.len(), "cgroups have changed");
+        policy.rules = rules;
+        policy.cgroups = cgroups;
+        Ok(())
+    }
+}
+
+impl Enforcer for Fence {
+    type Error = FenceError;
+
+    fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), FenceError> {
+        let (policy, names) = self.prepare(bundle)?;
+        // Until both are swapped, one of them is the old one. Numbers of countries mean the same
+        // in both; a table with other codes of the operator's own answers for none of them.
+        self.events.learn(names);
+        policy.world.enforce(&self.maps.world, "WORLD")?;
+        if let Err(err) = policy.rules.enforce(&self.maps.policy, "POLICY") {
+            if let Some(old) = &self.policy {
+                old.world.enforce(&self.maps.world, "WORLD")?;
+            }
+            return Err(err);
+        }
+        self.policy = Some(policy);
+        self.trouble = None;
+        Ok(())
+    }
+
+    fn deny_everything(&mut self) -> Result<(), FenceError> {
+        image::withdraw(&self.maps.policy, "POLICY")?;
+        image::withdraw(&self.maps.world, "WORLD")?;
+        self.policy = None;
+        Ok(())
+    }
+
+    fn reconcile(&mut self) -> Result<(), FenceError> {
+        let Some(mut policy) = self.policy.take() else {
+            return Ok(());
+        };
+        let outcome = self.follow_cgroups(&mut policy);
+        self.policy = Some(policy);
+        self.trouble = outcome
+            .as_ref()
+            .err()
+            .map(|err| format!("cgroups are not followed: {err}"));
+        outcome
+    }
+
+    fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), FenceError> {
+        bpf::update(self.maps.lease.as_fd(), 0, &boot_ns.to_ne_bytes())
+            .map_err(FenceError::kernel("write", "LEASE"))
+    }
+
+    fn state(&mut self) -> FenceState {
+        self.read_back()
+    }
+
+    fn world_digest(&self) -> Option<Sha256Digest> {
+        self.policy.as_ref().map(|policy| policy.world.digest)
+    }
+
+    fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
+        self.events.drain(&self.maps, &self.hierarchy)
+    }
+}

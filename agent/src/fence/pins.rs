@@ -1,0 +1,227 @@
+//! What outlives this process: `<bpffs>/v<ABI>/{maps,programs,links}/NAME`.
+//!
+//! A pin is replaced by renaming its successor, `NAME_next`, over it; a successor that is found at
+//! start is what a process left that died in between. (Names on a BPF file system have no dots.)
+
+use std::{
+    fs::{self, File},
+    io,
+    os::fd::{AsFd, OwnedFd},
+    os::unix::fs::{DirBuilderExt, MetadataExt},
+    path::{Path, PathBuf},
+};
+
+use bailiwick_ebpf_common::abi::ABI;
+use rustix::{
+    fs::{FlockOperation, flock, statfs},
+    mount::{MountFlags, UnmountFlags, mount, unmount},
+};
+
+use super::FenceError;
+use crate::sys::bpf;
+
+/// `BPF_FS_MAGIC`
+const BPF_FS: i64 = 0xcafe_4a11;
+
+/// Kinds of objects, and the folders they are pinned in.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    Map,
+    Program,
+    Link,
+}
+
+impl Kind {
+    const ALL: [Self; 3] = [Self::Map, Self::Program, Self::Link];
+
+    const fn folder(self) -> &'static str {
+        match self {
+            Self::Map => "maps",
+            Self::Program => "programs",
+            Self::Link => "links",
+        }
+    }
+}
+
+/// The folder, held against other processes as long as this lives.
+#[derive(Debug)]
+pub(super) struct Pins {
+    bpffs: PathBuf,
+    _held: File,
+}
+
+impl Pins {
+    /// Makes the folders, and mounts a BPF file system where there is none.
+    pub(super) fn open(bpffs: &Path) -> Result<Self, FenceError> {
+        let fault = |source| FenceError::Pins {
+            path: bpffs.to_owned(),
+            source,
+        };
+        make_folder(bpffs).map_err(fault)?;
+        if !is_bpf_fs(bpffs).map_err(fault)? {
+            let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+            mount("bpf", bpffs, "bpf", flags, Some(c"mode=0700"))
+                .map_err(|err| fault(err.into()))?;
+        }
+        let version = version_folder(bpffs);
+        for kind in Kind::ALL {
+            make_folder(&version.join(kind.folder())).map_err(fault)?;
+        }
+        let held = File::open(&version).map_err(fault)?;
+        flock(&held, FlockOperation::NonBlockingLockExclusive).map_err(|err| match err {
+            rustix::io::Errno::WOULDBLOCK => FenceError::Held(version.clone()),
+            other => fault(other.into()),
+        })?;
+        Ok(Self {
+            bpffs: bpffs.to_owned(),
+            _held: held,
+        })
+    }
+
+    /// Where an object is pinned.
+    pub(super) fn path(&self, kind: Kind, name: &str) -> PathBuf {
+        version_folder(&self.bpffs).join(kind.folder()).join(name)
+    }
+
+    fn next(&self, kind: Kind, name: &str) -> PathBuf {
+        self.path(kind, &format!("{name}_next"))
+    }
+
+    /// What is pinned, and what was about to replace it.
+    pub(super) fn find(&self, kind: Kind, name: &str) -> Result<[Option<OwnedFd>; 2], FenceError> {
+        let open = |path: PathBuf| bpf::open_pin(&path).map_err(|source| fault(path, source));
+        Ok([open(self.path(kind, name))?, open(self.next(kind, name))?])
+    }
+
+    /// First half of a replacement.
+    pub(super) fn stage(&self, kind: Kind, name: &str, fd: impl AsFd) -> Result<(), FenceError> {
+        self.unstage(kind, name)?;
+        let path = self.next(kind, name);
+        bpf::pin(fd.as_fd(), &path).map_err(|source| fault(path, source))
+    }
+
+    /// Second half.
+    pub(super) fn commit(&self, kind: Kind, name: &str) -> Result<(), FenceError> {
+        let path = self.next(kind, name);
+        fs::rename(&path, self.path(kind, name)).map_err(|source| fault(path, source))
+    }
+
+    /// Forgets the first half.
+    pub(super) fn unstage(&self, kind: Kind, name: &str) -> Result<(), FenceError> {
+        remove(self.next(kind, name))
+    }
+
+    /// Forgets a pin.
+    pub(super) fn remove(&self, kind: Kind, name: &str) -> Result<(), FenceError> {
+        remove(self.path(kind, name))
+    }
+
+    /// Whether the folder still has this pin.
+    pub(super) fn holds(&self, kind: Kind, name: &str) -> bool {
+        fs::symlink_metadata(self.path(kind, name)).is_ok()
+    }
+
+    /// Removes what programs of other versions have pinned. The caller's own are attached by now,
+    /// so that nothing is open in between.
+    pub(super) fn remove_other_versions(&self) -> Result<Vec<PathBuf>, FenceError> {
+        let mut removed = Vec::new();
+        for version in versions(&self.bpffs)? {
+            if version != version_folder(&self.bpffs) {
+                remove_version(&version, &mut removed)?;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// Removes every version's pins: what was fenced is open. Links go last to first, so that the
+    /// way out is closed longest. A BPF file system mounted for this folder alone goes too.
+    pub(super) fn remove_all(self) -> Result<Vec<PathBuf>, FenceError> {
+        let mut removed = Vec::new();
+        for version in versions(&self.bpffs)? {
+            remove_version(&version, &mut removed)?;
+        }
+        let Self { bpffs, _held } = self;
+        drop(_held);
+        if is_mount_point(&bpffs) && bpffs != Path::new("/sys/fs/bpf") {
+            unmount(&bpffs, UnmountFlags::empty())
+                .map_err(|err| fault(bpffs.clone(), err.into()))?;
+        }
+        match fs::remove_dir(&bpffs) {
+            Ok(()) => removed.push(bpffs),
+            // Something of somebody else's is in it, or it is a mount point: it stays.
+            Err(_not_empty) => {}
+        }
+        Ok(removed)
+    }
+}
+
+/// Whether there is anything to remove.
+pub(super) fn exist(bpffs: &Path) -> bool {
+    is_bpf_fs(bpffs).unwrap_or(false) && versions(bpffs).is_ok_and(|found| !found.is_empty())
+}
+
+fn fault(path: PathBuf, source: io::Error) -> FenceError {
+    FenceError::Pins { path, source }
+}
+
+fn version_folder(bpffs: &Path) -> PathBuf {
+    bpffs.join(format!("v{ABI}"))
+}
+
+fn make_folder(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(path)
+}
+
+fn is_bpf_fs(path: &Path) -> io::Result<bool> {
+    Ok(statfs(path)?.f_type == BPF_FS)
+}
+
+fn is_mount_point(path: &Path) -> bool {
+    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
+    let parent = path.parent().and_then(device);
+    is_bpf_fs(path).unwrap_or(false) && parent.is_some() && parent != device(path)
+}
+
+fn remove(path: PathBuf) -> Result<(), FenceError> {
+    match fs::remove_file(&path) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => Err(fault(path, err)),
+        _ => Ok(()),
+    }
+}
+
+/// `v` and a number.
+fn versions(bpffs: &Path) -> Result<Vec<PathBuf>, FenceError> {
+    let list = || -> io::Result<Vec<PathBuf>> {
+        let mut found = Vec::new();
+        for entry in fs::read_dir(bpffs)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let number = name.to_str().and_then(|name| name.strip_prefix('v'));
+            if number.is_some_and(|number| number.parse::<u32>().is_ok()) {
+                found.push(entry.path());
+            }
+        }
+        Ok(found)
+    };
+    list().map_err(|source| fault(bpffs.to_owned(), source))
+}
+
+fn remove_version(version: &Path, removed: &mut Vec<PathBuf>) -> Result<(), FenceError> {
+    for kind in [Kind::Link, Kind::Program, Kind::Map] {
+        let folder = version.join(kind.folder());
+        let Ok(entries) = fs::read_dir(&folder) else {
+            continue;
+        };
+        let mut pins: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+        pins.sort_unstable_by(|a, b| b.cmp(a));
+        for pin in pins {
+            remove(pin.clone())?;
+            removed.push(pin);
+        }
+        fs::remove_dir(&folder).map_err(|source| fault(folder, source))?;
+    }
+    fs::remove_dir(version).map_err(|source| fault(version.to_owned(), source))
+}

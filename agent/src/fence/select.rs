@@ -1,0 +1,103 @@
+//! From selectors to the cgroups there are.
+//!
+//! A selector counts only along folders that belong to root: whoever owns a folder could make or
+//! rename cgroups in it, and choose a study for them.
+
+use std::{
+    fs,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
+
+use bailiwick_policy::model::Selector;
+
+/// Most cgroups one selector may mean, so that a pattern over a folder that fills up costs a
+/// bounded amount.
+const MATCHES_LIMIT: usize = 4096;
+
+/// Ids of the cgroups a selector means at this moment, ascending.
+pub(super) fn resolve(mount: &Path, selector: &Selector) -> Vec<u64> {
+    let mut places: Vec<(PathBuf, u64)> = vec![(mount.to_owned(), 0)];
+    let mut walked = String::new();
+    for component in selector.components() {
+        walked.push('/');
+        walked.push_str(component);
+        let Ok(pattern) = Selector::parse(&format!("/x{component}")) else {
+            return Vec::new();
+        };
+        let mut deeper = Vec::new();
+        for (folder, _) in places {
+            if component.contains('*') {
+                let Ok(entries) = fs::read_dir(&folder) else {
+                    continue;
+                };
+                let names = entries.flatten().filter_map(|entry| {
+                    let name = entry.file_name().into_string().ok()?;
+                    pattern.matches(&format!("/x{name}")).then_some(name)
+                });
+                deeper.extend(names.filter_map(|name| cgroup(folder.join(name))));
+            } else {
+                deeper.extend(cgroup(folder.join(component)));
+            }
+            if deeper.len() > MATCHES_LIMIT {
+                break;
+            }
+        }
+        places = deeper;
+    }
+    let mut ids: Vec<u64> = places.into_iter().map(|(_, id)| id).collect();
+    ids.truncate(MATCHES_LIMIT);
+    ids.sort_unstable();
+    ids
+}
+
+/// A folder that root owns, and the cgroup's id, which is its inode.
+fn cgroup(folder: PathBuf) -> Option<(PathBuf, u64)> {
+    let metadata = fs::symlink_metadata(&folder).ok()?;
+    (metadata.is_dir() && metadata.uid() == 0).then(|| (folder, metadata.ino()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_mean_folders_of_root_component_by_component() {
+        let dir = tempfile::tempdir().unwrap();
+        let make = |path: &str| {
+            let folder = dir.path().join(path);
+            fs::create_dir_all(&folder).unwrap();
+            fs::metadata(&folder).unwrap().ino()
+        };
+        let a = make("studies/cardio-a");
+        let b = make("studies/cardio-b");
+        let deep = make("studies/cardio-a/task");
+        make("studies/neuro");
+        make("user/cardio-a");
+        fs::write(dir.path().join("studies/cardio-file"), "").unwrap();
+        std::os::unix::fs::symlink(
+            dir.path().join("studies/neuro"),
+            dir.path().join("studies/cardio-link"),
+        )
+        .unwrap();
+        std::os::unix::fs::chown(dir.path().join("user"), Some(1000), None).unwrap();
+        let mut both = vec![a, b];
+        both.sort_unstable();
+        let cases: &[(&str, &[u64])] = &[
+            ("/studies/cardio-a", &[a]),
+            ("/studies/cardio-*", &both),
+            ("/studies/*-a", &[a]),
+            ("/*/cardio-a", &[a]),
+            ("/studies/cardio-a/*", &[deep]),
+            ("/studies/cardio-a/task", &[deep]),
+            ("/studies/cardio", &[]),
+            ("/studies/cardio-file", &[]),
+            ("/studies/cardio-link", &[]),
+            ("/user/cardio-a", &[]),
+        ];
+        for (selector, want) in cases {
+            let selector = Selector::parse(selector).unwrap();
+            assert_eq!(resolve(dir.path(), &selector), *want, "{selector}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The fence as the kernel has it now, read back each time: what root changed shows.
+
+use std::{
+    collections::HashMap,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use bailiwick_attestation::{
+    Sha256Digest,
+    proto::v1::{
+        FenceState,
+        fence_state::{Link, MapState, Mode},
+    },
+};
+use bailiwick_ebpf_common::abi::{RULE_NAMES, counter};
+
+use super::{
+    Fence, FenceError,
+    hook::Hook,
+    image::{self, Image},
+    pins::Kind,
+};
+use crate::sys::bpf;
+
+/// Ways past the hooks, and the device that opens each.
+const DEVICES: [(&str, &str); 4] = [
+    ("/dev/infiniband", "RDMA: /dev/infiniband"),
+    ("/dev/vfio", "devices passed through: /dev/vfio"),
+    ("/dev/vsock", "vsock: /dev/vsock"),
+    (
+        "/dev/net/tun",
+        "frames written to a tap or tun device: /dev/net/tun",
+    ),
+];
+
+/// Ways that are open on every host, as long as nothing stands on its uplinks.
+const ALWAYS: [&str; 2] = [
+    "frames of AF_PACKET and AF_XDP sockets",
+    "forwarded traffic, which has no socket on this host",
+];
+
+impl Fence {
+    /// Reads everything back.
+    pub(super) fn read_back(&self) -> FenceState {
+        let mut faults = Vec::new();
+        let mut links = Vec::new();
+        let mut attached = true;
+        if !self.root.stands() {
+            attached = false;
+            faults.push(format!("cgroup {} is gone", self.root.path.display()));
+        }
+        for hook in &self.hooks {
+            match self.link(hook, &mut faults) {
+                Ok(Some(link)) => links.push(link),
+                Ok(None) => attached = false,
+                Err(err) => {
+                    attached = false;
+                    faults.push(say(err));
+                }
+            }
+        }
+        let mut maps = vec![map("CONFIG", &self.maps.config, Some(self.config_digest()))];
+        let policy = self.policy.as_ref();
+        let world = self.inner(
+            "WORLD",
+            &self.maps.world,
+            policy.map(|p| &p.world),
+            &mut faults,
+        );
+        let rules = self.inner(
+            "POLICY",
+            &self.maps.policy,
+            policy.map(|p| &p.rules),
+            &mut faults,
+        );
+        let denying = rules.is_none();
+        maps.extend(world);
+        maps.extend(rules);
+        maps.push(map("LEASE", &self.maps.lease, None));
+        faults.extend(self.trouble.clone());
+        let mode = match (attached, denying) {
+            (false, _) => Mode::Absent,
+            (true, true) => Mode::DefaultDeny,
+            (true, false) => Mode::Enforcing,
+        };
+        FenceState {
+            mode: mode.into(),
+            root: self.root.path.display().to_string(),
+            whole_host: self.root.whole_host,
+            links,
+            maps,
+            lease_end_boot_ns: self.lease_end().unwrap_or_else(|err| {
+                faults.push(say(err));
+                0
+            }),
+            counters: self.counters(),
+            fault: (!faults.is_empty()).then(|| faults.join("; ")),
+            unfenced_paths: self.unfenced_paths(),
+        }
+    }
+
+    fn link(&self, hook: &Hook, faults: &mut Vec<String>) -> Result<Option<Link>, FenceError> {
+        let name = hook.names.hook;
+        let info = hook.read_back()?;
+        if info.cgroup != self.root.id {
+            faults.push(match info.cgroup {
+                0 => format!("{name} is detached"),
+                other => format!("{name} is attached to cgroup {other}"),
+            });
+            return Ok(None);
+        }
+        if info.id != hook.id || info.attach != hook.names.attach.number() {
+            faults.push(format!("{name} is another link"));
+        }
+        let mut tag = hook.program.tag.to_vec();
+        if info.program != hook.program.id {
+            faults.push(format!("{name} runs program {}, not ours", info.program));
+            tag.clear();
+        }
+        if !self.pins.holds(Kind::Link, hook.names.pin) {
+            faults.push(format!("{name} is not pinned any more"));
+        }
+        if !self.root.stands() {
+            return Ok(None);
+        }
+        let attached = bpf::attached(self.root.as_fd(), hook.names.attach)
+            .map_err(FenceError::kernel("list programs of", hook.names.pin))?;
+        let others: Vec<String> = attached
+            .iter()
+            .filter(|id| **id != info.program)
+            .map(u32::to_string)
+            .collect();
+        if !others.is_empty() {
+            // They cannot open what ours closes; who put them there is worth a question.
+            faults.push(format!("{name} has other programs: {}", others.join(", ")));
+        }
+        Ok(Some(Link {
+            hook: name.to_owned(),
+            link_id: info.id,
+            program_id: info.program,
+            program_tag: tag,
+            target: self.root.path.display().to_string(),
+        }))
+    }
+
+    /// The inner map in force, held against the one put there.
+    fn inner(
+        &self,
+        name: &'static str,
+        outer: &OwnedFd,
+        ours: Option<&Image>,
+        faults: &mut Vec<String>,
+    ) -> Option<MapState> {
+        let found = image::in_force(outer, name).unwrap_or_else(|err| {
+            faults.push(say(err));
+            None
+        });
+        if found != ours.map(|image| image.id) {
+            faults.push(match (found, ours) {
+                (Some(id), _) => {
+                    format!("{name} holds map {id}, which this process did not put there")
+                }
+                (None, _) => format!("{name} is empty"),
+            });
+        }
+        let map_id = found?;
+        let ours = ours.filter(|image| image.id == map_id);
+        Some(MapState {
+            name: name.to_owned(),
+            map_id,
+            digest: ours.map_or_else(Vec::new, |image| image.digest.0.to_vec()),
+        })
+    }
+
+    fn lease_end(&self) -> Result<u64, FenceError> {
+        let mut end = [0; 8];
+        bpf::lookup(self.maps.lease.as_fd(), 0, &mut end)
+            .map_err(FenceError::kernel("read", "LEASE"))?;
+        Ok(u64::from_ne_bytes(end))
+    }
+
+    fn config_digest(&self) -> Sha256Digest {
+        let mut config = [0; 16];
+        match bpf::lookup(self.maps.config.as_fd(), 0, &mut config) {
+            Ok(()) => Sha256Digest::of(&[&config]),
+            Err(_) => Sha256Digest::of(&[]),
+        }
+    }
+
+    fn counters(&self) -> HashMap<String, u64> {
+        let plain = counter::NAMES.iter().zip(0_u32..);
+        let plain = plain.map(|(name, index)| ((*name).to_owned(), index));
+        let rules = RULE_NAMES.iter().map(|(rule, name)| {
+            let index = counter::RULES.saturating_add(rule.number().into());
+            (format!("rule.{name}"), index)
+        });
+        plain
+            .chain(rules)
+            .filter_map(|(name, index)| {
+                let sum = bpf::sum_per_cpu(self.maps.counters.as_fd(), index).ok()?;
+                Some((name, sum))
+            })
+            .collect()
+    }
+
+    fn unfenced_paths(&self) -> Vec<String> {
+        let outside = (!self.root.whole_host).then(|| {
+            format!(
+                "subtree only: whatever runs outside {}",
+                self.root.path.display()
+            )
+        });
+        let devices = DEVICES
+            .iter()
+            .filter(|(device, _)| Path::new(device).exists())
+            .map(|(_, way)| (*way).to_owned());
+        outside
+            .into_iter()
+            .chain(ALWAYS.map(str::to_owned))
+            .chain(devices)
+            .collect()
+    }
+}
+
+fn map(name: &str, fd: &OwnedFd, digest: Option<Sha256Digest>) -> MapState {
+    MapState {
+        name: name.to_owned(),
+        map_id: bpf::map_info(fd.as_fd()).map_or(0, |info| info.id),
+        digest: digest.map_or_else(Vec::new, |digest| digest.0.to_vec()),
+    }
+}
+
+fn say(err: FenceError) -> String {
+    format!("{:#}", anyhow::Error::from(err))
+}

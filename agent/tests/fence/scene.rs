@@ -1,0 +1,139 @@
+//! A cgroup to fence, and processes in it.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+    sync::Once,
+};
+
+use bailiwick_agent::{config::FenceSection, fence::Fence};
+
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_bailiwick-agent");
+
+/// Cgroups and folders of tests: `bailiwick-test-<pid>-<name>`.
+const PREFIX: &str = "bailiwick-test-";
+
+/// A cgroup with a BPF file system for its pins; both go when this does.
+pub(crate) struct Scene {
+    name: String,
+    pub(crate) section: FenceSection,
+}
+
+impl Scene {
+    pub(crate) fn new(test: &str) -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(remove_stale);
+        let name = format!("{PREFIX}{}-{test}", std::process::id());
+        fs::create_dir_all(mount().join(&name).join("studies/cardio")).unwrap();
+        let section = section(&name);
+        Self { name, section }
+    }
+
+    pub(crate) fn open(&self) -> Fence {
+        Fence::open(&self.section).unwrap()
+    }
+
+    /// Folder of a cgroup below the root.
+    pub(crate) fn cgroup(&self, below: &str) -> PathBuf {
+        mount().join(&self.name).join(below)
+    }
+
+    /// Path of a cgroup below the root, as policies spell it.
+    pub(crate) fn path(&self, below: &str) -> String {
+        format!("/{}/{below}", self.name)
+    }
+
+    /// A private folder, beside the pins.
+    pub(crate) fn folder(&self) -> PathBuf {
+        folder(&self.name)
+    }
+
+    pub(crate) fn pin(&self, below: &str) -> PathBuf {
+        self.section.bpffs.join("v1").join(below)
+    }
+
+    /// What a process in that cgroup is told when it sends a datagram to the loopback device.
+    pub(crate) fn send(&self, below: &str) -> String {
+        let out = run_in(&self.cgroup(below), PROGRAM, &["probe", "fence"]);
+        String::from_utf8(out.stdout).unwrap()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        clean(&self.name);
+    }
+}
+
+/// Runs a program that is in the cgroup before it begins.
+pub(crate) fn run_in(cgroup: &Path, program: &str, arguments: &[&str]) -> Output {
+    let mut child = Command::new("sh")
+        .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+        .arg(cgroup)
+        .arg(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    child.wait_with_output().unwrap()
+}
+
+fn section(name: &str) -> FenceSection {
+    FenceSection {
+        root: PathBuf::from(format!("/{name}")),
+        whole_host: false,
+        bpffs: folder(name).join("bpf"),
+        socket: folder(name).join("fence.sock"),
+    }
+}
+
+fn folder(name: &str) -> PathBuf {
+    std::env::temp_dir().join(name)
+}
+
+/// The cgroup2 mount.
+fn mount() -> PathBuf {
+    let table = fs::read_to_string("/proc/mounts").unwrap();
+    let line = table
+        .lines()
+        .find(|line| line.split(' ').nth(2) == Some("cgroup2"))
+        .expect("cgroup2 is mounted");
+    PathBuf::from(line.split(' ').nth(1).unwrap())
+}
+
+fn clean(name: &str) {
+    // Nothing may be left; what cannot go now is tried again by the next run.
+    drop(Fence::remove_pins(&section(name)));
+    drop(fs::remove_dir_all(folder(name)));
+    remove_cgroups(&mount().join(name));
+}
+
+fn remove_cgroups(folder: &Path) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    drop(fs::remove_dir(folder));
+}
+
+/// What runs that were killed have left.
+fn remove_stale() {
+    for place in [mount(), std::env::temp_dir()] {
+        for entry in fs::read_dir(place).unwrap().flatten() {
+            let name = entry.file_name().into_string().unwrap_or_default();
+            let pid = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split('-').next());
+            let gone = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
+            if gone {
+                clean(&name);
+            }
+        }
+    }
+}
