@@ -355,7 +355,7 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                                 each other; take it out of that study's peers.addresses"
                 .to_owned(),
             Why::NoLease if (self.with_lease)() => format!(
-                "bring the node back to standing (`bailiwick why NODE` tells what it lacks), or \
+                "bring the node back to standing (`bailiwick node why NODE` tells what it lacks), or \
                  allow {single} in [unattested] of {file}"
             ),
             Why::Prefix => format!("allow a longer prefix in {file}, such as {single}"),

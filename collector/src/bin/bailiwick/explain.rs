@@ -5,16 +5,11 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
 use bailiwick_attestation::proto::v1;
-use bailiwick_policy::bundle::{WorldKind, WorldSource};
-use bailiwick_policy::explain::{Direction, Explainer, Query};
-use bailiwick_policy::image;
-use bailiwick_policy::manifest::Manifest;
-use bailiwick_policy::model::{Files, Model, Protocol};
-use bailiwick_policy::world::World;
+use bailiwick_policy::bundle::Draft;
+use bailiwick_policy::explain::{Direction, Query};
+use bailiwick_policy::model::Protocol;
 use clap::ValueEnum;
 use prost::Message as _;
 use serde_json::json;
@@ -22,7 +17,7 @@ use serde_json::json;
 use crate::Exit;
 use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, print};
-use crate::policy::{fetch, read_bundle};
+use crate::policy::{fetch, known_files};
 
 /// Arguments of `policy explain`.
 #[derive(Debug, clap::Args)]
@@ -45,7 +40,7 @@ pub(crate) struct Args {
     /// As for a node without a lease.
     #[arg(long)]
     unattested: bool,
-    /// A folder with a manifest; without it the policy in force is asked of the collector.
+    /// A folder, signed or not; without it the policy in force is asked of the collector.
     #[arg(long)]
     folder: Option<PathBuf>,
     /// How the answer is printed.
@@ -74,24 +69,27 @@ impl From<Spoken> for Protocol {
 
 /// Runs it.
 pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> {
-    let bundle = match &args.folder {
-        Some(folder) => v1::PolicyBundle::from(read_bundle(folder)?),
-        None => match block_on(fetch(connection))? {
-            Ok(bytes) => v1::PolicyBundle::decode(bytes.as_slice())?,
-            Err(status) => return refused(&status),
-        },
+    let files: Vec<(String, Vec<u8>)> = match &args.folder {
+        Some(folder) => known_files(folder)?.into_iter().collect(),
+        None => {
+            let bytes = match block_on(fetch(connection))? {
+                Ok(bytes) => bytes,
+                Err(status) => return refused(&status),
+            };
+            let bundle = v1::PolicyBundle::decode(bytes.as_slice())?;
+            let files = bundle.files.into_iter();
+            files.map(|file| (file.path, file.content)).collect()
+        }
     };
-    let manifest = Manifest::parse(&bundle.manifest)?;
-    let model = model(&bundle)?;
-    let world = World::compile(&world(&bundle)?, &model.sites)?;
-    let policy = image::compile(&model, &world.codes, &manifest)?;
-    let image = world.image(manifest.version);
-    let explainer = Explainer {
-        model: &model,
-        world: &image,
-        policy: &policy,
+    let draft = match Draft::read(files) {
+        Ok(draft) => draft,
+        Err(fault) => {
+            eprintln!("bailiwick: {fault}");
+            return Ok(Exit::Refused);
+        }
     };
-    let answer = explainer.explain(&Query {
+    let world = draft.world_image();
+    let answer = draft.explainer(&world).explain(&Query {
         subject: &args.study,
         address: args.to,
         protocol: args.protocol.into(),
@@ -111,50 +109,14 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
             "rule": answer.rule,
             "jurisdiction": answer.jurisdiction,
             "because": answer.because,
-            "place": answer.place.as_ref().map(ToString::to_string),
+            "place": answer.place.as_ref().map(|place| json!({
+                "file": &*place.file,
+                "line": place.line,
+                "key": place.key,
+            })),
             "change": answer.change,
-            "version": manifest.version,
         });
         print(&format!("{}\n", serde_json::to_string_pretty(&json)?))?;
     }
     Ok(Exit::Good)
-}
-
-fn file<'a>(bundle: &'a v1::PolicyBundle, path: &str) -> anyhow::Result<&'a [u8]> {
-    let mut files = bundle.files.iter();
-    let file = files.find(|file| file.path == path);
-    let file = file.with_context(|| format!("the policy has no {path}"))?;
-    Ok(&file.content)
-}
-
-fn model(bundle: &v1::PolicyBundle) -> anyhow::Result<Model> {
-    let studies: Vec<(&str, &[u8])> = bundle
-        .files
-        .iter()
-        .filter(|file| file.path.starts_with("studies/"))
-        .map(|file| (file.path.as_str(), file.content.as_slice()))
-        .collect();
-    Ok(Model::parse(&Files {
-        studies: &studies,
-        host_fence: file(bundle, "host-fence.toml")?,
-        sites: file(bundle, "sites.toml")?,
-        inventory: file(bundle, "inventory.toml")?,
-        collector: file(bundle, "collector.toml")?,
-        profile: file(bundle, "profile.toml")?,
-    })?)
-}
-
-fn world(bundle: &v1::PolicyBundle) -> anyhow::Result<WorldSource> {
-    for (path, kind) in [
-        ("world.csv", WorldKind::Csv),
-        ("world.txt", WorldKind::GeoipDb),
-    ] {
-        if let Ok(content) = file(bundle, path) {
-            return Ok(WorldSource {
-                kind,
-                bytes: Arc::new(content.to_vec()),
-            });
-        }
-    }
-    bail!("the policy has neither world.csv nor world.txt")
 }

@@ -85,7 +85,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
 }
 
 /// The files of a folder that a policy may hold; others are left alone and named.
-fn known_files(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
+pub(crate) fn known_files(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
     let mut files = BTreeMap::new();
     for below in ["", "studies"] {
         let dir = folder.join(below);

@@ -1,5 +1,6 @@
 //! What approvers signed, byte for byte, and whether it may take effect.
 
+mod draft;
 mod refused;
 
 use std::collections::BTreeMap;
@@ -17,6 +18,7 @@ use crate::manifest::{self, Manifest};
 use crate::model::{Files, Model};
 use crate::ssh::{SignatureFault, SshSignature};
 use crate::world::World;
+pub use draft::Draft;
 pub use refused::{IgnoredSignature, NotCounted, PolicyRefused};
 
 /// Most bytes of all files together.
@@ -107,6 +109,21 @@ impl VerifiedBundle {
 struct Compiled {
     world: World,
     policy: Box<PolicyImage>,
+}
+
+impl Compiled {
+    /// What does not fit the kernel's tables is refused with the bundle, not at a node.
+    fn of(
+        model: &mut Model,
+        source: &WorldSource,
+        version: u64,
+        manifest_digest: &Sha256Digest,
+    ) -> Result<Self, FileError> {
+        let world = World::compile(source, &model.sites)?;
+        let policy = image::compile(model, &world.codes, version, manifest_digest)?;
+        model.warnings.extend(world.warnings.iter().cloned());
+        Ok(Self { world, policy })
+    }
 }
 
 impl fmt::Debug for Compiled {
@@ -242,7 +259,8 @@ impl Bundle {
         may_follow(&manifest)?;
         let files = self.listed(&manifest)?;
         let (mut model, world) = read(&files).map_err(PolicyRefused::Malformed)?;
-        let compiled = compile(&mut model, &world, &manifest).map_err(PolicyRefused::Malformed)?;
+        let compiled = Compiled::of(&mut model, &world, manifest.version, &manifest.digest)
+            .map_err(PolicyRefused::Malformed)?;
         Ok(VerifiedBundle {
             compiled: Arc::new(compiled),
             expired: now > manifest.not_after,
@@ -446,18 +464,6 @@ fn read(files: &BTreeMap<&str, &Arc<Vec<u8>>>) -> Result<(Model, WorldSource), F
         bytes: Arc::clone(world.1),
     };
     Ok((model, world))
-}
-
-/// What does not fit the kernel's tables is refused with the bundle, not at a node.
-fn compile(
-    model: &mut Model,
-    source: &WorldSource,
-    manifest: &Manifest,
-) -> Result<Compiled, FileError> {
-    let world = World::compile(source, &model.sites)?;
-    let policy = image::compile(model, &world.codes, manifest)?;
-    model.warnings.extend(world.warnings.iter().cloned());
-    Ok(Compiled { world, policy })
 }
 
 impl From<proto::PolicyBundle> for Bundle {

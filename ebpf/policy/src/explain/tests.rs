@@ -1,12 +1,10 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use bailiwick_attestation::{DeploymentId, UnixTime};
+use bailiwick_attestation::Sha256Digest;
 
 use super::*;
 use crate::bundle::{WorldKind, WorldSource};
 use crate::image::compile;
-use crate::manifest::{Draft, Manifest, compose};
 use crate::model::Files;
 use crate::world::World;
 
@@ -67,17 +65,7 @@ fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
         bytes: Arc::new(text.to_vec()),
     };
     let world = World::compile(&source, &model.sites).unwrap();
-    let deployment = DeploymentId::new("demo").unwrap();
-    let draft = Draft {
-        deployment: &deployment,
-        version: 1,
-        previous: None,
-        not_after: UnixTime(0),
-        reason: "a test",
-    };
-    let files = BTreeMap::from([("sites.toml".to_owned(), Vec::new())]);
-    let manifest = Manifest::parse(compose(&draft, &files).unwrap().as_bytes()).unwrap();
-    let policy = compile(&model, &world.codes, &manifest).unwrap();
+    let policy = compile(&model, &world.codes, 1, &Sha256Digest([7; 32])).unwrap();
     let explainer = Explainer {
         model: &model,
         world: &world.image(1),
@@ -203,7 +191,7 @@ fn what_is_denied_tells_what_to_change() {
             "denied (no-lease): the node has no lease, and [unattested] of cardio does not allow it \
              (198.51.100.7 lies in DE); with a lease it would pass\n  \
              decided by studies/cardio.toml:1: name\n  \
-             to change it: bring the node back to standing (`bailiwick why NODE` tells what it \
+             to change it: bring the node back to standing (`bailiwick node why NODE` tells what it \
              lacks), or allow 198.51.100.7/32 in [unattested] of studies/cardio.toml",
         ),
         (

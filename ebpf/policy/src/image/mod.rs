@@ -25,7 +25,6 @@ use std::mem::offset_of;
 
 pub use cgroups::{CgroupsRefused, set_cgroups};
 
-use crate::manifest::Manifest;
 use crate::model::{Grant, Host, Mode, Model, Protocol, Rule, Selector, Service, Study};
 use crate::world::Codes;
 use intervals::{Item, What};
@@ -94,17 +93,19 @@ impl<'a> Who<'a> {
     }
 }
 
-/// Compiles a policy without cgroups, or says which rule has no room.
+/// Compiles a policy without cgroups, or says which rule has no room. Version and digest are the
+/// manifest's.
 pub fn compile(
     model: &Model,
     codes: &Codes,
-    manifest: &Manifest,
+    version: u64,
+    manifest_digest: &Sha256Digest,
 ) -> Result<Box<PolicyImage>, FileError> {
     let mut image = PolicyImage::zeroed();
     image.header.magic = POLICY_MAGIC;
     image.header.format = POLICY_FORMAT;
-    image.header.generation = manifest.version;
-    image.header.manifest_digest = manifest.digest.0;
+    image.header.generation = version;
+    image.header.manifest_digest = manifest_digest.0;
     image.header.own_table = codes.own_table();
     image.header.seed = 1;
 

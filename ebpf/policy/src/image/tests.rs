@@ -1,7 +1,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use bailiwick_attestation::{DeploymentId, UnixTime};
 use bailiwick_ebpf_common::policy::CGROUP_SLOTS;
 use bailiwick_ebpf_common::{Action, Rule as Why, Verdict, WorldImage};
 use proptest::prelude::*;
@@ -9,7 +8,6 @@ use proptest::prelude::*;
 use super::*;
 use crate::bundle::{WorldKind, WorldSource};
 use crate::explain::{Direction, Explainer, Query};
-use crate::manifest::{Draft, compose};
 use crate::model::Files;
 use crate::world::World;
 
@@ -23,18 +21,7 @@ struct Compiled {
     policy: Box<PolicyImage>,
 }
 
-fn manifest() -> Manifest {
-    let deployment = DeploymentId::new("demo").unwrap();
-    let draft = Draft {
-        deployment: &deployment,
-        version: 1,
-        previous: None,
-        not_after: UnixTime(1_798_761_600_000),
-        reason: "a test",
-    };
-    let files = BTreeMap::from([("sites.toml".to_owned(), SITES.as_bytes().to_vec())]);
-    Manifest::parse(compose(&draft, &files).unwrap().as_bytes()).unwrap()
-}
+const MANIFEST: Sha256Digest = Sha256Digest([7; 32]);
 
 fn model(studies: &[&str], host_fence: &str) -> Model {
     let studies: Vec<(String, &str)> = studies
@@ -69,7 +56,7 @@ fn world(model: &Model) -> World {
 fn try_policy(studies: &[&str], host_fence: &str) -> Result<Compiled, FileError> {
     let model = model(studies, host_fence);
     let world = world(&model);
-    let policy = compile(&model, &world.codes, &manifest())?;
+    let policy = compile(&model, &world.codes, 1, &MANIFEST)?;
     Ok(Compiled {
         world: world.image(1),
         policy,
@@ -244,7 +231,7 @@ fn the_header_says_where_it_came_from() {
     let policy = policy(&[CARDIO, NEURO], HOST_FENCE);
     let header = &policy.policy.header;
     assert_eq!((header.generation, header.subjects), (1, 3));
-    assert_eq!(header.manifest_digest, manifest().digest.0);
+    assert_eq!(header.manifest_digest, MANIFEST.0);
     assert_eq!(header.own_table, policy.world.header.own_table);
     assert_eq!(header.digest, digest(&policy.policy).0);
     let names = policy.policy.subjects.iter().take(3).map(|subject| {

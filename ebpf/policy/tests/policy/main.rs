@@ -3,5 +3,6 @@
 
 mod attacks;
 mod example;
+mod images;
 mod side_by_side;
 mod support;

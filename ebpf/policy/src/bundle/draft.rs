@@ -1,0 +1,51 @@
+//! A policy that nobody has signed yet, for whoever writes or reviews it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bailiwick_attestation::{FileError, Sha256Digest};
+use bailiwick_ebpf_common::WorldImage;
+
+use super::{Compiled, read};
+use crate::explain::Explainer;
+use crate::model::Model;
+
+/// Files that make a policy, whole and sound, signed by nobody: good for questions, never for a
+/// kernel.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct Draft {
+    /// What they say.
+    pub model: Model,
+    compiled: Compiled,
+}
+
+impl Draft {
+    /// Reads and compiles the files (path and content), as a node would.
+    pub fn read(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, FileError> {
+        let files: BTreeMap<String, Arc<Vec<u8>>> = files
+            .into_iter()
+            .map(|(path, content)| (path, Arc::new(content)))
+            .collect();
+        let by_path = files.iter().map(|(path, content)| (path.as_str(), content));
+        let (mut model, world) = read(&by_path.collect())?;
+        let compiled = Compiled::of(&mut model, &world, 0, &Sha256Digest([0; 32]))?;
+        Ok(Self { model, compiled })
+    }
+
+    /// Its world map.
+    #[must_use]
+    pub fn world_image(&self) -> Box<WorldImage> {
+        self.compiled.world.image(0)
+    }
+
+    /// What can be asked about it; `world` is its [`Draft::world_image`].
+    #[must_use]
+    pub fn explainer<'a>(&'a self, world: &'a WorldImage) -> Explainer<'a> {
+        Explainer {
+            model: &self.model,
+            world,
+            policy: &self.compiled.policy,
+        }
+    }
+}
