@@ -40,8 +40,8 @@ pub(super) struct Hook {
     /// Id of the link when it was adopted.
     pub(super) id: u32,
     pub(super) program: ProgramInfo,
-    /// Kept open: a program that was replaced by root cannot be lost to the evidence meanwhile.
-    _program: OwnedFd,
+    /// Kept open, to be attached again if root detaches it.
+    code: OwnedFd,
 }
 
 impl Hook {
@@ -78,32 +78,63 @@ impl Hook {
                 (link, program, wanted)
             }
             None => {
-                pins.stage(Kind::Program, names.pin, &program)?;
-                pins.commit(Kind::Program, names.pin)?;
-                let link = bpf::link(program.as_fd(), root.as_fd(), names.attach)
-                    .map_err(FenceError::kernel("attach", names.program))?;
-                pins.stage(Kind::Link, names.pin, &link)?;
-                pins.commit(Kind::Link, names.pin)?;
+                pins.replace(Kind::Program, names.pin, &program)?;
+                let link = attach(names, pins, root, &program)?;
                 info!(hook = names.hook, program = wanted.id, "attached");
                 (link, program, wanted)
             }
         };
-        let id = bpf::link_info(link.as_fd())
-            .map_err(FenceError::kernel("look at", names.pin))?
-            .id;
+        let id = id(&link, names)?;
         Ok(Self {
             names,
             link,
             id,
             program: wanted,
-            _program: program,
+            code: program,
         })
+    }
+
+    /// Attaches again what was detached, and pins again what was unpinned, as long as the root
+    /// stands. Says what was amiss.
+    pub(super) fn mend(
+        &mut self,
+        pins: &Pins,
+        root: &Root,
+    ) -> Result<Option<&'static str>, FenceError> {
+        let names = self.names;
+        if self.read_back()?.cgroup == 0 && root.stands() {
+            self.link = attach(names, pins, root, &self.code)?;
+            self.id = id(&self.link, names)?;
+            return Ok(Some("was detached"));
+        }
+        if !pins.holds(Kind::Link, names.pin) {
+            pins.replace(Kind::Link, names.pin, &self.link)?;
+            return Ok(Some("was unpinned"));
+        }
+        Ok(None)
     }
 
     /// As the kernel has it now.
     pub(super) fn read_back(&self) -> Result<LinkInfo, FenceError> {
         bpf::link_info(self.link.as_fd()).map_err(FenceError::kernel("look at", self.names.pin))
     }
+}
+
+fn attach(
+    names: Names,
+    pins: &Pins,
+    root: &Root,
+    program: &OwnedFd,
+) -> Result<OwnedFd, FenceError> {
+    let link = bpf::link(program.as_fd(), root.as_fd(), names.attach)
+        .map_err(FenceError::kernel("attach", names.program))?;
+    pins.replace(Kind::Link, names.pin, &link)?;
+    Ok(link)
+}
+
+fn id(link: &OwnedFd, names: Names) -> Result<u32, FenceError> {
+    let info = bpf::link_info(link.as_fd()).map_err(FenceError::kernel("look at", names.pin))?;
+    Ok(info.id)
 }
 
 /// The pinned link that is attached to the root, under its final name.

@@ -133,8 +133,7 @@ pub(super) fn remember(pins: &Pins) -> Result<(), FenceError> {
     let map = bpf::create_value_map(OBJECT_PIN, digest.0.len()).map_err(kernel("create"))?;
     bpf::update(map.as_fd(), 0, &digest.0).map_err(kernel("fill"))?;
     bpf::freeze(map.as_fd()).map_err(kernel("freeze"))?;
-    pins.stage(Kind::Map, OBJECT_PIN, &map)?;
-    pins.commit(Kind::Map, OBJECT_PIN)
+    pins.replace(Kind::Map, OBJECT_PIN, &map)
 }
 
 /// Through the verifier.

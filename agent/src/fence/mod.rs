@@ -40,7 +40,7 @@ use bailiwick_policy::{
     model::Selector,
     world::Codes,
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 pub use self::{error::FenceError, place::PlaceError, probe::Probe};
 use self::{
@@ -65,6 +65,8 @@ pub struct Fence {
     policy: Option<Policy>,
     /// Why the last [`Enforcer::reconcile`] changed nothing.
     trouble: Option<String>,
+    /// How often a link had to be attached or pinned again.
+    mended: u64,
 }
 
 /// What this process has put in force.
@@ -133,6 +135,7 @@ impl Fence {
             events,
             policy: None,
             trouble: None,
+            mended: 0,
         })
     }
 
@@ -213,6 +216,17 @@ impl Fence {
         Ok((policy, names))
     }
 
+    /// Root can detach; it cannot do so unseen.
+    fn mend(&mut self) -> Result<(), FenceError> {
+        for hook in &mut self.hooks {
+            if let Some(amiss) = hook.mend(&self.pins, &self.root)? {
+                self.mended = self.mended.saturating_add(1);
+                error!(hook = hook.names.hook, "the link {amiss}; it is back");
+            }
+        }
+        Ok(())
+    }
+
     fn follow_cgroups(&mut self, policy: &mut Policy) -> Result<(), FenceError> {
         let cgroups = self.resolve(&mut policy.selectors);
         if cgroups == policy.cgroups {
@@ -256,15 +270,18 @@ impl Enforcer for Fence {
     }
 
     fn reconcile(&mut self) -> Result<(), FenceError> {
-        let Some(mut policy) = self.policy.take() else {
-            return Ok(());
-        };
-        let outcome = self.follow_cgroups(&mut policy);
-        self.policy = Some(policy);
+        let outcome = self.mend().and_then(|()| {
+            let Some(mut policy) = self.policy.take() else {
+                return Ok(());
+            };
+            let outcome = self.follow_cgroups(&mut policy);
+            self.policy = Some(policy);
+            outcome
+        });
         self.trouble = outcome
             .as_ref()
             .err()
-            .map(|err| format!("cgroups are not followed: {err}"));
+            .map(|err| format!("the host is not followed: {err}"));
         outcome
     }
 
@@ -283,5 +300,52 @@ impl Enforcer for Fence {
 
     fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
         self.events.drain(&self.maps, &self.hierarchy)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_attestation::proto::v1::fence_state;
+
+    use super::*;
+
+    #[test]
+    fn a_link_that_root_detaches_is_attached_again_and_counted() {
+        let hierarchy = Hierarchy::find().unwrap();
+        let name = format!("bailiwick-test-{}-detach", std::process::id());
+        let cgroup = hierarchy.mount().join(&name);
+        std::fs::create_dir(&cgroup).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let section = FenceSection {
+            root: PathBuf::from(format!("/{name}")),
+            whole_host: false,
+            bpffs: dir.path().join("bpf"),
+            socket: dir.path().join("fence.sock"),
+        };
+        let mut fence = Fence::open(&section).unwrap();
+        let sound = fence.state();
+        bpf::detach_link(fence.hooks[0].link.as_fd()).unwrap();
+        let state = fence.state();
+        fence.reconcile().unwrap();
+        let mended = fence.state();
+        fence.reconcile().unwrap();
+        let later = fence.state();
+        fence.remove().unwrap();
+        std::fs::remove_dir(&cgroup).unwrap();
+
+        assert_eq!(
+            (sound.fault.clone(), sound.counters["links.mended"]),
+            (None, 0)
+        );
+        assert_eq!(state.mode(), fence_state::Mode::Absent);
+        assert_eq!(state.fault.unwrap(), "cgroup_skb/egress is detached");
+        assert_eq!(
+            (mended.fault.clone(), mended.counters["links.mended"]),
+            (None, 1)
+        );
+        assert_eq!(mended.mode(), fence_state::Mode::DefaultDeny);
+        assert_ne!(mended.links[0].link_id, sound.links[0].link_id);
+        assert_eq!(mended.links[0].program_id, sound.links[0].program_id);
+        assert_eq!(later.links, mended.links);
     }
 }

@@ -106,6 +106,12 @@ impl Pins {
         fs::rename(&path, self.path(kind, name)).map_err(|source| fault(path, source))
     }
 
+    /// Both halves.
+    pub(super) fn replace(&self, kind: Kind, name: &str, fd: impl AsFd) -> Result<(), FenceError> {
+        self.stage(kind, name, fd)?;
+        self.commit(kind, name)
+    }
+
     /// Forgets the first half.
     pub(super) fn unstage(&self, kind: Kind, name: &str) -> Result<(), FenceError> {
         remove(self.next(kind, name))

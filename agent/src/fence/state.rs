@@ -195,12 +195,21 @@ impl Fence {
             let index = counter::RULES.saturating_add(rule.number().into());
             (format!("rule.{name}"), index)
         });
-        plain
-            .chain(rules)
-            .filter_map(|(name, index)| {
-                let sum = bpf::sum_per_cpu(self.maps.counters.as_fd(), index).ok()?;
-                Some((name, sum))
-            })
+        let of_kernel = plain.chain(rules).filter_map(|(name, index)| {
+            let sum = bpf::sum_per_cpu(self.maps.counters.as_fd(), index).ok()?;
+            Some((name, sum))
+        });
+        let selectors = self.policy.iter().flat_map(|policy| &policy.selectors);
+        let unmet = selectors.filter(|selected| !selected.met).count();
+        of_kernel
+            .chain([
+                ("links.mended".to_owned(), self.mended),
+                // A study that is not running, or a name that is not spelt as the cgroup is.
+                (
+                    "selectors.unmatched".to_owned(),
+                    u64::try_from(unmet).unwrap_or(u64::MAX),
+                ),
+            ])
             .collect()
     }
 

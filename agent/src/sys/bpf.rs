@@ -25,6 +25,8 @@ const PROG_QUERY: i32 = 16;
 const MAP_FREEZE: i32 = 22;
 const LINK_CREATE: i32 = 28;
 const LINK_UPDATE: i32 = 29;
+#[cfg(test)]
+const LINK_DETACH: i32 = 34;
 
 /// `BPF_MAP_TYPE_ARRAY`
 pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
@@ -352,6 +354,14 @@ pub(crate) fn update_link(
     };
     // SAFETY: the structure is the command's, without pointers.
     unsafe { call(LINK_UPDATE, &mut attr) }.map(drop)
+}
+
+/// What root can do to a link.
+#[cfg(test)]
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = raw(link);
+    // SAFETY: the structure is one descriptor.
+    unsafe { call(LINK_DETACH, &mut attr) }.map(drop)
 }
 
 /// What the kernel says about a map.

@@ -129,6 +129,7 @@ fn cgroups_that_come_and_go_are_followed() {
     fence.apply_policy(&bundle).unwrap();
     let rules = |fence: &mut dyn Enforcer<Error = _>| map(&fence.state(), "POLICY").unwrap();
     let none = rules(&mut fence);
+    assert_eq!(fence.state().counters["selectors.unmatched"], 1);
     fence.reconcile().unwrap();
     assert_eq!(rules(&mut fence), none, "nothing has changed");
 
@@ -136,6 +137,7 @@ fn cgroups_that_come_and_go_are_followed() {
     fence.reconcile().unwrap();
     let one = rules(&mut fence);
     assert_ne!(one, none);
+    assert_eq!(fence.state().counters["selectors.unmatched"], 0);
     assert_eq!(fence.state().fault, None);
     fs::create_dir(scene.cgroup("studies/cardio/task")).unwrap();
     fs::create_dir(scene.cgroup("studies/neuro")).unwrap();

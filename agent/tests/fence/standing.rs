@@ -157,6 +157,9 @@ fn what_changes_behind_its_back_is_a_fault() {
     fs::remove_file(scene.pin("links/egress")).unwrap();
     let fault = fence.state().fault.unwrap();
     assert_eq!(fault, "cgroup_skb/egress is not pinned any more");
+    fence.reconcile().unwrap();
+    sound(&fence.state(), Mode::DefaultDeny);
+    assert_eq!(fence.state().counters["links.mended"], 1);
     drop(fence);
 
     let mut fence = scene.open();
