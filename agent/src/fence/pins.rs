@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
-    os::unix::fs::{DirBuilderExt, MetadataExt},
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
 };
 
@@ -22,6 +22,9 @@ use crate::sys::bpf;
 
 /// `BPF_FS_MAGIC`
 const BPF_FS: i64 = 0xcafe_4a11;
+
+/// Source of a mount made here, by which it is known again.
+const OUR_MOUNT: &str = "bailiwick";
 
 /// Kinds of objects, and the folders they are pinned in.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -60,7 +63,7 @@ impl Pins {
         make_folder(bpffs).map_err(fault)?;
         if !is_bpf_fs(bpffs).map_err(fault)? {
             let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
-            mount("bpf", bpffs, "bpf", flags, Some(c"mode=0700"))
+            mount(OUR_MOUNT, bpffs, "bpf", flags, Some(c"mode=0700"))
                 .map_err(|err| fault(err.into()))?;
         }
         let version = version_folder(bpffs);
@@ -140,7 +143,7 @@ impl Pins {
     }
 
     /// Removes every version's pins: what was fenced is open. Links go last to first, so that the
-    /// way out is closed longest. A BPF file system mounted for this folder alone goes too.
+    /// way out is closed longest. A BPF file system mounted by [`Pins::open`] goes too.
     pub(super) fn remove_all(self) -> Result<Vec<PathBuf>, FenceError> {
         let mut removed = Vec::new();
         for version in versions(&self.bpffs)? {
@@ -148,7 +151,7 @@ impl Pins {
         }
         let Self { bpffs, _held } = self;
         drop(_held);
-        if is_mount_point(&bpffs) && bpffs != Path::new("/sys/fs/bpf") {
+        if is_our_mount(&bpffs) {
             unmount(&bpffs, UnmountFlags::empty())
                 .map_err(|err| fault(bpffs.clone(), err.into()))?;
         }
@@ -185,10 +188,14 @@ fn is_bpf_fs(path: &Path) -> io::Result<bool> {
     Ok(statfs(path)?.f_type == BPF_FS)
 }
 
-fn is_mount_point(path: &Path) -> bool {
-    let device = |path: &Path| fs::metadata(path).map(|found| found.dev()).ok();
-    let parent = path.parent().and_then(device);
-    is_bpf_fs(path).unwrap_or(false) && parent.is_some() && parent != device(path)
+/// Mount points stand in the fifth field, the type and source after the dash; a path with blanks is
+/// escaped there, does not match, and stays mounted.
+fn is_our_mount(path: &Path) -> bool {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    table.lines().any(|line| {
+        line.split(' ').nth(4).map(Path::new) == Some(path)
+            && line.contains(&format!(" - bpf {OUR_MOUNT} "))
+    })
 }
 
 fn remove(path: PathBuf) -> Result<(), FenceError> {
