@@ -180,6 +180,8 @@ pub fn rule_name(number: u8) -> &'static str {
 
 #[cfg(feature = "user")]
 mod pod {
+    // SAFETY: `repr(C)`, integers only, no padding (asserted beside it).
+    unsafe impl aya::Pod for crate::WorldImage {}
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above).
     unsafe impl aya::Pod for super::Config {}
     // SAFETY: one integer.

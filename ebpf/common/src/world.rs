@@ -61,7 +61,7 @@ pub const WORLD_MAGIC: u64 = 0x4241_494c_5752_4c44;
 pub const WORLD_FORMAT: u32 = 1;
 
 /// The first page of the image.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 #[repr(C)]
 pub struct WorldHeader {
     /// [`WORLD_MAGIC`]; zero in a map nobody has filled.
@@ -95,6 +95,7 @@ pub struct WorldHeader {
 const _: () = assert!(size_of::<WorldHeader>() == 4096);
 
 /// The whole table. 42 MB, constant: the value size is part of the pinned maps' contract.
+#[derive(Clone, Copy)] // so that a map can be typed with it; nobody copies it
 #[repr(C)]
 #[expect(missing_debug_implementations, reason = "42 MB of numbers")]
 pub struct WorldImage {
