@@ -6,6 +6,9 @@
     reason = "helpers of tests stand outside of test functions"
 )]
 
+mod bundle;
+mod net;
 mod policy;
 mod scene;
 mod standing;
+mod traffic;

@@ -1,75 +1,16 @@
 //! A signed policy in the kernel, and cgroups that come and go.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+use std::fs;
 
 use bailiwick_agent::fence_service::Enforcer;
-use bailiwick_attestation::{
-    DeploymentId, Sha256Digest, UnixTime,
-    proto::v1::{FenceState, PolicyBundle, PolicyFile, fence_state::Mode},
-};
-use bailiwick_policy::{
-    approvers::Approvers,
-    bundle::{Bundle, VerifiedBundle},
-    manifest::{Draft, compose},
-};
+use bailiwick_attestation::proto::v1::{FenceState, fence_state::Mode};
+use bailiwick_policy::bundle::VerifiedBundle;
 
-use crate::scene::Scene;
+use crate::{bundle, scene::Scene};
 
-const PROFILE: &str = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
-                       bank = \"sha256\"\nrequire = [0]\n";
-
-/// Signed by a key made for it.
 fn signed(scene: &Scene, version: u64, study: &str, world: &str) -> VerifiedBundle {
-    let deployment = DeploymentId::new("demo").unwrap();
-    let files: BTreeMap<String, Vec<u8>> = [
-        ("studies/cardio.toml", study),
-        ("host-fence.toml", ""),
-        ("sites.toml", ""),
-        ("inventory.toml", ""),
-        ("collector.toml", ""),
-        ("profile.toml", PROFILE),
-        ("world.csv", world),
-    ]
-    .into_iter()
-    .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
-    .collect();
-    let draft = Draft {
-        deployment: &deployment,
-        version,
-        previous: (version > 1).then_some(Sha256Digest([7; 32])),
-        not_after: UnixTime::from_secs(4_000_000_000),
-        reason: "a test",
-    };
-    let manifest = compose(&draft, &files).unwrap();
-    let folder: PathBuf = scene.folder().join(format!("policy-{version}"));
-    fs::create_dir_all(&folder).unwrap();
-    let (key, file) = (folder.join("alice"), folder.join("manifest.toml"));
-    fs::write(&file, &manifest).unwrap();
-    let keygen = |arguments: &[&str]| {
-        let mut command = Command::new("ssh-keygen");
-        command.arg("-q").args(arguments).arg("-f").arg(&key);
-        command
-    };
-    let made = keygen(&["-t", "ed25519", "-N", "", "-C", ""])
-        .status()
-        .unwrap();
-    assert!(made.success());
-    let mut sign = keygen(&["-Y", "sign", "-n", "bailiwick/demo/policy"]);
-    assert!(sign.arg(&file).status().unwrap().success());
-    let public = fs::read_to_string(key.with_extension("pub")).unwrap();
-    let approvers = Approvers::parse("a", format!("alice {public}").as_bytes(), 1).unwrap();
-    let message = PolicyBundle {
-        manifest: manifest.into_bytes(),
-        signatures: vec![fs::read(folder.join("manifest.toml.sig")).unwrap()],
-        files: files
-            .into_iter()
-            .map(|(path, content)| PolicyFile { path, content })
-            .collect(),
-    };
-    let now = UnixTime::from_secs(1_900_000_000);
-    Bundle::from(message)
-        .verify_in_force(&approvers, &deployment, now)
-        .unwrap()
+    let files = [("studies/cardio.toml", study), ("world.csv", world)];
+    bundle::signed(&scene.folder(), version, &files)
 }
 
 fn study(scene: &Scene) -> String {

@@ -1,0 +1,275 @@
+//! Network namespaces of the tests' own, and processes in them that do as they are told.
+//!
+//! An *actor* is this test binary again: it enters a cgroup before it begins and a network
+//! namespace before it opens a socket, then reads one command per line and answers each.
+
+use std::{
+    fs::File,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
+    os::fd::AsFd,
+    path::Path,
+    process::{Child, ChildStdin, ChildStdout, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+/// Namespaces are `bwt<pid>-<name>`.
+const PREFIX: &str = "bwt";
+const FOLDER: &str = "/run/netns";
+
+/// Two namespaces and the wire between them: one for the workloads, one for the whole world.
+pub(crate) struct Net {
+    pub(crate) inside: String,
+    pub(crate) world: String,
+}
+
+impl Net {
+    /// `here` and `there` are the addresses on the two sides; everything else is behind the other
+    /// side.
+    pub(crate) fn new(test: &str, here: &[&str], there: &[&str]) -> Self {
+        remove_stale();
+        let pid = std::process::id();
+        let net = Self {
+            inside: format!("{PREFIX}{pid}-{test}-in"),
+            world: format!("{PREFIX}{pid}-{test}-out"),
+        };
+        ip(&["netns", "add", &net.inside]);
+        ip(&["netns", "add", &net.world]);
+        ip(&[
+            "-n",
+            &net.inside,
+            "link",
+            "add",
+            "wire",
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "wire",
+            "netns",
+            &net.world,
+        ]);
+        for (space, addresses) in [(&net.inside, here), (&net.world, there)] {
+            for address in addresses {
+                let nodad: &[&str] = if address.contains(':') {
+                    &["nodad"]
+                } else {
+                    &[]
+                };
+                let add = ["-n", space, "address", "add", address, "dev", "wire"];
+                ip(&[&add, nodad].concat());
+            }
+            ip(&["-n", space, "link", "set", "wire", "up"]);
+            ip(&["-n", space, "link", "set", "lo", "up"]);
+            ip(&["-n", space, "route", "add", "default", "dev", "wire"]);
+            ip(&["-n", space, "-6", "route", "add", "default", "dev", "wire"]);
+        }
+        net
+    }
+}
+
+impl Drop for Net {
+    fn drop(&mut self) {
+        for space in [&self.inside, &self.world] {
+            drop(Command::new("ip").args(["netns", "delete", space]).output());
+        }
+    }
+}
+
+fn ip(arguments: &[&str]) {
+    let out = Command::new("ip")
+        .args(arguments)
+        .output()
+        .expect("iproute2 is installed");
+    assert!(out.status.success(), "ip {arguments:?}: {out:?}");
+}
+
+/// What runs that were killed have left.
+fn remove_stale() {
+    let entries = std::fs::read_dir(FOLDER).into_iter().flatten().flatten();
+    for name in entries.filter_map(|entry| entry.file_name().into_string().ok()) {
+        let pid = name
+            .strip_prefix(PREFIX)
+            .and_then(|rest| rest.split('-').next());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+            drop(Command::new("ip").args(["netns", "delete", &name]).output());
+        }
+    }
+}
+
+/// A process in a cgroup and a namespace.
+pub(crate) struct Actor {
+    child: Child,
+    to: ChildStdin,
+    from: BufReader<ChildStdout>,
+}
+
+impl Actor {
+    pub(crate) fn new(cgroup: &Path, namespace: &str) -> Self {
+        let mut child = Command::new("sh")
+            .args(["-c", "echo $$ > \"$0/cgroup.procs\" && exec \"$@\""])
+            .arg(cgroup)
+            .arg(std::env::current_exe().unwrap())
+            .args([
+                "--ignored",
+                "--exact",
+                "net::actor",
+                "--nocapture",
+                "--test-threads",
+                "1",
+            ])
+            .env("BAILIWICK_TEST_NETNS", namespace)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let to = child.stdin.take().unwrap();
+        let from = BufReader::new(child.stdout.take().unwrap());
+        let mut actor = Self { child, to, from };
+        assert_eq!(actor.answer(), "ready");
+        actor
+    }
+
+    /// Gives a command, and hears what came of it.
+    pub(crate) fn tell(&mut self, command: &str) -> String {
+        writeln!(self.to, "{command}").unwrap();
+        self.answer()
+    }
+
+    fn answer(&mut self) -> String {
+        loop {
+            let mut line = String::new();
+            let read = self.from.read_line(&mut line).unwrap();
+            assert_ne!(read, 0, "the actor is gone");
+            // The harness speaks on the same stream.
+            if let Some(answer) = line.trim_end().strip_prefix('@') {
+                return answer.to_owned();
+            }
+        }
+    }
+
+    /// Opens a UDP socket that counts what it receives.
+    pub(crate) fn count_at(&mut self, address: &str) {
+        assert_eq!(self.tell(&format!("count {address}")), "counting");
+    }
+
+    /// Datagrams received since the last question, once no more come.
+    pub(crate) fn counted(&mut self) -> u64 {
+        self.tell("counted").parse().unwrap()
+    }
+
+    /// Sends three datagrams; `sent` or the error's name.
+    pub(crate) fn send(&mut self, from: &str, to: &str) -> String {
+        self.tell(&format!("send {from} {to}"))
+    }
+}
+
+impl Drop for Actor {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// How long an answer over TCP may take.
+const PATIENCE: Duration = Duration::from_millis(700);
+
+#[test]
+#[ignore = "no test: the process that the others start"]
+fn actor() {
+    let namespace = std::env::var("BAILIWICK_TEST_NETNS").expect("started by a test");
+    let file = File::open(Path::new(FOLDER).join(namespace)).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    println!("\n@ready");
+    let received = Arc::new(AtomicU64::new(0));
+    let mut stream: Option<TcpStream> = None;
+    for line in std::io::stdin().lines() {
+        let line = line.unwrap();
+        let words: Vec<&str> = line.split(' ').collect();
+        let answer = match words.as_slice() {
+            ["count", address] => {
+                let socket = UdpSocket::bind(address).unwrap();
+                let received = Arc::clone(&received);
+                thread::spawn(move || {
+                    while socket.recv(&mut [0; 64]).is_ok() {
+                        received.fetch_add(1, Ordering::SeqCst);
+                    }
+                });
+                "counting".to_owned()
+            }
+            ["counted"] => settled(&received).to_string(),
+            ["send", from, to] => send(from, to),
+            ["echo", address] => {
+                let listener = TcpListener::bind(address).unwrap();
+                thread::spawn(move || {
+                    for stream in listener.incoming() {
+                        thread::spawn(move || echo(stream.unwrap()));
+                    }
+                });
+                "echoing".to_owned()
+            }
+            ["connect", to] => {
+                let to: SocketAddr = to.parse().unwrap();
+                match TcpStream::connect_timeout(&to, PATIENCE) {
+                    Ok(connected) => {
+                        connected.set_read_timeout(Some(PATIENCE)).unwrap();
+                        stream = Some(connected);
+                        "connected".to_owned()
+                    }
+                    Err(err) => format!("{:?}", err.kind()),
+                }
+            }
+            ["ask"] => ask(stream.as_mut().unwrap()),
+            _ => panic!("{line}"),
+        };
+        println!("@{answer}");
+    }
+}
+
+/// The count, once it has stood still.
+fn settled(received: &AtomicU64) -> u64 {
+    let mut before = received.load(Ordering::SeqCst);
+    let mut since = Instant::now();
+    while since.elapsed() < Duration::from_millis(150) {
+        thread::sleep(Duration::from_millis(10));
+        let now = received.load(Ordering::SeqCst);
+        if now != before {
+            (before, since) = (now, Instant::now());
+        }
+    }
+    received.swap(0, Ordering::SeqCst)
+}
+
+fn send(from: &str, to: &str) -> String {
+    let socket = UdpSocket::bind(from).unwrap();
+    for _ in 0..3 {
+        if let Err(err) = socket.send_to(b"bailiwick", to) {
+            return format!("{:?}", err.kind());
+        }
+    }
+    "sent".to_owned()
+}
+
+fn echo(mut stream: TcpStream) {
+    let mut byte = [0];
+    while stream.read_exact(&mut byte).is_ok() {
+        stream.write_all(&byte).unwrap();
+    }
+}
+
+fn ask(stream: &mut TcpStream) -> String {
+    match stream
+        .write_all(b"x")
+        .and_then(|()| stream.read_exact(&mut [0]))
+    {
+        Ok(()) => "answered".to_owned(),
+        Err(err) => format!("{:?}", err.kind()),
+    }
+}

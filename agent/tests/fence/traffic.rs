@@ -1,0 +1,440 @@
+//! Packets between namespaces: counted where they arrive.
+
+use bailiwick_agent::{fence::Fence, fence_service::Enforcer};
+use bailiwick_attestation::proto::v1::FenceEvent;
+
+use crate::{
+    bundle::signed,
+    net::{Actor, Net},
+    scene::Scene,
+};
+
+const WORLD: &str = "192.0.2.0/24,DE\n198.51.100.0/24,US\n203.0.113.0/24,FR\n\
+                     2001:db8:1::/48,DE\n2001:db8:2::/48,US\n";
+
+const HOST_FENCE: &str = "[[service]]\nname = \"management\"\naddress = \"203.0.113.9/32\"\n\
+                          protocol = \"udp\"\nports = \"5000\"\n";
+
+const HERE: [&str; 4] = [
+    "10.9.1.1/32",
+    "10.9.2.1/32",
+    "2001:db8:9::1/128",
+    "10.9.3.1/32",
+];
+const THERE: [&str; 9] = [
+    "192.0.2.7/32",
+    "198.51.100.7/32",
+    "203.0.113.9/32",
+    "10.9.1.5/32",
+    "10.9.2.5/32",
+    "10.8.0.1/32",
+    "10.8.1.1/32",
+    "2001:db8:1::7/128",
+    "2001:db8:2::7/128",
+];
+
+/// Two studies. Cardio may reach DE, 10.8.0.0/16 but for 10.8.1.0/24, and management.
+struct Stage {
+    scene: Scene,
+    net: Net,
+    fence: Fence,
+}
+
+impl Stage {
+    fn new(test: &str) -> Self {
+        let scene = Scene::new(test);
+        for cgroup in ["studies/neuro", "other"] {
+            std::fs::create_dir_all(scene.cgroup(cgroup)).unwrap();
+        }
+        let net = Net::new(test, &HERE, &THERE);
+        let fence = scene.open();
+        let mut stage = Self { scene, net, fence };
+        stage.apply(1, "enforce", "DE");
+        stage
+    }
+
+    fn apply(&mut self, version: u64, mode: &str, jurisdiction: &str) {
+        let study = |name: &str, peers: &str| {
+            format!(
+                "name = \"{name}\"\nmode = \"{mode}\"\n[select]\ncgroups = [{:?}]\n\
+                 [allow]\njurisdictions = [\"{jurisdiction}\"]\nprefixes = [\"10.8.0.0/16\"]\n\
+                 services = [\"management\"]\n[deny]\nprefixes = [\"10.8.1.0/24\"]\n\
+                 [peers]\naddresses = [\"{peers}\"]\n[unattested]\nservices = [\"management\"]\n",
+                self.scene.path(&format!("studies/{name}"))
+            )
+        };
+        let (cardio, neuro) = (
+            study("cardio", "10.9.1.0/24"),
+            study("neuro", "10.9.2.0/24"),
+        );
+        let files = [
+            ("studies/cardio.toml", cardio.as_str()),
+            ("studies/neuro.toml", neuro.as_str()),
+            ("host-fence.toml", HOST_FENCE),
+            ("world.csv", WORLD),
+        ];
+        let bundle = signed(&self.scene.folder(), version, &files);
+        self.fence.apply_policy(&bundle).unwrap();
+        self.fence.set_lease_end(u64::MAX).unwrap();
+    }
+
+    fn inside(&self, cgroup: &str) -> Actor {
+        Actor::new(&self.scene.cgroup(cgroup), &self.net.inside)
+    }
+
+    /// Outside of the fence.
+    fn world(&self) -> Actor {
+        Actor::new(&self.scene.cgroup(".."), &self.net.world)
+    }
+}
+
+const ATTEST: &str = "attested";
+
+#[test]
+fn the_matrix_of_who_reaches_whom() {
+    let stage = Stage::new("matrix");
+    let mut world = stage.world();
+    world.count_at("0.0.0.0:5000");
+    world.count_at("[2001:db8:1::7]:5000");
+    world.count_at("[2001:db8:2::7]:5000");
+    let rows: &[(&str, &str, &str, &str, u64)] = &[
+        (
+            "allowed jurisdiction",
+            "studies/cardio",
+            "10.9.1.1",
+            "192.0.2.7:5000",
+            3,
+        ),
+        (
+            "another",
+            "studies/cardio",
+            "10.9.1.1",
+            "198.51.100.7:5000",
+            0,
+        ),
+        (
+            "allowed, IPv6",
+            "studies/cardio",
+            "[2001:db8:9::1]",
+            "[2001:db8:1::7]:5000",
+            3,
+        ),
+        (
+            "another, IPv6",
+            "studies/cardio",
+            "[2001:db8:9::1]",
+            "[2001:db8:2::7]:5000",
+            0,
+        ),
+        (
+            "IPv4 in an IPv6 socket",
+            "studies/cardio",
+            "[::]",
+            "[::ffff:192.0.2.7]:5000",
+            3,
+        ),
+        (
+            "and where it may not",
+            "studies/cardio",
+            "[::]",
+            "[::ffff:198.51.100.7]:5000",
+            0,
+        ),
+        (
+            "a service",
+            "studies/cardio",
+            "10.9.1.1",
+            "203.0.113.9:5000",
+            3,
+        ),
+        (
+            "the service's next port",
+            "studies/cardio",
+            "10.9.1.1",
+            "203.0.113.9:5001",
+            0,
+        ),
+        (
+            "allowed prefix",
+            "studies/cardio",
+            "10.9.1.1",
+            "10.8.0.1:5000",
+            3,
+        ),
+        (
+            "denied prefix in it",
+            "studies/cardio",
+            "10.9.1.1",
+            "10.8.1.1:5000",
+            0,
+        ),
+        (
+            "its own address elsewhere",
+            "studies/cardio",
+            "10.9.1.1",
+            "10.9.1.5:5000",
+            3,
+        ),
+        (
+            "another study's",
+            "studies/cardio",
+            "10.9.1.1",
+            "10.9.2.5:5000",
+            0,
+        ),
+        (
+            "the other study, likewise",
+            "studies/neuro",
+            "10.9.2.1",
+            "10.9.1.5:5000",
+            0,
+        ),
+        ("its own", "studies/neuro", "10.9.2.1", "10.9.2.5:5000", 3),
+        (
+            "no study's cgroup",
+            "other",
+            "10.9.3.1",
+            "192.0.2.7:5000",
+            0,
+        ),
+        ("the fence root itself", "", "10.9.3.1", "192.0.2.7:5000", 0),
+    ];
+    for (name, cgroup, from, to, want) in rows {
+        let said = stage.inside(cgroup).send(&format!("{from}:0"), to);
+        let want_said = if *want == 0 {
+            "PermissionDenied"
+        } else {
+            "sent"
+        };
+        assert_eq!(
+            (said.as_str(), world.counted()),
+            (want_said, *want),
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn a_child_s_cgroup_and_an_inherited_socket_stay_with_the_study() {
+    let stage = Stage::new("child");
+    let mut world = stage.world();
+    world.count_at("0.0.0.0:5000");
+    let deep = stage.scene.cgroup("studies/cardio/task/deeper");
+    std::fs::create_dir_all(&deep).unwrap();
+    let mut actor = Actor::new(&deep, &stage.net.inside);
+    assert_eq!(actor.send("10.9.1.1:0", "192.0.2.7:5000"), "sent");
+    assert_eq!(
+        actor.send("10.9.1.1:0", "198.51.100.7:5000"),
+        "PermissionDenied"
+    );
+    assert_eq!(world.counted(), 3, "no process was told of this cgroup");
+}
+
+#[test]
+fn a_connection_is_judged_again_when_the_policy_changes() {
+    let mut stage = Stage::new("rejudge");
+    let mut world = stage.world();
+    world.tell("echo 192.0.2.7:5000");
+    world.tell("echo 198.51.100.7:5000");
+    let mut cardio = stage.inside("studies/cardio");
+    assert_eq!(cardio.tell("connect 198.51.100.7:5000"), "TimedOut");
+    assert_eq!(cardio.tell("connect 192.0.2.7:5000"), "connected");
+    assert_eq!(cardio.tell("ask"), "answered");
+    stage.apply(2, "enforce", "FR");
+    assert_eq!(
+        cardio.tell("ask"),
+        "WouldBlock",
+        "established means nothing"
+    );
+    stage.apply(3, "enforce", "DE");
+    assert_eq!(cardio.tell("connect 192.0.2.7:5000"), "connected");
+    assert_eq!(cardio.tell("ask"), "answered");
+}
+
+#[test]
+fn the_kernel_ends_a_lease_by_itself() {
+    let mut stage = Stage::new("expiry");
+    let mut world = stage.world();
+    world.count_at("0.0.0.0:5000");
+    let mut cardio = stage.inside("studies/cardio");
+    let mut reach = |world: &mut Actor, name: &str, want: [u64; 2]| {
+        cardio.send("10.9.1.1:0", "192.0.2.7:5000");
+        let ours = world.counted();
+        cardio.send("10.9.1.1:0", "203.0.113.9:5000");
+        assert_eq!([ours, world.counted()], want, "{name}");
+    };
+    let second = 1_000_000_000;
+    stage.fence.set_lease_end(boot_ns() + 2 * second).unwrap();
+    reach(&mut world, ATTEST, [3, 3]);
+    while boot_ns() < stage.fence.state().lease_end_boot_ns {
+        std::thread::sleep(std::time::Duration::from_millis(50));
+    }
+    reach(&mut world, "management alone", [0, 3]);
+    stage.fence.set_lease_end(boot_ns() + 60 * second).unwrap();
+    reach(&mut world, "again", [3, 3]);
+    stage.fence.set_lease_end(0).unwrap();
+    reach(&mut world, "ended early", [0, 3]);
+}
+
+#[test]
+fn nothing_opens_when_the_process_is_gone() {
+    let stage = Stage::new("gone");
+    let mut world = stage.world();
+    world.count_at("0.0.0.0:5000");
+    let mut cardio = stage.inside("studies/cardio");
+    let mut check = |world: &mut Actor, name: &str| {
+        assert_eq!(
+            cardio.send("10.9.1.1:0", "198.51.100.7:5000"),
+            "PermissionDenied",
+            "{name}"
+        );
+        assert_eq!(world.counted(), 0, "{name}");
+        assert_eq!(
+            cardio.send("10.9.1.1:0", "192.0.2.7:5000"),
+            "sent",
+            "{name}"
+        );
+        assert_eq!(world.counted(), 3, "{name}");
+    };
+    check(&mut world, "before");
+    let Stage {
+        scene,
+        fence,
+        net: _net,
+    } = stage;
+    drop(fence);
+    check(&mut world, "with nobody there");
+    let again = scene.open();
+    check(&mut world, "taken over");
+    drop((again, cardio, world));
+}
+
+#[test]
+fn on_the_loopback_device_studies_do_not_meet() {
+    let stage = Stage::new("loopback");
+    let mut server = stage.inside("studies/cardio");
+    server.count_at("127.0.0.1:6000");
+    server.count_at("[::1]:6000");
+    server.count_at("10.9.1.1:6000");
+    server.tell("echo 127.0.0.1:6001");
+    let mut stranger = stage.inside("other");
+    let mut same = stage.inside("studies/cardio");
+    let mut neuro = stage.inside("studies/neuro");
+    let mut outside = Actor::new(&stage.scene.cgroup(".."), &stage.net.inside);
+    for (from, to) in [
+        ("127.0.0.1:0", "127.0.0.1:6000"),
+        ("[::1]:0", "[::1]:6000"),
+        ("10.9.1.1:0", "10.9.1.1:6000"),
+    ] {
+        assert_eq!(same.send(from, to), "sent", "{to}");
+        assert_eq!(server.counted(), 3, "{to}");
+        assert_eq!(neuro.send(from, to), "PermissionDenied", "{to}");
+        assert_eq!(stranger.send(from, to), "PermissionDenied", "{to}");
+        // Not fenced itself, so it sends; what it sends is denied on the way in.
+        assert_eq!(outside.send(from, to), "sent", "{to}");
+        assert_eq!(server.counted(), 0, "{to}");
+    }
+    assert_eq!(same.tell("connect 127.0.0.1:6001"), "connected");
+    assert_eq!(same.tell("ask"), "answered");
+    assert_eq!(neuro.tell("connect 127.0.0.1:6001"), "TimedOut");
+    assert_eq!(outside.tell("connect 127.0.0.1:6001"), "TimedOut");
+    assert_eq!(
+        same.tell("connect 127.0.0.1:6002"),
+        "ConnectionRefused",
+        "nobody listens"
+    );
+}
+
+#[test]
+fn what_comes_in_is_judged_by_its_source() {
+    let stage = Stage::new("ingress");
+    let mut cardio = stage.inside("studies/cardio");
+    cardio.count_at("10.9.1.1:7000");
+    let mut world = stage.world();
+    for (from, want) in [
+        ("192.0.2.7:0", 3),
+        ("198.51.100.7:0", 0),
+        ("10.9.1.5:0", 3),
+        ("10.9.2.5:0", 0),
+        ("203.0.113.9:5000", 3),
+        ("203.0.113.9:5001", 0),
+    ] {
+        assert_eq!(world.send(from, "10.9.1.1:7000"), "sent", "{from}");
+        assert_eq!(cardio.counted(), want, "{from}");
+    }
+}
+
+fn event<'a>(events: &'a [FenceEvent], rule: &str) -> &'a FenceEvent {
+    let found = events.iter().find(|event| event.rule == rule);
+    found.unwrap_or_else(|| panic!("no event says {rule}: {events:?}"))
+}
+
+#[test]
+fn a_denial_tells_who_where_and_why() {
+    let mut stage = Stage::new("event");
+    drop(stage.fence.drain_events());
+    let before = stage.fence.state().counters;
+    let mut cardio = stage.inside("studies/cardio");
+    for _ in 0..5 {
+        cardio.send("10.9.1.1:1234", "198.51.100.7:5000");
+    }
+    cardio.send("10.9.1.1:0", "10.9.2.5:5000");
+    let (events, lost) = stage.fence.drain_events();
+    assert_eq!(lost, 0);
+    let denied = event(&events, "jurisdiction");
+    assert_eq!(
+        (denied.study.as_str(), denied.verdict.as_str()),
+        ("cardio", "deny")
+    );
+    assert_eq!(
+        (denied.direction.as_str(), denied.jurisdiction.as_str()),
+        ("egress", "US")
+    );
+    assert_eq!(denied.source, [10, 9, 1, 1]);
+    assert_eq!(denied.destination, [198, 51, 100, 7]);
+    assert_eq!(
+        (denied.protocol, denied.source_port, denied.destination_port),
+        (17, 1234, 5000)
+    );
+    assert_eq!(denied.cgroup, stage.scene.path("studies/cardio"));
+    assert_eq!(event(&events, "other-study").destination, [10, 9, 2, 5]);
+    // One flow, one event within a second; the counters have every packet.
+    let of_flow = events
+        .iter()
+        .filter(|event| event.rule == "jurisdiction")
+        .count();
+    assert!(of_flow <= 2, "{events:?}");
+    let counted = stage.fence.state().counters["egress.denied"] - before["egress.denied"];
+    assert_eq!(counted, 6);
+}
+
+#[test]
+fn audit_reports_what_it_lets_pass() {
+    let mut stage = Stage::new("audit");
+    stage.apply(2, "audit", "DE");
+    drop(stage.fence.drain_events());
+    let mut world = stage.world();
+    world.count_at("0.0.0.0:5000");
+    let mut cardio = stage.inside("studies/cardio");
+    assert_eq!(cardio.send("10.9.1.1:0", "198.51.100.7:5000"), "sent");
+    assert_eq!(world.counted(), 3);
+    let (events, _) = stage.fence.drain_events();
+    assert_eq!(event(&events, "jurisdiction").verdict, "audit");
+    assert_eq!(
+        cardio.send("10.9.1.1:0", "10.9.2.5:5000"),
+        "PermissionDenied",
+        "another study"
+    );
+    stage.fence.set_lease_end(0).unwrap();
+    assert_eq!(
+        cardio.send("10.9.1.1:0", "198.51.100.7:5000"),
+        "PermissionDenied",
+        "no lease"
+    );
+    assert_eq!(world.counted(), 0);
+}
+
+fn boot_ns() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    u64::try_from(now.tv_sec).unwrap() * 1_000_000_000 + u64::try_from(now.tv_nsec).unwrap()
+}
