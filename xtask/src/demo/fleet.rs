@@ -165,9 +165,14 @@ evaluate_seconds = 1
         cmd::output(self.client().args(["policy", "apply"]).arg(bundle)).map(drop)
     }
 
-    /// Whether the newest statement of the node appraises again, without a network, and whether
-    /// one changed byte is noticed.
-    pub fn verifies_offline(&self, scene: &Scene, approvers: &Approvers) -> Result<bool> {
+    /// Whether the newest statement of the node appraises again, without a network, and whether one
+    /// bit changed in the value of a quoted register, `pcr`, is noticed.
+    pub fn verifies_offline(
+        &self,
+        scene: &Scene,
+        approvers: &Approvers,
+        pcr: &[u8],
+    ) -> Result<bool> {
         let file = scene.path("statement");
         cmd::output(
             self.client()
@@ -198,10 +203,10 @@ evaluate_seconds = 1
             verify.status().context("start the client")
         };
         let good = verify(&file)?;
-        // The middle lies in what the node signed or in what approvers did.
         let mut bytes = fs::read(&file).context("read the stored statement")?;
-        let middle = bytes.len() / 2;
-        if let Some(byte) = bytes.get_mut(middle) {
+        let at = bytes.windows(pcr.len()).position(|window| window == pcr);
+        let at = at.context("the quoted register is not in the stored statement")?;
+        if let Some(byte) = bytes.get_mut(at) {
             *byte ^= 1;
         }
         let changed = scene.path("statement-changed");

@@ -224,7 +224,16 @@ impl Stage {
     pub(super) fn record(&mut self, scene: &Scene, report: &mut Report) -> Result<()> {
         report.statements = Some(self.count("statements")?);
         report.receipts = Some(self.count("receipts")?);
-        report.verified_offline = Some(self.collector.verifies_offline(scene, &self.approvers)?);
+        let (_, hex) = self
+            .pcrs
+            .first()
+            .context("registers were read at the first boot")?;
+        let pcr = bytes(hex).with_context(|| format!("{hex} is no digest"))?;
+        report.verified_offline = Some(self.collector.verifies_offline(
+            scene,
+            &self.approvers,
+            &pcr,
+        )?);
         Ok(())
     }
 
@@ -318,4 +327,14 @@ impl Stage {
             Ok(counts.into_iter().map(line).collect())
         })
     }
+}
+
+fn bytes(hex: &str) -> Option<Vec<u8>> {
+    let pairs = hex
+        .as_bytes()
+        .chunks(2)
+        .map(|pair| std::str::from_utf8(pair).ok());
+    pairs
+        .map(|pair| u8::from_str_radix(pair?, 16).ok())
+        .collect()
 }
