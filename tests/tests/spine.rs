@@ -30,12 +30,15 @@ fn a_genuine_tpm_that_nobody_listed_stays_pending_and_closed() -> Result<()> {
     stage.apply(&scene, None, "nobody is listed")?;
     stage.node.start_agent(&scene)?;
     stage.wait_for_pending(&scene)?;
-    let node = stage.enrolled()?;
-    ensure!(node.state == "pending", "state {}", node.state);
+    let reason = stage.wait(&scene, "the reason", |stage| {
+        let node = stage.enrolled()?;
+        ensure!(node.state == "pending", "state {}", node.state);
+        ensure!(!node.reason.is_empty(), "no reason yet");
+        Ok(node.reason)
+    })?;
     ensure!(
-        node.reason.contains("inventory"),
-        "the reason does not say what to sign: {}",
-        node.reason
+        reason.contains("inventory"),
+        "does not say what to sign: {reason}"
     );
     expect(&scene, &mut stage, Standing::Closed)
 }
