@@ -97,7 +97,7 @@ fn measure() -> Result<Value> {
             }),
         );
     }
-    Ok(Value::Object(result))
+    Ok(json!({ "world_map_lookup": result }))
 }
 
 fn round(number: f64) -> f64 {

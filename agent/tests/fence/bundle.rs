@@ -17,7 +17,25 @@ const PROFILE: &str = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 6
 
 /// The given files, and as little as possible of those a policy must have beside them.
 pub(crate) fn signed(scratch: &Path, version: u64, files: &[(&str, &str)]) -> VerifiedBundle {
-    let deployment = DeploymentId::new("demo").unwrap();
+    let (message, signers) = message(scratch, version, files);
+    let approvers = Approvers::parse("a", signers.as_bytes(), 1).unwrap();
+    let now = UnixTime::from_secs(1_900_000_000);
+    Bundle::from(message)
+        .verify_in_force(&approvers, &deployment(), now)
+        .unwrap()
+}
+
+fn deployment() -> DeploymentId {
+    DeploymentId::new("demo").unwrap()
+}
+
+/// The same as it travels, and the `allowed_signers` of the one who signed it.
+pub(crate) fn message(
+    scratch: &Path,
+    version: u64,
+    files: &[(&str, &str)],
+) -> (PolicyBundle, String) {
+    let deployment = deployment();
     let mut all: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     let rest = [
         ("host-fence.toml", ""),
@@ -54,7 +72,6 @@ pub(crate) fn signed(scratch: &Path, version: u64, files: &[(&str, &str)]) -> Ve
     let mut sign = keygen(&["-Y", "sign", "-n", "bailiwick/demo/policy"]);
     assert!(sign.arg(&file).status().unwrap().success());
     let public = fs::read_to_string(key.with_extension("pub")).unwrap();
-    let approvers = Approvers::parse("a", format!("alice {public}").as_bytes(), 1).unwrap();
     let message = PolicyBundle {
         manifest: manifest.into_bytes(),
         signatures: vec![fs::read(folder.join("manifest.toml.sig")).unwrap()],
@@ -63,8 +80,5 @@ pub(crate) fn signed(scratch: &Path, version: u64, files: &[(&str, &str)]) -> Ve
             .map(|(path, content)| PolicyFile { path, content })
             .collect(),
     };
-    let now = UnixTime::from_secs(1_900_000_000);
-    Bundle::from(message)
-        .verify_in_force(&approvers, &deployment, now)
-        .unwrap()
+    (message, format!("alice {public}"))
 }

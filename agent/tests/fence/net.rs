@@ -143,7 +143,12 @@ impl Actor {
         self.answer()
     }
 
-    fn answer(&mut self) -> String {
+    /// Gives a command that takes its time; [`Actor::answer`] waits for the end.
+    pub(crate) fn begin(&mut self, command: &str) {
+        writeln!(self.to, "{command}").unwrap();
+    }
+
+    pub(crate) fn answer(&mut self) -> String {
         loop {
             let mut line = String::new();
             let read = self.from.read_line(&mut line).unwrap();
@@ -206,6 +211,7 @@ fn actor() {
             }
             ["counted"] => settled(&received).to_string(),
             ["send", from, to] => send(from, to),
+            ["flood", from, to, millis] => flood(from, to, millis.parse().unwrap()).to_string(),
             ["echo", address] => {
                 let listener = TcpListener::bind(address).unwrap();
                 thread::spawn(move || {
@@ -255,6 +261,18 @@ fn send(from: &str, to: &str) -> String {
         }
     }
     "sent".to_owned()
+}
+
+/// Tries as often as it can, whatever comes of it.
+fn flood(from: &str, to: &str, millis: u64) -> u64 {
+    let socket = UdpSocket::bind(from).unwrap();
+    let end = Instant::now() + Duration::from_millis(millis);
+    let mut tries = 0;
+    while Instant::now() < end {
+        drop(socket.send_to(b"bailiwick", to));
+        tries += 1;
+    }
+    tries
 }
 
 fn echo(mut stream: TcpStream) {

@@ -1,12 +1,20 @@
 //! Packets between namespaces: counted where they arrive.
 
+use std::{
+    fs,
+    path::PathBuf,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
 use bailiwick_agent::{fence::Fence, fence_service::Enforcer};
 use bailiwick_attestation::proto::v1::FenceEvent;
+use prost::Message as _;
 
 use crate::{
-    bundle::signed,
+    bundle::{message, signed},
     net::{Actor, Net},
-    scene::Scene,
+    scene::{PROGRAM, Scene},
 };
 
 const WORLD: &str = "192.0.2.0/24,DE\n198.51.100.0/24,US\n203.0.113.0/24,FR\n\
@@ -44,7 +52,7 @@ impl Stage {
     fn new(test: &str) -> Self {
         let scene = Scene::new(test);
         for cgroup in ["studies/neuro", "other"] {
-            std::fs::create_dir_all(scene.cgroup(cgroup)).unwrap();
+            fs::create_dir_all(scene.cgroup(cgroup)).unwrap();
         }
         let net = Net::new(test, &HERE, &THERE);
         let fence = scene.open();
@@ -87,8 +95,6 @@ impl Stage {
         Actor::new(&self.scene.cgroup(".."), &self.net.world)
     }
 }
-
-const ATTEST: &str = "attested";
 
 #[test]
 fn the_matrix_of_who_reaches_whom() {
@@ -220,7 +226,7 @@ fn a_child_s_cgroup_and_an_inherited_socket_stay_with_the_study() {
     let mut world = stage.world();
     world.count_at("0.0.0.0:5000");
     let deep = stage.scene.cgroup("studies/cardio/task/deeper");
-    std::fs::create_dir_all(&deep).unwrap();
+    fs::create_dir_all(&deep).unwrap();
     let mut actor = Actor::new(&deep, &stage.net.inside);
     assert_eq!(actor.send("10.9.1.1:0", "192.0.2.7:5000"), "sent");
     assert_eq!(
@@ -265,9 +271,9 @@ fn the_kernel_ends_a_lease_by_itself() {
     };
     let second = 1_000_000_000;
     stage.fence.set_lease_end(boot_ns() + 2 * second).unwrap();
-    reach(&mut world, ATTEST, [3, 3]);
+    reach(&mut world, "attested", [3, 3]);
     while boot_ns() < stage.fence.state().lease_end_boot_ns {
-        std::thread::sleep(std::time::Duration::from_millis(50));
+        std::thread::sleep(Duration::from_millis(50));
     }
     reach(&mut world, "management alone", [0, 3]);
     stage.fence.set_lease_end(boot_ns() + 60 * second).unwrap();
@@ -362,6 +368,96 @@ fn what_comes_in_is_judged_by_its_source() {
         assert_eq!(world.send(from, "10.9.1.1:7000"), "sent", "{from}");
         assert_eq!(cardio.counted(), want, "{from}");
     }
+}
+
+/// The real process this time, killed while a study tries what it may not.
+#[test]
+fn no_packet_gets_out_while_the_process_is_killed_and_started() {
+    let scene = Scene::new("sigkill");
+    let net = Net::new("sigkill", &HERE, &THERE);
+    let mut world = Actor::new(&scene.cgroup(".."), &net.world);
+    world.count_at("0.0.0.0:5000");
+    let config = keep_policy(&scene);
+    let start = || {
+        let mut command = Command::new(PROGRAM);
+        command.arg("--config").arg(&config).arg("fence");
+        command.stderr(Stdio::null()).spawn().unwrap()
+    };
+    // Without a lease, so management passes as soon as the policy is in force.
+    let mut cardio = Actor::new(&scene.cgroup("studies/cardio"), &net.inside);
+    let mut in_force = |world: &mut Actor| {
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            if cardio.send("10.9.1.1:0", "203.0.113.9:5000") == "sent" {
+                return assert_eq!(world.counted(), 3);
+            }
+            assert!(Instant::now() < end, "the policy is not in force");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    };
+    let mut process = start();
+    while cardio_passes_unfenced(&scene, &net) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    in_force(&mut world);
+
+    let mut flooding = Actor::new(&scene.cgroup("studies/cardio"), &net.inside);
+    flooding.begin("flood 10.9.1.1:0 198.51.100.7:5000 4000");
+    for _ in 0..2 {
+        process.kill().unwrap();
+        process.wait().unwrap();
+        in_force(&mut world);
+        process = start();
+        std::thread::sleep(Duration::from_millis(700));
+    }
+    let tries: u64 = flooding.answer().parse().unwrap();
+    process.kill().unwrap();
+    process.wait().unwrap();
+    assert!(tries > 1000, "{tries} tries");
+    in_force(&mut world);
+    assert_eq!(world.counted(), 0, "of {tries} tries");
+    drop((flooding, cardio, world));
+}
+
+/// Whether a socket in the study's cgroup may still send anywhere.
+fn cardio_passes_unfenced(scene: &Scene, net: &Net) -> bool {
+    let mut actor = Actor::new(&scene.cgroup("studies/cardio"), &net.inside);
+    // To nobody: the address is on the wire, the port is not counted.
+    actor.send("10.9.1.1:0", "198.51.100.7:9") == "sent"
+}
+
+/// What a process that was here before has kept: the policy, and a configuration beside it.
+fn keep_policy(scene: &Scene) -> PathBuf {
+    let study = format!(
+        "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [{:?}]\n\
+         [unattested]\nservices = [\"management\"]\n",
+        scene.path("studies/cardio")
+    );
+    let files = [
+        ("studies/cardio.toml", study.as_str()),
+        ("host-fence.toml", HOST_FENCE),
+        ("world.csv", WORLD),
+    ];
+    let folder = scene.folder();
+    let (message, signers) = message(&folder, 1, &files);
+    let state = folder.join("state");
+    fs::create_dir_all(state.join("fence")).unwrap();
+    fs::write(state.join("fence/policy"), message.encode_to_vec()).unwrap();
+    fs::write(folder.join("allowed_signers"), signers).unwrap();
+    let section = &scene.section;
+    let text = format!(
+        "deployment = \"demo\"\nnode = \"n\"\nstate_dir = {state:?}\n\
+         [collector]\nenroll = \"localhost:1\"\nevidence = \"localhost:1\"\n\
+         [policy]\napprovers = {:?}\nthreshold = 1\n\
+         [fence]\nroot = {:?}\nwhole_host = false\nbpffs = {:?}\nsocket = {:?}\n",
+        folder.join("allowed_signers"),
+        section.root,
+        section.bpffs,
+        section.socket
+    );
+    let file = folder.join("agent.toml");
+    fs::write(&file, text).unwrap();
+    file
 }
 
 fn event<'a>(events: &'a [FenceEvent], rule: &str) -> &'a FenceEvent {
