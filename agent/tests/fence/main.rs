@@ -7,6 +7,7 @@
 )]
 
 mod bundle;
+mod differential;
 mod net;
 mod policy;
 mod scene;

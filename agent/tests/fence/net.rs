@@ -18,6 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::{
+    TestRunOptions,
+    programs::{CgroupSkb, CgroupSkbAttachType, TestRun as _},
+};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// Namespaces are `bwt<pid>-<name>`.
@@ -195,6 +199,8 @@ fn actor() {
     println!("\n@ready");
     let received = Arc::new(AtomicU64::new(0));
     let mut stream: Option<TcpStream> = None;
+    let mut program: Option<CgroupSkb> = None;
+    let mut wire = None;
     for line in std::io::stdin().lines() {
         let line = line.unwrap();
         let words: Vec<&str> = line.split(' ').collect();
@@ -212,6 +218,16 @@ fn actor() {
             ["counted"] => settled(&received).to_string(),
             ["send", from, to] => send(from, to),
             ["flood", from, to, millis] => flood(from, to, millis.parse().unwrap()).to_string(),
+            ["open", pin] => {
+                // Which hook it is for makes no difference to a run that no hook asked for.
+                program = Some(CgroupSkb::from_pin(pin, CgroupSkbAttachType::Egress).unwrap());
+                "open".to_owned()
+            }
+            ["judge", packet] => judge(
+                program.as_ref().unwrap(),
+                *wire.get_or_insert_with(wire_index),
+                packet,
+            ),
             ["echo", address] => {
                 let listener = TcpListener::bind(address).unwrap();
                 thread::spawn(move || {
@@ -261,6 +277,38 @@ fn send(from: &str, to: &str) -> String {
         }
     }
     "sent".to_owned()
+}
+
+/// What the program returns for a packet on `wire`, given from its network header on.
+fn judge(program: &CgroupSkb, wire: u32, packet: &str) -> String {
+    let packet = hex::decode(packet).unwrap();
+    let kind: [u8; 2] = match packet.first().map(|first| first >> 4) {
+        Some(6) => [0x86, 0xdd],
+        _ => [0x08, 0x00],
+    };
+    let frame = [&[0; 12], &kind[..], &packet].concat();
+    // `struct __sk_buff`, up to `ifindex`: any device but the loopback device.
+    let mut context = [0; 44];
+    context[40..].copy_from_slice(&wire.to_ne_bytes());
+    let run = program.test_run(TestRunOptions {
+        data_in: Some(&frame),
+        ctx_in: Some(&context),
+        ..TestRunOptions::new()
+    });
+    match run {
+        Ok(done) => done.return_value.to_string(),
+        Err(err) => format!("{err:?}"),
+    }
+}
+
+fn wire_index() -> u32 {
+    // Of the namespace this thread is in: /sys shows the one it was mounted in.
+    let out = Command::new("ip")
+        .args(["-o", "link", "show", "wire"])
+        .output()
+        .unwrap();
+    let line = String::from_utf8(out.stdout).unwrap();
+    line.split(':').next().unwrap().parse().unwrap()
 }
 
 /// Tries as often as it can, whatever comes of it.
