@@ -61,6 +61,20 @@ impl Hook {
         },
     ];
 
+    /// Attaches a program that drops everything, unless something is attached already: the full
+    /// programs take the verifier most of a second, and nothing is to pass meanwhile.
+    pub(super) fn close(names: Names, pins: &Pins, root: &Root) -> Result<(), FenceError> {
+        if live_link(names, pins, root)?.is_some() {
+            return Ok(());
+        }
+        let program =
+            bpf::load_deny(names.attach).map_err(FenceError::kernel("load", "fence_closed"))?;
+        pins.replace(Kind::Program, names.pin, &program)?;
+        attach(names, pins, root, &program)?;
+        info!(hook = names.hook, "closed");
+        Ok(())
+    }
+
     /// Takes over the pinned link, giving it `program` where it runs another, or makes one.
     pub(super) fn adopt(
         names: Names,

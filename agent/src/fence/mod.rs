@@ -107,13 +107,16 @@ impl Fence {
         let hierarchy = Hierarchy::find()?;
         let root = Root::open(&hierarchy, section)?;
         let pins = Pins::open(&section.bpffs)?;
+        let [out, into] = Hook::NAMES;
+        for names in [out, into] {
+            Hook::close(names, &pins, &root)?;
+        }
         let Loaded {
             maps,
             events,
             programs: [egress, ingress],
             source,
         } = load::load(&pins, &root)?;
-        let [out, into] = Hook::NAMES;
         let hooks = [
             Hook::adopt(out, &pins, &root, egress, &source)?,
             Hook::adopt(into, &pins, &root, ingress, &source)?,

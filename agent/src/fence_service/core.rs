@@ -13,7 +13,7 @@ use bailiwick_attestation::{
 };
 use bailiwick_policy::{
     approvers::Approvers,
-    bundle::{Bundle, PolicyRefused, VerifiedBundle},
+    bundle::{Bundle, PolicyRefused, SettledPolicy, VerifiedBundle},
 };
 use prost::Message;
 use tracing::{error, info, warn};
@@ -106,7 +106,7 @@ impl CoreError {
 pub struct Core<E> {
     enforcer: E,
     settings: Settings,
-    policy: Option<VerifiedBundle>,
+    policy: Option<SettledPolicy>,
     /// Boot and clock of the statement that the lease in force answers.
     lease: Option<(u32, u64)>,
     /// Tells this process from the one before it, whose events had the same numbers.
@@ -243,7 +243,7 @@ impl<E: Enforcer> Core<E> {
 
     fn apply_policy(&mut self, message: PolicyBundle) -> Result<Answer, CoreError> {
         let bytes = message.encode_to_vec();
-        let current = self.policy.as_ref().map(VerifiedBundle::in_force);
+        let current = self.policy.as_ref().map(SettledPolicy::in_force);
         let Settings {
             approvers,
             deployment,
@@ -281,7 +281,7 @@ impl<E: Enforcer> Core<E> {
         if verified.expired {
             warn!("the policy in force is past its not_after");
         }
-        self.policy = Some(verified);
+        self.policy = Some(verified.settle());
         Ok(())
     }
 

@@ -18,6 +18,7 @@ const MAP_CREATE: i32 = 0;
 const MAP_LOOKUP_ELEM: i32 = 1;
 const MAP_UPDATE_ELEM: i32 = 2;
 const MAP_DELETE_ELEM: i32 = 3;
+const PROG_LOAD: i32 = 5;
 const OBJ_PIN: i32 = 6;
 const OBJ_GET: i32 = 7;
 const OBJ_GET_INFO_BY_FD: i32 = 15;
@@ -34,6 +35,8 @@ pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
 pub(crate) const MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
 pub(crate) const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+/// `BPF_PROG_TYPE_CGROUP_SKB`
+const PROG_TYPE_CGROUP_SKB: u32 = 8;
 /// `BPF_F_RDONLY_PROG`: programs may read it only.
 pub(crate) const RDONLY_PROG: u32 = 1 << 7;
 /// `BPF_F_REPLACE`: only if the program replaced is the one named.
@@ -106,6 +109,22 @@ struct MapCreate {
     inner_map_fd: u32,
     numa_node: u32,
     name: [u8; 16],
+}
+
+#[repr(C)]
+struct ProgLoad {
+    kind: u32,
+    instructions: u32,
+    code: u64,
+    license: u64,
+    log_level: u32,
+    log_size: u32,
+    log: u64,
+    kernel_version: u32,
+    flags: u32,
+    name: [u8; 16],
+    interface: u32,
+    expected_attach: u32,
 }
 
 #[repr(C)]
@@ -320,6 +339,35 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
         Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(err) => Err(err),
     }
+}
+
+/// A `cgroup_skb` program of two instructions that drops every packet: what can stand in the kernel
+/// before anything has been read, parsed or verified.
+pub(crate) fn load_deny(attach: Attach) -> io::Result<OwnedFd> {
+    // `r0 = 0; exit`: opcode, registers, offset, immediate.
+    const CODE: [u64; 2] = [
+        u64::from_ne_bytes([0xb7, 0, 0, 0, 0, 0, 0, 0]),
+        u64::from_ne_bytes([0x95, 0, 0, 0, 0, 0, 0, 0]),
+    ];
+    let license = c"Dual MIT/GPL";
+    let mut attr = ProgLoad {
+        kind: PROG_TYPE_CGROUP_SKB,
+        instructions: 2,
+        code: address(CODE.as_ptr()),
+        license: address(license.as_ptr()),
+        log_level: 0,
+        log_size: 0,
+        log: 0,
+        kernel_version: 0,
+        flags: 0,
+        name: *b"fence_closed\0\0\0\0",
+        interface: 0,
+        expected_attach: attach.number(),
+    };
+    // SAFETY: code and licence outlive the call, the code is as long as it says.
+    let fd = unsafe { call(PROG_LOAD, &mut attr) }?;
+    // SAFETY: PROG_LOAD returns a new descriptor.
+    Ok(unsafe { owned(fd) })
 }
 
 /// Attaches beside whatever is attached: links never take another's place.

@@ -38,21 +38,6 @@ pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
     decide(&Skb::new(&ctx), direction::INGRESS)
 }
 
-/// Denies all: what stands on the fence root from the first milliseconds, until the verifier is
-/// done with [`fence_egress`] and the link is given that instead.
-#[cgroup_skb]
-#[expect(unreachable_pub, reason = "the loader finds it by name")]
-pub fn closed_egress(_ctx: SkBuffContext) -> i32 {
-    0
-}
-
-/// As [`closed_egress`], on the way in.
-#[cgroup_skb]
-#[expect(unreachable_pub, reason = "the loader finds it by name")]
-pub fn closed_ingress(_ctx: SkBuffContext) -> i32 {
-    0
-}
-
 /// 1 lets the packet pass, 0 drops it.
 #[inline(always)]
 fn decide(skb: &Skb, direction: u8) -> i32 {

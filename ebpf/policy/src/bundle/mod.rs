@@ -67,13 +67,45 @@ pub struct VerifiedBundle {
     pub expired: bool,
 }
 
+const fn in_force(manifest: &Manifest) -> InForce {
+    InForce {
+        version: manifest.version,
+        manifest_digest: manifest.digest,
+    }
+}
+
+/// What stays of a policy once the kernel has its tables, tens of megabytes less: whom it is about
+/// and whose words count.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SettledPolicy {
+    /// What was signed.
+    pub manifest: Manifest,
+    /// What it says; inventory, collector keys and profile included.
+    pub model: Model,
+}
+
+impl SettledPolicy {
+    /// What a later bundle is compared with.
+    #[must_use]
+    pub const fn in_force(&self) -> InForce {
+        in_force(&self.manifest)
+    }
+}
+
 impl VerifiedBundle {
     /// What a later bundle is compared with.
     #[must_use]
-    pub fn in_force(&self) -> InForce {
-        InForce {
-            version: self.manifest.version,
-            manifest_digest: self.manifest.digest,
+    pub const fn in_force(&self) -> InForce {
+        in_force(&self.manifest)
+    }
+
+    /// Lets go of source and tables of the world map.
+    #[must_use]
+    pub fn settle(self) -> SettledPolicy {
+        SettledPolicy {
+            manifest: self.manifest,
+            model: self.model,
         }
     }
 
