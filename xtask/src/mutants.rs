@@ -3,10 +3,12 @@
 //! The table in `tests/README.md` is the list: what it names is broken, and the tests it names
 //! are all that may save it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
+use std::path::Path;
 
 use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
 
 use crate::cmd::{self, step};
 use crate::{build, install, paths};
@@ -38,56 +40,117 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if rows.is_empty() {
         bail!("{} names no guarded function", readme.display());
     }
-    let guarded: BTreeSet<_> = rows.iter().flat_map(|row| row.guarded.clone()).collect();
-    for (file, _) in &guarded {
-        if !paths::root().join(file).is_file() {
-            bail!("{} names {file}, which is not there", readme.display());
-        }
-    }
-    let tests: BTreeSet<_> = rows.iter().flat_map(|row| row.tests.clone()).collect();
     install::for_mutants()?;
     build::kernel_side()?;
-    step(format_args!(
-        "{} guarded functions, {} tests",
-        guarded.len(),
-        tests.len()
-    ));
-    let packages: BTreeSet<_> = tests
-        .iter()
-        .filter_map(|test| test.split_once("::"))
-        .map(|(package, _)| package)
-        .collect();
-    let mut mutants = cmd::cargo();
-    mutants
-        .args([
-            "mutants",
-            "--no-shuffle",
-            "--colors",
-            "never",
-            "--test-tool",
-            "nextest",
-            "--output",
-        ])
-        .arg(paths::target())
-        // The copy that is broken has no `target/`.
-        .env("BAILIWICK_BPF_OBJECT", paths::bpf_object())
-        .env("PATH", cmd::path_with_tools()?);
-    for (file, function) in &guarded {
+    let listed = listed_tests()?;
+    let mut survivors = Vec::new();
+    let groups = groups(&rows, &packages()?)?;
+    for (package, group) in &groups {
+        step(format_args!(
+            "{package}: {} guarded functions, {} tests",
+            group.guarded.len(),
+            group.tests.len()
+        ));
+        let out = paths::target().join("mutants").join(package);
+        fs::create_dir_all(&out).with_context(|| format!("make {}", out.display()))?;
+        let mut mutants = cmd::cargo();
         mutants
-            .args(["--file", file])
-            .args(["--re", &pattern(file, function)]);
+            .args([
+                "mutants",
+                "--no-shuffle",
+                "--colors",
+                "never",
+                "--test-tool",
+                "nextest",
+            ])
+            .arg("--output")
+            .arg(&out)
+            // The copy that is broken has no `target/`.
+            .env("BAILIWICK_BPF_OBJECT", paths::bpf_object())
+            .env("PATH", cmd::path_with_tools()?);
+        for (file, function) in &group.guarded {
+            mutants.args(["--file", file, "--re", &pattern(file, function)]);
+        }
+        let of_tests = group
+            .tests
+            .iter()
+            .filter_map(|test| test.split("::").next());
+        for package in of_tests.collect::<BTreeSet<_>>() {
+            mutants.args(["--test-package", package]);
+        }
+        mutants.args(["--", "-E", &selection(&group.tests, &listed)?]);
+        let noticed = cmd::run(&mut mutants).is_ok();
+        let word = if noticed {
+            "no survivor"
+        } else {
+            "not all noticed"
+        };
+        cmd::result(format_args!(
+            "{package:<24} {:>3} functions: {word}",
+            group.guarded.len()
+        ))?;
+        if !noticed {
+            survivors.push(format!(
+                "{package} (see target/mutants/{package}/mutants.out)"
+            ));
+        }
     }
-    for package in packages {
-        mutants.args(["--test-package", package]);
+    if survivors.is_empty() {
+        Ok(())
+    } else {
+        bail!("not all mutants were noticed: {}", survivors.join(", "))
     }
-    mutants
-        .arg("--")
-        .args(["-E", &selection(&tests, &listed_tests()?)?]);
-    cmd::run(&mut mutants)?;
-    cmd::result(format_args!(
-        "no survivor in {} guarded functions",
-        guarded.len()
-    ))
+}
+
+/// What is broken together: the guarded functions of one package.
+#[derive(Debug, Default)]
+struct Group {
+    guarded: BTreeSet<(String, String)>,
+    tests: BTreeSet<String>,
+}
+
+/// Tests beside the code are built in seconds, whole-system tests are not: where a row names
+/// both, those of the function's own package have to notice by themselves.
+fn groups(rows: &[Row], packages: &[(String, String)]) -> Result<BTreeMap<String, Group>> {
+    let mut groups = BTreeMap::<String, Group>::new();
+    for row in rows {
+        for (file, function) in &row.guarded {
+            let owner = packages
+                .iter()
+                .find(|(dir, _)| file.starts_with(&format!("{dir}/")));
+            let (_, package) = owner.with_context(|| format!("{file} is in no package"))?;
+            let group = groups.entry(package.clone()).or_default();
+            group.guarded.insert((file.clone(), function.clone()));
+            let own = |test: &&String| test.split("::").next() == Some(package);
+            let beside: Vec<_> = row.tests.iter().filter(own).collect();
+            let noticing = if beside.is_empty() {
+                row.tests.iter().collect()
+            } else {
+                beside
+            };
+            group.tests.extend(noticing.into_iter().cloned());
+        }
+    }
+    Ok(groups)
+}
+
+/// Folder and name of every package, the deepest folder first.
+fn packages() -> Result<Vec<(String, String)>> {
+    let text = cmd::output(cmd::cargo().args(["metadata", "--no-deps", "--format-version=1"]))?;
+    let metadata: Value = serde_json::from_str(&text).context("read cargo metadata")?;
+    let mut found = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let word = |key: &str| package[key].as_str().unwrap_or_default().to_owned();
+        let manifest = word("manifest_path");
+        let dir = Path::new(&manifest)
+            .parent()
+            .and_then(|dir| dir.strip_prefix(paths::root()).ok());
+        if let Some(dir) = dir {
+            found.push((dir.display().to_string(), word("name")));
+        }
+    }
+    found.sort_by_key(|(dir, _)| std::cmp::Reverse(dir.len()));
+    Ok(found)
 }
 
 /// Fails unless every test and every function that the table names is there; returns how many.
