@@ -35,7 +35,7 @@ pub struct Event {
     pub cgroup: u64,
     /// Packets this event stands for: itself, and those of the same flow since its last event.
     pub count: u64,
-    /// Generation of the policy that judged.
+    /// Generation of the policy that judged, its lower 32 bits; 0: none.
     pub generation: u64,
     /// As in the header, IPv4 as `::ffff:a.b.c.d`.
     pub source: [u8; 16],

@@ -5,8 +5,8 @@ use core::hint::black_box;
 use crate::address::Address;
 use crate::packet::{Flow, Malformed, protocol};
 use crate::policy::{
-    ANY_PROTOCOL, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject, decision,
-    kind, mode,
+    ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject,
+    UNATTESTED, decision, kind, mode,
 };
 use crate::world::{Jurisdiction, WorldImage};
 
@@ -148,9 +148,44 @@ impl Verdict {
 #[inline(always)]
 #[must_use]
 pub fn judge(question: &Question<'_>) -> Verdict {
-    judge_with(question, |far| {
-        locate(question.world, question.policy.header.own_table, far)
-    })
+    let images = Images {
+        world: question.world,
+        policy: question.policy,
+    };
+    judge_with(question, &images)
+}
+
+/// What a verdict looks up.
+///
+/// In the kernel each of these is a function of its own, which the verifier checks once; what is
+/// inlined it walks again for every path that leads there.
+pub trait Tables {
+    /// Which study a canonical address belongs to.
+    fn owner(&self, far: Address) -> Option<u32>;
+    /// What a subject's prefixes and services say of it: a number of [`weighed`].
+    fn weigh(&self, subject: u32, attested: bool, far: Address, carried: Carried) -> u32;
+    /// Where it lies.
+    fn locate(&self, far: Address) -> Jurisdiction;
+}
+
+/// The tables, where they can simply be read.
+struct Images<'a> {
+    world: Option<&'a WorldImage>,
+    policy: &'a PolicyImage,
+}
+
+impl Tables for Images<'_> {
+    fn owner(&self, far: Address) -> Option<u32> {
+        self.policy.owner(far)
+    }
+
+    fn weigh(&self, subject: u32, attested: bool, far: Address, carried: Carried) -> u32 {
+        weigh(self.policy, subject, attested, far, carried)
+    }
+
+    fn locate(&self, far: Address) -> Jurisdiction {
+        locate(self.world, self.policy.header.own_table, far)
+    }
 }
 
 /// Where the far end lies, as far as the policy's numbers and the table's mean the same: an
@@ -168,14 +203,10 @@ pub fn locate(world: Option<&WorldImage>, own_table: u64, far: Address) -> Juris
     found
 }
 
-/// [`judge`], where looking up a canonical address is somebody else's: the kernel's verifier checks
-/// a function of its own once, and what is inlined once per path that leads there.
+/// [`judge`], on tables that are looked up in another way.
 #[inline(always)]
 #[must_use]
-pub fn judge_with(
-    question: &Question<'_>,
-    locate: impl FnOnce(Address) -> Jurisdiction,
-) -> Verdict {
+pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     let flow = question.flow;
     let Some(number) = question.subject else {
         return Verdict::deny(Rule::NoSubject);
@@ -208,17 +239,24 @@ pub fn judge_with(
         lo: far.lo ^ zero,
     };
     let carried = Carried {
-        protocol: u64::from(flow.protocol) ^ zero,
-        has_ports: u64::from(flow.has_ports()) ^ zero,
-        port: u64::from(port) ^ zero,
+        protocol: flow.protocol,
+        has_ports: flow.has_ports(),
+        port,
     };
 
     let is_study = subject.kind == kind::STUDY;
-    let owner = question.policy.owner(far);
+    let owner = tables.owner(far);
     if is_study && owner.is_some_and(|owner| owner != number) {
         return Verdict::deny(Rule::OtherStudy);
     }
     let own = u64::from(is_study && owner.is_some()) ^ zero;
+    let explicit = tables.weigh(number, question.attested, far, carried);
+    match explicit {
+        weighed::PREFIX => return Verdict::allow(Rule::Prefix),
+        weighed::SERVICE => return Verdict::allow(Rule::Service),
+        _ => {}
+    }
+    // From here on only what the study was not told explicitly.
     let attested = u64::from(question.attested) ^ zero;
     let Some(rules) = subject
         .rules
@@ -226,27 +264,8 @@ pub fn judge_with(
     else {
         return Verdict::deny(Rule::NoLease);
     };
-    let mut denied = 0;
-    let mut reached = Slice::default();
-    if let Some(interval) = question.policy.find(rules.intervals, far) {
-        match interval.decision {
-            decision::ALLOW => return Verdict::allow(Rule::Prefix),
-            decision::NONE => {}
-            _ => denied = 1,
-        }
-        reached = interval.services;
-    }
-    let denied = denied ^ zero;
-    let unanswered = match services(question.policy, reached, &carried) {
-        Answer::Yes => return Verdict::allow(Rule::Service),
-        Answer::NotThisPacket => 1,
-        Answer::No => 0,
-    };
-    let unanswered = unanswered ^ zero;
-    // From here on only what the study was not told explicitly.
-    let [.., a, b] = (u64::from(locate(far).0) ^ zero).to_be_bytes();
-    let jurisdiction = u16::from_be_bytes([a, b]);
-    let (action, rule) = if denied != 0 {
+    let jurisdiction = tables.locate(far).0;
+    let (action, rule) = if explicit != weighed::NOTHING && explicit != weighed::UNANSWERED {
         (refusal(subject, attested), Rule::Prefix)
     } else if on_loopback != 0 {
         (refusal(subject, attested), Rule::Loopback)
@@ -254,7 +273,7 @@ pub fn judge_with(
         (Action::Allow, Rule::Peer)
     } else if rules.allows(jurisdiction) {
         (Action::Allow, Rule::Jurisdiction)
-    } else if unanswered != 0 {
+    } else if explicit == weighed::UNANSWERED {
         (refusal(subject, attested), Rule::Fragment)
     } else if attested == 0 {
         (refusal(subject, attested), Rule::NoLease)
@@ -279,30 +298,92 @@ fn refusal(subject: &Subject, attested: u64) -> Action {
     }
 }
 
-enum Answer {
-    Yes,
-    No,
+/// What prefixes and services say, as a number across a function's border. Others deny.
+pub mod weighed {
+    /// Nothing covers the address.
+    pub const NOTHING: u32 = 0;
+    /// An allowed prefix is the longest.
+    pub const PREFIX: u32 = 1;
+    /// A service answers for this very packet.
+    pub const SERVICE: u32 = 2;
+    /// A denied prefix is the longest.
+    pub const DENIED: u32 = 3;
     /// A port rule stands here, and this packet carries no ports.
-    NotThisPacket,
+    pub const UNANSWERED: u32 = 4;
 }
 
 /// What a service's rule is compared with.
-struct Carried {
-    protocol: u64,
-    /// 1 or 0.
-    has_ports: u64,
+#[derive(Clone, Copy, Debug)]
+pub struct Carried {
+    /// Layer 4 protocol number.
+    pub protocol: u8,
+    /// Whether `port` was read.
+    pub has_ports: bool,
     /// Of the far end.
-    port: u64,
+    pub port: u16,
+}
+
+impl Carried {
+    /// As one number: what a function of the kernel side takes.
+    #[inline(always)]
+    #[must_use]
+    pub const fn pack(self) -> u32 {
+        let [high, low] = self.port.to_be_bytes();
+        let has_ports = if self.has_ports { 1 } else { 0 };
+        u32::from_be_bytes([self.protocol, has_ports, high, low])
+    }
+
+    /// The reverse.
+    #[inline(always)]
+    #[must_use]
+    pub const fn unpack(packed: u32) -> Self {
+        let [protocol, has_ports, high, low] = packed.to_be_bytes();
+        Self {
+            protocol,
+            has_ports: has_ports & 1 == 1,
+            port: u16::from_be_bytes([high, low]),
+        }
+    }
+}
+
+/// What the prefixes and services of a subject say of a canonical address: a number of
+/// [`weighed`].
+#[inline(always)]
+#[must_use]
+pub fn weigh(
+    policy: &PolicyImage,
+    subject: u32,
+    attested: bool,
+    far: Address,
+    carried: Carried,
+) -> u32 {
+    let Some(subject) = policy.subject(subject) else {
+        return weighed::DENIED;
+    };
+    let rules = if attested { ATTESTED } else { UNATTESTED };
+    let Some(rules) = subject.rules.get(black_box(rules)) else {
+        return weighed::DENIED;
+    };
+    let Some(interval) = policy.find(rules.intervals, far) else {
+        return weighed::NOTHING;
+    };
+    if interval.decision == decision::ALLOW {
+        return weighed::PREFIX;
+    }
+    let answer = services(policy, interval.services, carried);
+    if answer == weighed::SERVICE || interval.decision == decision::NONE {
+        answer
+    } else {
+        weighed::DENIED
+    }
 }
 
 /// Without a branch per rule: the verifier would walk every combination of answers.
 #[inline(always)]
-fn services(policy: &PolicyImage, slice: Slice, carried: &Carried) -> Answer {
-    let Carried {
-        protocol,
-        has_ports,
-        port,
-    } = *carried;
+fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
+    let protocol = u64::from(carried.protocol);
+    let has_ports = u64::from(carried.has_ports);
+    let port = u64::from(carried.port);
     let is_icmp = crate::equal(protocol, protocol::ICMP.into())
         | crate::equal(protocol, protocol::ICMPV6.into());
     let mut allowed = 0;
@@ -326,11 +407,11 @@ fn services(policy: &PolicyImage, slice: Slice, carried: &Carried) -> Answer {
         number += 1;
     }
     if allowed != 0 {
-        Answer::Yes
+        weighed::SERVICE
     } else if unanswered != 0 {
-        Answer::NotThisPacket
+        weighed::UNANSWERED
     } else {
-        Answer::No
+        weighed::NOTHING
     }
 }
 

@@ -17,6 +17,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use bailiwick_ebpf_common::abi::direction;
+use bailiwick_ebpf_common::verdict::{Carried, Tables, weighed};
 use bailiwick_ebpf_common::{
     Address, Flow, Jurisdiction, Question, Rule, Verdict, judge_with, verdict,
 };
@@ -41,50 +42,52 @@ pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
 /// 1 lets the packet pass, 0 drops it.
 #[inline(always)]
 fn decide(skb: &Skb, direction: u8) -> i32 {
-    let subject = fence_resolve(skb.as_ptr());
+    let who = fence_resolve(skb.as_ptr());
     let ingress = u32::from(direction == direction::INGRESS);
     let far_end = if skb.on_loopback() {
-        fence_far_end(skb.as_ptr(), subject, ingress)
+        fence_far_end(skb.as_ptr(), who, ingress)
     } else {
         loopback::NOT
     };
-    let answer = fence_judge(skb.as_ptr(), subject, ingress, far_end);
+    let answer = fence_judge(skb.as_ptr(), who, ingress, far_end);
     let verdict = Answer::unpack(answer);
     if verdict.action == report::ALLOW {
         report::allowed(direction);
         return 1;
     }
-    fence_report(skb.as_ptr(), answer, subject, ingress);
+    fence_report(skb.as_ptr(), answer, who, ingress);
     i32::from(verdict.action == report::AUDIT)
 }
 
 // What follows has global linkage: the verifier checks such a function by itself and once, where
 // inlined code is walked anew on every path that leads to it. Arguments are numbers and the
-// context, so each fetches its own maps.
+// context, so each fetches its own maps; `who` holds the subject's number and tags the policy that
+// gave it, and a function that finds another policy in force denies (`maps::tagged`).
 
-/// The subject a packet's socket belongs to, or [`NO_SUBJECT`].
+/// The subject a packet's socket belongs to, or [`NO_SUBJECT`], tagged.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u32 {
+pub extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
     let skb = Skb::from_ptr(skb);
     let (Some(policy), Some(config)) = (maps::policy(), maps::CONFIG.get(0)) else {
-        return NO_SUBJECT;
+        return NO_SUBJECT.into();
     };
     let root = config.root_level;
-    policy
+    let subject = policy
         .resolve(|level| skb.ancestor(root.wrapping_add(level)))
-        .unwrap_or(NO_SUBJECT)
+        .unwrap_or(NO_SUBJECT);
+    maps::tag(policy, subject)
 }
 
 /// Who has the other end of a packet on the loopback device: a number of `loopback`.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fence_far_end(skb: *mut __sk_buff, subject: u32, ingress: u32) -> u32 {
+pub extern "C" fn fence_far_end(skb: *mut __sk_buff, who: u64, ingress: u32) -> u32 {
     let skb = Skb::from_ptr(skb);
-    let (Some(policy), Some(config), Ok(flow)) =
-        (maps::policy(), maps::CONFIG.get(0), Flow::parse(&skb))
+    let (Some((policy, subject)), Some(config), Ok(flow)) =
+        (maps::tagged(who), maps::CONFIG.get(0), Flow::parse(&skb))
     else {
         return loopback::UNCLEAR;
     };
@@ -101,6 +104,55 @@ pub extern "C" fn fence_far_end(skb: *mut __sk_buff, subject: u32, ingress: u32)
     )
 }
 
+/// The tables, each behind a function of its own.
+struct Functions {
+    who: u64,
+    own_table: u64,
+}
+
+impl Tables for Functions {
+    #[inline(always)]
+    fn owner(&self, far: Address) -> Option<u32> {
+        let owner = fence_owner(self.who, far.hi, far.lo);
+        (owner != NO_SUBJECT).then_some(owner)
+    }
+
+    #[inline(always)]
+    fn weigh(&self, _subject: u32, attested: bool, far: Address, carried: Carried) -> u32 {
+        fence_weigh(self.who, attested.into(), far.hi, far.lo, carried.pack())
+    }
+
+    #[inline(always)]
+    fn locate(&self, far: Address) -> Jurisdiction {
+        let found = fence_locate(far.hi, far.lo, self.own_table);
+        let [.., a, b] = found.to_be_bytes();
+        Jurisdiction(u16::from_be_bytes([a, b]))
+    }
+}
+
+/// The study a canonical address belongs to, or [`NO_SUBJECT`].
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_owner(who: u64, hi: u64, lo: u64) -> u32 {
+    match maps::tagged(who) {
+        Some((policy, _)) => policy.owner(Address { hi, lo }).unwrap_or(NO_SUBJECT),
+        None => NO_SUBJECT - 1, // somebody else's, until the next packet
+    }
+}
+
+/// What a subject's prefixes and services say of a canonical address.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_weigh(who: u64, attested: u32, hi: u64, lo: u64, carried: u32) -> u32 {
+    let Some((policy, subject)) = maps::tagged(who) else {
+        return weighed::DENIED;
+    };
+    let carried = Carried::unpack(carried);
+    verdict::weigh(policy, subject, attested == 1, Address { hi, lo }, carried)
+}
+
 /// Where a canonical address lies.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
@@ -115,20 +167,15 @@ pub extern "C" fn fence_locate(hi: u64, lo: u64, own_table: u64) -> u32 {
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fence_judge(
-    skb: *mut __sk_buff,
-    subject: u32,
-    ingress: u32,
-    far_end: u32,
-) -> u64 {
+pub extern "C" fn fence_judge(skb: *mut __sk_buff, who: u64, ingress: u32, far_end: u32) -> u64 {
     let skb = Skb::from_ptr(skb);
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let zero = (now >> 63).wrapping_neg(); // for 292 years of uptime
-    let verdict = match (maps::policy(), Flow::parse(&skb)) {
+    let verdict = match (maps::tagged(who), Flow::parse(&skb)) {
         (None, _) => Verdict::deny(Rule::NoPolicy),
         (_, Err(fault)) => Verdict::deny(fault.rule()),
-        (Some(policy), Ok(flow)) => {
+        (Some((policy, subject)), Ok(flow)) => {
             let question = Question {
                 world: None, // looked up by `fence_locate`
                 policy,
@@ -141,11 +188,8 @@ pub extern "C" fn fence_judge(
                 flow: &flow.washed(zero),
                 zero,
             };
-            judge_with(&question, |far| {
-                let [.., a, b] =
-                    fence_locate(far.hi, far.lo, policy.header.own_table).to_be_bytes();
-                Jurisdiction(u16::from_be_bytes([a, b]))
-            })
+            let own_table = policy.header.own_table;
+            judge_with(&question, &Functions { who, own_table })
         }
     };
     Answer::from(verdict).pack()
@@ -155,16 +199,11 @@ pub extern "C" fn fence_judge(
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub extern "C" fn fence_report(
-    skb: *mut __sk_buff,
-    answer: u64,
-    subject: u32,
-    ingress: u32,
-) -> i32 {
+pub extern "C" fn fence_report(skb: *mut __sk_buff, answer: u64, who: u64, ingress: u32) -> i32 {
     report::denied(
         &Skb::from_ptr(skb),
         &Answer::unpack(answer),
-        subject,
+        who,
         ingress == 1,
     );
     0

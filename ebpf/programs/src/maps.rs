@@ -57,6 +57,24 @@ pub(crate) fn policy() -> Option<&'static PolicyImage> {
     (image.header.magic == POLICY_MAGIC).then_some(image)
 }
 
+/// A subject and the policy that numbered it: a policy swapped in while a packet is judged must
+/// not read the old one's numbers. All bits set: no subject.
+#[inline(always)]
+pub(crate) fn tag(policy: &PolicyImage, subject: u32) -> u64 {
+    let [.., a, b, c, d] = policy.header.generation.to_be_bytes();
+    let [e, f, g, h] = subject.to_be_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
+}
+
+/// The policy in force, if it is still the one that made this tag, and the subject.
+#[inline(always)]
+pub(crate) fn tagged(tagged: u64) -> Option<(&'static PolicyImage, u32)> {
+    let policy = policy()?;
+    let [.., a, b, c, d] = tagged.to_be_bytes();
+    let subject = u32::from_be_bytes([a, b, c, d]);
+    (tag(policy, subject) == tagged).then_some((policy, subject))
+}
+
 /// The table of jurisdictions.
 #[inline(always)]
 pub(crate) fn world() -> Option<&'static WorldImage> {

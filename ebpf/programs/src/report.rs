@@ -4,7 +4,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use bailiwick_ebpf_common::abi::{Event, FlowKey, FlowState, counter, direction};
 use bailiwick_ebpf_common::{Action, Address, Flow, Verdict};
 
-use crate::maps::{CONFIG, COUNTERS, DENIED_FLOWS, EVENTS, policy};
+use crate::maps::{CONFIG, COUNTERS, DENIED_FLOWS, EVENTS};
 use crate::skb::Skb;
 
 #[inline(always)]
@@ -66,7 +66,7 @@ impl Answer {
 
 /// Counts a denial (or an audited one), and sends an event unless this flow's last one is fresh.
 #[inline(always)]
-pub(crate) fn denied(skb: &Skb, answer: &Answer, subject: u32, ingress: bool) {
+pub(crate) fn denied(skb: &Skb, answer: &Answer, who: u64, ingress: bool) {
     let audit = u8::from(answer.action == AUDIT);
     let (base, direction) = if ingress {
         (counter::INGRESS_DENIED, direction::INGRESS)
@@ -76,6 +76,7 @@ pub(crate) fn denied(skb: &Skb, answer: &Answer, subject: u32, ingress: bool) {
     count(base + u32::from(audit));
     count(counter::RULES + u32::from(answer.rule));
 
+    let [.., a, b, c, d] = who.to_be_bytes();
     // Read again: what a denial costs nobody waits for. All zero where it cannot be read.
     let flow = Flow::parse(skb).unwrap_or_default();
     // SAFETY: the helper takes nothing and returns a number.
@@ -106,10 +107,10 @@ pub(crate) fn denied(skb: &Skb, answer: &Answer, subject: u32, ingress: bool) {
         boot_ns: now,
         cgroup: key.cgroup,
         count: silent + 1,
-        generation: policy().map_or(0, |policy| policy.header.generation),
+        generation: who >> 32,
         source: bytes(flow.source),
         destination: bytes(flow.destination),
-        subject,
+        subject: u32::from_be_bytes([a, b, c, d]),
         source_port: flow.source_port(),
         destination_port: flow.destination_port(),
         jurisdiction: answer.jurisdiction,
