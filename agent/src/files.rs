@@ -1,18 +1,36 @@
 //! Small files that are either the old ones or the new ones, whatever happens in between.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, Permissions},
     io::{self, Write},
-    os::unix::fs::OpenOptionsExt,
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::Path,
 };
 
 /// Replaces `file` (mode 0600), durable when this returns; makes its folder (0700) where missing.
 pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
-    let folder = file
-        .parent()
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a file without a folder"))?;
-    make_private_folder(folder)?;
+    make_private_folder(folder_of(file)?)?;
+    replace(file, bytes, 0o600)
+}
+
+/// Replaces `file` (mode 0644), durable when this returns; makes its folder (0755) where missing.
+/// The process's umask has no say: whoever may enter the folders above may read it.
+pub(crate) fn write_public(file: &Path, bytes: &[u8]) -> io::Result<()> {
+    let folder = folder_of(file)?;
+    if !folder.is_dir() {
+        make_private_folder(folder)?;
+        fs::set_permissions(folder, Permissions::from_mode(0o755))?;
+    }
+    replace(file, bytes, 0o644)
+}
+
+fn folder_of(file: &Path) -> io::Result<&Path> {
+    file.parent()
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "a file without a folder"))
+}
+
+fn replace(file: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
+    let folder = folder_of(file)?;
     let mut name = file.file_name().unwrap_or_default().to_owned();
     name.push(".new");
     let new = folder.join(name);
@@ -22,6 +40,7 @@ pub(crate) fn write_atomically(file: &Path, bytes: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&new)?;
+    out.set_permissions(Permissions::from_mode(mode))?;
     out.write_all(bytes)?;
     out.sync_all()?;
     fs::rename(&new, file)?;

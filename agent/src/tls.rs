@@ -239,15 +239,20 @@ struct TpmKey {
 
 impl TpmKey {
     fn new(tpm: &Tpm) -> Self {
-        let (x, y) = tpm.identity().transport_point;
-        let spki = PublicKey::ec_from_coordinates(Curve::P256, &x, &y)
-            .map(|key| key.to_spki_der())
-            .unwrap_or_default();
         Self {
             tpm: tpm.clone(),
-            spki: SubjectPublicKeyInfoDer::from(spki),
+            spki: SubjectPublicKeyInfoDer::from(transport_spki(tpm)),
         }
     }
+}
+
+/// `SubjectPublicKeyInfo` of the transport key, DER: what certificates for this node certify.
+#[must_use]
+pub fn transport_spki(tpm: &Tpm) -> Vec<u8> {
+    let (x, y) = tpm.identity().transport_point;
+    PublicKey::ec_from_coordinates(Curve::P256, &x, &y)
+        .map(|key| key.to_spki_der())
+        .unwrap_or_default()
 }
 
 impl SigningKey for TpmKey {

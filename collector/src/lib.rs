@@ -7,6 +7,7 @@
 //! | [`auth`] | TLS, and who is at the other end |
 //! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
 //! | [`appraise`] | from a verified statement to a result and a lease |
+//! | [`outward`] | what others believe of an affirmed node |
 //! | [`record`] | the store and the log |
 //! | [`direct`] | what approvers signed |
 //! | [`enroll`] | the enrolment port: which TPM is let in as what |
@@ -24,6 +25,7 @@ pub mod direct;
 pub mod enroll;
 pub mod ingest;
 pub mod init;
+pub mod outward;
 pub mod proto;
 pub mod query;
 mod quiet;

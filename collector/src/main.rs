@@ -29,6 +29,12 @@ struct Cli {
 enum Command {
     /// Makes the state folder: keys, certificates, and the first operator.
     Init(Init),
+    /// Makes the outward CA in a state folder of a version without; run it as the daemon's user.
+    InitOutward {
+        /// The state folder.
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Issues a certificate to one more operator.
     Operator {
         /// The state folder.
@@ -137,6 +143,13 @@ fn logging() {
 fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Init(args) => make(args),
+        Command::InitOutward { dir } => {
+            let certificate = StateDir::at(&dir).init_outward(clock::now())?;
+            print(&format!(
+                "# others verify nodes' outward certificates with\n#   {}\n",
+                certificate.display()
+            ))
+        }
         Command::Operator { dir, name } => {
             let name = NodeId::new(&name)?;
             let (certificate, key) = StateDir::at(&dir).issue_operator(&name, clock::now())?;
@@ -175,9 +188,10 @@ fn make(args: Init) -> anyhow::Result<()> {
         return print(&format!("{}\n", serde_json::to_string(&made)?));
     }
     print(&format!(
-        "# made in {}\n# agents and operators verify this collector with\n#   {}\n# the first operator's client.toml\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\n\n# collector.toml of the policy, for the approvers to sign\n{}",
+        "# made in {}\n# agents and operators verify this collector with\n#   {}\n# others verify nodes' outward certificates with\n#   {}\n# the first operator's client.toml\nca = \"{}\"\ncert = \"{}\"\nkey = \"{}\"\n\n# collector.toml of the policy, for the approvers to sign\n{}",
         made.state_dir.display(),
         made.ca.display(),
+        made.outward_ca.display(),
         made.ca.display(),
         made.operator_certificate.display(),
         made.operator_key.display(),

@@ -27,6 +27,7 @@ use crate::direct::{self, Director};
 use crate::enroll::{EkTrust, Enroll};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
+use crate::outward::Outward;
 use crate::proto::enroll_service_server::EnrollServiceServer;
 use crate::proto::evidence_service_server::EvidenceServiceServer;
 use crate::proto::query_service_server::QueryServiceServer;
@@ -72,6 +73,7 @@ impl Checked {
             .context("state_dir: make it with `bailiwick-collector init`")?;
         state.authority(Kind::Operators)?;
         state.authority(Kind::Transport)?;
+        Outward::load(&state)?;
         Ok(Self {
             approvers: direct::approvers(&config.policy).context("policy.approvers")?,
             ek_trust: EkTrust::load(&config.enroll).context("enroll.ek_roots")?,
@@ -137,6 +139,7 @@ impl Running {
             store: store.clone(),
             director: Arc::clone(&director),
             leases,
+            outward: Outward::load(&state)?,
             nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
             streams: streams.clone(),
             config: config.ingest.clone(),

@@ -3,13 +3,20 @@
 
 mod stand;
 
+use std::sync::Arc;
+
+use bailiwick_agent::channel::{self, ChannelError};
+use bailiwick_agent::outward::{Outward, OutwardRefused};
+use bailiwick_agent::tls::{self, ConnectError};
 use bailiwick_attestation::Sha256Digest;
-use bailiwick_attestation::proto::v1::{self, collector_message};
+use bailiwick_attestation::proto::v1::{self, collector_message, node_message};
 use bailiwick_attestation::standing::{LeaseKey, LeaseTerms, QuotedAt, verify_lease};
 use bailiwick_attestation::tlog::{NoteVerifier, verify_receipt};
 use bailiwick_attestation::tpm::Attest;
+use bailiwick_collector::clock;
 use bailiwick_collector::record::NodeRow;
 use prost::Message as _;
+use rustls::pki_types::pem::PemObject as _;
 use stand::{Came, Conversation, Machine, Stand, entry};
 
 /// A listed, enrolled machine and the policy it says it enforces.
@@ -117,6 +124,107 @@ async fn an_affirmed_node_gets_receipt_and_lease() {
     assert_eq!(accepted.verdict, "contraindicated");
     let ended = v1::LeaseBody::decode(lease(&mut stream).await.body.as_slice()).unwrap();
     assert_eq!(ended.until_clock_ms, 0);
+}
+
+async fn outward(stream: &mut Conversation) -> v1::OutwardCertificate {
+    drop(lease(stream).await);
+    match stream.next().await.unwrap() {
+        collector_message::Message::Outward(outward) => outward,
+        other => panic!("{other:?} in place of an outward certificate"),
+    }
+}
+
+/// Whether somebody who trusts the CA in this file of the collector's believes the leaf now.
+fn believed(stand: &Stand, ca: &str, leaf: &[u8]) -> bool {
+    let file = stand.dir.path().join("state").join(ca);
+    let mut roots = rustls::RootCertStore::empty();
+    let authority = rustls::pki_types::CertificateDer::from_pem_file(file).unwrap();
+    roots.add(authority).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier =
+        rustls::server::WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider);
+    let now = rustls::pki_types::UnixTime::now();
+    let verifier = verifier.build().unwrap();
+    verifier.verify_client_cert(&leaf.into(), &[], now).is_ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outward_certificate_exists_only_while_appraisal_affirms() {
+    let (stand, machine, enrolled, manifest) = ready().await;
+    let mut stream = machine.stream(&enrolled).await.unwrap();
+    let first = machine.statement(&stand, Some(manifest));
+    let evidence = machine.quote(&first.encode_to_vec(), stream.nonce).await;
+    assert_eq!(stream.evidence(evidence).await.unwrap().code(), "accepted");
+    let certificate = outward(&mut stream).await;
+    let leaf = certificate.certificate_chain[0].clone();
+    assert!(believed(&stand, "outward-ca.pem", &leaf));
+    assert!(!believed(&stand, "ca.pem", &leaf));
+    assert!(!believed(&stand, "operator-ca.pem", &leaf));
+
+    // The agent takes it: it is for the key in this TPM, and another machine's agent does not.
+    let keep = |name: &str, tpm| {
+        let (dir, now) = (stand.dir.path().join(name), clock::now());
+        let mut kept = Outward::open(&dir, tls::transport_spki(tpm), now);
+        kept.replace(&certificate, now)
+    };
+    keep("kept", &machine.tpm).unwrap();
+    let other = stand.machine("gpu-02");
+    let refused = keep("other", &other.tpm).unwrap_err();
+    assert!(matches!(refused, OutwardRefused::Key), "{refused}");
+
+    // The evidence port has an authority of its own: with this chain, and the very key of the
+    // enrolled node, nobody is let in.
+    let chain = certificate.certificate_chain.iter();
+    let chain = chain.map(|der| der.clone().into()).collect();
+    let tls = tls::evidence_config(&machine.config.collector, &machine.tpm, chain).unwrap();
+    let closed = channel::open(&machine.config.collector.evidence, tls).await;
+    let Err(ChannelError::Connect(ConnectError::Refused { alert, .. })) = closed else {
+        panic!("{closed:?}");
+    };
+    assert_eq!(alert, rustls::AlertDescription::UnknownCA);
+
+    // Affirmed again, with more than half of its life left: a lease, and no other certificate.
+    let second = after(&first);
+    let evidence = machine.quote(&second.encode_to_vec(), stream.nonce).await;
+    assert_eq!(stream.evidence(evidence).await.unwrap().code(), "accepted");
+    drop(lease(&mut stream).await);
+
+    // Refused: the lease ends, and nothing follows before the next answer.
+    let mut broken = after(&second);
+    broken.fence.as_mut().unwrap().mode = v1::fence_state::Mode::Absent.into();
+    let evidence = machine.quote(&broken.encode_to_vec(), stream.nonce).await;
+    stream.send(node_message::Message::Evidence(evidence)).await;
+    let verdict = match stream.next().await.unwrap() {
+        collector_message::Message::Accepted(accepted) => accepted.verdict,
+        other => panic!("{other:?} after a lease"),
+    };
+    assert_eq!(verdict, "contraindicated");
+    let receipt = stream.next().await.unwrap();
+    assert!(matches!(receipt, collector_message::Message::Receipt(_)));
+    let ended = v1::LeaseBody::decode(lease(&mut stream).await.body.as_slice()).unwrap();
+    assert_eq!(ended.until_clock_ms, 0);
+    let mended = v1::Statement {
+        fence: second.fence.clone(),
+        ..after(&broken)
+    };
+    let evidence = machine.quote(&mended.encode_to_vec(), stream.nonce).await;
+    stream.send(node_message::Message::Evidence(evidence)).await;
+    let next = stream.next().await.unwrap();
+    assert!(
+        matches!(next, collector_message::Message::Accepted(_)),
+        "{next:?} after a contraindicated statement"
+    );
+    let receipt = stream.next().await.unwrap();
+    assert!(matches!(receipt, collector_message::Message::Receipt(_)));
+
+    // Restored: the node threw the first one away, so it gets another at once.
+    let again = outward(&mut stream).await;
+    assert_ne!(again.certificate_chain[0], leaf);
+    assert!(believed(
+        &stand,
+        "outward-ca.pem",
+        &again.certificate_chain[0]
+    ));
 }
 
 /// Each of these is tried with a challenge of its own; none leaves a row.

@@ -425,6 +425,9 @@ async fn a_node_outlives_its_collector_and_loses_nothing() {
         });
         wait("affirming", 30, || verdict(scene.node()) == "affirming");
         wait("a lease", 30, || recorder.0.lock().unwrap().lease_end > 0);
+        wait("an outward certificate", 30, || {
+            scene.path("node/outward/certificate.pem").exists()
+        });
         wait("receipts empty the spool", 30, || scene.kept_bytes() < 4000);
 
         recorder.0.lock().unwrap().events.push(FenceEvent {

@@ -6,7 +6,8 @@ use bailiwick_attestation::{
     Sha256Digest,
     evidence::Nonce,
     proto::v1::{
-        Accepted, Challenge, CollectorMessage, Lease, Receipt, Refused, collector_message,
+        Accepted, Challenge, CollectorMessage, Lease, OutwardCertificate, Receipt, Refused,
+        collector_message,
     },
     tlog::verify_receipt,
 };
@@ -14,7 +15,13 @@ use prost::Message as _;
 use tracing::{debug, error, warn};
 
 use super::{Node, UplinkError, exchange::Refusal, link};
-use crate::proto::fence::{ApplyLease, apply_lease};
+use crate::{
+    clock,
+    proto::fence::{ApplyLease, apply_lease},
+};
+
+/// The verdict that others may rely on.
+const AFFIRMING: &str = "affirming";
 
 impl Node {
     pub(super) async fn message(&mut self, message: CollectorMessage) -> Result<(), UplinkError> {
@@ -26,6 +33,7 @@ impl Node {
             Some(Message::Receipt(receipt)) => self.receipt(&receipt)?,
             Some(Message::Lease(lease)) => self.lease(lease).await,
             Some(Message::Policy(offer)) => self.fetch(&offer),
+            Some(Message::Outward(certificate)) => self.outward(&certificate),
             Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
             None => debug!("a message newer than this agent"),
         }
@@ -55,6 +63,9 @@ impl Node {
         if self.exchange.accepted(&digest) {
             self.attester.accepted(&digest);
             debug!(%digest, verdict = accepted.verdict, "accepted");
+            if accepted.verdict != AFFIRMING {
+                self.outward.remove(&accepted.verdict);
+            }
         }
     }
 
@@ -117,6 +128,13 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    fn outward(&mut self, certificate: &OutwardCertificate) {
+        match self.outward.replace(certificate, clock::now()) {
+            Ok(()) => debug!(file = %self.outward.file().display(), "outward certificate"),
+            Err(why) => warn!(why = %link::chain(&why), "outward certificate not kept"),
+        }
     }
 
     async fn lease(&mut self, lease: Lease) {

@@ -29,10 +29,13 @@ use tracing::{debug, error, info, warn};
 use crate::{
     attest::{AttestError, Attester, Facts, change_digest, unavailable},
     backoff::spread,
+    clock,
     collect::Host,
     config::Config,
     ipc::FenceClient,
     notify::{Notify, alive_every},
+    outward::Outward,
+    tls,
     tpm::Tpm,
 };
 use events::EventQueue;
@@ -91,6 +94,7 @@ struct Node {
     session: Option<Session>,
     reconnect: Arc<Wake>,
     fetching: Option<JoinHandle<Result<(), PolicyFailed>>>,
+    outward: Outward,
     notify: Notify,
     enrolled: Option<String>,
     retrying: bool,
@@ -112,6 +116,7 @@ pub async fn run(
     let (hello, hello_rx) = watch::channel(Hello::default());
     let (nvml_tx, nvml) = watch::channel(vec![unavailable("nvml.gpus", "nvml", "not asked yet")]);
     let reconnect = Arc::new(Wake::new());
+    let outward = Outward::open(&config.state_dir, tls::transport_spki(&tpm), clock::now());
     let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
     let mut node = Node {
         events: EventQueue::open(&config)?,
@@ -131,6 +136,7 @@ pub async fn run(
         session: None,
         reconnect: Arc::clone(&reconnect),
         fetching: None,
+        outward,
         notify: Notify::default(),
         enrolled: None,
         retrying: false,
@@ -189,6 +195,7 @@ impl Node {
         loop {
             let wait = self.work().await?;
             let wait = wait.map_or_else(|| Instant::now() + FACTS_POLL, Instant::from_std);
+            let outward_end = self.outward_end();
             tokio::select! {
                 () = stop.cancelled() => return Ok(()),
                 event = events.recv() => match event {
@@ -205,9 +212,18 @@ impl Node {
                 Ok(()) = self.nvml.changed() => self.read_facts().await,
                 _ = alive.tick() => self.notify.alive(),
                 done = fetched(&mut self.fetching) => self.policy_done(done).await?,
+                () = sleep_until(outward_end) => self.outward.expire(clock::now()),
                 () = sleep_until(wait) => {}
             }
         }
+    }
+
+    /// When to look at the outward certificate's end: read from the wall clock at every turn, for
+    /// that clock may be set.
+    fn outward_end(&self) -> Instant {
+        let left = self.outward.until().map(|end| end.since(clock::now()));
+        let left = left.map_or(FACTS_POLL, Duration::from_millis);
+        Instant::now() + left.min(FACTS_POLL)
     }
 
     /// Performs every step that can be performed now; answers when the next one may be.

@@ -17,4 +17,4 @@ pub use certificate::{
 };
 pub use name::Name;
 pub use path::{MAX_PATH, MAX_SIGNATURE_CHECKS, PathRefused, find_path};
-pub use pem::pem_blocks;
+pub use pem::{pem_block, pem_blocks};

@@ -40,3 +40,35 @@ pub fn pem_blocks(text: &str, label: &str, limit: usize) -> Result<Vec<Vec<u8>>,
     }
     Ok(blocks)
 }
+
+/// One block, as RFC 7468 writes it: 64 characters a line.
+#[must_use]
+pub fn pem_block(label: &str, bytes: &[u8]) -> String {
+    let packed = STANDARD.encode(bytes);
+    let mut text = format!("-----BEGIN {label}-----\n");
+    let mut rest = packed.as_str();
+    while !rest.is_empty() {
+        let (line, after) = rest.split_at_checked(64).unwrap_or((rest, ""));
+        text.push_str(line);
+        text.push('\n');
+        rest = after;
+    }
+    text.push_str(&format!("-----END {label}-----\n"));
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for length in [0_usize, 1, 47, 48, 49, 96, 1000] {
+            let bytes = vec![0x5a; length];
+            let text = pem_block("CERTIFICATE", &bytes);
+            assert!(text.lines().all(|line| line.len() <= 64), "{length}");
+            let read = pem_blocks(&text, "CERTIFICATE", 1).unwrap();
+            assert_eq!(read, [bytes], "{length}");
+        }
+    }
+}

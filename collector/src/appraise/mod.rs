@@ -13,6 +13,7 @@ use bailiwick_attestation::tpm::{AkPublic, ClockInfo};
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 
 use crate::direct::Policy;
+use crate::outward::Grant;
 use crate::record::{FenceFacts, NodeRow, Verdict};
 
 /// Longest reason in a lease: nodes read 4 KiB at most.
@@ -31,6 +32,8 @@ pub struct Appraised {
     pub lease: Option<v1::Lease>,
     /// Wall time at which the node's standing ends, as far as this collector granted it.
     pub lease_until: Option<UnixTime>,
+    /// What others may believe, beside a lease that grants.
+    pub outward: Option<Grant>,
 }
 
 /// A statement and whose it is.
@@ -80,6 +83,7 @@ impl Case<'_> {
         let reasons = reasons(&result);
         let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
         let (mut lease, mut lease_until) = (None, self.row.lease_until);
+        let mut outward = None;
         if let (Some(node), Some(policy), true) = (listed, self.policy, challenged) {
             let length = match verdict {
                 Verdict::Affirming => Some(policy.lease_ms()),
@@ -106,6 +110,11 @@ impl Case<'_> {
                 })?);
                 lease_until =
                     (length > 0).then(|| UnixTime(self.now.millis().saturating_add(length)));
+                outward = lease_until.map(|until| Grant {
+                    node: node.name.clone(),
+                    manifest: policy.manifest_digest(),
+                    until,
+                });
             }
         }
         Ok(Appraised {
@@ -114,6 +123,7 @@ impl Case<'_> {
             reasons,
             lease,
             lease_until,
+            outward,
         })
     }
 }

@@ -7,12 +7,13 @@ use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use tonic::Status;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::service;
 use super::stream::Stream;
 use crate::appraise::{Case, fence_facts, previous_of};
 use crate::direct::node_name;
+use crate::outward::Grant;
 use crate::quiet::Quiet;
 use crate::record::{NewStatement, NodeRow, StoreError};
 
@@ -31,8 +32,17 @@ static REFUSED: Quiet = Quiet::new();
 /// What the node is told.
 #[derive(Debug)]
 pub(super) enum Answer {
-    Accepted(Box<(v1::Accepted, v1::Receipt, Option<v1::Lease>)>),
+    Accepted(Box<Recorded>),
     Refused(v1::Refused),
+}
+
+/// A statement on disk, and what follows from it.
+#[derive(Debug)]
+pub(super) struct Recorded {
+    pub(super) accepted: v1::Accepted,
+    pub(super) receipt: v1::Receipt,
+    pub(super) lease: Option<v1::Lease>,
+    pub(super) outward: Option<v1::OutwardCertificate>,
 }
 
 /// Evidence that was not recorded, and why.
@@ -62,7 +72,7 @@ enum Place {
 impl Stream {
     /// Judges one envelope. An error ends the stream; a refusal does not.
     pub(super) async fn evidence(
-        &self,
+        &mut self,
         evidence: v1::Evidence,
         now: UnixTime,
     ) -> Result<Answer, Status> {
@@ -85,7 +95,7 @@ impl Stream {
     }
 
     async fn try_evidence(
-        &self,
+        &mut self,
         evidence: v1::Evidence,
         digest: Sha256Digest,
         now: UnixTime,
@@ -128,7 +138,12 @@ impl Stream {
             reasons: statement.reasons,
             next: None,
         };
-        Ok(Some(Answer::Accepted(Box::new((accepted, receipt, None)))))
+        Ok(Some(Answer::Accepted(Box::new(Recorded {
+            accepted,
+            receipt,
+            lease: None,
+            outward: None,
+        }))))
     }
 
     /// Shows that the node's AK said it, in answer to an open challenge if to any.
@@ -218,7 +233,7 @@ impl Stream {
     }
 
     async fn record(
-        &self,
+        &mut self,
         evidence: v1::Evidence,
         verified: &VerifiedEvidence,
         row: &NodeRow,
@@ -309,8 +324,43 @@ impl Stream {
             reasons: appraised.reasons,
             next: None,
         };
-        let answer = Box::new((accepted, receipt, appraised.lease));
-        Ok(Ok(Answer::Accepted(answer)))
+        let outward = appraised
+            .outward
+            .and_then(|grant| self.outward(&grant, row, now));
+        Ok(Ok(Answer::Accepted(Box::new(Recorded {
+            accepted,
+            receipt,
+            lease: appraised.lease,
+            outward,
+        }))))
+    }
+
+    /// The certificate that goes with a lease, where the node has none that still lasts.
+    fn outward(
+        &mut self,
+        grant: &Grant,
+        row: &NodeRow,
+        now: UnixTime,
+    ) -> Option<v1::OutwardCertificate> {
+        // Enrolled anew or revoked meanwhile: the key on this stream is not the node's any more.
+        if row.certificate != self.peer.certificate || row.revoked.is_some() {
+            return None;
+        }
+        if !self.last_outward.due(grant, now) {
+            return None;
+        }
+        let request = row.enrolment.request.as_ref()?;
+        match (self.shared.outward).issue(grant, &request.transport_public, now) {
+            Ok(certificate) => {
+                self.last_outward.issued(grant.clone(), &certificate, now);
+                Some(certificate)
+            }
+            Err(fault) => {
+                error!(ek = %row.ek, fault = service::error_chain(&fault),
+                    "no outward certificate could be issued");
+                None
+            }
+        }
     }
 }
 

@@ -19,6 +19,7 @@ use crate::auth::{NodePeer, Peer};
 use crate::clock;
 use crate::config;
 use crate::direct::{Director, chunks};
+use crate::outward::Outward;
 use crate::proto::evidence_service_server::EvidenceService;
 use crate::record::{NodeRow, Store};
 
@@ -36,6 +37,8 @@ pub struct Shared {
     pub director: Arc<Director>,
     /// Signs standing.
     pub leases: LeaseSigner,
+    /// Signs what others believe.
+    pub outward: Outward,
     /// Open challenges.
     pub nonces: Mutex<Nonces>,
     /// Who is connected.

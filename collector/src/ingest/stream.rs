@@ -10,13 +10,15 @@ use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tonic::{Status, Streaming};
 
-use super::evidence::Answer;
+use super::evidence::{Answer, Recorded};
 use super::rate::Bucket;
 use super::service::{self, Shared};
 use super::streams::Registration;
 use crate::auth::NodePeer;
 use crate::clock;
 use crate::direct::Current;
+use crate::outward::Last;
+use crate::record::Verdict;
 
 /// How long a node may leave its answers unread.
 const UNREAD: Duration = Duration::from_secs(30);
@@ -35,10 +37,12 @@ pub(super) struct Stream {
     outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
     /// Version of the policy the node says it has; until it says so it is offered none.
     has_policy: Option<u64>,
+    /// The outward certificate this stream carried last.
+    pub(super) last_outward: Last,
 }
 
 impl Stream {
-    pub(super) const fn new(
+    pub(super) fn new(
         shared: Arc<Shared>,
         peer: NodePeer,
         ak: AkPublic,
@@ -50,6 +54,7 @@ impl Stream {
             ak,
             outbox,
             has_policy: None,
+            last_outward: Last::default(),
         }
     }
 
@@ -134,7 +139,16 @@ impl Stream {
                 Ok(false)
             }
             Answer::Accepted(accepted) => {
-                let (mut message, receipt, lease) = *accepted;
+                let Recorded {
+                    accepted: mut message,
+                    receipt,
+                    lease,
+                    outward,
+                } = *accepted;
+                if message.verdict != Verdict::Affirming.as_str() {
+                    // The node drops its certificate; what restores it is a new one.
+                    self.last_outward = Last::default();
+                }
                 message.next = Some(self.challenge(false)?);
                 self.send(collector_message::Message::Accepted(message))
                     .await?;
@@ -142,6 +156,10 @@ impl Stream {
                     .await?;
                 if let Some(lease) = lease {
                     self.send(collector_message::Message::Lease(lease)).await?;
+                }
+                if let Some(outward) = outward {
+                    self.send(collector_message::Message::Outward(outward))
+                        .await?;
                 }
                 Ok(true)
             }

@@ -1,4 +1,5 @@
-//! Two certificate authorities: transport (server and nodes) and operators.
+//! Three certificate authorities: transport (server and nodes), operators, and outward (what others
+//! believe of a node). Each has a key and a name of its own: none stands in for another.
 
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use rcgen::string::Ia5String;
@@ -30,13 +31,15 @@ pub enum CaError {
     Pem(String),
 }
 
-/// Which of the two.
+/// Which of the three.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Kind {
     /// Server and nodes.
     Transport,
     /// Whoever may ask.
     Operators,
+    /// Affirmed nodes, towards others.
+    Outward,
 }
 
 impl Kind {
@@ -44,6 +47,7 @@ impl Kind {
         match self {
             Self::Transport => "ca.pem",
             Self::Operators => "operator-ca.pem",
+            Self::Outward => "outward-ca.pem",
         }
     }
 
@@ -51,6 +55,7 @@ impl Kind {
         match self {
             Self::Transport => "ca.key",
             Self::Operators => "operator-ca.key",
+            Self::Outward => "outward-ca.key",
         }
     }
 
@@ -58,6 +63,7 @@ impl Kind {
         match self {
             Self::Transport => "Bailiwick transport CA",
             Self::Operators => "Bailiwick operator CA",
+            Self::Outward => "Bailiwick outward CA",
         }
     }
 }
@@ -79,6 +85,19 @@ pub struct NodeCertificate {
     pub public_point: Vec<u8>,
     /// First moment after its life.
     pub not_after: UnixTime,
+}
+
+/// What a node's outward certificate says.
+#[derive(Clone, Debug)]
+pub(crate) struct OutwardLeaf<'a> {
+    /// The inventory's name for the node.
+    pub(crate) node: &'a NodeId,
+    /// SHA-256 of the manifest it was affirmed under.
+    pub(crate) manifest: &'a Sha256Digest,
+    /// The TPM-resident key: an uncompressed point on P-256, 65 bytes.
+    pub(crate) public_point: &'a [u8],
+    /// Last moment of its life; certificates count whole seconds.
+    pub(crate) not_after: UnixTime,
 }
 
 /// A certificate authority with its key.
@@ -195,6 +214,34 @@ impl Authority {
         params.not_before = date(now.millis().saturating_sub(BACKDATE_MS))?;
         params.not_after = date(node.not_after.millis())?;
         let key = NodeKey(&node.public_point);
+        Ok(params.signed_by(&key, &self.issuer)?.der().clone())
+    }
+
+    /// Issues a node's outward certificate; DER. Not backdated: it says nothing of the time before
+    /// the verdict.
+    pub(crate) fn issue_outward(
+        &self,
+        leaf: &OutwardLeaf<'_>,
+        now: UnixTime,
+    ) -> Result<CertificateDer<'static>, CaError> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = name(leaf.node.as_str(), &self.deployment);
+        params.subject_alt_names = [
+            format!("bailiwick://{}/node/{}", self.deployment, leaf.node),
+            format!("bailiwick://{}/policy/{}", self.deployment, leaf.manifest),
+        ]
+        .into_iter()
+        .map(|uri| Ok(SanType::URI(Ia5String::try_from(uri)?)))
+        .collect::<Result<_, rcgen::Error>>()?;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = date(now.millis())?;
+        params.not_after = date(leaf.not_after.millis())?;
+        let key = NodeKey(leaf.public_point);
         Ok(params.signed_by(&key, &self.issuer)?.der().clone())
     }
 }

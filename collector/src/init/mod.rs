@@ -6,6 +6,7 @@
 //! | `ca.pem`, `ca.key` | signs the server's certificate and the nodes' transport certificates |
 //! | `server.pem`, `server.key` | the collector's own certificate |
 //! | `operator-ca.pem`, `operator-ca.key` | signs the certificates of whoever may ask |
+//! | `outward-ca.pem`, `outward-ca.key` | signs what others believe of an affirmed node |
 //! | `operators/NAME.pem`, `.key` | one such person |
 //! | `lease.key`, `log.key` | Ed25519: standing, and checkpoints of the log |
 
@@ -25,6 +26,7 @@ use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
 
+pub(crate) use ca::OutwardLeaf;
 pub use ca::{Authority, CaError, Kind, NodeCertificate};
 
 /// Why the state folder could not be made or read.
@@ -51,6 +53,15 @@ pub enum InitError {
         path: PathBuf,
         /// What is wrong.
         fault: String,
+    },
+    /// The folder was made before there were outward certificates.
+    #[error(
+        "{dir}: holds no outward CA (outward-ca.pem, outward-ca.key); make it with \
+         `bailiwick-collector init-outward --dir {dir}`"
+    )]
+    NoOutward {
+        /// The state folder.
+        dir: PathBuf,
     },
     /// A name that is none.
     #[error(transparent)]
@@ -85,6 +96,8 @@ pub struct Made {
     pub state_dir: PathBuf,
     /// The certificate agents and operators verify this collector with.
     pub ca: PathBuf,
+    /// The certificate others verify outward certificates with.
+    pub outward_ca: PathBuf,
     /// Certificate of the first operator.
     pub operator_certificate: PathBuf,
     /// Key of the first operator.
@@ -129,6 +142,7 @@ pub fn init(plan: &Plan, now: UnixTime) -> Result<Made, InitError> {
     write_new(&state.path("server.pem"), server.certificate.as_bytes())?;
     write_new(&state.path("server.key"), server.key.as_bytes())?;
     state.make_authority(&identity.deployment, Kind::Operators, now)?;
+    state.make_authority(&identity.deployment, Kind::Outward, now)?;
     for name in ["lease.key", "log.key"] {
         write_new(&state.path(name), ca::ed25519_key()?.as_bytes())?;
     }
@@ -140,7 +154,8 @@ pub fn init(plan: &Plan, now: UnixTime) -> Result<Made, InitError> {
     write_new(&state.identity_path(), text.as_bytes())?;
     let (operator_certificate, operator_key) = state.issue_operator(&plan.operator, now)?;
     Ok(Made {
-        ca: state.path("ca.pem"),
+        ca: state.path(Kind::Transport.certificate_file()),
+        outward_ca: state.path(Kind::Outward.certificate_file()),
         operator_certificate,
         operator_key,
         collector_toml: state.collector_toml(&identity)?,
@@ -177,11 +192,31 @@ impl StateDir {
         })
     }
 
-    /// One of the two certificate authorities.
+    /// Makes the outward CA in a folder of a time before there was one; answers where its
+    /// certificate lies. One that is there already is refused.
+    pub fn init_outward(&self, now: UnixTime) -> Result<PathBuf, InitError> {
+        let identity = self.identity()?;
+        let certificate = self.path(Kind::Outward.certificate_file());
+        if certificate.exists() {
+            return Err(InitError::Exists(certificate));
+        }
+        self.make_authority(&identity.deployment, Kind::Outward, now)?;
+        Ok(certificate)
+    }
+
+    /// One of the three certificate authorities.
     pub fn authority(&self, kind: Kind) -> Result<Authority, InitError> {
         let identity = self.identity()?;
-        let certificate = read(&self.path(kind.certificate_file()))?;
-        let key = read(&self.path(kind.key_file()))?;
+        let (certificate, key) = (
+            self.path(kind.certificate_file()),
+            self.path(kind.key_file()),
+        );
+        if kind == Kind::Outward && !certificate.exists() && !key.exists() {
+            return Err(InitError::NoOutward {
+                dir: self.dir.clone(),
+            });
+        }
+        let (certificate, key) = (read(&certificate)?, read(&key)?);
         Ok(Authority::load(
             &identity.deployment,
             kind,
@@ -337,6 +372,7 @@ mod tests {
             "ca.key",
             "server.key",
             "operator-ca.key",
+            "outward-ca.key",
             "lease.key",
             "log.key",
             "operators/first.key",
@@ -358,6 +394,29 @@ mod tests {
         ));
         let after = std::fs::read(made.state_dir.join("lease.key")).unwrap();
         assert_eq!(before, after);
+    }
+
+    #[test]
+    fn a_folder_without_outward_ca_says_so_and_gets_one_when_asked() {
+        let dir = tempfile::tempdir().unwrap();
+        let now = UnixTime::from_secs(1_800_000_000);
+        let made = init(&plan(dir.path()), now).unwrap();
+        let state = StateDir::at(&made.state_dir);
+        assert!(matches!(state.init_outward(now), Err(InitError::Exists(_))));
+        std::fs::remove_file(&made.outward_ca).unwrap();
+        let half = state.authority(Kind::Outward).unwrap_err();
+        assert!(matches!(half, InitError::File { .. }), "{half}");
+        // A key without its certificate is somebody's loss to look at, not to write over.
+        assert!(matches!(state.init_outward(now), Err(InitError::Exists(_))));
+        std::fs::remove_file(state.path("outward-ca.key")).unwrap();
+        let none = state.authority(Kind::Outward).unwrap_err().to_string();
+        assert!(
+            none.contains("bailiwick-collector init-outward --dir"),
+            "{none}"
+        );
+        state.authority(Kind::Transport).unwrap();
+        assert_eq!(state.init_outward(now).unwrap(), made.outward_ca);
+        state.authority(Kind::Outward).unwrap();
     }
 
     #[test]
