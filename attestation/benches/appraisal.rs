@@ -18,7 +18,7 @@ use aws_lc_rs::{
 };
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
-    appraisal::{Previous, Reference, Status, Subject, VerifiedEvidence, appraise},
+    appraisal::{Boot, Previous, Reference, Status, Subject, VerifiedEvidence, appraise},
     evidence::{Freshness, Nonce},
     profile::Profile,
     tpm::ClockInfo,
@@ -71,7 +71,10 @@ fn main() {
         digest: Sha256Digest([9; 32]),
         epoch: 0,
         sequence: 4,
-        boot_id: [1; 16],
+        boot: Boot {
+            id: [1; 16],
+            reset_count: 7,
+        },
         clock: ClockInfo {
             clock: 900,
             reset_count: 7,

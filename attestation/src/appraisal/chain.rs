@@ -5,7 +5,7 @@
 //! look like is refused; what an ordinary crash looks like is a note.
 
 use super::{
-    Previous,
+    Boot, Previous,
     result::{AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -149,14 +149,21 @@ fn clock(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: 
     }
 }
 
+/// Both parts are the same, or both are not.
+pub(super) fn boots_agree(now: &Boot, before: &Boot) -> bool {
+    (now.id == before.id) == (now.reset_count == before.reset_count)
+}
+
 fn boot(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
-    let same_boot = evidence.statement.boot_id == previous.boot_id;
-    let same_reset = evidence.clock.reset_count == previous.clock.reset_count;
+    let now = Boot {
+        id: evidence.statement.boot_id,
+        reset_count: evidence.clock.reset_count,
+    };
     let cleared = evidence.clock.reset_count < previous.clock.reset_count;
-    if same_boot == same_reset || cleared {
+    if boots_agree(&now, &previous.boot) || cleared {
         return;
     }
-    let (code, expected, found) = if same_boot {
+    let (code, expected, found) = if now.id == previous.boot.id {
         // The chip was reset under a running kernel: its registers no longer speak of this boot.
         (
             "reset-without-boot",

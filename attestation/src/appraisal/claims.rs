@@ -195,10 +195,10 @@ const fn mode_word(mode: Mode) -> &'static str {
 fn fence(result: &mut AttestationResult, evidence: &VerifiedEvidence) {
     let fence = &evidence.statement.fence;
     let mode = fence.mode();
-    let mut refuse = |code: &str, expected: &str, found: String| {
+    let mut deviate = |finding, code: &str, expected: &str, found: String| {
         result.deviate(Deviation {
             claim: "fence.mode".to_owned(),
-            finding: Finding::Refused,
+            finding,
             code: code.to_owned(),
             expected: expected.to_owned(),
             found,
@@ -207,19 +207,23 @@ fn fence(result: &mut AttestationResult, evidence: &VerifiedEvidence) {
     };
     if let Some(fault) = &fence.fault {
         let fault = fault.chars().take(400).collect();
-        refuse("fence-fault", "a fence without fault", fault);
+        // The agent could not read the fence: no reason to believe in it, none to call it broken.
+        // No lease follows, and the one in force runs out.
+        let (finding, code) = match mode {
+            Mode::Unspecified => (Finding::Unchecked, "fence-unknown"),
+            _ => (Finding::Refused, "fence-fault"),
+        };
+        deviate(finding, code, "a fence without fault", fault);
     }
-    match mode {
-        Mode::Enforcing => {}
-        Mode::DefaultDeny if evidence.statement.policy.is_none() => {}
-        Mode::DefaultDeny => {
-            let found = mode_word(mode).to_owned();
-            refuse("fence-mode", "enforcing, since a policy is in force", found);
-        }
-        Mode::Absent | Mode::Unspecified => {
-            refuse("fence-mode", "enforcing", mode_word(mode).to_owned());
-        }
-    }
+    let expected = match mode {
+        Mode::Enforcing => return,
+        Mode::DefaultDeny if evidence.statement.policy.is_none() => return,
+        Mode::Unspecified if fence.fault.is_some() => return,
+        Mode::DefaultDeny => "enforcing, since a policy is in force",
+        Mode::Absent | Mode::Unspecified => "enforcing",
+    };
+    let found = mode_word(mode).to_owned();
+    deviate(Finding::Refused, "fence-mode", expected, found);
 }
 
 /// What was found under a claim's name.

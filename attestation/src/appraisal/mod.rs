@@ -64,10 +64,45 @@ pub struct Previous {
     pub epoch: u64,
     /// Its index in that epoch.
     pub sequence: u64,
-    /// The kernel's boot id in it.
-    pub boot_id: [u8; 16],
+    /// The boot it was made in.
+    pub boot: Boot,
     /// The TPM's clock when it was quoted.
     pub clock: ClockInfo,
+}
+
+/// A kernel's boot and the TPM reset it began with. The two change together or not at all.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Boot {
+    /// The kernel's random boot id.
+    pub id: [u8; 16],
+    /// `TPMS_CLOCK_INFO.resetCount` when that id was first seen.
+    pub reset_count: u32,
+}
+
+impl Previous {
+    /// What the next statement is held against, once `evidence` is recorded.
+    ///
+    /// A boot that changed without its TPM reset, or the other way round, stays remembered as it
+    /// was: what it breaks is broken until an honest boot, and not for one statement only.
+    #[must_use]
+    pub fn after(evidence: &VerifiedEvidence, previous: Option<&Self>) -> Self {
+        let statement = &evidence.statement;
+        let now = Boot {
+            id: statement.boot_id,
+            reset_count: evidence.clock.reset_count,
+        };
+        let boot = match previous {
+            Some(previous) if !chain::boots_agree(&now, &previous.boot) => previous.boot,
+            _ => now,
+        };
+        Self {
+            digest: statement.digest,
+            epoch: statement.epoch,
+            sequence: statement.sequence,
+            boot,
+            clock: evidence.clock,
+        }
+    }
 }
 
 /// Holds verified evidence against the reference. Pure: the same arguments give the same result

@@ -38,7 +38,10 @@ impl Case {
                 digest: Sha256Digest([9; 32]),
                 epoch: 0,
                 sequence: 4,
-                boot_id: [1; 16],
+                boot: Boot {
+                    id: [1; 16],
+                    reset_count: 7,
+                },
                 clock: ClockInfo {
                     clock: 900,
                     reset_count: 7,
@@ -219,6 +222,15 @@ fn every_way_to_fall_short_has_its_own_code() {
             "fence-mode",
         ),
         (
+            "fence out of sight",
+            |c| {
+                c.fence().mode = v1::fence_state::Mode::Unspecified.into();
+                c.fence().fault = Some("its process is out of reach".to_owned());
+            },
+            Undecided,
+            "fence-unknown",
+        ),
+        (
             "fence fault",
             |c| c.fence().fault = Some("link 7 is gone".to_owned()),
             Contraindicated,
@@ -315,13 +327,13 @@ fn every_way_to_fall_short_has_its_own_code() {
         ),
         (
             "TPM reset under the kernel",
-            |c| c.previous().clock.reset_count = 6,
+            |c| c.previous().boot.reset_count = 6,
             Contraindicated,
             "reset-without-boot",
         ),
         (
             "kernel started without reset",
-            |c| c.previous().boot_id = [2; 16],
+            |c| c.previous().boot.id = [2; 16],
             Contraindicated,
             "boot-without-reset",
         ),
@@ -360,10 +372,41 @@ fn what_happens_on_every_reboot_is_no_deviation() {
         restart_count: 3,
         safe: true,
     };
-    case.previous().boot_id = [2; 16];
+    case.previous().boot = Boot {
+        id: [2; 16],
+        reset_count: 6,
+    };
     case.tpm.clock.safe = false;
     case.tpm.clock.clock = 800;
     assert_eq!(case.appraise().deviations().next(), None);
+}
+
+#[test]
+fn a_broken_boot_stays_broken_until_an_honest_one() {
+    let mut case = Case::ordinary();
+    let ak = case.tpm.ak();
+    let steps = [
+        ("the kernel runs on", [1; 16], 8, Some("reset-without-boot")),
+        ("and on", [1; 16], 8, Some("reset-without-boot")),
+        ("an honest boot", [2; 16], 9, None),
+        ("kexec", [3; 16], 9, Some("boot-without-reset")),
+        ("and on", [3; 16], 9, Some("boot-without-reset")),
+        ("an honest boot", [4; 16], 10, None),
+        ("and on", [4; 16], 10, None),
+    ];
+    for (name, boot_id, reset_count, code) in steps {
+        let previous = *case.previous();
+        case.statement = statement(previous.sequence + 1, Some(previous.digest));
+        case.statement.boot_id = boot_id.to_vec();
+        case.tpm.clock.reset_count = reset_count;
+        case.tpm.clock.clock += 10;
+        let result = case.appraise();
+        let codes: Vec<_> = result.deviations().map(|d| d.code.as_str()).collect();
+        assert_eq!(codes, Vec::from_iter(code), "{name}");
+        let evidence = case.tpm.evidence(&encode(&case.statement), &case.freshness);
+        let verified = VerifiedEvidence::verify(&evidence, &ak, &case.freshness).unwrap();
+        case.previous = Some(Previous::after(&verified, Some(&previous)));
+    }
 }
 
 #[test]

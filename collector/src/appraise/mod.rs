@@ -4,7 +4,7 @@
 //! here it gets its arguments, and its result becomes a lease or the end of one.
 
 use bailiwick_attestation::appraisal::{
-    AttestationResult, Finding, Previous, Status, Subject, VerifiedEvidence, appraise,
+    AttestationResult, Boot, Finding, Previous, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
@@ -153,7 +153,10 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
         digest: Sha256Digest::from_slice(&message.digest)?,
         epoch: message.epoch,
         sequence: message.sequence,
-        boot_id: message.boot_id.as_slice().try_into().ok()?,
+        boot: Boot {
+            id: message.boot_id.as_slice().try_into().ok()?,
+            reset_count: message.boot_reset_count,
+        },
         clock: ClockInfo {
             clock: clock.clock_ms,
             reset_count: clock.reset_count,
@@ -161,6 +164,25 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
             safe: clock.safe,
         },
     })
+}
+
+/// The same, to be stored.
+#[must_use]
+pub fn previous_message(previous: &Previous) -> v1::PreviousStatement {
+    let clock = previous.clock;
+    v1::PreviousStatement {
+        digest: previous.digest.as_bytes().to_vec(),
+        epoch: previous.epoch,
+        sequence: previous.sequence,
+        boot_id: previous.boot.id.to_vec(),
+        boot_reset_count: previous.boot.reset_count,
+        clock: Some(v1::ClockState {
+            clock_ms: clock.clock,
+            reset_count: clock.reset_count,
+            restart_count: clock.restart_count,
+            safe: clock.safe,
+        }),
+    }
 }
 
 /// The store's word for a result's.

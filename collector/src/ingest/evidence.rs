@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use bailiwick_attestation::appraisal::VerifiedEvidence;
+use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence};
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::service;
 use super::stream::Stream;
-use crate::appraise::{Case, fence_facts, previous_of};
+use crate::appraise::{Case, fence_facts, previous_message as stored_previous, previous_of};
 use crate::direct::node_name;
 use crate::outward::Grant;
 use crate::quiet::Quiet;
@@ -256,7 +256,6 @@ impl Stream {
             .judge(&self.shared.leases)
             .map_err(|error| Status::internal(error.to_string()))?;
         let statement = verified.statement();
-        let clock = verified.clock();
         let gap = missing.or_else(|| {
             let gap = statement.gaps.first()?;
             let (what, why): (String, String) = (
@@ -287,18 +286,7 @@ impl Stream {
                 enrolment: row.enrolment.clone(),
                 ak_name: row.ak_name.clone(),
                 previous: previous_message(row).cloned(),
-                newest: v1::PreviousStatement {
-                    digest: statement.digest.as_bytes().to_vec(),
-                    epoch: statement.epoch,
-                    sequence: statement.sequence,
-                    boot_id: statement.boot_id.to_vec(),
-                    clock: Some(v1::ClockState {
-                        clock_ms: clock.clock,
-                        reset_count: clock.reset_count,
-                        restart_count: clock.restart_count,
-                        safe: clock.safe,
-                    }),
-                },
+                newest: stored_previous(&Previous::after(verified, previous.as_ref())),
                 policy_version: statement.policy.map_or(0, |policy| policy.version),
                 challenged: matches!(verified.freshness(), Freshness::Challenged(_)),
                 lease_until: appraised.lease_until,

@@ -18,6 +18,9 @@ use super::tpm::SoftTpm;
 use crate::cmd::{self, step};
 use crate::paths;
 
+/// Puts a file over the kernel's boot id, in a mount namespace of its own, and becomes the rest.
+const MASK_BOOT_ID: &str = r#"mount --bind "$0" /proc/sys/kernel/random/boot_id && exec "$@""#;
+
 /// The collector, and how to ask it.
 #[derive(Debug)]
 pub struct Collector {
@@ -228,6 +231,8 @@ evaluate_seconds = 1
 pub struct Node {
     config: PathBuf,
     socket: PathBuf,
+    /// File with the id of the boot the machine plays.
+    boot_id: PathBuf,
     release: bool,
     fence: Option<Daemon>,
     agent: Option<Daemon>,
@@ -278,13 +283,22 @@ interval_s = {interval_seconds}
             scene.path("bpf").join("bailiwick"),
         );
         fs::write(&config, text).context("configure the agent")?;
-        Ok(Self {
+        let node = Self {
             config,
             socket,
+            boot_id: scene.path("boot_id"),
             release: collector.release,
             fence: None,
             agent: None,
-        })
+        };
+        node.draw_boot_id()?;
+        Ok(node)
+    }
+
+    fn draw_boot_id(&self) -> Result<()> {
+        fs::copy("/proc/sys/kernel/random/uuid", &self.boot_id)
+            .map(drop)
+            .context("draw a boot id")
     }
 
     /// Starts the fence and waits until it stands.
@@ -321,12 +335,17 @@ interval_s = {interval_seconds}
             .collect()
     }
 
+    /// Starts the process that attests, with the boot id of this boot in place of the machine's:
+    /// a TPM that is reset while one and the same kernel runs is an attack, and is refused.
     pub fn start_agent(&mut self, scene: &Scene) -> Result<()> {
-        self.agent = Some(Daemon::start(
-            scene,
-            "agent",
-            self.program("run").arg(&self.config),
-        )?);
+        let mut agent = tied("unshare");
+        agent
+            .args(["--mount", "--", "sh", "-c", MASK_BOOT_ID])
+            .arg(&self.boot_id)
+            .arg(paths::binary(self.release, "bailiwick-agent"))
+            .args(["run", "--config"])
+            .arg(&self.config);
+        self.agent = Some(Daemon::start(scene, "agent", &mut agent)?);
         Ok(())
     }
 
@@ -354,7 +373,8 @@ interval_s = {interval_seconds}
     /// Everything gone at once, as by a power cut.
     pub fn cut_power(&mut self) -> Result<()> {
         self.kill_agent()?;
-        self.kill_fence()
+        self.kill_fence()?;
+        self.draw_boot_id()
     }
 
     fn program(&self, role: &str) -> Command {
