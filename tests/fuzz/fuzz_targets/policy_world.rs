@@ -7,7 +7,13 @@ use bailiwick_policy::world::World;
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let bytes = Arc::new(data.to_vec());
     for kind in [WorldKind::Csv, WorldKind::GeoipDb] {
-        if let Err(refused) = World::compile(&WorldSource { kind, bytes: Arc::clone(&bytes) }, &[]) {
+        if let Err(refused) = World::compile(
+            &WorldSource {
+                kind,
+                bytes: Arc::clone(&bytes),
+            },
+            &[],
+        ) {
             assert!(refused.line >= 1);
         }
     }
