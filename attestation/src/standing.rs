@@ -306,6 +306,21 @@ mod tests {
     }
 
     #[test]
+    fn a_lease_lasts_a_week_and_no_longer() {
+        let of = |length| {
+            let lasting = v1::LeaseBody {
+                until_clock_ms: NOW.clock_ms + length,
+                ..body()
+            };
+            check(&signer("lease-2026", 1).sign(&lasting).unwrap(), None)
+        };
+        let end = NOW.boot_time_ns + MAX_LEASE_MS * 1_000_000;
+        assert_eq!(of(MAX_LEASE_MS).unwrap().end_boot_ns(), end);
+        let longer = MAX_LEASE_MS + 1;
+        assert_eq!(of(longer), Err(LeaseRefused::TooLong(longer)));
+    }
+
+    #[test]
     fn a_lease_can_end_standing_at_once() {
         for until_clock_ms in [0, NOW.clock_ms] {
             let ended = v1::LeaseBody {
@@ -378,8 +393,13 @@ mod tests {
         .encode_to_vec();
         assert_eq!(check(&edited, None), Err(LeaseRefused::Signature));
         let mut long = good.clone();
-        long.body = vec![0; MAX_BODY + 1];
-        assert_eq!(check(&long, None), Err(LeaseRefused::Malformed));
+        for (bytes, why) in [
+            (MAX_BODY, LeaseRefused::Signature),
+            (MAX_BODY + 1, LeaseRefused::Malformed),
+        ] {
+            long.body = vec![0; bytes];
+            assert_eq!(check(&long, None), Err(why), "{bytes}");
+        }
 
         let older = LeaseRefused::Older {
             found: NOW.clock_ms,

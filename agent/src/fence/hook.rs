@@ -163,22 +163,21 @@ fn live_link(
         let Some(link) = link else { continue };
         let info =
             bpf::link_info(link.as_fd()).map_err(FenceError::kernel("look at", names.pin))?;
-        match info.cgroup {
+        if info.cgroup == 0 {
             // Detached by root, or the cgroup is gone: nothing to take over.
-            0 => {}
-            id if id != root.id || info.attach != names.attach.number() => {
-                return Err(FenceError::OtherRoot {
-                    name: names.pin,
-                    id,
-                });
+            continue;
+        }
+        if info.cgroup != root.id || info.attach != names.attach.number() {
+            return Err(FenceError::OtherRoot {
+                name: names.pin,
+                id: info.cgroup,
+            });
+        }
+        if live.is_none() {
+            if staged {
+                pins.commit(Kind::Link, names.pin)?;
             }
-            _ if live.is_some() => {}
-            _ => {
-                if staged {
-                    pins.commit(Kind::Link, names.pin)?;
-                }
-                live = Some((link, info));
-            }
+            live = Some((link, info));
         }
     }
     pins.unstage(Kind::Link, names.pin)?;

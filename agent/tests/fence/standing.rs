@@ -151,6 +151,31 @@ fn a_start_that_was_cut_off_is_completed() {
 }
 
 #[test]
+fn pins_that_are_not_of_this_fence_are_not_taken_over() {
+    let scene = Scene::new("other");
+    drop(scene.open());
+    let mut inner = scene.section.clone();
+    inner.root.push("studies");
+    let refused = Fence::open(&inner).unwrap_err();
+    assert!(matches!(
+        refused,
+        FenceError::OtherRoot { name: "egress", .. }
+    ));
+    // The right root, and each link under the name of the other.
+    let [egress, ingress] = ["links/egress", "links/ingress"].map(|pin| scene.pin(pin));
+    let aside = scene.pin("links/aside");
+    for (from, to) in [(&egress, &aside), (&ingress, &egress), (&aside, &ingress)] {
+        fs::rename(from, to).unwrap();
+    }
+    let refused = Fence::open(&scene.section).unwrap_err();
+    assert!(matches!(
+        refused,
+        FenceError::OtherRoot { name: "egress", .. }
+    ));
+    assert_eq!(scene.send("studies/cardio"), "denied", "meanwhile");
+}
+
+#[test]
 fn what_changes_behind_its_back_is_a_fault() {
     let scene = Scene::new("fault");
     let mut fence = scene.open();

@@ -206,7 +206,8 @@ fn unnoticed<'a>(mutants: Vec<&'a Mutant>, tests: &Tests) -> Result<Vec<&'a Muta
     {
         cargo.arg(format!("--cargo-arg={target}"));
     }
-    cargo.args(["--", "-E", &selection(tests)]);
+    // One failure is enough.
+    cargo.args(["--", "--fail-fast", "-E", &selection(tests)]);
     let status = cargo.status().context("start cargo mutants")?;
     // 2: some were missed; 3: some never ended.
     if !matches!(status.code(), Some(0 | 2 | 3)) {
