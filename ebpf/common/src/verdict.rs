@@ -225,7 +225,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         Loopback::Host | Loopback::No => {}
     }
     let zero = question.zero;
-    let on_loopback = u64::from(question.loopback == Loopback::Host) ^ zero;
+    let on_loopback = hidden(u64::from(question.loopback == Loopback::Host), zero);
     if on_loopback == 0 && flow.is_neighbour_discovery() {
         return Verdict::allow(Rule::Neighbour);
     }
@@ -235,8 +235,8 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         (flow.destination.canonical(), flow.destination_port())
     };
     let far = Address {
-        hi: far.hi ^ zero,
-        lo: far.lo ^ zero,
+        hi: hidden(far.hi, zero),
+        lo: hidden(far.lo, zero),
     };
     let carried = Carried {
         protocol: flow.protocol,
@@ -249,7 +249,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     if is_study && owner.is_some_and(|owner| owner != number) {
         return Verdict::deny(Rule::OtherStudy);
     }
-    let own = u64::from(is_study && owner.is_some()) ^ zero;
+    let own = hidden(u64::from(is_study && owner.is_some()), zero);
     let explicit = tables.weigh(number, question.attested, far, carried);
     match explicit {
         weighed::PREFIX => return Verdict::allow(Rule::Prefix),
@@ -257,7 +257,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         _ => {}
     }
     // From here on only what the study was not told explicitly.
-    let attested = u64::from(question.attested) ^ zero;
+    let attested = hidden(u64::from(question.attested), zero);
     let Some(rules) = subject
         .rules
         .get(black_box(usize::try_from(attested).unwrap_or(2)))
@@ -285,6 +285,12 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         rule,
         jurisdiction,
     }
+}
+
+/// The value, as something the kernel's verifier has to take as it comes: see [`Question::zero`].
+#[inline(always)]
+const fn hidden(value: u64, zero: u64) -> u64 {
+    value ^ zero
 }
 
 /// Audit is a word about the study's own rules: without a lease, and against another study, every
