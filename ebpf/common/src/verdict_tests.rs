@@ -508,3 +508,66 @@ fn host_services_have_no_peers_and_meet_studies_by_their_rules() {
         (Action::Deny, Rule::Jurisdiction)
     );
 }
+
+#[test]
+fn neighbour_discovery_passes_on_the_link_alone() {
+    let (world, policy) = (world(), policy());
+    let on_link = |lo| Address {
+        hi: 0xfe80 << 48,
+        lo,
+    };
+    let solicitation = Flow {
+        source: on_link(1),
+        destination: on_link(2),
+        upper: 135 << 24,
+        hop_limit: 255,
+        ..flow([0; 4], protocol::ICMPV6, 0)
+    };
+    let routed = Flow {
+        hop_limit: 254,
+        ..solicitation
+    };
+    let (allow, deny) = (Action::Allow, Action::Deny);
+    for (name, flow, loopback, attested, action, rule) in [
+        (
+            "attested",
+            &solicitation,
+            Loopback::No,
+            true,
+            allow,
+            Rule::Neighbour,
+        ),
+        (
+            "without a lease",
+            &solicitation,
+            Loopback::No,
+            false,
+            allow,
+            Rule::Neighbour,
+        ),
+        (
+            "from a router",
+            &routed,
+            Loopback::No,
+            true,
+            deny,
+            Rule::Jurisdiction,
+        ),
+        (
+            "to the host itself",
+            &solicitation,
+            Loopback::Host,
+            true,
+            deny,
+            Rule::Loopback,
+        ),
+    ] {
+        let question = Question {
+            attested,
+            loopback,
+            ..ask(&world, &policy, flow)
+        };
+        let verdict = judge(&question);
+        assert_eq!((verdict.action, verdict.rule), (action, rule), "{name}");
+    }
+}
