@@ -185,6 +185,7 @@ impl Stage {
         scene.kill_workloads()?;
         scene.drop_pins()?;
         self.tpm.boot(scene, tampered)?;
+        self.node.draw_boot_id()?;
         self.node.start_fence(scene)?;
         self.workloads = self.world.start_workloads(scene)?;
         self.node.start_agent(scene)
