@@ -27,6 +27,7 @@ use crate::{
         ApplyLease, Done, Events, NextEvents, Refusal, Request, Response, State,
         request::Request as Ask, response::Response as Answer, state::Log,
     },
+    sys,
 };
 
 /// Events that wait for `run`. Full: the newest are counted and dropped, and `run` is told.
@@ -149,6 +150,7 @@ impl<E: Enforcer> Core<E> {
                 core.deny_everything();
             }
         }
+        sys::give_back_memory();
         core
     }
 
@@ -183,7 +185,11 @@ impl<E: Enforcer> Core<E> {
     pub fn handle(&mut self, request: Request) -> Response {
         let answer = match request.request {
             Some(Ask::GetState(_)) => Ok(Answer::State(self.state())),
-            Some(Ask::ApplyPolicy(apply)) => self.apply_policy(apply.bundle.unwrap_or_default()),
+            Some(Ask::ApplyPolicy(apply)) => {
+                let answer = self.apply_policy(apply.bundle.unwrap_or_default());
+                sys::give_back_memory();
+                answer
+            }
             Some(Ask::ApplyLease(apply)) => self.apply_lease(&apply),
             Some(Ask::NextEvents(next)) => Ok(Answer::Events(self.next_events(&next))),
             None => Err(CoreError::Request(
