@@ -376,6 +376,7 @@ impl Attester {
                 })
                 .collect(),
             gaps,
+            ..Statement::default()
         }
     }
 
@@ -421,6 +422,7 @@ impl Attester {
             }],
             logs,
             quoted_boot_time_ns: quoted.boot_time_ns,
+            ..Evidence::default()
         };
         Ok((envelope, sent))
     }

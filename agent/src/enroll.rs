@@ -217,6 +217,7 @@ pub async fn request(
         transport_attest: certified.attest,
         transport_signature: certified.signature,
         chassis_serial,
+        ..EnrollRequest::default()
     })
 }
 

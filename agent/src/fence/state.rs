@@ -97,6 +97,7 @@ impl Fence {
             counters: self.counters(),
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
             unfenced_paths: self.unfenced_paths(),
+            ..FenceState::default()
         }
     }
 

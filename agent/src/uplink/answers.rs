@@ -35,7 +35,9 @@ impl Node {
             Some(Message::Policy(offer)) => self.fetch(&offer),
             Some(Message::Outward(certificate)) => self.outward(&certificate),
             Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
-            None => debug!("a message newer than this agent"),
+            None | Some(Message::Activation(_) | Message::Peers(_) | Message::Welcome(_)) => {
+                debug!("a message newer than this agent")
+            }
         }
         Ok(())
     }

@@ -72,6 +72,7 @@ impl Node {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 policy_version: policy.version,
                 manifest_digest: policy.manifest_digest,
+                ..Hello::default()
             };
             let changed = *hello != new;
             *hello = new;

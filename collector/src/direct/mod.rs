@@ -128,6 +128,7 @@ impl Policy {
         v1::PolicyOffer {
             version: self.version(),
             manifest_digest: self.manifest_digest().as_bytes().to_vec(),
+            ..v1::PolicyOffer::default()
         }
     }
 }

@@ -124,9 +124,11 @@ impl Stream {
                 self.answer(answer).await
             }
             Some(node_message::Message::Events(batch)) => self.events(batch).await,
-            None => Err(Status::invalid_argument(
-                "message-empty: NodeMessage.message is absent or newer than this collector",
-            )),
+            None | Some(node_message::Message::Activation(_) | node_message::Message::Peers(_)) => {
+                Err(Status::invalid_argument(
+                    "message-empty: NodeMessage.message is absent or newer than this collector",
+                ))
+            }
         }
     }
 

@@ -419,6 +419,7 @@ fn envelope(statement: &[u8], nonce: Nonce, quoted: Quoted) -> v1::Evidence {
         }],
         logs: Vec::new(),
         quoted_boot_time_ns: quoted.boot_time_ns,
+        ..v1::Evidence::default()
     }
 }
 
