@@ -1,18 +1,131 @@
-//! `inventory.toml`: which TPM is which node.
+//! `inventory.toml`: which TPM is which node, and which TPMs are none any more.
 
 use std::collections::BTreeSet;
 
-use bailiwick_attestation::{FileError, NodeId, Sha256Digest, TomlFile};
+use bailiwick_attestation::{
+    FileError, JurisdictionCode, NodeId, Sha256Digest, TomlFile, UnixTime,
+};
+use ipnet::IpNet;
 use serde::Deserialize;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use toml::Spanned;
 
-use super::{INVENTORY_FILE_LIMIT, Inventory, NODES_LIMIT, Node, raw};
+use super::{
+    ADDRESSES_LIMIT, DEVICES_LIMIT, INVENTORY_FILE_LIMIT, NODES_LIMIT, prefix,
+    raw::{self, Texts},
+};
+use crate::ssh::SIGNATURE_LIMIT;
+
+/// Most bytes of a serial number, a place or a device id.
+const WORDS: usize = 200;
+
+/// The nodes of a deployment.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Inventory {
+    /// Sorted by name; names, EK digests, AK names, serials, devices and addresses are each
+    /// one node's.
+    pub nodes: Vec<Node>,
+    /// TPMs that are no node any more, sorted by EK digest; none of them is a node's.
+    pub retired: Vec<Retired>,
+}
+
+/// A TPM that approvers took out of service.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Retired {
+    /// What it was called.
+    pub name: NodeId,
+    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`.
+    pub ek: Sha256Digest,
+    /// When, whole seconds.
+    pub at: UnixTime,
+    /// Why, for people.
+    pub reason: String,
+}
+
+impl Inventory {
+    /// The node whose TPM has this endorsement key.
+    #[must_use]
+    pub fn by_ek(&self, ek: &Sha256Digest) -> Option<&Node> {
+        self.nodes.iter().find(|node| node.ek == *ek)
+    }
+
+    /// The node of this name.
+    #[must_use]
+    pub fn by_name(&self, name: &NodeId) -> Option<&Node> {
+        let at = self.nodes.binary_search_by(|node| node.name.cmp(name));
+        at.ok().and_then(|at| self.nodes.get(at))
+    }
+
+    /// The node this device (a GPU's UUID or serial, a chip id) belongs to.
+    #[must_use]
+    pub fn by_device(&self, device: &str) -> Option<&Node> {
+        self.nodes
+            .iter()
+            .find(|node| node.devices.iter().any(|own| own == device))
+    }
+
+    /// Whether approvers took this TPM out of service, and in what words. A TPM that another
+    /// one replaced is out of service, too.
+    #[must_use]
+    pub fn retired(&self, ek: &Sha256Digest) -> Option<String> {
+        if let Some(retired) = self.retired.iter().find(|retired| retired.ek == *ek) {
+            return Some(format!("{} was retired: {}", retired.name, retired.reason));
+        }
+        self.nodes
+            .iter()
+            .find(|node| node.replaces == Some(*ek))
+            .map(|node| format!("replaced as {} by the TPM with EK {}", node.name, node.ek))
+    }
+}
+
+/// One node, as approvers know it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Node {
+    /// Its name.
+    pub name: NodeId,
+    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`.
+    pub ek: Sha256Digest,
+    /// Name of the attestation key (`TPM2B_NAME` without its size), where approvers bind the
+    /// node to one. Whose word it is that EK and AK are one TPM's, says [`Node::confirmed`].
+    pub ak: Option<Vec<u8>>,
+    /// Serial number of the chassis, as DMI spells it.
+    pub chassis_serial: Option<String>,
+    /// GPU UUIDs or serials and chip ids, sorted; empty: nobody wrote them down.
+    pub devices: Vec<String>,
+    /// Where it stands, for people.
+    pub place: Option<String>,
+    /// Where it stands, for the law.
+    pub jurisdiction: JurisdictionCode,
+    /// What it may host: a peer entry it signs counts inside these ranges only. Sorted.
+    pub addresses: Vec<IpNet>,
+    /// Highest epoch of the node's log an approver has acknowledged: 0 unless it lost one.
+    pub epoch: u64,
+    /// The endorsement key this node had before, on another board.
+    pub replaces: Option<Sha256Digest>,
+    /// An approver's signature that he or she challenged EK and AK.
+    pub confirmed: Option<Confirmed>,
+}
+
+/// The signature of whoever challenged a node's EK and AK. Nothing in it is trusted yet:
+/// [`verify`](super::confirm::verify) says whether it holds.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Confirmed {
+    /// Who signed, for people; what counts is whose key it is.
+    pub by: String,
+    /// When, whole seconds.
+    pub at: UnixTime,
+    /// Armored SSHSIG over [`confirm::text`](super::confirm::text).
+    pub signature: String,
+}
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RawInventory {
     #[serde(default)]
     node: Vec<RawNode>,
+    #[serde(default)]
+    retired: Vec<RawRetired>,
 }
 
 #[derive(Deserialize)]
@@ -22,48 +135,135 @@ struct RawNode {
     ek: Spanned<String>,
     ak: Option<Spanned<String>>,
     chassis_serial: Option<Spanned<String>>,
+    #[serde(default)]
+    devices: Texts,
     place: Option<Spanned<String>>,
     jurisdiction: Spanned<String>,
+    #[serde(default)]
+    addresses: Texts,
+    epoch: Option<Spanned<u64>>,
+    replaces: Option<Spanned<String>>,
+    confirmed: Option<RawConfirmed>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawConfirmed {
+    by: Spanned<String>,
+    at: Spanned<String>,
+    signature: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawRetired {
+    name: Spanned<String>,
+    ek: Spanned<String>,
+    at: Spanned<String>,
+    reason: Spanned<String>,
 }
 
 /// Reads the inventory by itself. What identifies a node identifies one node.
 pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Inventory, FileError> {
     let file = TomlFile::new(path, bytes, INVENTORY_FILE_LIMIT)?;
     let raw: RawInventory = file.parse()?;
-    if let Some(extra) = raw.node.get(NODES_LIMIT) {
+    let many = raw.node.get(NODES_LIMIT).map(|extra| &extra.name);
+    let many = many.or_else(|| raw.retired.get(NODES_LIMIT).map(|extra| &extra.name));
+    if let Some(extra) = many {
         let fault = format!("more than {NODES_LIMIT} nodes");
-        return Err(file.error(extra.name.span(), fault));
+        return Err(file.error(extra.span(), fault));
     }
     let mut seen = BTreeSet::new();
+    let mut once = |kind: &'static str, text: &Spanned<String>| {
+        if seen.insert((kind, text.get_ref().clone())) {
+            return Ok(());
+        }
+        let fault = format!("{kind} {:?} is named twice", text.get_ref());
+        Err(file.error(text.span(), fault))
+    };
     let mut nodes = Vec::with_capacity(raw.node.len());
     for entry in &raw.node {
         nodes.push(node(&file, entry)?);
-        let identities = [
-            ("node", Some(&entry.name)),
-            ("EK", Some(&entry.ek)),
+        once("node", &entry.name)?;
+        once("EK", &entry.ek)?;
+        for (kind, text) in [
             ("AK", entry.ak.as_ref()),
             ("chassis serial", entry.chassis_serial.as_ref()),
-        ];
-        for (kind, text) in identities {
-            if let Some(text) = text
-                && !seen.insert((kind, text.get_ref().as_str()))
-            {
-                let fault = format!("{kind} {:?} is named twice", text.get_ref());
-                return Err(file.error(text.span(), fault));
+            ("replaced EK", entry.replaces.as_ref()),
+        ] {
+            if let Some(text) = text {
+                once(kind, text)?;
             }
         }
+        for device in &entry.devices {
+            once("device", device)?;
+        }
     }
+    let mut retired = Vec::with_capacity(raw.retired.len());
+    for entry in &raw.retired {
+        retired.push(retire(&file, entry)?);
+        once("retired EK", &entry.ek)?;
+    }
+    // A TPM is in service or out of it.
+    let gone = raw.node.iter().filter_map(|entry| entry.replaces.as_ref());
+    for text in gone.chain(raw.retired.iter().map(|entry| &entry.ek)) {
+        if seen.contains(&("EK", text.get_ref().clone())) {
+            let fault = format!(
+                "{:?} is out of service, and the EK of a node",
+                text.get_ref()
+            );
+            return Err(file.error(text.span(), fault));
+        }
+    }
+    addresses_apart(&file, &raw.node)?;
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(Inventory { nodes })
+    retired.sort_by_key(|retired| retired.ek);
+    Ok(Inventory { nodes, retired })
+}
+
+/// An address is one node's, or its peer entries could name another node's workloads.
+fn addresses_apart(file: &TomlFile<'_>, nodes: &[RawNode]) -> Result<(), FileError> {
+    let mut all = Vec::new();
+    for (number, entry) in nodes.iter().enumerate() {
+        for text in &entry.addresses {
+            let net =
+                prefix::parse(text.get_ref()).map_err(|fault| file.error(text.span(), fault))?;
+            all.push((net, number, text, &entry.name));
+        }
+    }
+    all.sort_by_key(|(net, ..)| (net.network(), net.prefix_len()));
+    // Prefixes nest or are apart: sorted, whatever lies inside another follows it at once.
+    let mut open: Option<(IpNet, usize, &Spanned<String>)> = None;
+    for (net, number, text, name) in all {
+        match open {
+            Some((outer, owner, first)) if prefix::overlap(&outer, &net) => {
+                if owner != number {
+                    let (fault, span) = (
+                        format!("{net} overlaps {outer} of node {:?}", first.get_ref()),
+                        text.span(),
+                    );
+                    return Err(file.error(span, fault));
+                }
+            }
+            _ => open = Some((net, number, name)),
+        }
+    }
+    Ok(())
+}
+
+fn retire(file: &TomlFile<'_>, raw: &RawRetired) -> Result<Retired, FileError> {
+    Ok(Retired {
+        name: node_id(file, &raw.name)?,
+        ek: ek(file, &raw.ek)?,
+        at: instant(file, &raw.at)?,
+        reason: words(file, &raw.reason)?,
+    })
 }
 
 fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
     let at = |text: &Spanned<String>, fault: &str| {
         file.error(text.span(), format!("{:?} {fault}", text.get_ref()))
     };
-    let name = NodeId::new(raw.name.get_ref()).map_err(|err| at(&raw.name, err.fault))?;
-    let ek =
-        Sha256Digest::try_from(raw.ek.get_ref().clone()).map_err(|err| at(&raw.ek, err.fault))?;
     let ak = match &raw.ak {
         None => None,
         Some(text) => match ak_name(text.get_ref()) {
@@ -75,30 +275,98 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
             }
         },
     };
-    let jurisdiction = raw::jurisdiction(raw.jurisdiction.get_ref())
-        .map_err(|fault| file.error(raw.jurisdiction.span(), fault))?;
-    let words = |text: &Option<Spanned<String>>| match text {
-        None => Ok(None),
-        Some(text) => {
-            let plain = text.get_ref();
-            // DMI strings and rack names; whatever is shown in a table or a label.
-            if plain.is_empty() || plain.len() > 200 || plain.chars().any(char::is_control) {
-                return Err(at(
-                    text,
-                    "must have 1 to 200 bytes and no control characters",
-                ));
-            }
-            Ok(Some(plain.clone()))
+    let maybe_words =
+        |text: &Option<Spanned<String>>| text.as_ref().map(|text| words(file, text)).transpose();
+    let epoch = match &raw.epoch {
+        None => 0,
+        // Stored as a signed number of 64 bits.
+        Some(number) if i64::try_from(*number.get_ref()).is_err() => {
+            return Err(file.error(number.span(), "exceeds 2^63 - 1"));
+        }
+        Some(number) => *number.get_ref(),
+    };
+    let mut devices = raw::rules(file, &raw.devices, DEVICES_LIMIT, plain_words)?
+        .into_iter()
+        .map(|rule| rule.value)
+        .collect::<Vec<_>>();
+    devices.sort();
+    let mut addresses = raw::rules(file, &raw.addresses, ADDRESSES_LIMIT, prefix::parse)?
+        .into_iter()
+        .map(|rule| rule.value)
+        .collect::<Vec<_>>();
+    addresses.sort();
+    let confirmed = match (&raw.confirmed, &ak) {
+        (None, _) => None,
+        (Some(raw), Some(_)) => Some(confirmed(file, raw)?),
+        (Some(raw), None) => {
+            let fault = "confirms no AK: the entry names none";
+            return Err(file.error(raw.by.span(), fault));
         }
     };
     Ok(Node {
-        name,
-        ek,
+        name: node_id(file, &raw.name)?,
+        ek: ek(file, &raw.ek)?,
         ak,
-        chassis_serial: words(&raw.chassis_serial)?,
-        place: words(&raw.place)?,
-        jurisdiction,
+        chassis_serial: maybe_words(&raw.chassis_serial)?,
+        devices,
+        place: maybe_words(&raw.place)?,
+        jurisdiction: raw::jurisdiction(raw.jurisdiction.get_ref())
+            .map_err(|fault| file.error(raw.jurisdiction.span(), fault))?,
+        addresses,
+        epoch,
+        replaces: raw
+            .replaces
+            .as_ref()
+            .map(|text| ek(file, text))
+            .transpose()?,
+        confirmed,
     })
+}
+
+fn confirmed(file: &TomlFile<'_>, raw: &RawConfirmed) -> Result<Confirmed, FileError> {
+    let signature = raw.signature.get_ref();
+    if signature.len() > SIGNATURE_LIMIT {
+        return Err(file.error(raw.signature.span(), "longer than any signature is"));
+    }
+    Ok(Confirmed {
+        by: words(file, &raw.by)?,
+        at: instant(file, &raw.at)?,
+        signature: signature.clone(),
+    })
+}
+
+fn node_id(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<NodeId, FileError> {
+    NodeId::new(text.get_ref())
+        .map_err(|err| file.error(text.span(), format!("{:?} {}", text.get_ref(), err.fault)))
+}
+
+fn ek(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<Sha256Digest, FileError> {
+    Sha256Digest::try_from(text.get_ref().clone())
+        .map_err(|err| file.error(text.span(), format!("{:?} {}", text.get_ref(), err.fault)))
+}
+
+/// RFC 3339, whole seconds of UTC: one spelling, for it is signed.
+fn instant(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<UnixTime, FileError> {
+    let at = OffsetDateTime::parse(text.get_ref(), &Rfc3339).ok();
+    let at = at.and_then(|at| u64::try_from(at.unix_timestamp()).ok());
+    let at = at.map(UnixTime::from_secs);
+    at.filter(|at| super::confirm::rfc3339(*at) == *text.get_ref())
+        .ok_or_else(|| file.error(text.span(), "is no time: 2027-01-01T00:00:00Z"))
+}
+
+fn words(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<String, FileError> {
+    plain_words(text.get_ref()).map_err(|fault| file.error(text.span(), fault))
+}
+
+/// DMI strings, device ids and rack names; whatever is shown in a table or a label, and what is
+/// signed line by line.
+fn plain_words(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > WORDS || text.chars().any(char::is_control) {
+        return Err(format!(
+            "{text:?} must have 1 to {WORDS} bytes and no control characters"
+        ));
+    }
+    Ok(text.to_owned())
 }
 
 /// `TPMT_HA`: algorithm and digest. TPM 2.0 Library Part 1, "Names".

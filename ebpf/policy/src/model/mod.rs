@@ -5,9 +5,12 @@
 //! rule that decides a packet later, names the file, line and key it comes from.
 
 mod collector;
+pub mod confirm;
 mod cross;
 mod host;
 mod inventory;
+#[cfg(test)]
+mod inventory_tests;
 mod prefix;
 mod raw;
 mod selector;
@@ -20,10 +23,11 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use bailiwick_attestation::profile::Profile;
-use bailiwick_attestation::{FileError, JurisdictionCode, NodeId, Place, Sha256Digest, StudyId};
+use bailiwick_attestation::{FileError, JurisdictionCode, Place, StudyId};
 use bailiwick_ebpf_common::policy::SUBJECTS;
 use ipnet::IpNet;
 
+pub use inventory::{Confirmed, Inventory, Node, Retired};
 pub use selector::Selector;
 
 /// Most studies in one deployment: their numbers index a table of that size in the kernel.
@@ -49,8 +53,13 @@ pub const KEYS_LIMIT: usize = 16;
 pub const STUDY_FILE_LIMIT: usize = 512 * 1024;
 /// Most bytes of the sites.
 pub const SITES_FILE_LIMIT: usize = 8 * 1024 * 1024;
-/// Most bytes of the inventory: 100,000 nodes of some 300 bytes each.
-pub const INVENTORY_FILE_LIMIT: usize = 40 * 1024 * 1024;
+/// Most bytes of the inventory: 50,000 confirmed nodes of some 1,100 bytes each, signature
+/// included, or 100,000 of some 550.
+pub const INVENTORY_FILE_LIMIT: usize = 56 * 1024 * 1024;
+/// Most devices of one node: sixteen GPUs, their switches, and the chips of two sockets.
+pub const DEVICES_LIMIT: usize = 64;
+/// Most address ranges of one node.
+pub const ADDRESSES_LIMIT: usize = 64;
 /// Most bytes of the collector's keys.
 pub const COLLECTOR_FILE_LIMIT: usize = 64 * 1024;
 
@@ -208,46 +217,6 @@ pub struct Site {
     pub jurisdiction: JurisdictionCode,
     /// Where it was written.
     pub place: Place,
-}
-
-/// The nodes of a deployment.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct Inventory {
-    /// Sorted by name; names, EK digests, AK names and serials are unique.
-    pub nodes: Vec<Node>,
-}
-
-impl Inventory {
-    /// The node whose TPM has this endorsement key.
-    #[must_use]
-    pub fn by_ek(&self, ek: &Sha256Digest) -> Option<&Node> {
-        self.nodes.iter().find(|node| node.ek == *ek)
-    }
-
-    /// The node of this name.
-    #[must_use]
-    pub fn by_name(&self, name: &NodeId) -> Option<&Node> {
-        let at = self.nodes.binary_search_by(|node| node.name.cmp(name));
-        at.ok().and_then(|at| self.nodes.get(at))
-    }
-}
-
-/// One node, as approvers know it.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Node {
-    /// Its name.
-    pub name: NodeId,
-    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`.
-    pub ek: Sha256Digest,
-    /// Name of the attestation key (`TPM2B_NAME` without its size), where an approver confirmed
-    /// it.
-    pub ak: Option<Vec<u8>>,
-    /// Serial number of the chassis, as DMI spells it.
-    pub chassis_serial: Option<String>,
-    /// Where it stands, for people.
-    pub place: Option<String>,
-    /// Where it stands, for the law.
-    pub jurisdiction: JurisdictionCode,
 }
 
 /// Keys of the collector that approvers stand behind.

@@ -1,3 +1,5 @@
+use bailiwick_attestation::{NodeId, Sha256Digest};
+
 use super::*;
 
 const CARDIO: &str = r#"name = "cardio"

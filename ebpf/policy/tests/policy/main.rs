@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "helpers of tests, outside of #[test]")]
 
 mod attacks;
+mod confirmed;
 mod example;
 mod images;
 mod side_by_side;
