@@ -113,6 +113,21 @@ fn segments_are_a_sixteenth_of_the_bound() {
 }
 
 #[test]
+fn segments_of_a_small_spool_are_a_mebibyte_and_give_back_what_they_got() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(dir.path(), 4 << 20).unwrap();
+    // A sixteenth of the bound would be 256 KiB.
+    let records: Vec<Vec<u8>> = (1..=4).map(|n| vec![n; 300 << 10]).collect();
+    for record in &records {
+        spool.append(record).unwrap();
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    for (index, record) in (0..).zip(&records) {
+        assert_eq!(spool.read(index).unwrap().as_ref(), Some(record), "{index}");
+    }
+}
+
+#[test]
 fn the_last_byte_of_the_bound_is_used() {
     let dir = tempfile::tempdir().unwrap();
     let (mut spool, _) = Spool::open(dir.path(), 1000).unwrap();
