@@ -37,3 +37,5 @@ mod sys;
 pub mod tls;
 pub mod tpm;
 pub mod uplink;
+
+pub use sys::keep_memory_small;

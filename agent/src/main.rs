@@ -74,6 +74,7 @@ enum ProbeCommand {
 }
 
 fn main() -> ExitCode {
+    bailiwick_agent::keep_memory_small();
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(usage) => {

@@ -6,6 +6,22 @@
 pub(crate) mod bpf;
 pub(crate) mod handle;
 
+/// Keeps the allocator small, before a second thread exists.
+///
+/// glibc raises the size above which a block is mapped, and unmapped when freed, to the largest
+/// block it ever saw freed: after the first world map everything up to 32 MiB would stay on the
+/// heap. An arena per thread buys a daemon of few threads nothing.
+pub fn keep_memory_small() {
+    for (what, value) in [
+        (libc::M_MMAP_THRESHOLD, 128 * 1024),
+        (libc::M_TRIM_THRESHOLD, 128 * 1024),
+        (libc::M_ARENA_MAX, 1),
+    ] {
+        // SAFETY: takes no pointer; the allocator locks what it changes.
+        let _taken = unsafe { libc::mallopt(what, value) };
+    }
+}
+
 /// Gives freed memory back to the kernel: a policy's tables take tens of megabytes while they are
 /// compiled, and the allocator would keep the pages for a next time that comes once a month.
 pub(crate) fn give_back_memory() {
