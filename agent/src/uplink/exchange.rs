@@ -460,6 +460,43 @@ mod tests {
     }
 
     #[test]
+    fn a_kept_answer_to_a_challenge_that_is_gone_counts_as_history_once() {
+        let unkept = Item {
+            index: None,
+            ..item(1)
+        };
+        for code in ["nonce-unknown", "nonce-expired"] {
+            let (mut exchange, now) = connected(&[]);
+            exchange.made(unkept, Source::Challenge(NONCE), now);
+            let nothing_to_quote = exchange.refused(&digest(1), code);
+            assert_eq!(nothing_to_quote, Refusal::Dropped(unkept), "{code}");
+
+            exchange.made(item(1), Source::Challenge(NONCE), now);
+            assert_eq!(exchange.refused(&digest(1), code), Refusal::Again, "{code}");
+            let again = Step::Requote(item(1), Source::Unchallenged);
+            assert_eq!(exchange.next(now), again, "{code}");
+            exchange.sent(item(1), now);
+            let enough = exchange.refused(&digest(1), code);
+            assert_eq!(enough, Refusal::Dropped(item(1)), "{code}");
+        }
+    }
+
+    #[test]
+    fn what_had_no_receipt_is_sent_again_when_the_stream_is_gone() {
+        let (mut exchange, now) = connected(&[]);
+        exchange.made(item(1), Source::Challenge(NONCE), now);
+        assert!(exchange.accepted(&digest(1)));
+        exchange.made(item(2), Source::Unchallenged, now);
+        assert_eq!(exchange.disconnected(now), None, "both are kept");
+        exchange.connected(now);
+        assert_eq!(
+            exchange.next(now),
+            Step::Resend(item(1)),
+            "the oldest first"
+        );
+    }
+
+    #[test]
     fn what_the_spool_could_not_keep_is_lost_with_the_stream() {
         let (mut exchange, now) = connected(&[]);
         let unkept = Item {
