@@ -1,13 +1,14 @@
 //! The agent as a service: what it tells its manager, with a socket of the test's own.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail as tests do")]
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use bailiwick_agent::fence_service::{Core, Enforcer, Settings, serve};
+use bailiwick_agent::fence_service::{Core, Enforcer, Peer, Settings, serve};
 use bailiwick_attestation::proto::v1::{FenceEvent, FenceState, fence_state::Mode};
 use bailiwick_attestation::{DeploymentId, Sha256Digest};
 use bailiwick_policy::approvers::Approvers;
@@ -38,6 +39,14 @@ impl Enforcer for Denying {
     }
 
     fn set_lease_end(&mut self, _boot_ns: u64) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn set_peers(&mut self, _peers: Vec<Peer>) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn set_break_glass(&mut self, _ends: BTreeMap<String, u64>) -> Result<(), Never> {
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bailiwick_agent::config::Config;
-use bailiwick_agent::fence_service::{Core, Enforcer, Settings, serve};
+use bailiwick_agent::fence_service::{Core, Enforcer, Peer, Settings, serve};
 use bailiwick_agent::tpm::Tpm;
 use bailiwick_agent::uplink;
 use bailiwick_attestation::proto::v1::{FenceEvent, FenceState, fence_state::Mode};
@@ -59,6 +59,14 @@ impl Enforcer for Recorder {
 
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Never> {
         self.0.lock().unwrap().lease_end = boot_ns;
+        Ok(())
+    }
+
+    fn set_peers(&mut self, _peers: Vec<Peer>) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn set_break_glass(&mut self, _ends: BTreeMap<String, u64>) -> Result<(), Never> {
         Ok(())
     }
 

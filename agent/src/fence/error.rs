@@ -68,6 +68,14 @@ pub enum FenceError {
     /// This host has cgroups that the policy's table cannot hold.
     #[error("the selected cgroups")]
     Cgroups(#[from] CgroupsRefused),
+    /// More addresses of studies on other nodes than the table holds.
+    #[error("{found} addresses of studies on other nodes; there is room for {limit}")]
+    Peers {
+        /// How many there are.
+        found: usize,
+        /// How many there may be.
+        limit: usize,
+    },
     /// The probe could not be sent, or was not denied.
     #[error("probe: {0}")]
     Probe(String),

@@ -30,12 +30,13 @@ const OBJECT_PIN: &str = "OBJECT";
 const EVENT_WINDOW_NS: u64 = 1_000_000_000;
 
 /// Name, type, key size and value size of every map: a pin of another shape is not used again.
-const MAPS: [(&str, u32, u32, u32); 7] = [
+const MAPS: [(&str, u32, u32, u32); 8] = [
     ("CONFIG", bpf::MAP_TYPE_ARRAY, 4, 16),
     ("COUNTERS", bpf::MAP_TYPE_PERCPU_ARRAY, 4, 8),
     ("DENIED_FLOWS", 9, 32, 16),
     ("EVENTS", 27, 0, 0),
     ("LEASE", bpf::MAP_TYPE_ARRAY, 4, 8),
+    ("PEERS", bpf::MAP_TYPE_HASH, 24, 8),
     ("POLICY", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
     ("WORLD", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
 ];
@@ -46,6 +47,7 @@ pub(super) struct Maps {
     pub(super) config: OwnedFd,
     pub(super) counters: OwnedFd,
     pub(super) lease: OwnedFd,
+    pub(super) peers: OwnedFd,
     pub(super) policy: OwnedFd,
     pub(super) world: OwnedFd,
 }
@@ -82,6 +84,7 @@ pub(super) fn load(pins: &Pins, root: &Root) -> Result<Loaded, FenceError> {
         config: open("CONFIG")?,
         counters: open("COUNTERS")?,
         lease: open("LEASE")?,
+        peers: open("PEERS")?,
         policy: open("POLICY")?,
         world: open("WORLD")?,
     };

@@ -13,6 +13,7 @@
 //! | `hook` | links, adopted or made |
 //! | `image` | frozen tables and their swap |
 //! | `select` | selectors to cgroups |
+//! | `peers` | addresses of studies on other nodes |
 //! | `events`, `state` | what the kernel says, in words |
 //! | `probe` | a datagram that must be denied |
 
@@ -21,22 +22,23 @@ mod events;
 mod hook;
 mod image;
 mod load;
+mod peers;
 mod pins;
 mod place;
 pub mod probe;
 mod select;
 mod state;
 
-use std::{os::fd::AsFd, path::PathBuf};
+use std::{collections::BTreeMap, os::fd::AsFd, path::PathBuf};
 
 use bailiwick_attestation::{
     Sha256Digest,
     proto::v1::{FenceEvent, FenceState},
 };
-use bailiwick_ebpf_common::{Plain, PolicyImage};
+use bailiwick_ebpf_common::{Plain, PolicyImage, peers::PEERS};
 use bailiwick_policy::{
     bundle::VerifiedBundle,
-    image::{Who, set_cgroups, subjects},
+    image::{Who, set_break_glass, set_cgroups, subjects},
     model::Selector,
     world::Codes,
 };
@@ -51,7 +53,11 @@ use self::{
     pins::Pins,
     place::{Hierarchy, Root},
 };
-use crate::{config::FenceSection, fence_service::Enforcer, sys::bpf};
+use crate::{
+    config::FenceSection,
+    fence_service::{Enforcer, Peer},
+    sys::bpf,
+};
 
 /// The fence of this host, or of a part of it.
 #[derive(Debug)]
@@ -63,6 +69,12 @@ pub struct Fence {
     hooks: [Hook; 2],
     events: Events,
     policy: Option<Policy>,
+    /// Addresses of studies on other nodes, as they were last told.
+    peers: Vec<Peer>,
+    /// Why those told last are not in the kernel.
+    peers_trouble: Option<String>,
+    /// Studies that are judged as if a lease stood: name, and end on the boot clock.
+    break_glass: BTreeMap<String, u64>,
     /// Why the last [`Enforcer::reconcile`] changed nothing.
     trouble: Option<String>,
     /// How often a link had to be attached or pinned again.
@@ -79,6 +91,26 @@ struct Policy {
     selectors: Vec<Selected>,
     /// Cgroup and subject, ascending.
     cgroups: Vec<(u64, u32)>,
+    /// By subject number; `None` for a host service.
+    studies: Vec<Option<String>>,
+}
+
+impl Policy {
+    fn peers(&self, peers: &[Peer]) -> Result<BTreeMap<[u8; 24], u64>, FenceError> {
+        let generation = self.image.header.generation;
+        peers::entries(peers, generation, &self.studies).map_err(|found| FenceError::Peers {
+            found,
+            limit: PEERS,
+        })
+    }
+}
+
+/// Studies that are judged as if a lease stood, under their numbers.
+fn glass(studies: &[Option<String>], ends: &BTreeMap<String, u64>) -> Vec<(u32, u64)> {
+    let numbered = (0_u32..).zip(studies);
+    numbered
+        .filter_map(|(number, study)| Some((number, *ends.get(study.as_ref()?)?)))
+        .collect()
 }
 
 impl std::fmt::Debug for Policy {
@@ -137,6 +169,9 @@ impl Fence {
             hooks,
             events,
             policy: None,
+            peers: Vec::new(),
+            peers_trouble: None,
+            break_glass: BTreeMap::new(),
             trouble: None,
             mended: 0,
         })
@@ -196,25 +231,28 @@ impl Fence {
             }));
         }
         let cgroups = self.resolve(&mut selectors);
-        let image = bundle.policy_image(&cgroups)?;
+        let mut image = bundle.policy_image(&cgroups)?;
         let table = bundle.world_image();
+        let studies: Vec<Option<String>> = all
+            .iter()
+            .map(|who| match who {
+                Who::Study(study) => Some(study.name.to_string()),
+                Who::Host(_) => None,
+            })
+            .collect();
         let names = Names {
             generation: bundle.manifest.version,
-            studies: all
-                .iter()
-                .map(|who| match who {
-                    Who::Study(study) => Some(study.name.to_string()),
-                    Who::Host(_) => None,
-                })
-                .collect(),
+            studies: studies.clone(),
             codes: Codes::of(&table.header),
         };
+        set_break_glass(&mut image, &glass(&studies, &self.break_glass));
         let policy = Policy {
             rules: Image::new("POLICY", image.bytes())?,
             world: Image::new("WORLD", table.bytes())?,
             image,
             selectors,
             cgroups,
+            studies,
         };
         Ok((policy, names))
     }
@@ -250,6 +288,9 @@ impl Enforcer for Fence {
 
     fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), FenceError> {
         let (policy, names) = self.prepare(bundle)?;
+        // Under the new policy's numbers, which mean nothing to the old one.
+        let peers = policy.peers(&self.peers)?;
+        peers::add(&self.maps.peers, &peers)?;
         // Until both are swapped, one of them is the old one. Numbers of countries mean the same
         // in both; a table with other codes of the operator's own answers for none of them.
         self.events.learn(names);
@@ -262,6 +303,10 @@ impl Enforcer for Fence {
         }
         self.policy = Some(policy);
         self.trouble = None;
+        // What is left over counts for nobody; the next call tries again.
+        self.peers_trouble = peers::keep_only(&self.maps.peers, &peers)
+            .err()
+            .map(|err| format!("{:#}", anyhow::Error::from(err)));
         Ok(())
     }
 
@@ -269,7 +314,7 @@ impl Enforcer for Fence {
         image::withdraw(&self.maps.policy, "POLICY")?;
         image::withdraw(&self.maps.world, "WORLD")?;
         self.policy = None;
-        Ok(())
+        peers::keep_only(&self.maps.peers, &BTreeMap::new())
     }
 
     fn reconcile(&mut self) -> Result<(), FenceError> {
@@ -291,6 +336,36 @@ impl Enforcer for Fence {
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), FenceError> {
         bpf::update(self.maps.lease.as_fd(), 0, &boot_ns.to_ne_bytes())
             .map_err(FenceError::kernel("write", "LEASE"))
+    }
+
+    fn set_peers(&mut self, peers: Vec<Peer>) -> Result<(), FenceError> {
+        let outcome = match &self.policy {
+            // They wait for the policy that numbers their studies.
+            None => Ok(()),
+            Some(policy) => policy.peers(&peers).and_then(|entries| {
+                peers::add(&self.maps.peers, &entries)?;
+                peers::keep_only(&self.maps.peers, &entries)
+            }),
+        };
+        if outcome.is_ok() {
+            self.peers = peers;
+        }
+        self.peers_trouble = outcome
+            .as_ref()
+            .err()
+            .map(|err| format!("peers are those of before: {err}"));
+        outcome
+    }
+
+    fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), FenceError> {
+        if let Some(policy) = &mut self.policy {
+            set_break_glass(&mut policy.image, &glass(&policy.studies, &ends));
+            let rules = Image::new("POLICY", policy.image.bytes())?;
+            rules.enforce(&self.maps.policy, "POLICY")?;
+            policy.rules = rules;
+        }
+        self.break_glass = ends;
+        Ok(())
     }
 
     fn state(&mut self) -> FenceState {

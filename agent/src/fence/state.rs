@@ -19,9 +19,10 @@ use super::{
     Fence, FenceError,
     hook::Hook,
     image::{self, Image},
+    peers,
     pins::Kind,
 };
-use crate::sys::bpf;
+use crate::{clock, sys::bpf};
 
 /// Ways past the hooks, and the device that opens each.
 const DEVICES: [(&str, &str); 4] = [
@@ -79,6 +80,14 @@ impl Fence {
         maps.extend(rules);
         maps.push(map("LEASE", &self.maps.lease, None));
         faults.extend(self.trouble.clone());
+        faults.extend(self.peers_trouble.clone());
+        let generation = policy.map(|policy| policy.image.header.generation);
+        let peers_live = generation.map_or(0, |generation| {
+            peers::live(&self.maps.peers, generation, clock::boot_time_ns()).unwrap_or_else(|err| {
+                faults.push(say(err));
+                0
+            })
+        });
         let mode = match (attached, denying) {
             (false, _) => Mode::Absent,
             (true, true) => Mode::DefaultDeny,
@@ -97,6 +106,7 @@ impl Fence {
             counters: self.counters(),
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
             unfenced_paths: self.unfenced_paths(),
+            peers_live,
             ..FenceState::default()
         }
     }

@@ -9,6 +9,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 
+use std::{collections::BTreeMap, net::IpAddr};
+
 use bailiwick_attestation::{
     Sha256Digest,
     proto::v1::{FenceEvent, FenceState},
@@ -19,6 +21,17 @@ pub use self::{
     core::{Core, CoreError, Settings},
     server::{ServeError, serve},
 };
+
+/// An address of a study on another node, and until when it counts.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Peer {
+    /// The study's name.
+    pub study: String,
+    /// Its address there.
+    pub address: IpAddr,
+    /// `CLOCK_BOOTTIME`, ns.
+    pub end_boot_ns: u64,
+}
 
 /// What enforces: the BPF fence, through the few things this process asks of it.
 pub trait Enforcer: Send + 'static {
@@ -36,6 +49,14 @@ pub trait Enforcer: Send + 'static {
 
     /// When standing ends, on the kernel's boot clock, ns; 0 ends it now.
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Self::Error>;
+
+    /// Replaces the addresses of studies on other nodes by these. Too many change nothing and are
+    /// a fault of the fence until it is told fewer.
+    fn set_peers(&mut self, peers: Vec<Peer>) -> Result<(), Self::Error>;
+
+    /// Replaces the studies that are judged as if a lease stood: name, and until when on the boot
+    /// clock, ns. Studies the policy does not have are passed over.
+    fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), Self::Error>;
 
     /// As read back from the kernel.
     fn state(&mut self) -> FenceState;

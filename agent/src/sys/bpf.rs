@@ -15,9 +15,9 @@ use std::{
 };
 
 const MAP_CREATE: i32 = 0;
-const MAP_LOOKUP_ELEM: i32 = 1;
-const MAP_UPDATE_ELEM: i32 = 2;
-const MAP_DELETE_ELEM: i32 = 3;
+pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
+pub(super) const MAP_UPDATE_ELEM: i32 = 2;
+pub(super) const MAP_DELETE_ELEM: i32 = 3;
 const PROG_LOAD: i32 = 5;
 const OBJ_PIN: i32 = 6;
 const OBJ_GET: i32 = 7;
@@ -31,6 +31,8 @@ const LINK_DETACH: i32 = 34;
 
 /// `BPF_MAP_TYPE_ARRAY`
 pub(crate) const MAP_TYPE_ARRAY: u32 = 2;
+/// `BPF_MAP_TYPE_HASH`
+pub(crate) const MAP_TYPE_HASH: u32 = 1;
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`
 pub(crate) const MAP_TYPE_PERCPU_ARRAY: u32 = 6;
 /// `BPF_MAP_TYPE_ARRAY_OF_MAPS`
@@ -128,12 +130,12 @@ struct ProgLoad {
 }
 
 #[repr(C)]
-struct Element {
-    map_fd: u32,
-    padding: u32,
-    key: u64,
-    value: u64,
-    flags: u64,
+pub(super) struct Element {
+    pub(super) map_fd: u32,
+    pub(super) padding: u32,
+    pub(super) key: u64,
+    pub(super) value: u64,
+    pub(super) flags: u64,
 }
 
 #[repr(C)]
@@ -485,7 +487,7 @@ unsafe fn info_by_fd<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> 
 /// # Safety
 /// `attr` is a prefix of `union bpf_attr` for this command, as long as what the kernel writes back;
 /// pointers in it are to memory as long as the command takes it to be.
-unsafe fn call<T>(command: i32, attr: &mut T) -> io::Result<i64> {
+pub(super) unsafe fn call<T>(command: i32, attr: &mut T) -> io::Result<i64> {
     // SAFETY: the caller's.
     let result = unsafe {
         libc::syscall(
@@ -534,11 +536,11 @@ fn fits(map: BorrowedFd<'_>, length: usize) -> io::Result<()> {
     Err(io::Error::new(io::ErrorKind::InvalidInput, fault))
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     u32::try_from(fd.as_fd().as_raw_fd()).expect("an open descriptor is not negative")
 }
 
-fn address<T>(pointer: *const T) -> u64 {
+pub(super) fn address<T>(pointer: *const T) -> u64 {
     u64::try_from(pointer.expose_provenance()).expect("addresses have 64 bits at most")
 }
 

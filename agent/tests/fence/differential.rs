@@ -6,9 +6,9 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-use bailiwick_agent::fence_service::Enforcer;
+use bailiwick_agent::fence_service::{Enforcer, Peer};
 use bailiwick_ebpf_common::{
-    Action, Flow, Loopback, PolicyImage, Question, Verdict, WorldImage, judge,
+    Action, Address, Flow, Loopback, PolicyImage, Question, Verdict, WorldImage, judge,
 };
 use bailiwick_policy::{
     image::{compile, subjects},
@@ -31,19 +31,22 @@ const HOST_FENCE: &str = "\
 [[service]]\nname = \"echo\"\naddress = \"203.0.113.9/32\"\nprotocol = \"icmp\"\n\
 [[service]]\nname = \"all\"\naddress = \"2001:db8:2:9::/64\"\nprotocol = \"any\"\n";
 
-fn study(scene: &Scene, name: &str, peers: &str) -> String {
+/// The one address of `neuro` elsewhere that a node has signed for.
+const SIGNED_FOR: u32 = 0x0a09_0209;
+
+fn study(scene: &Scene, name: &str, peers: &str, attested: bool) -> String {
     format!(
         "name = \"{name}\"\nmode = \"enforce\"\n[select]\ncgroups = [{:?}]\n\
          [allow]\njurisdictions = [\"DE\", \"X-LAB\"]\n\
          prefixes = [\"10.8.0.0/16\", \"2001:db8:2:8::/64\"]\n\
          services = [\"dns\", \"web\", \"echo\", \"all\"]\n\
          [deny]\nprefixes = [\"10.8.1.0/24\", \"192.0.2.128/25\", \"2001:db8:1:1::/64\"]\n\
-         [peers]\naddresses = [\"{peers}\"]\n[unattested]\nservices = [\"web\"]\n",
+         [peers]\naddresses = [\"{peers}\"]\nattested = {attested}\n[unattested]\nservices = [\"web\"]\n",
         scene.path(&format!("studies/{name}"))
     )
 }
 
-const V4: [&str; 16] = [
+const V4: [&str; 18] = [
     "192.0.2.7",
     "192.0.2.127",
     "192.0.2.128",
@@ -58,6 +61,8 @@ const V4: [&str; 16] = [
     "10.8.2.0",
     "10.9.1.9",
     "10.9.2.9",
+    "10.9.2.9",
+    "10.9.2.10",
     "224.0.0.1",
     "255.255.255.255",
 ];
@@ -196,17 +201,37 @@ impl Host {
     fn verdict(&self, packet: &[u8], subject: u32, attested: bool, ingress: bool) -> Verdict {
         match Flow::parse(packet) {
             Err(fault) => Verdict::deny(fault.rule()),
-            Ok(flow) => judge(&Question {
-                world: Some(&self.world),
-                policy: &self.policy,
-                subject: Some(subject),
-                attested,
-                ingress,
-                loopback: Loopback::No,
-                flow: &flow,
-                zero: 0,
-            }),
+            Ok(flow) => {
+                let far = if ingress {
+                    flow.source
+                } else {
+                    flow.destination
+                };
+                let peer = far.canonical() == Address::from_v4(SIGNED_FOR);
+                self.judge(&flow, subject, attested, peer, ingress)
+            }
         }
+    }
+
+    fn judge(
+        &self,
+        flow: &Flow,
+        subject: u32,
+        attested: bool,
+        peer: bool,
+        ingress: bool,
+    ) -> Verdict {
+        judge(&Question {
+            world: Some(&self.world),
+            policy: &self.policy,
+            subject: Some(subject),
+            attested,
+            peer,
+            ingress,
+            loopback: Loopback::No,
+            flow,
+            zero: 0,
+        })
     }
 }
 
@@ -215,8 +240,8 @@ fn kernel_and_host_judge_alike() {
     let scene = Scene::new("differ");
     let net = Net::new("differ", &["10.9.1.1/32"], &["192.0.2.7/32"]);
     let mut fence = scene.open();
-    let cardio = study(&scene, "cardio", "10.9.1.0/24");
-    let neuro = study(&scene, "neuro", "10.9.2.0/24");
+    let cardio = study(&scene, "cardio", "10.9.1.0/24", false);
+    let neuro = study(&scene, "neuro", "10.9.2.0/24", true);
     let files = [
         ("studies/cardio.toml", cardio.as_str()),
         ("studies/neuro.toml", neuro.as_str()),
@@ -226,6 +251,16 @@ fn kernel_and_host_judge_alike() {
     std::fs::create_dir_all(scene.cgroup("studies/neuro")).unwrap();
     let bundle = signed(&scene.folder(), 1, &files);
     fence.apply_policy(&bundle).unwrap();
+    let peers = [
+        ("neuro", SIGNED_FOR, u64::MAX),
+        ("neuro", SIGNED_FOR + 1, 1),
+    ];
+    let peers = peers.map(|(study, address, end_boot_ns)| Peer {
+        study: study.to_owned(),
+        address: Ipv4Addr::from_bits(address).into(),
+        end_boot_ns,
+    });
+    fence.set_peers(peers.to_vec()).unwrap();
     let map = World::compile(&bundle.world, &bundle.model.sites).unwrap();
     let host = Host {
         policy: compile(&bundle.model, &map.codes, 1, &bundle.manifest.digest).unwrap(),
@@ -286,6 +321,7 @@ fn kernel_and_host_judge_alike() {
         "fragment",
         "no-lease",
         "malformed",
+        "peer-lost",
     ];
     for rule in refusing.into_iter().chain(["source-route"]) {
         assert!(rules.contains_key(&(rule, false)), "{rule}: {rules:?}");

@@ -51,7 +51,7 @@ impl Scene {
     }
 
     pub(crate) fn pin(&self, below: &str) -> PathBuf {
-        self.section.bpffs.join("v1").join(below)
+        self.section.bpffs.join("v2").join(below)
     }
 
     /// What a process in that cgroup is told when it sends a datagram to the loopback device.

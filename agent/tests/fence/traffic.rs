@@ -7,7 +7,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bailiwick_agent::{fence::Fence, fence_service::Enforcer};
+use bailiwick_agent::{
+    fence::{Fence, FenceError},
+    fence_service::{Enforcer, Peer},
+};
 use bailiwick_attestation::proto::v1::FenceEvent;
 use prost::Message as _;
 
@@ -62,12 +65,16 @@ impl Stage {
     }
 
     fn apply(&mut self, version: u64, mode: &str, jurisdiction: &str) {
+        self.apply_peers(version, mode, jurisdiction, false);
+    }
+
+    fn apply_peers(&mut self, version: u64, mode: &str, jurisdiction: &str, attested: bool) {
         let study = |name: &str, peers: &str| {
             format!(
                 "name = \"{name}\"\nmode = \"{mode}\"\n[select]\ncgroups = [{:?}]\n\
                  [allow]\njurisdictions = [\"{jurisdiction}\"]\nprefixes = [\"10.8.0.0/16\"]\n\
                  services = [\"management\"]\n[deny]\nprefixes = [\"10.8.1.0/24\"]\n\
-                 [peers]\naddresses = [\"{peers}\"]\n[unattested]\nservices = [\"management\"]\n",
+                 [peers]\naddresses = [\"{peers}\"]\nattested = {attested}\n[unattested]\nservices = [\"management\"]\n",
                 self.scene.path(&format!("studies/{name}"))
             )
         };
@@ -280,6 +287,112 @@ fn the_kernel_ends_a_lease_by_itself() {
     reach(&mut world, "again", [3, 3]);
     stage.fence.set_lease_end(0).unwrap();
     reach(&mut world, "ended early", [0, 3]);
+}
+
+#[test]
+fn a_peer_counts_while_its_entry_stands_and_is_dropped_afterwards() {
+    let mut stage = Stage::new("peers");
+    stage.apply_peers(2, "enforce", "DE", true);
+    let (mut world, mut cardio) = (stage.world(), stage.inside("studies/cardio"));
+    world.count_at("0.0.0.0:5000");
+    cardio.count_at("10.9.1.1:5001");
+    // What arrives there, and what comes from there.
+    let mut reach = |name: &str, want: [u64; 2]| {
+        cardio.send("10.9.1.1:0", "10.9.1.5:5000");
+        let out = world.counted();
+        world.send("10.9.1.5:0", "10.9.1.1:5001");
+        assert_eq!([out, cardio.counted()], want, "{name}");
+    };
+    let peer = |study: &str, address: &str, end_boot_ns| Peer {
+        study: study.to_owned(),
+        address: address.parse().unwrap(),
+        end_boot_ns,
+    };
+    let second = 1_000_000_000;
+    let fence = &mut stage.fence;
+    reach("nobody has signed", [0, 0]);
+    fence
+        .set_peers(vec![peer("cardio", "10.9.1.5", u64::MAX)])
+        .unwrap();
+    reach("signed", [3, 3]);
+    assert_eq!(fence.state().peers_live, 1);
+    fence
+        .set_peers(vec![peer("neuro", "10.9.1.5", u64::MAX)])
+        .unwrap();
+    reach("for another study", [0, 0]);
+    fence
+        .set_peers(vec![peer("cardio", "10.9.1.6", u64::MAX)])
+        .unwrap();
+    reach("for another address", [0, 0]);
+
+    let end = boot_ns() + 2 * second;
+    fence
+        .set_peers(vec![peer("cardio", "10.9.1.5", end)])
+        .unwrap();
+    reach("for two seconds", [3, 3]);
+    let many =
+        (0..8193).map(|n| peer("cardio", &std::net::Ipv4Addr::from_bits(n).to_string(), end));
+    let refused = fence.set_peers(many.collect()).unwrap_err();
+    assert!(matches!(
+        refused,
+        FenceError::Peers {
+            found: 8193,
+            limit: 8192
+        }
+    ));
+    let fault = fence.state().fault.unwrap();
+    assert!(
+        fault.contains("8193 addresses of studies on other nodes"),
+        "{fault}"
+    );
+    reach("too many change nothing", [3, 3]);
+    while boot_ns() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    reach("the kernel ends it by itself", [0, 0]);
+    assert_eq!(fence.state().peers_live, 0);
+
+    fence
+        .set_peers(vec![peer("cardio", "10.9.1.5", u64::MAX)])
+        .unwrap();
+    assert_eq!(fence.state().fault, None);
+    stage.apply_peers(3, "enforce", "FR", true);
+    reach("under the next policy, too", [3, 3]);
+    stage.fence.set_peers(Vec::new()).unwrap();
+    reach("left out", [0, 0]);
+    stage.apply_peers(4, "enforce", "FR", false);
+    reach("a policy that asks for none", [3, 3]);
+}
+
+#[test]
+fn break_glass_stands_in_for_a_lease_for_the_study_named_until_its_end() {
+    let mut stage = Stage::new("glass");
+    let mut world = stage.world();
+    world.count_at("0.0.0.0:5000");
+    let mut cardio = stage.inside("studies/cardio");
+    let mut neuro = stage.inside("studies/neuro");
+    let mut reach = |name: &str, want: [u64; 2]| {
+        cardio.send("10.9.1.1:0", "192.0.2.7:5000");
+        let first = world.counted();
+        neuro.send("10.9.2.1:0", "192.0.2.7:5000");
+        assert_eq!([first, world.counted()], want, "{name}");
+    };
+    stage.fence.set_lease_end(0).unwrap();
+    reach("no lease", [0, 0]);
+    let glass = |end| [("cardio".to_owned(), end), ("gone".to_owned(), end)].into();
+    let end = boot_ns() + 3_000_000_000;
+    stage.fence.set_break_glass(glass(end)).unwrap();
+    reach("one study", [3, 0]);
+    stage.apply(2, "enforce", "DE");
+    stage.fence.set_lease_end(0).unwrap();
+    reach("under the next policy, too", [3, 0]);
+    while boot_ns() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    reach("the kernel ends it by itself", [0, 0]);
+    stage.fence.set_break_glass(glass(u64::MAX)).unwrap();
+    stage.fence.set_break_glass([].into()).unwrap();
+    reach("ended early", [0, 0]);
 }
 
 #[test]

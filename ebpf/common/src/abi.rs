@@ -2,7 +2,7 @@
 
 /// Version of everything pinned: part of the pins' path. Raise it when a layout, a map's flags or
 /// the meaning of a field changes; programs of one version never read maps of another.
-pub const ABI: u32 = 1;
+pub const ABI: u32 = 2;
 
 /// Map `CONFIG`, index 0. Written once, before the programs are attached.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -134,7 +134,7 @@ pub mod counter {
 }
 
 /// Names of rules in events and counters.
-pub const RULE_NAMES: [(crate::Rule, &str); 13] = [
+pub const RULE_NAMES: [(crate::Rule, &str); 14] = [
     (crate::Rule::NoPolicy, "no-policy"),
     (crate::Rule::NoSubject, "no-subject"),
     (crate::Rule::Malformed, "malformed"),
@@ -148,6 +148,7 @@ pub const RULE_NAMES: [(crate::Rule, &str); 13] = [
     (crate::Rule::Neighbour, "neighbour-discovery"),
     (crate::Rule::Loopback, "loopback"),
     (crate::Rule::NoLease, "no-lease"),
+    (crate::Rule::PeerLost, "peer-lost"),
 ];
 
 impl crate::Rule {

@@ -7,7 +7,8 @@
 //! - [`packet`]: bounded parsing of IP headers, from a slice or from the kernel's buffer
 //! - [`world`]: where an address lies (IP → jurisdiction)
 //! - [`policy`]: who may go there (subjects, rule sets, owned addresses)
-//! - [`verdict`]: [`judge`], which joins the two
+//! - [`peers`]: which addresses of a study on other nodes count, and until when
+//! - [`verdict`]: [`judge`], which joins them
 //! - [`abi`]: configuration, events and counters that cross between the two sides
 //!
 //! Whatever is missing, unknown or malformed is denied.
@@ -21,6 +22,7 @@ extern crate std;
 pub mod abi;
 pub mod address;
 pub mod packet;
+pub mod peers;
 pub mod policy;
 pub mod verdict;
 pub mod world;

@@ -28,7 +28,7 @@ pub const DEPTH: u32 = 16;
 /// `BAILFENC`, big-endian.
 pub const POLICY_MAGIC: u64 = 0x4241_494c_4645_4e43;
 /// Of this layout.
-pub const POLICY_FORMAT: u32 = 1;
+pub const POLICY_FORMAT: u32 = 2;
 
 /// [`Subject::kind`].
 pub mod kind {
@@ -46,6 +46,14 @@ pub mod mode {
     pub const ENFORCE: u8 = 0;
     /// Denied packets are reported and pass.
     pub const AUDIT: u8 = 1;
+}
+
+/// [`Subject::peers`]. Every value but [`peering::DECLARED`] asks for entries.
+pub mod peering {
+    /// Whatever the policy names as the study's own addresses is one.
+    pub const DECLARED: u8 = 0;
+    /// Only while an entry of [`crate::peers`] stands.
+    pub const ATTESTED: u8 = 1;
 }
 
 /// [`Interval::decision`]. Unknown values deny.
@@ -91,14 +99,34 @@ pub struct Subject {
     pub rules: [RuleSet; 2],
     /// Zero-padded.
     pub name: [u8; 64],
+    /// Until then it is judged as if the node's lease lasted: a break-glass manifest says so.
+    /// CLOCK_BOOTTIME in nanoseconds; 0: none.
+    pub break_glass_boot_ns: u64,
     /// One of [`kind`].
     pub kind: u8,
     /// One of [`mode`].
     pub mode: u8,
+    /// One of [`peering`].
+    pub peers: u8,
     /// Zero.
-    pub reserved: [u8; 6],
+    pub reserved: [u8; 5],
 }
-const _: () = assert!(size_of::<Subject>() == 216);
+const _: () = assert!(size_of::<Subject>() == 224);
+
+impl Subject {
+    /// Whether it is judged by its rules with a lease, at `now` (boot time, ns): the node's lease
+    /// lasts, or a break-glass manifest stands in for it.
+    #[inline(always)]
+    #[must_use]
+    pub fn attested(&self, lease_boot_ns: u64, now: u64) -> bool {
+        let until = if self.break_glass_boot_ns > lease_boot_ns {
+            self.break_glass_boot_ns
+        } else {
+            lease_boot_ns
+        };
+        now < until
+    }
+}
 
 /// Which subject a cgroup belongs to. Cgroup 0 marks a free slot: no cgroup has that id.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -197,7 +225,7 @@ pub struct PolicyImage {
 }
 const _: () = assert!(
     size_of::<PolicyImage>()
-        == 256 + SUBJECTS * 216 + CGROUP_SLOTS * 16 + INTERVALS * 32 + SERVICES * 8
+        == 256 + SUBJECTS * 224 + CGROUP_SLOTS * 16 + INTERVALS * 32 + SERVICES * 8
 );
 
 // SAFETY: `repr(C)`, integers only; the assertions above leave no room for padding.
@@ -260,6 +288,14 @@ impl PolicyImage {
         deepest
     }
 
+    /// A subject's number with the generation that gave it: a policy swapped in while a packet is
+    /// judged, or after an entry of [`crate::peers`] was made, must not read the old one's numbers.
+    #[inline(always)]
+    #[must_use]
+    pub const fn tag(&self, subject: u32) -> u64 {
+        tag(self.header.generation, subject)
+    }
+
     /// The subject with this number.
     #[inline(always)]
     #[must_use]
@@ -318,6 +354,15 @@ impl PolicyImage {
     pub fn owner(&self, address: Address) -> Option<u32> {
         self.find(self.header.owners, address)?.owner.checked_sub(1)
     }
+}
+
+/// [`PolicyImage::tag`] without the image: the lower 32 bits of the generation, then the number.
+#[inline(always)]
+#[must_use]
+pub const fn tag(generation: u64, subject: u32) -> u64 {
+    let [.., a, b, c, d] = generation.to_be_bytes();
+    let [e, f, g, h] = subject.to_be_bytes();
+    u64::from_be_bytes([a, b, c, d, e, f, g, h])
 }
 
 const MASK: u64 = 16_383;

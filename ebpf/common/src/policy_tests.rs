@@ -137,3 +137,17 @@ fn the_bitmap_never_answers_for_the_unknown() {
         assert_eq!(one.allows(jurisdiction), want, "{jurisdiction}");
     }
 }
+
+#[test]
+fn a_tag_is_of_one_policy_and_one_subject() {
+    let mut image = PolicyImage::zeroed();
+    image.header.generation = (7 << 32) | 3;
+    assert_eq!(image.tag(5), (3 << 32) | 5);
+    for (generation, subject) in [(3, 6), (4, 5), (5, 3)] {
+        assert_ne!(
+            tag(generation, subject),
+            image.tag(5),
+            "{generation} {subject}"
+        );
+    }
+}

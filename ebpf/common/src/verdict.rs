@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::packet::{Flow, Malformed, protocol};
 use crate::policy::{
     ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject,
-    UNATTESTED, decision, kind, mode,
+    UNATTESTED, decision, kind, mode, peering,
 };
 use crate::world::{Jurisdiction, WorldImage};
 
@@ -51,6 +51,8 @@ pub enum Rule {
     Loopback = 12,
     /// Would have passed with a lease, or might have: the node has none.
     NoLease = 13,
+    /// One of the study's own addresses, and no node in standing has signed for it.
+    PeerLost = 14,
 }
 
 /// Outcome, reason, and where the address lies as far as it was looked up.
@@ -91,8 +93,11 @@ pub struct Question<'a> {
     pub policy: &'a PolicyImage,
     /// Who: a number from [`PolicyImage::resolve`].
     pub subject: Option<u32>,
-    /// The node's lease lasts.
+    /// The node's lease lasts, or something stands in for it: [`Subject::attested`].
     pub attested: bool,
+    /// An entry for the far end stands ([`crate::peers::stands`]); asked of studies whose own
+    /// addresses count only then.
+    pub peer: bool,
     /// The packet comes in: the far end is its source.
     pub ingress: bool,
     /// Set for the loopback device.
@@ -143,14 +148,15 @@ impl Verdict {
 /// Judges one packet.
 ///
 /// In this order: neighbour discovery on the link; sockets of the same or of another study on the
-/// loopback device; addresses of another study; explicit prefixes; the study's own addresses;
-/// services; the jurisdiction. The first that answers decides, and what nothing answers is denied.
+/// loopback device; addresses of another study; explicit prefixes; services; the study's own
+/// addresses, where they count; the jurisdiction. The first that answers decides, and what nothing answers is denied.
 #[inline(always)]
 #[must_use]
 pub fn judge(question: &Question<'_>) -> Verdict {
     let images = Images {
         world: question.world,
         policy: question.policy,
+        peer: question.peer,
     };
     judge_with(question, &images)
 }
@@ -164,6 +170,8 @@ pub trait Tables {
     fn owner(&self, far: Address) -> Option<u32>;
     /// What a subject's prefixes and services say of it: a number of [`weighed`].
     fn weigh(&self, subject: u32, attested: bool, far: Address, carried: Carried) -> u32;
+    /// Whether an entry of [`crate::peers`] stands for it.
+    fn peer(&self, subject: u32, far: Address) -> bool;
     /// Where it lies.
     fn locate(&self, far: Address) -> Jurisdiction;
 }
@@ -172,6 +180,7 @@ pub trait Tables {
 struct Images<'a> {
     world: Option<&'a WorldImage>,
     policy: &'a PolicyImage,
+    peer: bool,
 }
 
 impl Tables for Images<'_> {
@@ -181,6 +190,10 @@ impl Tables for Images<'_> {
 
     fn weigh(&self, subject: u32, attested: bool, far: Address, carried: Carried) -> u32 {
         weigh(self.policy, subject, attested, far, carried)
+    }
+
+    fn peer(&self, _subject: u32, _far: Address) -> bool {
+        self.peer
     }
 
     fn locate(&self, far: Address) -> Jurisdiction {
@@ -265,10 +278,20 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         return Verdict::deny(Rule::NoLease);
     };
     let jurisdiction = tables.locate(far).0;
+    // Most studies never ask.
+    let lost = if own != 0 && subject.peers != peering::DECLARED {
+        u64::from(!tables.peer(number, far))
+    } else {
+        0
+    };
+    let lost = hidden(lost, zero);
     let (action, rule) = if explicit != weighed::NOTHING && explicit != weighed::UNANSWERED {
         (refusal(subject, attested), Rule::Prefix)
     } else if on_loopback != 0 {
         (refusal(subject, attested), Rule::Loopback)
+    } else if lost != 0 {
+        // Before the jurisdiction: a node that lost standing is dropped wherever it stands.
+        (refusal(subject, attested), Rule::PeerLost)
     } else if own & attested != 0 {
         (Action::Allow, Rule::Peer)
     } else if rules.allows(jurisdiction) {

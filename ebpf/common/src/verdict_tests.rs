@@ -113,6 +113,7 @@ fn ask<'a>(world: &'a WorldImage, policy: &'a PolicyImage, flow: &'a Flow) -> Qu
         policy,
         subject: Some(ME),
         attested: true,
+        peer: false,
         ingress: false,
         loopback: Loopback::No,
         flow,
@@ -309,6 +310,184 @@ fn a_lease_that_ended_leaves_what_the_policy_names() {
         };
         let verdict = judge(&question);
         assert_eq!((verdict.action, verdict.rule), (action, rule), "{name}");
+    }
+}
+
+#[test]
+fn an_own_address_counts_as_the_study_says() {
+    let (world, mut policy) = (world(), policy());
+    // An address of the study that lies where it may go, and one that a service reaches.
+    policy.intervals[10] = crate::policy::Interval {
+        hi: 0,
+        lo: Address::from_v4(0x0100_0900).lo,
+        owner: ME + 1,
+        ..crate::policy::Interval::default()
+    };
+    policy.header.owners = Slice {
+        first: 10,
+        count: 4,
+    };
+    let (allow, deny) = (Action::Allow, Action::Deny);
+    let own = [10, 9, 1, 9];
+    type Row = (&'static str, u8, bool, bool, [u8; 4], Action, Rule);
+    let rows: &[Row] = &[
+        (
+            "declared",
+            peering::DECLARED,
+            true,
+            false,
+            own,
+            allow,
+            Rule::Peer,
+        ),
+        (
+            "declared, no lease",
+            peering::DECLARED,
+            false,
+            false,
+            own,
+            deny,
+            Rule::NoLease,
+        ),
+        (
+            "an entry stands",
+            peering::ATTESTED,
+            true,
+            true,
+            own,
+            allow,
+            Rule::Peer,
+        ),
+        (
+            "none stands",
+            peering::ATTESTED,
+            true,
+            false,
+            own,
+            deny,
+            Rule::PeerLost,
+        ),
+        (
+            "stands, no lease",
+            peering::ATTESTED,
+            false,
+            true,
+            own,
+            deny,
+            Rule::NoLease,
+        ),
+        (
+            "neither",
+            peering::ATTESTED,
+            false,
+            false,
+            own,
+            deny,
+            Rule::PeerLost,
+        ),
+        (
+            "a value nobody knows",
+            99,
+            true,
+            false,
+            own,
+            deny,
+            Rule::PeerLost,
+        ),
+        (
+            "in an allowed place, stands",
+            peering::ATTESTED,
+            true,
+            true,
+            [1, 0, 9, 1],
+            allow,
+            Rule::Peer,
+        ),
+        (
+            "in an allowed place, none",
+            peering::ATTESTED,
+            true,
+            false,
+            [1, 0, 9, 1],
+            deny,
+            Rule::PeerLost,
+        ),
+        (
+            "beside it",
+            peering::ATTESTED,
+            true,
+            false,
+            [1, 0, 8, 255],
+            allow,
+            Rule::Jurisdiction,
+        ),
+        (
+            "another study's",
+            peering::ATTESTED,
+            true,
+            true,
+            [10, 9, 2, 9],
+            deny,
+            Rule::OtherStudy,
+        ),
+        (
+            "nobody's",
+            peering::ATTESTED,
+            true,
+            true,
+            [10, 9, 3, 9],
+            deny,
+            Rule::Jurisdiction,
+        ),
+    ];
+    for (name, peers, attested, peer, to, action, rule) in rows {
+        policy.subjects[0].peers = *peers;
+        let flow = flow(*to, 17, 53);
+        let question = Question {
+            attested: *attested,
+            peer: *peer,
+            ..ask(&world, &policy, &flow)
+        };
+        let verdict = judge(&question);
+        assert_eq!((verdict.action, verdict.rule), (*action, *rule), "{name}");
+    }
+    let there = flow([10, 9, 1, 9], 17, 53);
+    let from_there = Flow {
+        source: there.destination,
+        destination: there.source,
+        ..there
+    };
+    for (peer, action) in [(true, allow), (false, deny)] {
+        let question = Question {
+            peer,
+            ingress: true,
+            ..ask(&world, &policy, &from_there)
+        };
+        assert_eq!(judge(&question).action, action, "on the way in, {peer}");
+    }
+    policy.subjects[0].mode = mode::AUDIT;
+    let verdict = judge(&ask(&world, &policy, &there));
+    assert_eq!(
+        (verdict.action, verdict.rule),
+        (Action::Audit, Rule::PeerLost)
+    );
+}
+
+#[test]
+fn a_lease_or_what_stands_in_for_it() {
+    let mut image = PolicyImage::zeroed();
+    let subject = &mut image.subjects[0];
+    for (name, lease, glass, now, want) in [
+        ("neither", 0, 0, 0, false),
+        ("a lease", 100, 0, 99, true),
+        ("at its end", 100, 0, 100, false),
+        ("after it, break-glass", 100, 200, 150, true),
+        ("at the end of both", 100, 200, 200, false),
+        ("the lease lasts longer", 300, 200, 250, true),
+        ("for ever", u64::MAX, 0, 1 << 62, true),
+    ] {
+        subject.break_glass_boot_ns = glass;
+        assert_eq!(subject.attested(lease, now), want, "{name}");
     }
 }
 

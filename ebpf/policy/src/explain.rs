@@ -42,6 +42,9 @@ pub struct Query<'a> {
     pub direction: Direction,
     /// Whether the node has a lease.
     pub attested: bool,
+    /// Whether a node in standing has signed for the address as the study's own; it matters where
+    /// the study says `peers.attested = true`.
+    pub peer: bool,
 }
 
 /// What happens to it, and why.
@@ -167,6 +170,7 @@ impl<'a> Explainer<'a> {
                 policy: self.policy,
                 subject: Some(subject),
                 attested: query.attested,
+                peer: query.peer,
                 ingress: query.direction == Direction::Ingress,
                 loopback: Loopback::No,
                 flow: &flow,
@@ -285,6 +289,14 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                 let because = format!("{address} is one of the study's own addresses");
                 (rule.map(|rule| &rule.place), because)
             }
+            Why::PeerLost => {
+                let rule = self.owner().map(|(_, rule)| rule);
+                let because = format!(
+                    "{address} is one of the study's own addresses, which count only while a node \
+                     in standing has signed for them, and none has for this one"
+                );
+                (rule.map(|rule| &rule.place), because)
+            }
             Why::Prefix => {
                 let allow = grants.iter().flat_map(|grant| &grant.prefixes);
                 let (rule, word) = if allowed {
@@ -358,6 +370,12 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                 "bring the node back to standing (`bailiwick node why NODE` tells what it lacks), or \
                  allow {single} in [unattested] of {file}"
             ),
+            Why::PeerLost => {
+                "bring the node that has the address back to standing (`bailiwick node \
+                              why NODE` tells what it lacks); the inventory must give it the \
+                              address"
+                    .to_owned()
+            }
             Why::Prefix => format!("allow a longer prefix in {file}, such as {single}"),
             _ if crate::world::is_known(self.jurisdiction) || self.located.is_own() => format!(
                 "allow {} as a jurisdiction in {file}, or {single} as a prefix",

@@ -17,9 +17,10 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use bailiwick_ebpf_common::abi::direction;
+use bailiwick_ebpf_common::peers::PeerKey;
 use bailiwick_ebpf_common::verdict::{Carried, Tables, weighed};
 use bailiwick_ebpf_common::{
-    Address, Flow, Jurisdiction, Question, Rule, Verdict, judge_with, verdict,
+    Address, Flow, Jurisdiction, Question, Rule, Verdict, judge_with, peers, verdict,
 };
 
 use crate::report::Answer;
@@ -77,7 +78,7 @@ pub extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
     let subject = policy
         .resolve(|level| skb.ancestor(root.wrapping_add(level)))
         .unwrap_or(NO_SUBJECT);
-    maps::tag(policy, subject)
+    policy.tag(subject)
 }
 
 /// Who has the other end of a packet on the loopback device: a number of `loopback`.
@@ -123,6 +124,11 @@ impl Tables for Functions {
     }
 
     #[inline(always)]
+    fn peer(&self, _subject: u32, far: Address) -> bool {
+        fence_peer(self.who, far.hi, far.lo) == 1
+    }
+
+    #[inline(always)]
     fn locate(&self, far: Address) -> Jurisdiction {
         let found = fence_locate(far.hi, far.lo, self.own_table);
         let [.., a, b] = found.to_be_bytes();
@@ -153,6 +159,19 @@ pub extern "C" fn fence_weigh(who: u64, attested: u32, hi: u64, lo: u64, carried
     verdict::weigh(policy, subject, attested == 1, Address { hi, lo }, carried)
 }
 
+/// 1: an entry of the study's stands for a canonical address.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn fence_peer(who: u64, hi: u64, lo: u64) -> u32 {
+    // SAFETY: the helper takes nothing and returns a number.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let key = PeerKey::new(who, Address { hi, lo });
+    // SAFETY: the agent alone writes, and writes eight aligned bytes: an end is old or new.
+    let entry = unsafe { maps::PEERS.get(&key) };
+    u32::from(peers::stands(entry, now))
+}
+
 /// Where a canonical address lies.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
@@ -176,13 +195,15 @@ pub extern "C" fn fence_judge(skb: *mut __sk_buff, who: u64, ingress: u32, far_e
         (None, _) => Verdict::deny(Rule::NoPolicy),
         (_, Err(fault)) => Verdict::deny(fault.rule()),
         (Some((policy, subject)), Ok(flow)) => {
+            let lease = maps::LEASE.get(0).map_or(0, |lease| lease.end_boot_ns);
             let question = Question {
                 world: None, // looked up by `fence_locate`
                 policy,
                 subject: Some(subject),
-                attested: maps::LEASE
-                    .get(0)
-                    .is_some_and(|lease| now < lease.end_boot_ns),
+                attested: policy
+                    .subject(subject)
+                    .is_some_and(|subject| subject.attested(lease, now)),
+                peer: false, // looked up by `fence_peer`
                 ingress: ingress == 1,
                 loopback: loopback::from_number(far_end),
                 flow: &flow.washed(zero),

@@ -1,9 +1,10 @@
 //! The maps. Names, sizes and flags are part of the pins' contract: see `common::abi::ABI`.
 
-use aya_ebpf::bindings::{BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use bailiwick_ebpf_common::abi::{Config, Event, FlowKey, FlowState, Lease, counter};
+use bailiwick_ebpf_common::peers::{PEER_SLOTS, PeerEnd, PeerKey};
 use bailiwick_ebpf_common::policy::POLICY_MAGIC;
 use bailiwick_ebpf_common::{PolicyImage, WorldImage};
 
@@ -14,6 +15,13 @@ use bailiwick_ebpf_common::{PolicyImage, WorldImage};
 )]
 const READ_ONLY: usize = BPF_F_RDONLY_PROG as usize;
 const _: u32 = BPF_F_WRONLY_PROG;
+
+/// As above, and memory only for what is there: most nodes have a handful of peers.
+#[expect(
+    clippy::as_conversions,
+    reason = "flags of 32 bits, in a const parameter"
+)]
+const SPARSE: usize = (BPF_F_RDONLY_PROG | BPF_F_NO_PREALLOC) as usize;
 
 /// Bytes of the ring buffer: some 2,900 events.
 const EVENT_BYTES: usize = 256 * 1024;
@@ -31,6 +39,10 @@ pub(crate) static CONFIG: Array<Config, 1, READ_ONLY> = Array::new();
 /// Written by the agent for each lease; programs only read.
 #[btf_map]
 pub(crate) static LEASE: Array<Lease, 1, READ_ONLY> = Array::new();
+
+/// Addresses of studies on other nodes; the agent writes, programs read.
+#[btf_map]
+pub(crate) static PEERS: HashMap<PeerKey, PeerEnd, PEER_SLOTS, SPARSE> = HashMap::new();
 
 /// The table of jurisdictions, behind one more map so that it is swapped whole.
 #[btf_map]
@@ -57,22 +69,14 @@ pub(crate) fn policy() -> Option<&'static PolicyImage> {
     (image.header.magic == POLICY_MAGIC).then_some(image)
 }
 
-/// A subject and the policy that numbered it: a policy swapped in while a packet is judged must
-/// not read the old one's numbers. All bits set: no subject.
-#[inline(always)]
-pub(crate) fn tag(policy: &PolicyImage, subject: u32) -> u64 {
-    let [.., a, b, c, d] = policy.header.generation.to_be_bytes();
-    let [e, f, g, h] = subject.to_be_bytes();
-    u64::from_be_bytes([a, b, c, d, e, f, g, h])
-}
-
-/// The policy in force, if it is still the one that made this tag, and the subject.
+/// The policy in force, if it is still the one that made this tag ([`PolicyImage::tag`]), and the
+/// subject. All bits set: no subject.
 #[inline(always)]
 pub(crate) fn tagged(tagged: u64) -> Option<(&'static PolicyImage, u32)> {
     let policy = policy()?;
     let [.., a, b, c, d] = tagged.to_be_bytes();
     let subject = u32::from_be_bytes([a, b, c, d]);
-    (tag(policy, subject) == tagged).then_some((policy, subject))
+    (policy.tag(subject) == tagged).then_some((policy, subject))
 }
 
 /// The table of jurisdictions.

@@ -40,6 +40,9 @@ pub(crate) struct Args {
     /// As for a node without a lease.
     #[arg(long)]
     unattested: bool,
+    /// As where no node in standing has signed for the address: see `peers.attested`.
+    #[arg(long)]
+    peer_lost: bool,
     /// A folder, signed or not; without it the policy in force is asked of the collector.
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -100,6 +103,7 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
             Direction::Egress
         },
         attested: !args.unattested,
+        peer: !args.peer_lost,
     })?;
     if args.output == Format::Table {
         print(&format!("{answer}\n"))?;

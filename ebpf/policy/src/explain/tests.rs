@@ -79,6 +79,7 @@ fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
             port,
             direction: Direction::Egress,
             attested,
+            peer: true,
         };
         let got = explainer.explain(&query);
         let got = got.map_or_else(|err| err.to_string(), |answer| answer.to_string());

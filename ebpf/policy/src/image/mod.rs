@@ -17,7 +17,7 @@ use bailiwick_ebpf_common::Plain;
 use bailiwick_ebpf_common::policy::{
     ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, INTERVALS, Interval, POLICY_FORMAT, POLICY_MAGIC,
     PolicyHeader, PolicyImage, RuleSet, SERVICES, SERVICES_PER_INTERVAL, SUBJECTS,
-    Service as Target, Slice, Subject, kind, mode,
+    Service as Target, Slice, Subject, kind, mode, peering,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -139,6 +139,19 @@ pub fn compile(
     Ok(image)
 }
 
+/// Replaces what break-glass manifests say by these (subject number, end on the boot clock in ns),
+/// and renews the digest. Numbers of no study are passed over.
+pub fn set_break_glass(image: &mut PolicyImage, ends: &[(u32, u64)]) {
+    for (number, subject) in (0_u32..).zip(image.subjects.iter_mut()) {
+        let end = ends.iter().filter(|(study, _)| *study == number);
+        subject.break_glass_boot_ns = match subject.kind {
+            kind::STUDY => end.map(|(_, end)| *end).max().unwrap_or(0),
+            _ => 0,
+        };
+    }
+    image.header.digest = digest(image).0;
+}
+
 /// What the header of an intact image says in `digest`: SHA-256 over the whole of it, the digest
 /// itself being zero.
 #[must_use]
@@ -185,6 +198,10 @@ impl Tables<'_> {
             }
             Who::Host(_) => (kind::HOST, mode::ENFORCE, unattested),
         };
+        let peers = match who {
+            Who::Study(study) if study.peers_attested => peering::ATTESTED,
+            Who::Study(_) | Who::Host(_) => peering::DECLARED,
+        };
         let mut rules = [unattested; 2];
         if let Some(slot) = rules.get_mut(ATTESTED) {
             *slot = attested;
@@ -192,9 +209,11 @@ impl Tables<'_> {
         Ok(Subject {
             rules,
             name,
+            break_glass_boot_ns: 0,
             kind,
             mode,
-            reserved: [0; 6],
+            peers,
+            reserved: [0; 5],
         })
     }
 

@@ -219,6 +219,7 @@ fn the_table_of_verdicts() {
                 port,
                 direction,
                 attested,
+                peer: true,
             });
             let name = format!("{subject} {to} {protocol:?} {port} {attested} {direction:?}");
             assert_eq!((got.action, got.rule), (action, rule), "{name}");
@@ -485,7 +486,7 @@ proptest! {
         for address in near.chain(six).chain(far) {
             for (port, attested) in [(1, true), (2, false), (3, true)] {
                 let query = Query {
-                    subject: "a", address, protocol: Protocol::Tcp, port, attested,
+                    subject: "a", address, protocol: Protocol::Tcp, port, attested, peer: true,
                     direction: Direction::Egress,
                 };
                 let got = policy.verdict(&query);
@@ -494,4 +495,51 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_study_says_whether_its_own_addresses_are_declared_or_attested() {
+    let signed_for = CARDIO.replace("[peers]\n", "[peers]\nattested = true\n");
+    let policy = policy(&[&signed_for, NEURO], HOST_FENCE);
+    let peers = policy.policy.subjects.iter().take(3);
+    let found: Vec<u8> = peers.map(|subject| subject.peers).collect();
+    // In the order of their names; a host service has no own addresses.
+    let want = [peering::ATTESTED, peering::DECLARED, peering::DECLARED];
+    assert_eq!(found, want);
+    let query = |peer| Query {
+        subject: "cardio",
+        address: "10.9.1.7".parse().unwrap(),
+        protocol: Protocol::Tcp,
+        port: 22,
+        direction: Direction::Egress,
+        attested: true,
+        peer,
+    };
+    let lost = policy.verdict(&query(false));
+    assert_eq!((lost.action, lost.rule), (Action::Deny, Why::PeerLost));
+    let stands = policy.verdict(&query(true));
+    assert_eq!((stands.action, stands.rule), (Action::Allow, Why::Peer));
+}
+
+#[test]
+fn break_glass_is_written_for_the_studies_named_and_for_none_else() {
+    let mut compiled = policy(&[CARDIO, NEURO], HOST_FENCE);
+    let image = &mut compiled.policy;
+    let before = image.header.digest;
+    set_break_glass(image, &[(1, 77), (900, 5)]);
+    let ends: Vec<u64> = image
+        .subjects
+        .iter()
+        .map(|subject| subject.break_glass_boot_ns)
+        .take(3)
+        .collect();
+    // Subject 2 is a host service, which asks for no lease.
+    assert_eq!(ends, [0, 77, 0]);
+    assert_ne!(image.header.digest, before);
+    assert_eq!(image.header.digest, digest(image).0);
+    set_break_glass(image, &[(2, 77)]);
+    assert_eq!(
+        image.header.digest, before,
+        "none but a study's, and the last are gone"
+    );
 }

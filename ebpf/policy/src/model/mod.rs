@@ -109,6 +109,8 @@ pub struct Study {
     pub deny: Vec<Rule<IpNet>>,
     /// Its own addresses. Every study may reach its own peers and no other study's.
     pub peers: Vec<Rule<IpNet>>,
+    /// An address of `peers` counts only while a node in standing has signed for it.
+    pub peers_attested: bool,
     /// What it may reach without a lease; with one it may too, for standing takes nothing away.
     pub unattested: Grant,
     /// Where its name stands.

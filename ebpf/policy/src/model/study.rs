@@ -35,6 +35,8 @@ struct RawDeny {
 struct RawPeers {
     #[serde(default)]
     addresses: Texts,
+    #[serde(default)]
+    attested: bool,
 }
 
 /// Reads one study by itself.
@@ -59,6 +61,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Study, FileError> {
         allow: raw::grant(&file, &raw.allow)?,
         deny: raw::prefixes(&file, &raw.deny.prefixes)?,
         peers: raw::prefixes(&file, &raw.peers.addresses)?,
+        peers_attested: raw.peers.attested,
         unattested: raw::grant(&file, &raw.unattested)?,
         place,
     })

@@ -54,6 +54,7 @@ fn a_verified_bundle_gives_both_images() {
         port: 443,
         direction: Direction::Egress,
         attested: true,
+        peer: true,
     };
     let signed = verified.explainer(&world).explain(&query).unwrap();
     assert_eq!(signed.verdict(), "allowed");
