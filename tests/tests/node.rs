@@ -19,6 +19,7 @@ use bailiwick_attestation::proto::v1::{FenceEvent, FenceState, fence_state::Mode
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::bundle::VerifiedBundle;
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{Draft, compose};
 use bailiwick_tests::swtpm::SoftTpm;
 use serde_json::Value;
@@ -293,6 +294,7 @@ impl Scene {
         let manifest = compose(
             &Draft {
                 deployment: &DeploymentId::new("demo").unwrap(),
+                kind: Kind::Policy,
                 version,
                 previous,
                 not_after: UnixTime::from_secs(4_000_000_000),

@@ -11,6 +11,7 @@ use bailiwick_attestation::{
 };
 use bailiwick_policy::{
     approvers::Approvers,
+    kind::Kind,
     manifest::{Draft, compose},
 };
 use tokio_util::sync::CancellationToken;
@@ -149,6 +150,7 @@ impl Scene {
         let manifest = compose(
             &Draft {
                 deployment: &self.deployment,
+                kind: Kind::Policy,
                 version,
                 previous,
                 not_after: UnixTime::from_secs(4_000_000_000),

@@ -9,6 +9,7 @@ use bailiwick_attestation::{
 use bailiwick_policy::{
     approvers::Approvers,
     bundle::{Bundle, VerifiedBundle},
+    kind::Kind,
     manifest::{Draft, compose},
 };
 
@@ -49,6 +50,7 @@ pub(crate) fn message(
     }
     let draft = Draft {
         deployment: &deployment,
+        kind: Kind::Policy,
         version,
         // Of version 1 there is none, of a later one any: nothing here was in force before.
         previous: (version > 1).then_some(Sha256Digest([1; 32])),

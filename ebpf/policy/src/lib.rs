@@ -2,9 +2,11 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`kind`] | what there is to sign: policy, approvers, world map, break-glass, erasure |
 //! | [`bundle`] | what approvers signed, and whether it may take effect |
 //! | [`manifest`] | the one file they sign, read and written |
 //! | [`approvers`] | who may approve, and how many of them it takes |
+//! | [`content`] | what manifests other than a policy say |
 //! | [`ssh`] | SSH signatures over files |
 //! | [`model`] | what approvers wrote, parsed whole into checked types |
 //! | [`image`] | who may go where: studies and host services, as the kernel reads them |
@@ -18,8 +20,10 @@
 
 pub mod approvers;
 pub mod bundle;
+pub mod content;
 pub mod explain;
 pub mod image;
+pub mod kind;
 pub mod manifest;
 pub mod model;
 pub mod ssh;

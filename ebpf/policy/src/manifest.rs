@@ -9,29 +9,30 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use toml::Spanned;
 
+use crate::kind::Kind;
+
 /// The manifest's name in a bundle.
 pub const MANIFEST: &str = "manifest.toml";
 /// Most bytes of a manifest: 1,030 files of some 150 bytes each, with room for comments.
 pub const MANIFEST_LIMIT: usize = 512 * 1024;
 /// Most files of a bundle: every study, and the rest.
 pub const FILES_LIMIT: usize = 1032;
-/// The kind of manifest this crate reads.
-pub const KIND: &str = "policy";
 /// The one scope there is: all nodes of the deployment.
 pub const SCOPE: &str = "fleet";
 
 /// A well-formed manifest. Nothing in it is trusted yet.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Manifest {
-    /// Whose policy it is.
+    /// Whose it is.
     pub deployment: DeploymentId,
-    /// What it is; [`KIND`] is all that is accepted here.
-    pub kind: String,
+    /// What it is about.
+    pub kind: Kind,
     /// Whom it is for; [`SCOPE`] is all that is accepted here.
     pub scope: String,
-    /// Only moves forward; from 1.
+    /// Only moves forward, in a line of its own for each kind; from 1.
     pub version: u64,
-    /// SHA-256 of the manifest before; absent for version 1 alone.
+    /// SHA-256 of the manifest before; absent for version 1 alone, except that the first change of
+    /// approvers names the digest of the approvers the machines were installed with.
     pub previous: Option<Sha256Digest>,
     /// After this nobody takes it as new, and nodes that have it start no new study.
     pub not_after: UnixTime,
@@ -63,12 +64,6 @@ struct RawFile {
     sha256: Spanned<String>,
 }
 
-/// What a signature over a manifest must say it is for.
-#[must_use]
-pub fn namespace(deployment: &DeploymentId) -> String {
-    format!("bailiwick/{deployment}/{KIND}")
-}
-
 impl Manifest {
     /// Reads a manifest whole.
     pub fn parse(bytes: &[u8]) -> Result<Self, FileError> {
@@ -77,6 +72,13 @@ impl Manifest {
         let at = |text: &Spanned<String>, fault: String| file.error(text.span(), fault);
         let deployment = DeploymentId::new(raw.deployment.get_ref())
             .map_err(|err| at(&raw.deployment, format!("{:?} {}", err.name, err.fault)))?;
+        let kind = match Kind::parse(raw.kind.get_ref()) {
+            Some(kind) if !raw.kind.get_ref().is_empty() => kind,
+            _ => {
+                let fault = format!("{:?} is no kind: {}", raw.kind.get_ref(), kinds());
+                return Err(at(&raw.kind, fault));
+            }
+        };
         let version = *raw.version.get_ref();
         if version == 0 {
             return Err(file.error(raw.version.span(), "versions count from 1"));
@@ -85,8 +87,12 @@ impl Manifest {
             Some(text) => Some(digest(&file, text)?),
             None => None,
         };
-        if (version == 1) != previous.is_none() {
-            let fault = "version 1 has no `previous`, and every later version has one";
+        let first = version == 1 && kind != Kind::Approvers;
+        if first != previous.is_none() {
+            let fault = match kind {
+                Kind::Approvers => "`previous` is missing: version 1 names the first approvers",
+                _ => "version 1 has no `previous`, and every later version has one",
+            };
             return Err(file.error(raw.version.span(), fault));
         }
         let not_after = instant(raw.not_after.get_ref()).ok_or_else(|| {
@@ -105,8 +111,9 @@ impl Manifest {
             if files.len() == FILES_LIMIT {
                 return Err(at(&entry.path, format!("more than {FILES_LIMIT} files")));
             }
-            if !known_path(path) {
-                return Err(at(&entry.path, format!("{path:?} is no file of a policy")));
+            if !kind.holds(path) {
+                let fault = format!("{path:?} is no file of a manifest of kind {kind}");
+                return Err(at(&entry.path, fault));
             }
             if files
                 .insert(path.clone(), digest(&file, &entry.sha256)?)
@@ -117,7 +124,7 @@ impl Manifest {
         }
         Ok(Self {
             deployment,
-            kind: raw.kind.into_inner(),
+            kind,
             scope: raw.scope.into_inner(),
             version,
             previous,
@@ -129,9 +136,13 @@ impl Manifest {
     }
 }
 
-const REASON_RULE: &str = "a reason has 1 to 1000 bytes on one line";
+pub(crate) const REASON_RULE: &str = "a reason has 1 to 1000 bytes on one line";
 
-fn sound_reason(reason: &str) -> bool {
+fn kinds() -> String {
+    Kind::ALL.map(Kind::as_str).join(", ")
+}
+
+pub(crate) fn sound_reason(reason: &str) -> bool {
     !reason.trim().is_empty() && reason.len() <= 1000 && !reason.chars().any(char::is_control)
 }
 
@@ -140,31 +151,11 @@ fn digest(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<Sha256Digest, F
         .map_err(|err| file.error(text.span(), format!("{:?} {}", err.name, err.fault)))
 }
 
-fn instant(text: &str) -> Option<UnixTime> {
+pub(crate) fn instant(text: &str) -> Option<UnixTime> {
     let at = OffsetDateTime::parse(text, &Rfc3339).ok()?;
     u64::try_from(at.unix_timestamp())
         .ok()
         .map(UnixTime::from_secs)
-}
-
-/// Whether a bundle may hold a file of this path. Paths are compared, never opened.
-#[must_use]
-pub fn known_path(path: &str) -> bool {
-    let study = |path: &str| {
-        path.strip_prefix("studies/")
-            .and_then(|name| name.strip_suffix(".toml"))
-            .is_some_and(|name| bailiwick_attestation::StudyId::new(name).is_ok())
-    };
-    matches!(
-        path,
-        "host-fence.toml"
-            | "sites.toml"
-            | "inventory.toml"
-            | "profile.toml"
-            | "collector.toml"
-            | "world.csv"
-            | "world.txt"
-    ) || study(path)
 }
 
 /// Whether a file beside the manifest is a signature over it: `manifest.toml.sig`, as
@@ -179,11 +170,14 @@ pub fn is_signature(name: &str) -> bool {
 /// What goes into a new manifest.
 #[derive(Clone, Debug)]
 pub struct Draft<'a> {
-    /// Whose policy it is.
+    /// Whose it is.
     pub deployment: &'a DeploymentId,
-    /// One more than the version in force.
+    /// What it is about.
+    pub kind: Kind,
+    /// One more than the newest version of the kind.
     pub version: u64,
-    /// Digest of the manifest in force; `None` for version 1.
+    /// Digest of the newest manifest of the kind; `None` for version 1, where approvers name the
+    /// digest of the first approvers.
     pub previous: Option<Sha256Digest>,
     /// When it ends; whole seconds.
     pub not_after: UnixTime,
@@ -192,7 +186,7 @@ pub struct Draft<'a> {
 }
 
 /// Writes the manifest over `files` (path and content), ready to be signed with
-/// `ssh-keygen -Y sign -n bailiwick/DEPLOYMENT/policy manifest.toml`.
+/// `ssh-keygen -Y sign -n bailiwick/DEPLOYMENT/KIND manifest.toml`.
 ///
 /// What comes out has been read back: a draft that nobody could accept is refused here.
 pub fn compose(draft: &Draft<'_>, files: &BTreeMap<String, Vec<u8>>) -> Result<String, FileError> {
@@ -211,8 +205,8 @@ pub fn compose(draft: &Draft<'_>, files: &BTreeMap<String, Vec<u8>>) -> Result<S
         .and_then(|at| at.format(&Rfc3339).ok())
         .ok_or_else(|| refuse("not_after", "is further away than the calendar goes"))?;
     let mut text = format!(
-        "deployment = \"{}\"\nkind = \"{KIND}\"\nscope = \"{SCOPE}\"\nversion = {}\n",
-        draft.deployment, draft.version
+        "deployment = \"{}\"\nkind = \"{}\"\nscope = \"{SCOPE}\"\nversion = {}\n",
+        draft.deployment, draft.kind, draft.version
     );
     if let Some(previous) = &draft.previous {
         text.push_str(&format!("previous = \"{previous}\"\n"));

@@ -29,6 +29,7 @@ use bailiwick_collector::proto::query_service_client::QueryServiceClient;
 use bailiwick_collector::record::Store;
 use bailiwick_collector::run::{Checked, Running};
 use bailiwick_policy::bundle::Bundle;
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{self, Draft};
 use bailiwick_tests::swtpm::SoftTpm;
 use prost::Message as _;
@@ -182,6 +183,7 @@ impl Stand {
         let deployment = DeploymentId::new("demo").unwrap();
         let draft = Draft {
             deployment: &deployment,
+            kind: Kind::Policy,
             version: self.version,
             previous: self.previous,
             not_after: bailiwick_attestation::UnixTime(clock::now().millis() + 3_600_000),

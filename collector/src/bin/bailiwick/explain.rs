@@ -84,7 +84,7 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
             files.map(|file| (file.path, file.content)).collect()
         }
     };
-    let draft = match Draft::read(files) {
+    let draft = match Draft::read(files, None) {
         Ok(draft) => draft,
         Err(fault) => {
             eprintln!("bailiwick: {fault}");

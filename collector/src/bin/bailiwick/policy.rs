@@ -9,6 +9,7 @@ use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use bailiwick_collector::direct::{Collect, chunks};
 use bailiwick_policy::bundle::Bundle;
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{self, Draft, Manifest};
 use clap::Subcommand;
 use prost::Message as _;
@@ -95,7 +96,7 @@ pub(crate) fn known_files(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<
         for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
             let path = entry?.path();
             let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
-            if manifest::known_path(&name) {
+            if Kind::Policy.holds(&name) {
                 files.insert(name, read(&path)?);
             } else if path.is_file() && name != manifest::MANIFEST && !manifest::is_signature(&name)
             {
@@ -118,6 +119,7 @@ fn write_manifest(compose: &Compose) -> anyhow::Result<Exit> {
     };
     let draft = Draft {
         deployment: &deployment,
+        kind: Kind::Policy,
         version,
         previous,
         not_after: compose.not_after,
@@ -129,7 +131,7 @@ fn write_manifest(compose: &Compose) -> anyhow::Result<Exit> {
     print(&format!(
         "{}: version {version}; now each approver runs\n  ssh-keygen -Y sign -f KEY -n {} {}\nand renames the .sig to manifest.toml.NAME.sig\n",
         path.display(),
-        manifest::namespace(&deployment),
+        Kind::Policy.namespace(&deployment),
         path.display(),
     ))?;
     Ok(Exit::Good)
@@ -266,7 +268,7 @@ fn write_bundle(folder: &Path, bundle: &v1::PolicyBundle) -> anyhow::Result<()> 
     for file in &bundle.files {
         // A path of the collector's choosing is no path to write to.
         ensure!(
-            manifest::known_path(&file.path),
+            Kind::Policy.holds(&file.path),
             "{:?} is no file of a policy",
             file.path
         );

@@ -11,11 +11,18 @@
 //!
 //! Principals that share a key, and keys that share a principal, are one person.
 
+mod chain;
+mod file;
 mod line;
+
+use std::collections::BTreeSet;
 
 use bailiwick_attestation::{FileError, Sha256Digest, UnixTime};
 
+use crate::kind::{Kind, Role};
 use crate::ssh::{PublicKey, SignatureFault, SshSignature};
+pub use chain::{CHAIN_LIMIT, Chain};
+pub use file::{THRESHOLDS_FILE_LIMIT, Thresholds};
 use line::Line;
 
 /// Most bytes of an `allowed_signers` file.
@@ -29,7 +36,7 @@ pub struct Approvers {
     lines: Vec<Line>,
     /// Line → person: equal numbers are one person.
     persons: Vec<usize>,
-    threshold: u32,
+    thresholds: Thresholds,
     digest: Sha256Digest,
 }
 
@@ -130,8 +137,18 @@ pub struct Approval {
 }
 
 impl Approvers {
-    /// Reads an `allowed_signers` file whole.
+    /// Reads an `allowed_signers` file whole; the threshold holds for every role.
     pub fn parse(file: &str, bytes: &[u8], threshold: u32) -> Result<Self, ApproversError> {
+        let thresholds = Thresholds {
+            main: threshold,
+            ..Thresholds::default()
+        };
+        Self::with(file, bytes, thresholds)
+    }
+
+    /// Reads an `allowed_signers` file whole.
+    pub fn with(file: &str, bytes: &[u8], thresholds: Thresholds) -> Result<Self, ApproversError> {
+        let threshold = thresholds.main;
         let lines = line::parse_all(file, bytes)?;
         let persons = persons(&lines);
         let mut distinct = persons.clone();
@@ -147,26 +164,54 @@ impl Approvers {
                 persons: distinct.len(),
             });
         }
-        let digest =
-            Sha256Digest::of(&[b"bailiwick approvers v1", &threshold.to_be_bytes(), bytes]);
+        let digest = digest(&thresholds, bytes);
         Ok(Self {
             lines,
             persons,
-            threshold,
+            thresholds,
             digest,
         })
     }
 
-    /// How many persons it takes.
+    /// How many persons it takes, where no role says otherwise.
     #[must_use]
-    pub fn threshold(&self) -> u32 {
-        self.threshold
+    pub const fn threshold(&self) -> u32 {
+        self.thresholds.main
     }
 
-    /// SHA-256 over `"bailiwick approvers v1"`, the threshold (four bytes, big-endian) and the
-    /// file: what statements and profiles name.
+    /// How many persons of a role it takes.
     #[must_use]
-    pub fn digest(&self) -> Sha256Digest {
+    pub fn threshold_of_role(&self, role: Role) -> u32 {
+        let own = self.thresholds.roles.get(&role).copied();
+        own.unwrap_or(self.thresholds.main)
+    }
+
+    /// How many persons it takes for a manifest of this kind.
+    #[must_use]
+    pub fn threshold_of(&self, kind: Kind) -> u32 {
+        match kind.role() {
+            Some(role) => self.threshold_of_role(role),
+            None => self.thresholds.main,
+        }
+    }
+
+    /// How many persons there are whose key may sign for a namespace.
+    #[must_use]
+    pub fn reachable(&self, namespace: &str, validity: Validity) -> usize {
+        let lines = self.lines.iter().zip(&self.persons);
+        let persons: BTreeSet<usize> = lines
+            .filter(|(line, _)| line.permits(namespace, validity).is_ok())
+            .map(|(_, person)| *person)
+            .collect();
+        persons.len()
+    }
+
+    /// What statements and profiles name. Without roles SHA-256 over `"bailiwick approvers v1"`,
+    /// the threshold (four bytes, big-endian) and the file; with roles `"bailiwick approvers v2"`,
+    /// the threshold, the number of roles, for each in the order of [`Role::ALL`] the length of its
+    /// name, the name and its threshold (numbers in four bytes, big-endian), and the file.
+    #[must_use]
+    pub const fn digest(&self) -> Sha256Digest {
         self.digest
     }
 
@@ -210,6 +255,21 @@ impl Approvers {
         }
         Err(refusal)
     }
+}
+
+fn digest(thresholds: &Thresholds, file: &[u8]) -> Sha256Digest {
+    let main = thresholds.main.to_be_bytes();
+    if thresholds.roles.is_empty() {
+        return Sha256Digest::of(&[b"bailiwick approvers v1", &main, file]);
+    }
+    let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX).to_be_bytes();
+    let mut roles = number(thresholds.roles.len()).to_vec();
+    for (role, threshold) in &thresholds.roles {
+        roles.extend(number(role.as_str().len()));
+        roles.extend(role.as_str().as_bytes());
+        roles.extend(threshold.to_be_bytes());
+    }
+    Sha256Digest::of(&[b"bailiwick approvers v2", &main, &roles, file])
 }
 
 /// Numbers lines so that equal numbers are connected through principals or keys.

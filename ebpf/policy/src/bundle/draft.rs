@@ -6,8 +6,10 @@ use std::sync::Arc;
 use bailiwick_attestation::{FileError, Sha256Digest};
 use bailiwick_ebpf_common::WorldImage;
 
-use super::{Compiled, read};
+use super::check::{missing, read, world_of};
+use super::{Compiled, WorldSource};
 use crate::explain::Explainer;
+use crate::kind::Kind;
 use crate::model::Model;
 
 /// Files that make a policy, whole and sound, signed by nobody: good for questions, never for a
@@ -21,14 +23,22 @@ pub struct Draft {
 }
 
 impl Draft {
-    /// Reads and compiles the files (path and content), as a node would.
-    pub fn read(files: impl IntoIterator<Item = (String, Vec<u8>)>) -> Result<Self, FileError> {
+    /// Reads and compiles the files (path and content), as a node would; `world` is the map of the
+    /// newest manifest of kind `world`, for files that hold none.
+    pub fn read(
+        files: impl IntoIterator<Item = (String, Vec<u8>)>,
+        world: Option<&WorldSource>,
+    ) -> Result<Self, FileError> {
         let files: BTreeMap<String, Arc<Vec<u8>>> = files
             .into_iter()
             .map(|(path, content)| (path, Arc::new(content)))
             .collect();
         let by_path = files.iter().map(|(path, content)| (path.as_str(), content));
-        let (mut model, world) = read(&by_path.collect())?;
+        let by_path = by_path.collect();
+        let mut model = read(&by_path)?;
+        let world = world_of(&by_path)?
+            .or_else(|| world.cloned())
+            .ok_or_else(|| missing("world.csv or world.txt", Kind::Policy))?;
         let compiled = Compiled::of(&mut model, &world, 0, &Sha256Digest([0; 32]))?;
         Ok(Self { model, compiled })
     }

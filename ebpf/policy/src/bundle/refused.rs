@@ -2,7 +2,7 @@
 
 use bailiwick_attestation::{DeploymentId, FileError, Sha256Digest};
 
-use crate::approvers::NotAnApprover;
+use crate::approvers::{ApproversError, NotAnApprover};
 
 /// A signature that was not counted.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -47,6 +47,40 @@ pub enum PolicyRefused {
         /// What was not counted.
         ignored: Vec<IgnoredSignature>,
     },
+    /// Too few of those whom new approvers name signed it.
+    #[error(
+        "{counted} of {threshold} approvals by the new approvers{}: whoever is to approve from \
+         now on has to sign this too",
+        list(ignored)
+    )]
+    NewUnderSigned {
+        /// Distinct persons of the new set with a good signature.
+        counted: usize,
+        /// How many of them it takes.
+        threshold: u32,
+        /// What was not counted.
+        ignored: Vec<IgnoredSignature>,
+    },
+    /// New approvers who could never act.
+    #[error("{0}: correct it and sign anew")]
+    Approvers(ApproversError),
+    /// New approvers, and those between them and the ones in force are not known.
+    #[error(
+        "version {found} of the approvers does not follow version {current}: bring every version \
+         between them too"
+    )]
+    Gap {
+        /// What it says.
+        found: u64,
+        /// What is in force.
+        current: u64,
+    },
+    /// A policy without a world map, where there is no other.
+    #[error(
+        "carries no world map, and no manifest of kind world is known: apply one first, or add \
+         world.csv"
+    )]
+    NoWorld,
     /// Made for another deployment.
     #[error("made for deployment {found:?}, and this is {want:?}: sign one for {want:?}")]
     WrongDeployment {
@@ -78,7 +112,7 @@ pub enum PolicyRefused {
     },
     /// Two manifests of one version.
     #[error(
-        "another policy of version {version} is in force ({current}): sign this one as version \
+        "another one of version {version} is in force ({current}): sign this one as version \
          {} with that digest as `previous`", version.saturating_add(1)
     )]
     VersionTaken {
@@ -89,8 +123,8 @@ pub enum PolicyRefused {
     },
     /// The next version, and of another line.
     #[error(
-        "names {found:?} as the policy before, and {current:?} is in force: make it anew from the \
-         policy in force"
+        "names {found:?} as the one before, and {current:?} is in force: make it anew from the one \
+         in force"
     )]
     WrongPrevious {
         /// What it says.
@@ -151,6 +185,10 @@ impl PolicyRefused {
         match self {
             Self::Unsigned { .. } => "policy-unsigned",
             Self::UnderSigned { .. } => "policy-under-signed",
+            Self::NewUnderSigned { .. } => "approvers-new-under-signed",
+            Self::Approvers(_) => "approvers-unreachable",
+            Self::Gap { .. } => "approvers-gap",
+            Self::NoWorld => "policy-no-world",
             Self::WrongDeployment { .. } => "policy-wrong-deployment",
             Self::WrongKind { .. } => "policy-wrong-kind",
             Self::RolledBack { .. } => "policy-rolled-back",

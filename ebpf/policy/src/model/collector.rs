@@ -1,12 +1,16 @@
-//! `collector.toml`: whose leases and checkpoints count.
+//! `collector.toml`: the collector's keys, as approvers know them.
+//!
+//! A key that is rotated stands here twice for a while, the old beside the new; one that leaves
+//! counts no more with the next policy.
 
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1, ParsedPublicKey};
 use bailiwick_attestation::{FileError, TomlFile};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{COLLECTOR_FILE_LIMIT, CollectorKeys, KEYS_LIMIT, LeaseKey, LogKey, raw};
+use super::{COLLECTOR_FILE_LIMIT, CollectorKeys, KEYS_LIMIT, LeaseKey, LogKey, StoreKey, raw};
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -15,6 +19,15 @@ struct RawCollector {
     lease_key: Vec<RawLeaseKey>,
     #[serde(default)]
     log: Vec<RawLog>,
+    #[serde(default)]
+    key_store: Vec<RawStoreKey>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawStoreKey {
+    id: Spanned<String>,
+    p256: Spanned<String>,
 }
 
 #[derive(Deserialize)]
@@ -83,7 +96,33 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<CollectorKeys, FileError
             vkey: vkey.clone(),
         });
     }
+    for entry in &raw.key_store {
+        let (id, p256) = (&entry.id, &entry.p256);
+        if keys.key_stores.len() == KEYS_LIMIT {
+            return Err(file.error(id.span(), format!("more than {KEYS_LIMIT} key stores")));
+        }
+        let name = raw::name(id.get_ref()).map_err(|fault| file.error(id.span(), fault))?;
+        let Some(point) = point(p256.get_ref()) else {
+            let fault = "is no P-256 public key: 65 bytes, uncompressed, in base64";
+            return Err(file.error(p256.span(), fault));
+        };
+        let known = |key: &StoreKey| key.id == name || key.p256 == point;
+        if keys.key_stores.iter().any(known) {
+            return Err(file.error(id.span(), "id or key is named twice"));
+        }
+        keys.key_stores.push(StoreKey {
+            id: name,
+            p256: point,
+        });
+    }
     Ok(keys)
+}
+
+/// A point on the curve. SEC 1, 2.3.3, uncompressed.
+fn point(text: &str) -> Option<[u8; 65]> {
+    let bytes: [u8; 65] = STANDARD.decode(text).ok()?.try_into().ok()?;
+    ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, bytes).ok()?;
+    (bytes.first() == Some(&4)).then_some(bytes)
 }
 
 /// The name in a verifier key of the right shape; whoever checks a note checks the key itself.
@@ -95,4 +134,54 @@ fn vkey_name(vkey: &str) -> Option<&str> {
     let key = STANDARD.decode(key).ok()?;
     // One byte of algorithm and a key; a post-quantum key has some two thousand bytes.
     (hex && (33..=4096).contains(&key.len())).then_some(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The generator of the curve, SEC 2, 2.4.2.
+    const POINT: &str =
+        "BGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfU=";
+
+    #[test]
+    fn key_stores_have_points_of_the_curve() {
+        let entry =
+            |id: &str, point: &str| format!("[[key_store]]\nid = \"{id}\"\np256 = \"{point}\"\n");
+        let read = |text: &str| parse("collector.toml", text.as_bytes());
+        let keys = read(&entry("store-2026", POINT)).unwrap().key_stores;
+        assert_eq!((keys.len(), keys[0].id.as_str()), (1, "store-2026"));
+        assert_eq!(STANDARD.encode(keys[0].p256), POINT);
+        let rows = [
+            (
+                "beside the curve",
+                entry(
+                    "a",
+                    "BGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UfQ=",
+                ),
+                "collector.toml:3: key_store.p256: is no P-256 public key: 65 bytes, uncompressed, in base64",
+            ),
+            (
+                "one byte short",
+                entry(
+                    "a",
+                    "BGsX0fLhLEJH+Lzm5WOkQPJ3A32BLeszoPShOUXYmMKWT+NC4v4af5uO5+tKfA+eFivOM1drMV7Oy7ZAaDe/UQ==",
+                ),
+                "collector.toml:3: key_store.p256: is no P-256 public key: 65 bytes, uncompressed, in base64",
+            ),
+            (
+                "one key under two names",
+                entry("a", POINT) + &entry("b", POINT),
+                "collector.toml:5: key_store.id: id or key is named twice",
+            ),
+            (
+                "a name that is none",
+                entry("a b", POINT),
+                "collector.toml:2: key_store.id: \"a b\" may hold only a-z, 0-9, '-' and '.'",
+            ),
+        ];
+        for (name, text, want) in rows {
+            assert_eq!(read(&text).unwrap_err().to_string(), want, "{name}");
+        }
+    }
 }

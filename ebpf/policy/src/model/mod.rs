@@ -228,6 +228,17 @@ pub struct CollectorKeys {
     pub lease_keys: Vec<LeaseKey>,
     /// Whose checkpoints count; origins are unique.
     pub logs: Vec<LogKey>,
+    /// To whom nodes wrap the keys of sealed events; ids are unique. The first is used.
+    pub key_stores: Vec<StoreKey>,
+}
+
+/// A key store of the collector.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct StoreKey {
+    /// What a wrapped key names it by.
+    pub id: String,
+    /// Its P-256 public key: 65 bytes, a point of the curve, uncompressed (SEC 1, 2.3.3).
+    pub p256: [u8; 65],
 }
 
 /// A key that signs leases.

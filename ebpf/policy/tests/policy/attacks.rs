@@ -7,8 +7,9 @@ use bailiwick_attestation::proto::v1 as proto;
 use bailiwick_attestation::{DeploymentId, UnixTime};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::bundle::{Bundle, InForce, PolicyRefused, VerifiedBundle, WorldKind};
+use bailiwick_policy::kind::Kind;
 
-use crate::support::{Fleet, NAMESPACE, NOT_AFTER, NOW, demo, files, manifest};
+use crate::support::{Fleet, NAMESPACE, NOT_AFTER, NOW, demo, files, manifest, manifest_of};
 
 /// A fleet of three approvers with two needed, and an honest first policy.
 struct Scene {
@@ -282,7 +283,7 @@ fn a_next_version_of_another_line() {
     check(
         &refusal,
         "policy-wrong-previous",
-        "make it anew from the policy in force",
+        "make it anew from the one in force",
     );
     // Whoever missed versions in between cannot know; versions still only move forward.
     let later = manifest(5, Some(demo_digest()), &files());
@@ -355,14 +356,14 @@ fn of_another_kind() {
             "signature 2: made for namespace",
         );
     }
-    for (from, to) in [
-        ("kind = \"policy\"", "kind = \"world\""),
-        ("\"fleet\"", "\"rack-1\""),
-    ] {
-        let text = scene.text.replace(from, to);
-        let bundle = scene.fleet.bundle(&text, &files(), &["alice", "bob"]);
-        scene.refused(&bundle, "policy-wrong-kind", "is accepted here");
-    }
+    // Signed as a policy, and saying something else.
+    let text = scene.text.replace("\"fleet\"", "\"rack-1\"");
+    let bundle = scene.fleet.bundle(&text, &files(), &["alice", "bob"]);
+    scene.refused(&bundle, "policy-wrong-kind", "scope is \"rack-1\"");
+    let world = [("world.csv".to_owned(), Vec::new())].into();
+    let text = manifest_of(Kind::World, 1, None, &world);
+    let bundle = scene.fleet.bundle(&text, &world, &["alice", "bob"]);
+    scene.refused(&bundle, "policy-wrong-kind", "kind is \"world\"");
 }
 
 #[test]
@@ -455,18 +456,16 @@ fn signed_and_malformed() {
     for (path, content, says) in rows {
         scene.refused(&sign(&with(path, content)), "policy-malformed", says);
     }
-    for path in [
-        "profile.toml",
-        "world.csv",
-        "host-fence.toml",
-        "inventory.toml",
-    ] {
+    let mut without_world = files();
+    without_world.remove("world.csv");
+    scene.refused(&sign(&without_world), "policy-no-world", "apply one first");
+    for path in ["profile.toml", "host-fence.toml", "inventory.toml"] {
         let mut files = files();
         files.remove(path);
         scene.refused(
             &sign(&files),
             "policy-malformed",
-            "is not listed, and every policy has one",
+            "is not listed, and every manifest of kind policy has one",
         );
     }
     // Signed bytes that are no manifest at all.

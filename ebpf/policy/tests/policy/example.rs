@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use bailiwick_policy::manifest::{MANIFEST, Manifest, is_signature, known_path};
+use bailiwick_policy::kind::Kind;
+use bailiwick_policy::manifest::{MANIFEST, Manifest, is_signature};
 
 use crate::support::{Fleet, NOW, demo, manifest};
 
@@ -14,7 +15,7 @@ fn read(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     for below in ["", "studies/"] {
         for entry in fs::read_dir(dir.join(below)).unwrap() {
             let path = format!("{below}{}", entry.unwrap().file_name().to_str().unwrap());
-            if known_path(&path) {
+            if Kind::Policy.holds(&path) {
                 files.insert(path.clone(), fs::read(dir.join(path)).unwrap());
             }
         }
@@ -47,8 +48,8 @@ fn a_manifest_says_what_went_into_it() {
     );
     let read = Manifest::parse(text.as_bytes()).unwrap();
     assert_eq!(
-        (read.version, read.kind.as_str(), read.scope.as_str()),
-        (3, "policy", "fleet")
+        (read.version, read.kind, read.scope.as_str()),
+        (3, Kind::Policy, "fleet")
     );
     assert_eq!(read.not_after, crate::support::NOT_AFTER);
     assert!(read.files.keys().eq(files.keys()));
@@ -97,17 +98,27 @@ fn manifests_are_refused_by_file_line_and_key() {
         (
             "sites.toml",
             "sites.txt",
-            "manifest.toml:25: file.path: \"sites.txt\" is no file of a policy",
+            "manifest.toml:25: file.path: \"sites.txt\" is no file of a manifest of kind policy",
         ),
         (
             "sites.toml",
             "studies/../../x.toml",
-            "manifest.toml:25: file.path: \"studies/../../x.toml\" is no file of a policy",
+            "manifest.toml:25: file.path: \"studies/../../x.toml\" is no file of a manifest of kind policy",
         ),
         (
             "sites.toml",
             "profile.toml",
             "manifest.toml:25: file.path: \"profile.toml\" is named twice",
+        ),
+        (
+            "\"policy\"",
+            "\"policies\"",
+            "manifest.toml:2: kind: \"policies\" is no kind: approvers, world, policy, break-glass, erasure",
+        ),
+        (
+            "\"policy\"",
+            "\"\"",
+            "manifest.toml:2: kind: \"\" is no kind: approvers, world, policy, break-glass, erasure",
         ),
         (
             "reason = ",
@@ -145,7 +156,7 @@ fn a_folder_is_read_by_names() {
         "world.txt",
         "studies/a.b-c.toml",
     ] {
-        assert!(known_path(good), "{good}");
+        assert!(Kind::Policy.holds(good), "{good}");
     }
     for bad in [
         "a.toml",
@@ -155,6 +166,6 @@ fn a_folder_is_read_by_names() {
         "/sites.toml",
         "./sites.toml",
     ] {
-        assert!(!known_path(bad), "{bad}");
+        assert!(!Kind::Policy.holds(bad), "{bad}");
     }
 }

@@ -58,7 +58,7 @@ fn a_verified_bundle_gives_both_images() {
     };
     let signed = verified.explainer(&world).explain(&query).unwrap();
     assert_eq!(signed.verdict(), "allowed");
-    let draft = Draft::read(files).unwrap();
+    let draft = Draft::read(files, None).unwrap();
     let unsigned = draft
         .explainer(&draft.world_image())
         .explain(&query)
@@ -100,7 +100,7 @@ fn what_cannot_be_compiled_refuses_the_bundle() {
             panic!("accepted: {want}");
         };
         assert_eq!(fault.to_string(), want);
-        assert_eq!(Draft::read(files).unwrap_err(), fault);
+        assert_eq!(Draft::read(files, None).unwrap_err(), fault);
     }
 }
 
@@ -109,7 +109,7 @@ fn codes_nobody_knows_are_told_to_whoever_signs() {
     let mut files = files();
     let world = "192.0.2.0,192.0.2.255,DE\n198.51.100.0/24,QQ\n203.0.113.0/24,QQ\n";
     files.insert("world.csv".to_owned(), world.into());
-    let draft = Draft::read(files).unwrap();
+    let draft = Draft::read(files, None).unwrap();
     let warnings: Vec<String> = draft
         .model
         .warnings

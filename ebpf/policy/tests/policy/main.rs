@@ -5,5 +5,7 @@ mod attacks;
 mod confirmed;
 mod example;
 mod images;
+mod kinds;
+mod rotation;
 mod side_by_side;
 mod support;

@@ -13,6 +13,7 @@ use aws_lc_rs::signature::{
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::bundle::Bundle;
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{Draft, compose};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -294,7 +295,19 @@ impl Fleet {
         files: &BTreeMap<String, Vec<u8>>,
         signers: &[&str],
     ) -> Bundle {
-        let sign = |name: &&str| self.keys.sign(name, NAMESPACE, manifest.as_bytes(), &[]);
+        self.bundle_of(Kind::Policy, manifest, files, signers)
+    }
+
+    /// The same of any kind.
+    pub(crate) fn bundle_of(
+        &self,
+        kind: Kind,
+        manifest: &str,
+        files: &BTreeMap<String, Vec<u8>>,
+        signers: &[&str],
+    ) -> Bundle {
+        let namespace = kind.namespace(&demo());
+        let sign = |name: &&str| self.keys.sign(name, &namespace, manifest.as_bytes(), &[]);
         let signatures = signers.iter().map(sign).collect();
         Bundle::from_files(manifest.into(), signatures, files.clone())
     }
@@ -306,9 +319,20 @@ pub(crate) fn manifest(
     previous: Option<Sha256Digest>,
     files: &BTreeMap<String, Vec<u8>>,
 ) -> String {
+    manifest_of(Kind::Policy, version, previous, files)
+}
+
+/// The same of any kind.
+pub(crate) fn manifest_of(
+    kind: Kind,
+    version: u64,
+    previous: Option<Sha256Digest>,
+    files: &BTreeMap<String, Vec<u8>>,
+) -> String {
     let deployment = demo();
     let draft = Draft {
         deployment: &deployment,
+        kind,
         version,
         previous,
         not_after: NOT_AFTER,
