@@ -150,6 +150,17 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     let confirmed = listed
         .and_then(|node| node.ak.as_deref())
         .is_some_and(|name| name == ak.name().as_bytes());
+    if let Some(other) = listed.and_then(|node| node.ak.as_deref())
+        && !confirmed
+    {
+        // Approvers named one AK: no other speaks for this node, whatever the record says.
+        let detail = format!(
+            "ak-not-of-node: {}, and the signed inventory names {}",
+            hex::encode(ak.name().as_bytes()),
+            hex::encode(other)
+        );
+        report.refuse("ak", detail);
+    }
     report.ak = match (&policy, confirmed) {
         (Some(policy), true) => {
             let names: Vec<&str> = policy
