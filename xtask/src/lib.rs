@@ -5,6 +5,7 @@
 //! works. Progress goes to stderr, one line per step; stdout carries only a command's result.
 
 mod advisories;
+mod attack;
 mod bench;
 mod build;
 mod clean_machine;
@@ -38,6 +39,9 @@ enum Chore {
     Test(test::Args),
     /// Tells the whole story on real parts: a software TPM, a collector, a node, a small world
     Demo(demo::Args),
+    /// Plays those who are against us, on the demo's stage; every attempt must be refused
+    #[command(subcommand)]
+    Attack(attack::Family),
     /// Measures what the README promises
     Bench(bench::Args),
     /// Runs each fuzz target for a while
@@ -61,6 +65,7 @@ pub fn main() -> ExitCode {
         Chore::Test(args) => test::run(&args),
         Chore::CleanMachine(args) => clean_machine::run(&args),
         Chore::Demo(args) => demo::run(&args),
+        Chore::Attack(family) => attack::run(&family),
         Chore::Helper(helper) => demo::helper::run(&helper),
         Chore::Bench(args) => bench::run(&args),
         Chore::Fuzz(args) => fuzz::run(&args),

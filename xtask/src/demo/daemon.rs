@@ -18,7 +18,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// A running program; killed when dropped.
 #[derive(Debug)]
 pub struct Daemon {
-    name: &'static str,
+    name: String,
     child: Child,
     log: PathBuf,
 }
@@ -32,7 +32,7 @@ pub fn tied(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 impl Daemon {
     /// Starts a [`tied`] command; what it says goes to `NAME.log` in the scene's folder.
-    pub fn start(scene: &Scene, name: &'static str, command: &mut Command) -> Result<Self> {
+    pub fn start(scene: &Scene, name: &str, command: &mut Command) -> Result<Self> {
         let log = scene.path(&format!("{name}.log"));
         let open = || {
             File::options()
@@ -49,7 +49,11 @@ impl Daemon {
             .process_group(0)
             .spawn()
             .with_context(|| format!("start {name}"))?;
-        Ok(Self { name, child, log })
+        Ok(Self {
+            name: name.to_owned(),
+            child,
+            log,
+        })
     }
 
     /// Fails, with the end of its log, once the program has ended.

@@ -32,6 +32,8 @@ pub struct Collector {
     ports: [u16; 3],
     client: PathBuf,
     release: bool,
+    /// Added to the daemon's environment when it starts.
+    pub environment: Vec<(&'static str, String)>,
     /// What approvers sign for nodes to believe this collector.
     pub for_policy: String,
 }
@@ -102,6 +104,7 @@ evaluate_seconds = 1
             ports,
             client,
             release,
+            environment: Vec::new(),
             for_policy,
         })
     }
@@ -111,6 +114,7 @@ evaluate_seconds = 1
         let program = paths::binary(self.release, "bailiwick-collector");
         let mut run = tied(program);
         run.args(["run", "--config"]).arg(&self.config);
+        run.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let mut process = Daemon::start(scene, "collector", &mut run)?;
         let [.., query] = self.ports;
         scene.wait("the collector", Duration::from_secs(20), || {
@@ -121,6 +125,43 @@ evaluate_seconds = 1
         })?;
         self.process = Some(process);
         Ok(())
+    }
+
+    /// Its state folder: keys, certificates, record.
+    pub fn state(&self) -> &Path {
+        &self.state
+    }
+
+    /// Where operators ask.
+    pub fn query_address(&self) -> String {
+        let [.., query] = self.ports;
+        format!("127.0.0.1:{query}")
+    }
+
+    /// A copy of everything it has, as a thief would start it in its place: its keys, its record,
+    /// its ports, and approvers of the thief's own. It must not run meanwhile.
+    pub fn stolen(&self, scene: &Scene, allowed_signers: &Path) -> Result<Self> {
+        let state = scene.path("collector-stolen");
+        cmd::run(cmd::command("cp").arg("-a").arg(&self.state).arg(&state))?;
+        let honest = fs::read_to_string(&self.config).context("read the collector's file")?;
+        let lines = honest.lines().map(|line| match line.split_once(" = ") {
+            Some(("state_dir", _)) => format!("state_dir = {state:?}"),
+            Some(("approvers", _)) => format!("approvers = {allowed_signers:?}"),
+            Some(("threshold", _)) => "threshold = 1".to_owned(),
+            _ => line.to_owned(),
+        });
+        let config = scene.path("collector-stolen.toml");
+        fs::write(&config, lines.collect::<Vec<_>>().join("\n"))
+            .context("configure the thief's collector")?;
+        Ok(Self {
+            process: None,
+            state,
+            config,
+            client: self.client.clone(),
+            environment: Vec::new(),
+            for_policy: self.for_policy.clone(),
+            ..*self
+        })
     }
 
     /// Stops it at once, whatever it is doing.
@@ -234,6 +275,8 @@ pub struct Node {
     /// File with the id of the boot the machine plays.
     boot_id: PathBuf,
     release: bool,
+    /// Added to both processes' environment when they start.
+    pub environment: Vec<(&'static str, String)>,
     fence: Option<Daemon>,
     agent: Option<Daemon>,
 }
@@ -288,11 +331,17 @@ interval_s = {interval_seconds}
             socket,
             boot_id: scene.path("boot_id"),
             release: collector.release,
+            environment: Vec::new(),
             fence: None,
             agent: None,
         };
         node.draw_boot_id()?;
         Ok(node)
+    }
+
+    /// Its configuration.
+    pub fn config(&self) -> &Path {
+        &self.config
     }
 
     /// Another boot: goes with a reset of the TPM, or the node is refused.
@@ -345,7 +394,8 @@ interval_s = {interval_seconds}
             .arg(&self.boot_id)
             .arg(paths::binary(self.release, "bailiwick-agent"))
             .args(["run", "--config"])
-            .arg(&self.config);
+            .arg(&self.config)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
         self.agent = Some(Daemon::start(scene, "agent", &mut agent)?);
         Ok(())
     }
@@ -380,6 +430,7 @@ interval_s = {interval_seconds}
     fn program(&self, role: &str) -> Command {
         let mut program = tied(paths::binary(self.release, "bailiwick-agent"));
         program.args([role, "--config"]);
+        program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program
     }
 }

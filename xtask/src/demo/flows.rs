@@ -246,6 +246,14 @@ impl Matrix {
         self.flows.iter().all(Flow::as_expected)
     }
 
+    /// Tries that should not get through, and how many of them did, wholly or in part.
+    pub fn denied(&self) -> (u64, u64) {
+        let denied = self.flows.iter().filter(|flow| !flow.expected);
+        denied.fold((0, 0), |(tried, through), flow| {
+            (tried + 1, through + u64::from(flow.arrived > 0))
+        })
+    }
+
     /// Packets that arrived where none should.
     pub fn leaks(&self) -> u64 {
         self.flows

@@ -17,7 +17,8 @@ pub const NODE: &str = "gpu-01";
 /// Both of the two must sign.
 pub const THRESHOLD: usize = 2;
 
-const APPROVERS: [&str; 2] = ["alice", "bob"];
+/// Who they are; their keys and signatures are named after them.
+pub const APPROVERS: [&str; 2] = ["alice", "bob"];
 
 /// What one version of the policy says, where it does not always say the same.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +97,21 @@ impl Approvers {
     /// What the image of each machine carries.
     pub fn allowed_signers(&self) -> &Path {
         &self.allowed_signers
+    }
+
+    /// The private key of one of them.
+    pub fn key(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// Version of the bundle signed last.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// The bundle signed last.
+    pub fn newest(&self) -> Option<&Path> {
+        self.previous.as_deref().and_then(Path::parent)
     }
 
     /// Writes the next version and has both sign it; returns the bundle's folder.

@@ -26,7 +26,7 @@ pub const FENCE_BROKEN: &str = "BailiwickFenceBroken";
 /// The verdict that grants standing.
 const AFFIRMING: &str = "affirming";
 /// Long enough to see standing last, short enough to see it run out.
-const LEASE_SECONDS: u32 = 30;
+pub const LEASE_SECONDS: u32 = 30;
 /// A node silent for longer is stale.
 const MAX_SILENCE_SECONDS: u32 = 12;
 /// Ample: statements come every other second, and a busy machine takes its time.
@@ -81,7 +81,18 @@ impl Stage {
 
     /// Signs the next version of the policy and gives it to the collector.
     pub fn apply(&mut self, scene: &Scene, listed: Option<&Listed>, reason: &str) -> Result<()> {
-        let terms = Terms {
+        self.apply_with(scene, listed, reason, |_| {})
+    }
+
+    /// The same, where something is to be otherwise than always.
+    pub fn apply_with(
+        &mut self,
+        scene: &Scene,
+        listed: Option<&Listed>,
+        reason: &str,
+        edit: impl FnOnce(&mut Terms<'_>),
+    ) -> Result<()> {
+        let mut terms = Terms {
             collector_toml: &self.collector.for_policy,
             pcrs: &self.pcrs,
             listed,
@@ -90,6 +101,7 @@ impl Stage {
             world: ("world.csv", WORLD_CSV),
             reason,
         };
+        edit(&mut terms);
         let bundle = self.approvers.sign(scene, terms)?;
         self.collector.apply(&bundle)
     }
@@ -189,6 +201,18 @@ impl Stage {
         self.node.start_fence(scene)?;
         self.workloads = self.world.start_workloads(scene)?;
         self.node.start_agent(scene)
+    }
+
+    /// Waits until the node says it has the policy signed last.
+    pub fn wait_for_policy(&mut self, scene: &Scene) -> Result<()> {
+        let want = self.approvers.version();
+        self.wait(scene, "the policy to arrive", |stage| {
+            let has = stage.node()?["policy_version"].as_u64();
+            if has == Some(want) {
+                return Ok(());
+            }
+            bail!("the node has version {has:?} of {want}")
+        })
     }
 
     /// Waits for a statement that the collector took after this moment.

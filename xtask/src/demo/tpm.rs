@@ -49,9 +49,17 @@ struct Powered {
     control: u16,
 }
 
+/// How a factory works, where it does not work as always.
+#[derive(Clone, Debug, Default)]
+pub struct Factory {
+    /// Added to the environment of its tools.
+    pub environment: Vec<(&'static str, String)>,
+}
+
 /// A TPM with an EK certificate of a manufacturer of its own.
 #[derive(Debug)]
 pub struct SoftTpm {
+    name: String,
     state: PathBuf,
     bus: u16,
     upstream: Upstream,
@@ -61,10 +69,15 @@ pub struct SoftTpm {
 impl SoftTpm {
     /// Makes the TPM and its certificate as a factory would.
     pub fn manufacture(scene: &Scene) -> Result<Self> {
-        let state = scene.path("tpm");
+        Self::of_the_same_maker(scene, "tpm", &Factory::default())
+    }
+
+    /// One more of the same maker's, with a name of its own.
+    pub fn of_the_same_maker(scene: &Scene, name: &str, factory: &Factory) -> Result<Self> {
+        let state = scene.path(name);
         let ca = scene.path("tpm-maker");
         for dir in [&state, &ca] {
-            fs::create_dir(dir).with_context(|| format!("make {}", dir.display()))?;
+            fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         }
         let local_ca = cmd::find("swtpm_localca").context("swtpm-tools brings swtpm_localca")?;
         let conf = scene.path("tpm-maker/localca.conf");
@@ -101,10 +114,17 @@ impl SoftTpm {
                 .args(["--tpm2", "--create-ek-cert", "--lock-nvram", "--tpmstate"])
                 .arg(&state)
                 .arg("--config")
-                .arg(&setup),
+                .arg(&setup)
+                .envs(
+                    factory
+                        .environment
+                        .iter()
+                        .map(|(name, value)| (name, value)),
+                ),
         )?;
         let upstream = Upstream::default();
         Ok(Self {
+            name: name.to_owned(),
             state,
             bus: bus(Arc::clone(&upstream))?,
             upstream,
@@ -146,7 +166,7 @@ impl SoftTpm {
             .arg(format!("type=tcp,port={data},bindaddr=127.0.0.1"))
             .arg("--ctrl")
             .arg(format!("type=tcp,port={control},bindaddr=127.0.0.1"));
-        let mut process = Daemon::start(scene, "swtpm", &mut command)?;
+        let mut process = Daemon::start(scene, &format!("sw{}", self.name), &mut command)?;
         let stream = scene.wait("the software TPM", Duration::from_secs(10), || {
             process.alive()?;
             TcpStream::connect((Ipv4Addr::LOCALHOST, data)).context("connect to swtpm")
@@ -182,6 +202,12 @@ impl SoftTpm {
     /// Extends PCR 4 behind the agent's back.
     pub fn tamper(&self) -> Result<()> {
         self.extend(4, TAMPERED)
+    }
+
+    /// Clears it as its owner may who stands before it: every key made under the owner is gone, and
+    /// so are its clock and its count of resets.
+    pub fn clear(&self) -> Result<()> {
+        cmd::output(cmd::command("tpm2_clear").args(["-T", &self.tcti(), "-c", "p"])).map(drop)
     }
 
     fn extend(&self, pcr: u8, digest: &str) -> Result<()> {

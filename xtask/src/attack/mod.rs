@@ -1,0 +1,244 @@
+//! `cargo xtask attack trust`: everybody who is against us, played on real parts.
+//!
+//! The demo's stage stands, with the real programs on it, and each attack tries to get what it
+//! should not have. What was tried and what came of it is counted where it happens; an attack that
+//! could not be carried out is an error, and is never shown as a refusal.
+
+mod ground;
+mod identity;
+mod loss;
+mod outcome;
+mod policy;
+mod standing;
+mod time;
+
+use std::time::Instant;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+
+use self::ground::Ground;
+use self::outcome::Outcome;
+use crate::build;
+use crate::cmd::{self, step};
+use crate::install::{self, capability};
+
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Family {
+    /// Liars, thieves and broken disks
+    Trust(Args),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Only the attack of this name; may be given more than once
+    #[arg(long)]
+    only: Vec<String>,
+    /// Says what there is, and tries nothing
+    #[arg(long)]
+    list: bool,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+/// One attack. It finds an attested node, and says whether it leaves one.
+struct Attack {
+    /// Stable, kebab-case.
+    name: &'static str,
+    /// In a line.
+    what: &'static str,
+    run: fn(&mut Ground, &mut Outcome) -> Result<()>,
+    /// The stage is of no use to the next.
+    spoils: bool,
+}
+
+/// Those that leave the stage as they found it come first: they share one.
+const TRUST: &[Attack] = &[
+    Attack {
+        name: "shop-bought-tpm",
+        what: "a real TPM with its maker's chain, in nobody's inventory",
+        run: identity::shop_bought_tpm,
+        spoils: false,
+    },
+    Attack {
+        name: "stolen-client-certificate",
+        what: "a node's transport certificate in other hands",
+        run: identity::stolen_certificate,
+        spoils: false,
+    },
+    Attack {
+        name: "endorsement-expired",
+        what: "a maker's certificate past its end, or before its beginning",
+        run: identity::endorsement_expired,
+        spoils: false,
+    },
+    Attack {
+        name: "software-key-node",
+        what: "a collector invents a node with a software key",
+        run: identity::software_key,
+        spoils: false,
+    },
+    Attack {
+        name: "made-up-lease",
+        what: "leases the collector made itself, or about something else",
+        run: standing::made_up_lease,
+        spoils: false,
+    },
+    Attack {
+        name: "other-kind-or-deployment",
+        what: "approvers' signatures given for something else",
+        run: policy::other_kind_or_deployment,
+        spoils: false,
+    },
+    Attack {
+        name: "mixed-manifest",
+        what: "a manifest, signatures and files of two versions",
+        run: policy::mixed,
+        spoils: false,
+    },
+    Attack {
+        name: "expired-manifest",
+        what: "a manifest past its not_after",
+        run: policy::expired,
+        spoils: false,
+    },
+    Attack {
+        name: "old-policy",
+        what: "a policy that approvers signed once and replaced since",
+        run: policy::old,
+        spoils: false,
+    },
+    Attack {
+        name: "agent-killed-uplink-cut",
+        what: "nobody attests any more, and the studies go on",
+        run: standing::killed_and_cut,
+        spoils: false,
+    },
+    Attack {
+        name: "reboot-to-escape",
+        what: "a tampered machine is rebooted, or pretends to be",
+        run: standing::reboot,
+        spoils: false,
+    },
+    Attack {
+        name: "agent-clock",
+        what: "the node's clock is an hour off, and a year",
+        run: time::agent_clock,
+        spoils: false,
+    },
+    Attack {
+        name: "collector-clock",
+        what: "the collector's clock is an hour off, and a year",
+        run: time::collector_clock,
+        spoils: true,
+    },
+    Attack {
+        name: "made-up-world-map",
+        what: "a stolen collector moves a country",
+        run: policy::made_up_world_map,
+        spoils: true,
+    },
+    Attack {
+        name: "statements-signed-in-advance",
+        what: "a stock of statements, played out when they are no longer true",
+        run: standing::signed_in_advance,
+        spoils: true,
+    },
+    Attack {
+        name: "tpm-cleared",
+        what: "the TPM is cleared, and the node comes back with a clean past",
+        run: loss::tpm_cleared,
+        spoils: true,
+    },
+    Attack {
+        name: "disk-lost",
+        what: "a node comes back without its disk",
+        run: loss::disk,
+        spoils: true,
+    },
+];
+
+pub(crate) fn run(family: &Family) -> Result<()> {
+    let Family::Trust(args) = family;
+    if args.list {
+        for attack in TRUST {
+            cmd::result(format_args!("{:<28} {}", attack.name, attack.what))?;
+        }
+        return Ok(());
+    }
+    let unknown = args
+        .only
+        .iter()
+        .find(|name| TRUST.iter().all(|attack| attack.name != **name));
+    if let Some(name) = unknown {
+        bail!("there is no attack {name:?}; --list says what there is");
+    }
+    capability::for_demo()?;
+    install::for_demo()?;
+    build::kernel_side()?;
+    build::programs(false)?;
+    let chosen = TRUST
+        .iter()
+        .filter(|attack| args.only.is_empty() || args.only.iter().any(|n| n == attack.name));
+    let outcomes = play(chosen);
+    match args.output {
+        Output::Json => {
+            let rows: Value = outcomes.iter().map(Outcome::json).collect();
+            cmd::result(format_args!("{rows:#}"))?;
+        }
+        Output::Text => cmd::result(outcome::table(&outcomes))?,
+    }
+    let bad: Vec<&str> = outcomes
+        .iter()
+        .filter(|outcome| !outcome.is_good())
+        .map(|outcome| outcome.name)
+        .collect();
+    if bad.is_empty() {
+        return Ok(());
+    }
+    bail!("not as it must be: {}", bad.join(", "))
+}
+
+/// One after the other, on one stage as long as it serves.
+fn play<'a>(attacks: impl Iterator<Item = &'a Attack>) -> Vec<Outcome> {
+    let mut ground = None;
+    let mut outcomes = Vec::new();
+    for attack in attacks {
+        step(format_args!("== {}: {}", attack.name, attack.what));
+        let begun = Instant::now();
+        let mut outcome = Outcome::new(attack.name);
+        let done =
+            Ground::attested(&mut ground).and_then(|ground| (attack.run)(ground, &mut outcome));
+        if let Err(error) = done {
+            if let Some(ground) = &ground {
+                ground.last_words();
+            }
+            outcome.failed(&error);
+        }
+        if attack.spoils || !outcome.is_good() {
+            ground = None;
+        }
+        step(format_args!(
+            "   {} ({:.0} s)",
+            outcome.line(),
+            begun.elapsed().as_secs_f64()
+        ));
+        outcomes.push(outcome);
+        if interrupted(&ground) {
+            break;
+        }
+    }
+    outcomes
+}
+
+fn interrupted(ground: &Option<Ground>) -> bool {
+    ground
+        .as_ref()
+        .is_some_and(|ground| ground.scene.go_on().is_err())
+}
