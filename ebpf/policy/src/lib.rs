@@ -11,6 +11,7 @@
 //! | [`model`] | what approvers wrote, parsed whole into checked types |
 //! | [`image`] | who may go where: studies and host services, as the kernel reads them |
 //! | [`world`] | where addresses lie: a geo database and the operator's sites, likewise |
+//! | [`peers`] | addresses of a study, signed by the node that hosts them |
 //! | [`explain`] | what the kernel would say to a packet, and which line makes it say so |
 //!
 //! Nothing here touches the kernel, a socket or the disk: callers read files and pass bytes and
@@ -26,5 +27,6 @@ pub mod image;
 pub mod kind;
 pub mod manifest;
 pub mod model;
+pub mod peers;
 pub mod ssh;
 pub mod world;
