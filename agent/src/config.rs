@@ -5,6 +5,7 @@
 
 use std::{
     fs,
+    net::IpAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -80,6 +81,18 @@ pub struct Config {
     /// Where facts about the host are read.
     #[serde(default)]
     pub host: HostSection,
+    /// Addresses of studies on this host.
+    #[serde(default)]
+    pub peers: PeersSection,
+}
+
+/// `[peers]`
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct PeersSection {
+    /// Addresses of workloads in other network namespaces; the host's own are found. What may be
+    /// signed for, and for which study, say inventory and policy.
+    pub addresses: Vec<IpAddr>,
 }
 
 /// `[collector]`

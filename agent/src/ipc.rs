@@ -14,8 +14,9 @@ use tokio::{
 };
 
 use crate::proto::fence::{
-    ApplyLease, ApplyPolicy, Events, GetState, NextEvents, Request, Response, State,
-    request::Request as Ask, response::Response as Answer,
+    ApplyLease, ApplyPeers, ApplyPolicy, BreakGlassUsed, Events, GetOwnPeers, GetState, NextEvents,
+    OwnPeers, Request, Response, State, UseBreakGlass, request::Request as Ask,
+    response::Response as Answer,
 };
 
 /// Longest frame: a policy bundle of 64 MiB and its framing.
@@ -128,6 +129,27 @@ impl FenceClient {
     /// Hands over a lease.
     pub async fn apply_lease(&mut self, lease: ApplyLease) -> Result<(), IpcError> {
         self.done(Ask::ApplyLease(lease), PATIENCE).await
+    }
+
+    /// Which of the host's addresses may be signed for.
+    pub async fn own_peers(&mut self, ask: GetOwnPeers) -> Result<OwnPeers, IpcError> {
+        match self.ask(Ask::GetOwnPeers(ask), PATIENCE).await? {
+            Answer::OwnPeers(own) => Ok(own),
+            _ => Err(IpcError::Answer),
+        }
+    }
+
+    /// Hands over every peer entry there is.
+    pub async fn apply_peers(&mut self, peers: ApplyPeers) -> Result<(), IpcError> {
+        self.done(Ask::ApplyPeers(peers), POLICY_PATIENCE).await
+    }
+
+    /// Hands over what approvers signed for an emergency.
+    pub async fn break_glass(&mut self, glass: UseBreakGlass) -> Result<BreakGlassUsed, IpcError> {
+        match self.ask(Ask::UseBreakGlass(glass), PATIENCE).await? {
+            Answer::BreakGlassUsed(used) => Ok(used),
+            _ => Err(IpcError::Answer),
+        }
     }
 
     /// Acknowledges events and asks for more.

@@ -10,17 +10,20 @@ use std::{
 
 use anyhow::Context;
 use bailiwick_agent::{
-    collect::nvml,
+    collect::{Host, nvml},
     config::Config,
     fence::{self, Fence},
     fence_service::{self, Core},
     ipc::FenceClient,
+    proto::fence::UseBreakGlass,
     tls,
     tpm::Tpm,
     uplink,
 };
+use bailiwick_attestation::proto::v1::{PolicyBundle, PolicyFile};
 use bailiwick_policy::approvers::Approvers;
 use clap::{Parser, Subcommand};
+use prost::Message as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
@@ -45,6 +48,11 @@ enum Command {
     Unfence,
     /// Attests: TPM, evidence, the connection to the collector
     Run,
+    /// Uses what approvers signed for an emergency: once, for its time, collector or not
+    BreakGlass {
+        /// The signed folder, or the file it was packed into
+        file: PathBuf,
+    },
     /// Says what would keep `fence` and `run` from working
     Check,
     /// Configuration
@@ -95,6 +103,7 @@ fn main() -> ExitCode {
         Command::Fence => hold_fence(&cli.config),
         Command::Unfence => unfence(&cli.config),
         Command::Run => run(&cli.config),
+        Command::BreakGlass { file } => break_glass(&cli.config, &file),
         Command::Check => check(&cli.config),
         Command::Config(ConfigCommand::Print) => print_config(&cli.config),
         Command::Probe(ProbeCommand::Fence) => probe_fence(),
@@ -125,6 +134,8 @@ fn hold_fence(file: &Path) -> anyhow::Result<()> {
         deployment: config.deployment.clone(),
         approvers: read_approvers(&config)?,
         state_dir: config.state_dir.clone(),
+        node: config.node.clone(),
+        boot_id: Host::new(&config.host).boot_id().context("boot_id")?,
     };
     let core = Core::new(fence, settings);
     let program = std::env::current_exe().context("this program's file")?;
@@ -154,6 +165,56 @@ fn unfence(file: &Path) -> anyhow::Result<()> {
         writeln!(out, "nothing is pinned below {bpffs}")?;
     }
     Ok(())
+}
+
+/// The fence judges it: this process only carries bytes.
+fn break_glass(config: &Path, file: &Path) -> anyhow::Result<()> {
+    let config = Config::read(config)?;
+    let bundle = signed_bundle(file)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let used = runtime.block_on(FenceClient::new(&config.fence.socket).break_glass(
+        UseBreakGlass {
+            bundle: Some(bundle),
+        },
+    ))?;
+    let mut out = io::stdout().lock();
+    writeln!(
+        out,
+        "in force: {} judged as if a lease stood, until {} ms UTC or the next boot; it cannot be \
+         used again here",
+        used.studies.join(", "),
+        used.until_ms
+    )?;
+    Ok(())
+}
+
+/// A folder with `manifest.toml`, its signatures and `break-glass.toml`, or all of that in one file
+/// as the wire has it.
+fn signed_bundle(file: &Path) -> anyhow::Result<PolicyBundle> {
+    let read = |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+    if !file.is_dir() {
+        return PolicyBundle::decode(read(file)?.as_slice())
+            .with_context(|| format!("{}: not a signed bundle", file.display()));
+    }
+    const CONTENT: &str = "break-glass.toml";
+    let mut bundle = PolicyBundle {
+        manifest: read(&file.join("manifest.toml"))?,
+        files: vec![PolicyFile {
+            path: CONTENT.to_owned(),
+            content: read(&file.join(CONTENT))?,
+        }],
+        ..PolicyBundle::default()
+    };
+    for entry in std::fs::read_dir(file).with_context(|| file.display().to_string())? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "sig") {
+            bundle.signatures.push(read(&path)?);
+        }
+    }
+    Ok(bundle)
 }
 
 fn probe_fence() -> anyhow::Result<()> {

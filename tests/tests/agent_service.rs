@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use bailiwick_agent::fence_service::{Core, Enforcer, Peer, Settings, serve};
 use bailiwick_attestation::proto::v1::{FenceEvent, FenceState, fence_state::Mode};
-use bailiwick_attestation::{DeploymentId, Sha256Digest};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::bundle::VerifiedBundle;
 use bailiwick_tests::swtpm::SoftTpm;
@@ -188,6 +188,8 @@ async fn ready_means_fenced_and_a_collector_out_of_reach_does_not_matter() {
             deployment: DeploymentId::new("demo").unwrap(),
             approvers: Approvers::parse("allowed", &allowed, 1).unwrap(),
             state_dir: folder.path().join("state"),
+            node: NodeId::new("gpu-01").unwrap(),
+            boot_id: [1; 16],
         },
     );
     let stop = CancellationToken::new();

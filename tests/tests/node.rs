@@ -16,7 +16,7 @@ use bailiwick_agent::fence_service::{Core, Enforcer, Peer, Settings, serve};
 use bailiwick_agent::tpm::Tpm;
 use bailiwick_agent::uplink;
 use bailiwick_attestation::proto::v1::{FenceEvent, FenceState, fence_state::Mode};
-use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::bundle::VerifiedBundle;
 use bailiwick_policy::kind::Kind;
@@ -370,6 +370,8 @@ impl Node {
                 deployment: config.deployment.clone(),
                 approvers: approvers(),
                 state_dir: config.state_dir.clone(),
+                node: NodeId::new("gpu-01").unwrap(),
+                boot_id: [1; 16],
             },
         );
         let (socket, stopping) = (config.fence.socket.clone(), stop.clone());

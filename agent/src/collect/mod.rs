@@ -5,6 +5,7 @@
 //! (`unavailable`). *There is no such thing*: a flag says so (`boot.efi`, `nvidia.present` are
 //! false) and claims about the thing are left out.
 
+mod addresses;
 mod boot;
 mod cpu;
 mod dmi;
@@ -16,7 +17,9 @@ pub mod nvml;
 mod tests;
 
 use std::{
+    collections::BTreeSet,
     io,
+    net::IpAddr,
     path::{Path, PathBuf},
 };
 
@@ -25,6 +28,9 @@ use bailiwick_attestation::proto::v1::{Claim, claim::Value};
 pub use logs::{BOOT_LOG_LIMIT, IMA_LOG_LIMIT, LogFile, read_logs};
 
 use crate::{config::HostSection, files::read_bounded};
+
+/// Longest table of addresses: a host with thousands of containers.
+const MAX_TABLE: usize = 4 << 20;
 
 /// Longest text of a claim; the kernel's command line has at most 4 KiB on x86.
 const MAX_TEXT: usize = 4096;
@@ -72,6 +78,18 @@ impl Host {
         hex::decode_to_slice(text.replace('-', ""), &mut out)
             .map_err(|err| io::Error::new(io::ErrorKind::InvalidData, err))?;
         Ok(out)
+    }
+
+    /// Addresses of this process's network namespace; none where procfs does not tell.
+    #[must_use]
+    pub fn addresses(&self) -> BTreeSet<IpAddr> {
+        let table = |name: &str| {
+            let bytes = read_bounded(&self.proc.join("net").join(name), MAX_TABLE);
+            String::from_utf8(bytes.unwrap_or_default()).unwrap_or_default()
+        };
+        let mut own = addresses::v4(&table("fib_trie"));
+        own.extend(addresses::v6(&table("if_inet6")));
+        own
     }
 
     /// The serial number DMI has for the chassis; empty where it has none.

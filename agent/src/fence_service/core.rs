@@ -7,8 +7,8 @@ use std::{
 };
 
 use bailiwick_attestation::{
-    DeploymentId, Sha256Digest,
-    proto::v1::{FenceEvent, PolicyBundle, PolicyState},
+    DeploymentId, NodeId, Sha256Digest,
+    proto::v1::{FenceEvent, PolicyBundle, PolicyState, fence_state},
     standing::{LeaseKey, LeaseRefused, LeaseTerms, QuotedAt, verify_lease},
 };
 use bailiwick_policy::{
@@ -18,7 +18,11 @@ use bailiwick_policy::{
 use prost::Message;
 use tracing::{error, info, warn};
 
-use super::Enforcer;
+use super::{
+    Enforcer,
+    glass::{self, Glass, GlassRefused},
+    peers::Peers,
+};
 use crate::{
     clock,
     files::{read_bounded, sync_folder, write_atomically},
@@ -48,6 +52,10 @@ pub struct Settings {
     pub approvers: Approvers,
     /// Folder for the policy in force.
     pub state_dir: PathBuf,
+    /// What the node calls itself, until `run` has told its TPM.
+    pub node: NodeId,
+    /// The kernel's random id of this boot.
+    pub boot_id: [u8; 16],
 }
 
 /// Why a request was refused.
@@ -71,6 +79,9 @@ pub enum CoreError {
     /// Not a lease for this node, this AK, this boot.
     #[error("lease refused")]
     Lease(#[source] Box<LeaseRefused>),
+    /// Not for this node, not now, or not again.
+    #[error("break-glass refused")]
+    Glass(#[source] GlassRefused),
     /// There is no policy that names lease keys and nodes.
     #[error("no policy is in force, so no lease key is known")]
     NoPolicy,
@@ -94,6 +105,7 @@ impl CoreError {
             Self::Enforce(_) => "fence-failed",
             Self::Keep { .. } => "policy-not-kept",
             Self::Lease(refused) => refused.code(),
+            Self::Glass(refused) => refused.code(),
             Self::NoPolicy => "lease-no-policy",
             Self::NotListed(_) => "lease-node-not-listed",
             Self::OtherAk(_) => "lease-other-ak",
@@ -105,9 +117,14 @@ impl CoreError {
 /// The state of the process.
 #[derive(Debug)]
 pub struct Core<E> {
-    enforcer: E,
-    settings: Settings,
-    policy: Option<SettledPolicy>,
+    pub(super) enforcer: E,
+    pub(super) settings: Settings,
+    pub(super) policy: Option<SettledPolicy>,
+    /// This node's TPM, once `run` has told.
+    pub(super) ek: Option<Sha256Digest>,
+    pub(super) peers: Peers,
+    /// None: what was used before is not known, so nothing can be used.
+    pub(super) glass: Option<Glass>,
     /// Boot and clock of the statement that the lease in force answers.
     lease: Option<(u32, u64)>,
     /// Tells this process from the one before it, whose events had the same numbers.
@@ -124,10 +141,16 @@ impl<E: Enforcer> Core<E> {
     /// Takes an enforcer that denies by default and puts the kept policy back in force. One that
     /// is not good any more is left alone, said aloud, and taken out of force.
     pub fn new(enforcer: E, settings: Settings) -> Self {
+        let glass = Glass::open(&settings.state_dir).map_err(|why| {
+            error!(%why, "what was used of break-glass cannot be read: none can be used");
+        });
         let mut core = Self {
             enforcer,
+            peers: Peers::open(&settings.state_dir, settings.boot_id),
             settings,
             policy: None,
+            ek: None,
+            glass: glass.ok(),
             lease: None,
             instance: random_instance(),
             queue: VecDeque::new(),
@@ -135,6 +158,7 @@ impl<E: Enforcer> Core<E> {
             lost: 0,
             trouble: None,
         };
+        core.restore_glass();
         match core.restore() {
             Ok(true) => {}
             Ok(false) => {
@@ -192,6 +216,9 @@ impl<E: Enforcer> Core<E> {
             }
             Some(Ask::ApplyLease(apply)) => self.apply_lease(&apply),
             Some(Ask::NextEvents(next)) => Ok(Answer::Events(self.next_events(&next))),
+            Some(Ask::GetOwnPeers(ask)) => self.own_peers(&ask).map(Answer::OwnPeers),
+            Some(Ask::ApplyPeers(apply)) => self.apply_peers(apply),
+            Some(Ask::UseBreakGlass(apply)) => self.break_glass(apply),
             None => Err(CoreError::Request(
                 "Request.request is absent or newer than this agent",
             )),
@@ -220,7 +247,7 @@ impl<E: Enforcer> Core<E> {
         }
     }
 
-    fn kept(&self, name: &str) -> PathBuf {
+    pub(super) fn kept(&self, name: &str) -> PathBuf {
         self.settings.state_dir.join("fence").join(name)
     }
 
@@ -243,6 +270,8 @@ impl<E: Enforcer> Core<E> {
         let verified = Bundle::from(message)
             .verify_in_force(approvers, deployment, clock::now())
             .map_err(|refused| CoreError::Policy(Box::new(refused)))?;
+        // Before the policy that numbers their studies, so that none is missing meanwhile.
+        self.set_peers(Some(&verified.model))?;
         self.enforce(verified)?;
         Ok(true)
     }
@@ -270,6 +299,8 @@ impl<E: Enforcer> Core<E> {
         fs::rename(&next, &file)
             .and_then(|()| sync_folder(file.parent().unwrap_or(&self.settings.state_dir)))
             .map_err(|err| keep(&file, err))?;
+        // What counted under the old inventory may not under the new one.
+        self.set_peers(None)?;
         Ok(Answer::Done(Done {}))
     }
 
@@ -318,6 +349,7 @@ impl<E: Enforcer> Core<E> {
             .ok_or(CoreError::Request(
                 "ApplyLease.quoted.statement_digest must have 32 bytes",
             ))?;
+        self.ek = Some(ek);
         let policy = self.policy.as_ref().ok_or(CoreError::NoPolicy)?;
         let node = policy
             .model
@@ -358,7 +390,15 @@ impl<E: Enforcer> Core<E> {
     }
 
     fn state(&mut self) -> State {
-        let fence = self.enforcer.state();
+        let mut fence = self.enforcer.state();
+        let (boot, now) = (self.settings.boot_id, clock::boot_time_ns());
+        let glass = self.glass.as_ref();
+        fence.break_glass = glass
+            .and_then(|glass| glass::in_force(&glass.uses, boot, now))
+            .map(|used| fence_state::BreakGlass {
+                manifest_digest: used.manifest.0.to_vec(),
+                end_boot_ns: used.end_boot_ns,
+            });
         // A policy without its world map in the kernel is not in force, whatever was asked.
         let in_force = self.policy.as_ref().zip(self.enforcer.world_digest());
         State {

@@ -5,6 +5,8 @@
 //! says reaches it through `run`, and counts only as far as approvers signed it.
 
 mod core;
+pub mod glass;
+mod peers;
 mod server;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bailiwick_attestation::{
-    DeploymentId, Sha256Digest, UnixTime,
+    DeploymentId, NodeId, Sha256Digest, UnixTime,
     proto::v1::{FenceEvent, FenceState, PolicyBundle, PolicyFile, fence_state::Mode},
 };
 use bailiwick_policy::{
@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     ipc::{FenceClient, IpcError},
-    proto::fence::{ApplyLease, ApplyPolicy, NextEvents},
+    proto::fence::{
+        ApplyLease, ApplyPolicy, NextEvents, Request, UseBreakGlass, request, response,
+    },
 };
 
 /// What the service asked of the enforcer: the kernel has tests of its own.
@@ -33,6 +35,7 @@ struct Recorded {
     events: Vec<FenceEvent>,
     lost: u64,
     broken: bool,
+    glass: BTreeMap<String, u64>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -68,7 +71,8 @@ impl Enforcer for Recorder {
         Ok(())
     }
 
-    fn set_break_glass(&mut self, _ends: BTreeMap<String, u64>) -> Result<(), Broken> {
+    fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), Broken> {
+        self.0.lock().unwrap().glass = ends;
         Ok(())
     }
 
@@ -118,6 +122,11 @@ impl Scene {
     }
 
     fn core(&self) -> Core<Recorder> {
+        self.core_in([1; 16])
+    }
+
+    /// In another boot.
+    fn core_in(&self, boot_id: [u8; 16]) -> Core<Recorder> {
         let key = std::fs::read_to_string(self.path("alice.pub")).unwrap();
         let approvers = Approvers::parse("a", format!("alice {key}").as_bytes(), 1).unwrap();
         Core::new(
@@ -126,6 +135,8 @@ impl Scene {
                 deployment: self.deployment.clone(),
                 approvers,
                 state_dir: self.path("state"),
+                node: NodeId::new("gpu-01").unwrap(),
+                boot_id,
             },
         )
     }
@@ -147,10 +158,22 @@ impl Scene {
         .into_iter()
         .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
         .collect();
+        self.sign(Kind::Policy, (version, previous), "demo", files)
+    }
+
+    /// Signed by alice, for a deployment that may be another.
+    fn sign(
+        &self,
+        kind: Kind,
+        (version, previous): (u64, Option<Sha256Digest>),
+        deployment: &str,
+        files: BTreeMap<String, Vec<u8>>,
+    ) -> PolicyBundle {
+        let deployment = DeploymentId::new(deployment).unwrap();
         let manifest = compose(
             &Draft {
-                deployment: &self.deployment,
-                kind: Kind::Policy,
+                deployment: &deployment,
+                kind,
                 version,
                 previous,
                 not_after: UnixTime::from_secs(4_000_000_000),
@@ -162,7 +185,7 @@ impl Scene {
         let file = self.path("manifest.toml");
         std::fs::write(&file, &manifest).unwrap();
         let signed = Command::new("ssh-keygen")
-            .args(["-q", "-Y", "sign", "-n", "bailiwick/demo/policy", "-f"])
+            .args(["-q", "-Y", "sign", "-n", &kind.namespace(&deployment), "-f"])
             .arg(self.path("alice"))
             .arg(&file)
             .status()
@@ -178,6 +201,17 @@ impl Scene {
                 .map(|(path, content)| PolicyFile { path, content })
                 .collect(),
         }
+    }
+
+    /// An hour without a lease for cardio.
+    fn glass(&self, version: u64, deployment: &str, node: &str) -> PolicyBundle {
+        let text = format!(
+            "nodes = [{node:?}]\nstudies = [\"cardio\"]\nduration_seconds = 3600\n\
+             use_before = \"2090-01-01T00:00:00Z\"\nreason = \"the collector burned down\"\n"
+        );
+        let files = [("break-glass.toml".to_owned(), text.into_bytes())].into();
+        let previous = (version > 1).then_some(Sha256Digest([1; 32]));
+        self.sign(Kind::BreakGlass, (version, previous), deployment, files)
     }
 
     fn serve(&self) -> (FenceClient, CancellationToken, tokio::task::JoinHandle<()>) {
@@ -359,4 +393,110 @@ async fn frames_are_bounded_and_strangers_have_no_way_in() {
         assert!(answer.is_empty(), "{name}: turned away");
     }
     client.state().await.unwrap();
+}
+
+#[tokio::test]
+async fn glass_is_broken_once_by_what_approvers_signed_for_this_node() {
+    let scene = Scene::new();
+    let mut core = scene.core();
+    let use_it = |core: &mut Core<Recorder>, bundle: PolicyBundle| -> String {
+        let ask = request::Request::UseBreakGlass(UseBreakGlass {
+            bundle: Some(bundle),
+        });
+        let request = Request { request: Some(ask) };
+        match core.handle(request).response {
+            Some(response::Response::BreakGlassUsed(used)) => used.studies.join(","),
+            Some(response::Response::Refusal(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    let good = scene.glass(1, "demo", "gpu-01");
+    assert_eq!(use_it(&mut core, good.clone()), "lease-no-policy");
+    let policy = scene.bundle(1, None);
+    let apply = ApplyPolicy {
+        bundle: Some(policy.clone()),
+    };
+    let request = Request {
+        request: Some(request::Request::ApplyPolicy(apply)),
+    };
+    core.handle(request);
+
+    let mut unsigned = good.clone();
+    unsigned.signatures.clear();
+    let mut edited = good.clone();
+    edited.files[0].content.push(b'\n');
+    for (name, bundle, want) in [
+        ("unsigned", unsigned, "policy-unsigned"),
+        ("edited", edited, "policy-file-digest"),
+        (
+            "another deployment's",
+            scene.glass(1, "prod", "gpu-01"),
+            "policy-wrong-deployment",
+        ),
+        ("another kind", policy, "policy-wrong-kind"),
+        (
+            "another node's",
+            scene.glass(1, "demo", "gpu-02"),
+            "break-glass-other-node",
+        ),
+    ] {
+        assert_eq!(use_it(&mut core, bundle), want, "{name}");
+    }
+    let ends = || scene.recorder.0.lock().unwrap().glass.clone();
+    let in_force = |core: &mut Core<Recorder>| {
+        let request = Request {
+            request: Some(request::Request::GetState(Default::default())),
+        };
+        match core.handle(request).response {
+            Some(response::Response::State(state)) => state.fence.unwrap().break_glass,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!((ends(), in_force(&mut core)), (BTreeMap::new(), None));
+    assert_eq!(use_it(&mut core, good.clone()), "cardio");
+    let end = ends()["cardio"];
+    let told = in_force(&mut core).unwrap();
+    assert_eq!(told.end_boot_ns, end);
+    assert_eq!(told.manifest_digest, Sha256Digest::of(&[&good.manifest]).0);
+    assert_eq!(use_it(&mut core, good.clone()), "break-glass-used");
+
+    // The next process of this boot, then the next boot.
+    drop(core);
+    scene.recorder.0.lock().unwrap().glass.clear();
+    let mut core = scene.core();
+    assert_eq!(ends(), [("cardio".to_owned(), end)].into());
+    assert_eq!(use_it(&mut core, good.clone()), "break-glass-used");
+    drop(core);
+    let mut rebooted = scene.core_in([2; 16]);
+    assert_eq!((ends(), in_force(&mut rebooted)), (BTreeMap::new(), None));
+    assert_eq!(use_it(&mut rebooted, good), "break-glass-used");
+    assert_eq!(
+        use_it(&mut rebooted, scene.glass(2, "demo", "gpu-01")),
+        "policy-wrong-previous"
+    );
+}
+
+#[test]
+fn without_its_memory_no_glass_is_broken() {
+    let scene = Scene::new();
+    std::fs::create_dir_all(scene.path("state/fence")).unwrap();
+    std::fs::write(scene.path("state/fence/break-glass"), b"damaged\n").unwrap();
+    let mut core = scene.core();
+    let policy = ApplyPolicy {
+        bundle: Some(scene.bundle(1, None)),
+    };
+    core.handle(Request {
+        request: Some(request::Request::ApplyPolicy(policy)),
+    });
+    let ask = UseBreakGlass {
+        bundle: Some(scene.glass(1, "demo", "gpu-01")),
+    };
+    let answer = core.handle(Request {
+        request: Some(request::Request::UseBreakGlass(ask)),
+    });
+    let Some(response::Response::Refusal(refusal)) = answer.response else {
+        panic!("{answer:?}");
+    };
+    assert_eq!(refusal.code, "policy-not-kept");
+    assert!(scene.recorder.0.lock().unwrap().glass.is_empty());
 }

@@ -35,7 +35,8 @@ impl Node {
             Some(Message::Policy(offer)) => self.fetch(&offer),
             Some(Message::Outward(certificate)) => self.outward(&certificate),
             Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
-            None | Some(Message::Activation(_) | Message::Peers(_) | Message::Welcome(_)) => {
+            Some(Message::Peers(told)) => self.told_peers(told).await,
+            None | Some(Message::Activation(_) | Message::Welcome(_)) => {
                 debug!("a message newer than this agent")
             }
         }

@@ -9,6 +9,7 @@ mod events;
 pub mod exchange;
 mod facts;
 pub mod link;
+mod peers;
 mod policy;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -41,6 +42,7 @@ use crate::{
 use events::EventQueue;
 use exchange::{Exchange, Source, Step};
 use link::{Link, LinkEvent, Session};
+use peers::{PEERS_POLL, Peers};
 use policy::PolicyFailed;
 
 /// How often the fence is asked for its state and events.
@@ -95,6 +97,7 @@ struct Node {
     reconnect: Arc<Wake>,
     fetching: Option<JoinHandle<Result<(), PolicyFailed>>>,
     outward: Outward,
+    peers: Peers,
     notify: Notify,
     enrolled: Option<String>,
     retrying: bool,
@@ -137,6 +140,7 @@ pub async fn run(
         reconnect: Arc::clone(&reconnect),
         fetching: None,
         outward,
+        peers: Peers::default(),
         notify: Notify::default(),
         enrolled: None,
         retrying: false,
@@ -191,6 +195,7 @@ impl Node {
         let mut timer = Instant::now();
         let mut fence_poll = ticker(FENCE_POLL);
         let mut facts_poll = ticker(FACTS_POLL);
+        let mut peers_poll = ticker(PEERS_POLL);
         let mut alive = ticker(alive_every());
         loop {
             let wait = self.work().await?;
@@ -209,6 +214,7 @@ impl Node {
                 }
                 _ = fence_poll.tick() => self.poll_fence().await?,
                 _ = facts_poll.tick() => self.read_facts().await,
+                _ = peers_poll.tick() => self.poll_peers().await,
                 Ok(()) = self.nvml.changed() => self.read_facts().await,
                 _ = alive.tick() => self.notify.alive(),
                 done = fetched(&mut self.fetching) => self.policy_done(done).await?,
@@ -364,6 +370,7 @@ impl Node {
                 self.enrolled.get_or_insert_with(|| "enrolled".to_owned());
                 self.session = Some(session);
                 self.exchange.connected(std::time::Instant::now());
+                self.send_peers();
                 self.say();
             }
             LinkEvent::Down(why) => {
