@@ -4,6 +4,7 @@
 //! are read after the quote, for they replay to values it covers; the envelope is on disk, and the
 //! node's place in its sequence too, before anything is sent.
 
+mod history;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use bailiwick_attestation::{
     evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner},
     proto::v1::{
         Claim, Evidence, FenceState, Gap, Log, LogDigest, PcrBank, PcrValue, PolicyState,
-        Statement, TpmQuote, Unchallenged, claim::Value, evidence,
+        Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
     },
     standing::QuotedAt,
 };
@@ -26,6 +27,7 @@ use crate::{
     clock,
     collect::{Host, LogFile, read_logs},
     config::Config,
+    log::{LogError, NodeLog, edge_file},
     spool::{
         Spool, SpoolError,
         chain::{Chain, ChainFile},
@@ -56,6 +58,9 @@ pub enum AttestError {
     /// by another of the same number.
     #[error("the node's place in its sequence")]
     Chain(#[source] io::Error),
+    /// The node's log.
+    #[error(transparent)]
+    Log(#[from] LogError),
     /// The kernel's boot id.
     #[error("boot id")]
     BootId(#[source] io::Error),
@@ -75,7 +80,7 @@ pub struct Facts {
     pub policy: Option<PolicyState>,
 }
 
-/// Makes statements. Owns spool and chain.
+/// Makes statements. Owns spool, chain and the node's log.
 #[derive(Debug)]
 pub struct Attester {
     tpm: Tpm,
@@ -97,6 +102,14 @@ pub struct Attester {
     /// Logs in statements under way: they count once the statement is accepted.
     pending_logs: VecDeque<(Sha256Digest, Vec<LogSeen>)>,
     spool_was_full: bool,
+    log: NodeLog,
+    log_was_full: bool,
+    /// Why the log begins a new epoch, as soon as it can be said what the collector holds.
+    epoch_wanted: Option<&'static str>,
+    /// What the collector said it holds.
+    welcome: Option<Welcome>,
+    /// Statements sent: digest, epoch, and the size of the log they name.
+    named: VecDeque<(Sha256Digest, u64, u64)>,
 }
 
 /// A statement, quoted.
@@ -109,7 +122,7 @@ pub struct Made {
 }
 
 impl Attester {
-    /// Opens spool and chain; answers what the spool kept, oldest first.
+    /// Opens spool, chain and log; answers what the spool kept, oldest first.
     pub fn open(
         config: &Config,
         tpm: Tpm,
@@ -120,9 +133,27 @@ impl Attester {
             &config.spool_dir().join("statements"),
             config.spool.max_bytes / 4 * 3,
         )?;
-        let (chain_file, chain) =
+        let (chain_file, had_chain) =
             ChainFile::open(&config.state_dir.join("chain")).map_err(AttestError::Chain)?;
         let boot_id = host.boot_id().map_err(AttestError::BootId)?;
+        let mut chain = had_chain.unwrap_or_default();
+        let (kept, named) = recover(&spool, &mut chain)?;
+        let (log, found) = NodeLog::open(
+            &edge_file(&config.state_dir),
+            &config.spool_dir().join("log"),
+            config.spool.max_bytes / 4,
+            named,
+        )?;
+        let epoch = history::epoch_on(
+            &history::Disk {
+                chain: had_chain,
+                statements: named.is_some(),
+                keys: tpm.keys_were_kept(),
+                log: found,
+                log_epoch: log.epoch(),
+            },
+            chain.epoch,
+        );
         let mut attester = Self {
             tpm,
             host,
@@ -132,7 +163,7 @@ impl Attester {
             approvers,
             boot_id,
             spool,
-            chain: chain.unwrap_or_default(),
+            chain,
             chain_file,
             gap_reason: String::new(),
             quoted: VecDeque::new(),
@@ -140,8 +171,14 @@ impl Attester {
             sent_logs: Vec::new(),
             pending_logs: VecDeque::new(),
             spool_was_full: false,
+            log,
+            log_was_full: false,
+            epoch_wanted: None,
+            welcome: None,
+            named: VecDeque::new(),
         };
-        let kept = attester.recover(chain.is_some())?;
+        attester.write_chain()?;
+        attester.settle_epoch(epoch)?;
         if attester.chain.lost_statements > 0 {
             "lost before a restart".clone_into(&mut attester.gap_reason);
         }
@@ -155,42 +192,12 @@ impl Attester {
             error!(records = recovered.lost_records, "the spool is damaged");
             attester.lost_statements(recovered.lost_records, "spool damaged");
         }
-        Ok((attester, kept))
-    }
-
-    /// A crash between spool and chain leaves the chain one statement behind; a lost chain is a
-    /// new epoch, named by the clock so that it is later than any before.
-    fn recover(&mut self, had_chain: bool) -> Result<Vec<Item>, AttestError> {
-        let mut items = Vec::new();
-        let indices: Vec<u64> = self.spool.kept().collect();
-        let mut newest = None;
-        for index in indices {
-            let record = self.spool.read(index)?.unwrap_or_default();
-            let Ok(envelope) = Evidence::decode(record.as_slice()) else {
-                return Err(AttestError::Record(index));
-            };
-            let digest = Sha256Digest::of(&[&envelope.statement]);
-            items.push(Item {
-                digest,
-                index: Some(index),
-            });
-            if let Ok(statement) = Statement::decode(envelope.statement.as_slice()) {
-                newest = Some((statement.epoch, statement.sequence, digest));
-            }
+        if attester.log_begun() {
+            return Ok((attester, kept));
         }
-        if let Some((epoch, sequence, digest)) = newest
-            && (epoch, sequence) >= (self.chain.epoch, self.chain.sequence)
-        {
-            self.chain.epoch = epoch;
-            self.chain.sequence = sequence.saturating_add(1);
-            self.chain.previous = Some(digest.0);
-        }
-        if !had_chain && newest.is_none() && self.tpm.keys_were_kept() {
-            warn!("this node had a log before and has lost it; a new epoch begins");
-            self.chain.epoch = clock::now().secs();
-        }
-        self.write_chain()?;
-        Ok(items)
+        // What they name of the log cannot be proved any more.
+        attester.dropped(&kept, "the node's log is lost")?;
+        Ok((attester, Vec::new()))
     }
 
     /// Puts a statement of now together and has it quoted. With `reachable` it is worth sending
@@ -201,6 +208,10 @@ impl Attester {
         freshness: Freshness,
         reachable: bool,
     ) -> Result<Made, AttestError> {
+        if let Some(why) = self.epoch_wanted {
+            // Nobody said what the collector holds, and the statement cannot wait for it.
+            self.begin_epoch(why)?;
+        }
         let statement = self.statement(facts).encode_to_vec();
         let (envelope, logs) = self.quote(statement, freshness).await?;
         let digest = Sha256Digest::of(&[&envelope.statement]);
@@ -263,9 +274,10 @@ impl Attester {
     }
 
     /// The collector has the statement on disk, and the logs beside it.
-    pub fn accepted(&mut self, digest: &Sha256Digest) {
+    pub fn accepted(&mut self, digest: &Sha256Digest) -> Result<(), AttestError> {
+        self.covered(digest)?;
         let Some(position) = self.pending_logs.iter().position(|(d, _)| d == digest) else {
-            return;
+            return Ok(());
         };
         if let Some((_, logs)) = self.pending_logs.remove(position) {
             for log in logs {
@@ -273,6 +285,7 @@ impl Attester {
                 self.sent_logs.push(log);
             }
         }
+        Ok(())
     }
 
     /// A verified receipt covers it.
@@ -296,27 +309,10 @@ impl Attester {
         self.write_chain()
     }
 
-    /// The collector knows another history of this node (its disk was restored from a backup, or
-    /// another machine has its keys): go on under a number that cannot have been used.
-    pub fn begin_epoch(&mut self) -> Result<(), AttestError> {
-        self.chain.epoch = clock::now().secs().max(self.chain.epoch.saturating_add(1));
-        self.chain.sequence = 0;
-        self.chain.previous = None;
-        self.write_chain()
-    }
-
-    /// Fence events were lost; the next statement says so.
+    /// Entries of the log were lost, or events before they became one; the next statement says so.
     pub fn lost_events(&mut self, count: u64) -> Result<(), AttestError> {
         self.chain.lost_events = self.chain.lost_events.saturating_add(count);
         self.write_chain()
-    }
-
-    /// Index for the next `count` fence events.
-    pub fn number_events(&mut self, count: u64) -> Result<u64, AttestError> {
-        let first = self.chain.next_event;
-        self.chain.next_event = first.saturating_add(count);
-        self.write_chain()?;
-        Ok(first)
     }
 
     /// Receipt and running number an unchallenged quote is made under.
@@ -376,7 +372,7 @@ impl Attester {
                 })
                 .collect(),
             gaps,
-            ..Statement::default()
+            log: Some(self.log.head().to_proto()),
         }
     }
 
@@ -503,6 +499,39 @@ impl Attester {
     fn write_chain(&mut self) -> Result<(), AttestError> {
         block_in_place(|| self.chain_file.write(&self.chain)).map_err(AttestError::Chain)
     }
+}
+
+/// What the spool kept, oldest first, and epoch and log size of the newest statement in it. A
+/// crash between spool and chain leaves the chain one statement behind.
+fn recover(
+    spool: &Spool,
+    chain: &mut Chain,
+) -> Result<(Vec<Item>, Option<(u64, u64)>), AttestError> {
+    let (mut items, mut newest) = (Vec::new(), None);
+    for index in spool.kept() {
+        let record = spool.read(index)?.unwrap_or_default();
+        let Ok(envelope) = Evidence::decode(record.as_slice()) else {
+            return Err(AttestError::Record(index));
+        };
+        let digest = Sha256Digest::of(&[&envelope.statement]);
+        items.push(Item {
+            digest,
+            index: Some(index),
+        });
+        if let Ok(statement) = Statement::decode(envelope.statement.as_slice()) {
+            newest = Some((statement, digest));
+        }
+    }
+    let Some((newest, digest)) = newest else {
+        return Ok((items, None));
+    };
+    if (newest.epoch, newest.sequence) >= (chain.epoch, chain.sequence) {
+        chain.epoch = newest.epoch;
+        chain.sequence = newest.sequence.saturating_add(1);
+        chain.previous = Some(digest.0);
+    }
+    let size = newest.log.map_or(0, |log| log.size);
+    Ok((items, Some((newest.epoch, size))))
 }
 
 /// What of the facts is worth a statement by itself: counters move with every packet and the lease

@@ -12,6 +12,7 @@
 //! | [`attest`] | a statement: put together, quoted, kept |
 //! | [`fence`] | BPF programs, maps and links: put in place, kept, read back |
 //! | [`spool`] | what no receipt covers yet, on disk |
+//! | [`log`] | what happened here, append-only, its root in every statement |
 //! | [`outward`] | what others may believe, on disk while it stands |
 //! | [`enroll`], [`tls`], [`channel`] | how the node and its collector know each other |
 //! | [`uplink`] | the node's loop: when to say what, and what follows from the answers |
@@ -29,6 +30,7 @@ pub mod fence;
 pub mod fence_service;
 mod files;
 pub mod ipc;
+pub mod log;
 pub mod notify;
 pub mod outward;
 pub mod proto;

@@ -68,6 +68,7 @@ fn main() {
         approvers: Sha256Digest([3; 32]),
     };
     let previous = Previous {
+        log: bailiwick_attestation::tlog::Head::empty(),
         digest: Sha256Digest([9; 32]),
         epoch: 0,
         sequence: 4,

@@ -162,6 +162,10 @@ pub(crate) fn statement(sequence: u64, previous: Option<Sha256Digest>) -> v1::St
             ..Default::default()
         }),
         claims,
+        log: Some(v1::LogHead {
+            size: 1,
+            root: vec![6; 32],
+        }),
         ..Default::default()
     }
 }

@@ -10,6 +10,7 @@
 //! | [`tpm`] | quotes, public areas, names, EK certificates, credential activation |
 //! | [`x509`] | certificates and the paths between them |
 //! | [`evidence`] | the statement, its envelope and what a signer binds |
+//! | [`events`] | entries of a node's own log, and what of them can be forgotten |
 //! | [`profile`] | the validated stack a node is held against |
 //! | [`appraisal`] | evidence and profile to an attestation result |
 //! | [`tlog`] | Merkle proofs, checkpoints, signed notes |
@@ -30,6 +31,7 @@ mod toml_file;
 
 pub mod appraisal;
 pub mod crypto;
+pub mod events;
 pub mod evidence;
 pub mod profile;
 pub mod proto;

@@ -2,7 +2,10 @@ use std::path::Path;
 
 use bailiwick_attestation::{
     appraisal::VerifiedEvidence,
+    events::Entry,
     evidence::Nonce,
+    proto::v1::{LeaseTurned, log_entry::What},
+    tlog::{Head, head_follows},
     tpm::{AkPublic, Public},
 };
 
@@ -118,6 +121,86 @@ async fn a_lost_log_is_a_new_epoch() {
     assert_eq!((made.sequence, made.previous), (0, None));
 }
 
+fn head(envelope: &Evidence) -> Head {
+    Head::of(&statement(envelope).log.unwrap()).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_statement_names_the_log_and_proves_that_it_only_grew() {
+    let scene = Scene::new();
+    let (mut attester, _, _) = scene.open();
+    let facts = Facts::default();
+    let first = attester.make(&facts, challenged(), true).await.unwrap();
+    assert_eq!(head(&first.envelope).size, 2, "epoch and boot");
+    attester.note(lease()).unwrap();
+    let mut second = attester.make(&facts, challenged(), true).await.unwrap();
+    attester.prove(&mut first.envelope.clone());
+    attester.prove(&mut second.envelope);
+    let (before, after) = (head(&first.envelope), head(&second.envelope));
+    assert_eq!(second.envelope.log_consistency, attester.log.prove(0, 3));
+    attester.accepted(&first.item.digest).unwrap();
+    // Accepted meanwhile: the proof begins there.
+    attester.prove(&mut second.envelope);
+    let proof = second.envelope.log_consistency.as_ref();
+    assert_eq!(proof.unwrap().from_size, before.size);
+    head_follows(&before, &after, proof).unwrap();
+    drop(attester);
+
+    // The same boot: nothing is added, and the proof still begins where it has to.
+    let (mut attester, kept, _) = scene.open();
+    let mut again = attester.kept(kept[1].index.unwrap()).unwrap();
+    attester.prove(&mut again);
+    head_follows(&before, &after, again.log_consistency.as_ref()).unwrap();
+    // The answer to the second was lost: what the collector says it holds stands in for it.
+    let welcome = Welcome {
+        last_receipt: vec![5; 32],
+        epoch: 0,
+        log_size: after.size,
+        log_root: after.root.0.to_vec(),
+    };
+    attester.welcome(welcome.clone()).unwrap();
+    attester.note(lease()).unwrap();
+    let mut third = attester.make(&facts, challenged(), true).await.unwrap();
+    attester.prove(&mut third.envelope);
+    let proof = third.envelope.log_consistency.as_ref();
+    head_follows(&after, &head(&third.envelope), proof).unwrap();
+    drop(attester);
+
+    // Its files are gone: the next epoch says what the collector holds, and statements of before
+    // are given up and counted.
+    std::fs::remove_file(scene.soft.path("state/log")).unwrap();
+    std::fs::remove_dir_all(scene.soft.path("state/spool/log")).unwrap();
+    let (mut attester, kept, _) = scene.open();
+    assert_eq!(kept, []);
+    attester.note(lease()).unwrap();
+    attester.welcome(welcome).unwrap();
+    let fourth = attester.make(&facts, challenged(), true).await.unwrap();
+    let told = statement(&fourth.envelope);
+    assert!(told.epoch > 0 && told.sequence == 0, "{told:?}");
+    let gaps: Vec<_> = told
+        .gaps
+        .iter()
+        .map(|g| (g.what.as_str(), g.count))
+        .collect();
+    assert_eq!(gaps, [("statements", 3), ("events", 1)]);
+    let batch = attester.next_batch().unwrap().unwrap();
+    let entry = Entry::parse(&batch.entries[0].entry).unwrap();
+    let What::EpochBegan(began) = entry.what else {
+        panic!("{:?}", entry.what);
+    };
+    assert_eq!(
+        (began.previous_epoch, began.last_receipt),
+        (Some(0), vec![5; 32])
+    );
+}
+
+fn lease() -> What {
+    What::Lease(LeaseTurned {
+        stands: true,
+        end_boot_ns: 5,
+    })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_spool_is_a_gap_in_the_next_statement() {
     let mut scene = Scene::new();
@@ -186,7 +269,7 @@ async fn logs_travel_once_and_again_when_they_change() {
             std::fs::write(&ima, content).unwrap();
         }
         let made = attester.make(&facts, challenged(), true).await.unwrap();
-        attester.accepted(&made.item.digest);
+        attester.accepted(&made.item.digest).unwrap();
         let named = statement(&made.envelope).logs.len();
         logs.push((made.envelope.logs.len(), named));
     }

@@ -132,7 +132,6 @@ fn in_words(
     };
     let hook = Hook::NAMES.get(way).map_or("", |names| names.hook);
     FenceEvent {
-        index: 0, // whoever keeps it numbers it
         boot_time_ns: event.boot_ns,
         wall_time_ms: wall_ms.saturating_sub(age_ms),
         study: study.unwrap_or_default(),

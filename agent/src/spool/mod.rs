@@ -10,6 +10,7 @@
 
 pub mod chain;
 mod crc;
+pub(crate) mod slots;
 #[cfg(test)]
 mod tests;
 

@@ -28,15 +28,19 @@ impl Node {
         use collector_message::Message;
         match message.message {
             Some(Message::Challenge(challenge)) => self.challenged(&challenge),
-            Some(Message::Accepted(accepted)) => self.accepted(accepted),
+            Some(Message::Accepted(accepted)) => self.accepted(accepted)?,
             Some(Message::Refused(refused)) => self.refused(refused)?,
             Some(Message::Receipt(receipt)) => self.receipt(&receipt)?,
             Some(Message::Lease(lease)) => self.lease(lease).await,
             Some(Message::Policy(offer)) => self.fetch(&offer),
             Some(Message::Outward(certificate)) => self.outward(&certificate),
-            Some(Message::EventsAccepted(accepted)) => self.events.accepted(accepted.up_to_index),
+            Some(Message::LogAccepted(accepted)) => {
+                self.attester
+                    .delivered(accepted.epoch, accepted.up_to_index)?;
+            }
+            Some(Message::Welcome(welcome)) => self.attester.welcome(welcome)?,
             Some(Message::Peers(told)) => self.told_peers(told).await,
-            None | Some(Message::Activation(_) | Message::Welcome(_)) => {
+            None | Some(Message::Activation(_)) => {
                 debug!("a message newer than this agent")
             }
         }
@@ -56,20 +60,22 @@ impl Node {
         }
     }
 
-    fn accepted(&mut self, accepted: Accepted) {
+    fn accepted(&mut self, accepted: Accepted) -> Result<(), UplinkError> {
         if let Some(next) = &accepted.next {
             self.challenged(next);
         }
         let Some(digest) = Sha256Digest::from_slice(&accepted.statement_digest) else {
-            return warn!("accepted: not a digest");
+            warn!("accepted: not a digest");
+            return Ok(());
         };
         if self.exchange.accepted(&digest) {
-            self.attester.accepted(&digest);
+            self.attester.accepted(&digest)?;
             debug!(%digest, verdict = accepted.verdict, "accepted");
             if accepted.verdict != AFFIRMING {
                 self.outward.remove(&accepted.verdict);
             }
         }
+        Ok(())
     }
 
     fn refused(&mut self, refused: Refused) -> Result<(), UplinkError> {
@@ -94,7 +100,7 @@ impl Node {
                 let mut items = self.exchange.abandon();
                 items.push(item);
                 self.attester.dropped(&items, &format!("refused: {code}"))?;
-                self.attester.begin_epoch()?;
+                self.attester.begin_epoch(&format!("refused: {code}"))?;
                 self.exchange.want();
             }
             Refusal::Unknown => warn!(%digest, code, "refused a statement that is not under way"),

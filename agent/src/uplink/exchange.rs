@@ -223,7 +223,10 @@ impl Exchange {
         };
         let stale_nonce = matches!(code, "nonce-unknown" | "nonce-expired");
         match code {
-            "sequence-forked" | "sequence-behind" => Refusal::Forked(tracked.item),
+            // What cannot be proved now cannot be proved later either.
+            "sequence-forked" | "sequence-behind" | "log-rewritten" | "log-unproven" => {
+                Refusal::Forked(tracked.item)
+            }
             _ if stale_nonce && !tracked.requoted && tracked.item.index.is_some() => {
                 // It was made to answer a challenge that is gone; as history it still counts.
                 self.requote = Some(tracked);
@@ -446,6 +449,8 @@ mod tests {
         for (code, want) in [
             ("quote-signature", Refusal::Dropped(item(1))),
             ("sequence-forked", Refusal::Forked(item(1))),
+            ("log-rewritten", Refusal::Forked(item(1))),
+            ("log-unproven", Refusal::Forked(item(1))),
             ("sequence-behind", Refusal::Forked(item(1))),
         ] {
             let (mut exchange, now) = connected(&[]);

@@ -6,9 +6,15 @@ use bailiwick_attestation::{
 };
 use tracing::{error, warn};
 
-use super::{CHANGE, Node, UplinkError, events::BATCH, link};
+use super::{
+    CHANGE, Node, OUT_OF_REACH, UplinkError,
+    events::{BATCH, denial},
+    link,
+};
 use crate::{
     attest::change_digest,
+    clock,
+    log::New,
     proto::fence::{NextEvents, State},
 };
 
@@ -27,6 +33,7 @@ impl Node {
             Ok(state) => {
                 self.fence_reachable = true;
                 self.fence_state(state);
+                self.note_turns()?;
                 self.pull_events().await?;
             }
             Err(why) => {
@@ -82,7 +89,26 @@ impl Node {
         self.facts.policy = state.policy;
     }
 
+    fn note_turns(&mut self) -> Result<(), UplinkError> {
+        if !self.attester.log_begun() {
+            return Ok(());
+        }
+        for what in self.turned.note(&self.facts, clock::boot_time_ns()) {
+            self.attester.note(what)?;
+        }
+        Ok(())
+    }
+
     async fn pull_events(&mut self) -> Result<(), UplinkError> {
+        if !self.attester.log_begun() {
+            // Its first entry names what the collector holds. The fence keeps events meanwhile,
+            // for as long as it takes to know that the collector is out of reach.
+            if self.started.elapsed() < OUT_OF_REACH {
+                return Ok(());
+            }
+            self.attester
+                .begin_epoch("lost, and the collector out of reach")?;
+        }
         loop {
             let next = NextEvents {
                 instance: self.events_kept.0.clone(),
@@ -104,10 +130,8 @@ impl Node {
             if count == 0 {
                 return Ok(());
             }
-            let first = self.attester.number_events(count)?;
-            if !self.events.keep(first, pulled.events) {
-                self.attester.lost_events(count)?;
-            }
+            let entries: Vec<New> = pulled.events.iter().map(denial).collect();
+            self.attester.record(&entries)?;
             if count < BATCH.into() {
                 // Acknowledged with the next question.
                 return Ok(());

@@ -1,7 +1,7 @@
 //! The node's loop: facts in, evidence out, answers back to fence and spool.
 //!
 //! [`link`] holds the connection, [`exchange`] decides what to say next, [`crate::attest`] says
-//! it; here the three meet timers, the fence process and the spool of events. A collector that is
+//! it; here the three meet timers and the fence process. A collector that is
 //! out of reach stops nothing: the loop goes on, and so does the fence, which is another process.
 
 mod answers;
@@ -16,7 +16,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bailiwick_attestation::{
     Sha256Digest,
-    proto::v1::{Claim, Hello, NodeMessage, fence_state::Mode, node_message},
+    proto::v1::{Claim, Evidence, Hello, NodeMessage, fence_state::Mode, node_message},
     tlog::NoteVerifier,
 };
 use tokio::{
@@ -39,7 +39,7 @@ use crate::{
     tls,
     tpm::Tpm,
 };
-use events::EventQueue;
+use events::Turned;
 use exchange::{Exchange, Source, Step};
 use link::{Link, LinkEvent, Session};
 use peers::{PEERS_POLL, Peers};
@@ -60,18 +60,18 @@ const NVML_FIRST: Duration = Duration::from_secs(3);
 /// Changes within this time of the last statement wait: a fence that flaps is told once.
 const CHANGE: Duration = Duration::from_secs(1);
 
+/// Without an answer for so long, a lost log begins anew without knowing what the collector holds.
+const OUT_OF_REACH: Duration = Duration::from_secs(20);
+
 /// From the link. Full: the link stops reading from the collector.
 const EVENTS: usize = 16;
 
 /// Why the loop ended.
 #[derive(Debug, thiserror::Error)]
 pub enum UplinkError {
-    /// Without its place in the sequence or its spool a node has nothing to say.
+    /// Without its place in the sequence, its spool or its log a node has nothing to say.
     #[error(transparent)]
     Attest(#[from] AttestError),
-    /// The spool of fence events.
-    #[error(transparent)]
-    Events(#[from] crate::spool::SpoolError),
 }
 
 /// Everything the loop holds.
@@ -81,8 +81,10 @@ struct Node {
     host: Host,
     attester: Attester,
     exchange: Exchange,
-    events: EventQueue,
-    /// Which events of the fence are on our disk: instance, and the number after the last.
+    /// What of the fence's state is in the log.
+    turned: Turned,
+    started: Instant,
+    /// Which events of the fence are in the log: instance, and the number after the last.
     events_kept: (Vec<u8>, u64),
     fence: FenceClient,
     fence_reachable: bool,
@@ -122,7 +124,8 @@ pub async fn run(
     let outward = Outward::open(&config.state_dir, tls::transport_spki(&tpm), clock::now());
     let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
     let mut node = Node {
-        events: EventQueue::open(&config)?,
+        turned: Turned::default(),
+        started: Instant::now(),
         exchange: Exchange::new(std::time::Instant::now(), config.evidence.interval(), kept),
         fence: FenceClient::new(&config.fence.socket),
         config: Arc::clone(&config),
@@ -238,13 +241,13 @@ impl Node {
             let now = std::time::Instant::now();
             match self.exchange.next(now) {
                 Step::Wait(until) => {
-                    self.send_events();
+                    self.send_entries()?;
                     return Ok(until);
                 }
                 Step::Make(source) => self.make(source).await?,
                 Step::Resend(item) => match item.index.map(|index| self.attester.kept(index)) {
                     Some(Ok(envelope)) => {
-                        if self.send(node_message::Message::Evidence(envelope)) {
+                        if self.send_evidence(envelope) {
                             self.exchange.sent(item, now);
                         }
                     }
@@ -258,7 +261,7 @@ impl Node {
                     let freshness = source.freshness(receipt, number);
                     match self.attester.requote(item, freshness).await {
                         Ok(envelope) => {
-                            if self.send(node_message::Message::Evidence(envelope)) {
+                            if self.send_evidence(envelope) {
                                 self.exchange.sent(item, now);
                             }
                         }
@@ -290,7 +293,7 @@ impl Node {
                 self.last_made = Some(Instant::now());
                 self.exchange.made(made.item, source, now);
                 if matches!(source, Source::Challenge(_)) {
-                    self.send(node_message::Message::Evidence(made.envelope));
+                    self.send_evidence(made.envelope);
                 }
                 Ok(())
             }
@@ -323,15 +326,22 @@ impl Node {
         sent
     }
 
-    fn send_events(&mut self) {
+    /// With the proof that its log extends what the collector accepted last.
+    fn send_evidence(&mut self, mut envelope: Evidence) -> bool {
+        self.attester.prove(&mut envelope);
+        self.send(node_message::Message::Evidence(envelope))
+    }
+
+    fn send_entries(&mut self) -> Result<(), UplinkError> {
         if self.session.is_none() {
-            return;
+            return Ok(());
         }
-        if let Some(batch) = self.events.next()
-            && !self.send(node_message::Message::Events(batch))
+        if let Some(batch) = self.attester.next_batch()?
+            && !self.send(node_message::Message::Log(batch))
         {
-            self.events.disconnected();
+            self.attester.disconnected();
         }
+        Ok(())
     }
 
     fn give_up(&mut self) {
@@ -341,7 +351,7 @@ impl Node {
 
     fn lost_stream(&mut self) {
         self.session = None;
-        self.events.disconnected();
+        self.attester.disconnected();
         let lost = self.exchange.disconnected(std::time::Instant::now());
         if let Some(item) = lost
             && let Err(why) = self.attester.dropped(&[item], "spool full, stream lost")

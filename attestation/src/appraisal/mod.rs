@@ -16,6 +16,7 @@ use crate::{
     evidence::Freshness,
     ids::{DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime},
     profile::Profile,
+    tlog::Head,
     tpm::{AkPublic, ClockInfo},
 };
 
@@ -68,6 +69,8 @@ pub struct Previous {
     pub boot: Boot,
     /// The TPM's clock when it was quoted.
     pub clock: ClockInfo,
+    /// The node's own log as it named it.
+    pub log: Head,
 }
 
 /// A kernel's boot and the TPM reset it began with. The two change together or not at all.
@@ -101,6 +104,7 @@ impl Previous {
             sequence: statement.sequence,
             boot,
             clock: evidence.clock,
+            log: statement.log,
         }
     }
 }

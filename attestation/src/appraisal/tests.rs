@@ -38,6 +38,7 @@ impl Case {
                 digest: Sha256Digest([9; 32]),
                 epoch: 0,
                 sequence: 4,
+                log: crate::tlog::Head::empty(),
                 boot: Boot {
                     id: [1; 16],
                     reset_count: 7,

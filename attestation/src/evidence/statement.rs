@@ -7,6 +7,7 @@ use prost::Message;
 use crate::{
     ids::{DeploymentId, IdError, NodeId, Sha256Digest, UnixTime},
     proto::v1,
+    tlog::Head,
 };
 
 /// Longest statement read. A node with eight GPUs and a full fence needs some 20 KiB.
@@ -119,6 +120,8 @@ pub struct ParsedStatement {
     pub logs: BTreeMap<String, Sha256Digest>,
     /// What the node lost.
     pub gaps: Vec<v1::Gap>,
+    /// The node's own log when the statement was put together.
+    pub log: Head,
 }
 
 /// The policy a node says it enforces.
@@ -206,6 +209,9 @@ impl ParsedStatement {
         bounded("fence.unfenced_paths", fence.unfenced_paths.len())?;
         bounded("gaps", raw.gaps.len())?;
         bounded("logs", raw.logs.len())?;
+        let Some(log) = raw.log.as_ref().and_then(Head::of) else {
+            return rule("log", "must name a size and its root of 32 bytes");
+        };
         let mut logs = BTreeMap::new();
         for log in raw.logs {
             if logs
@@ -231,6 +237,7 @@ impl ParsedStatement {
             claims: claims(raw.claims)?,
             logs,
             gaps: raw.gaps,
+            log,
         })
     }
 }
@@ -297,6 +304,7 @@ mod tests {
             previous: Some(vec![2; 32]),
             approvers_digest: vec![3; 32],
             fence: Some(v1::FenceState::default()),
+            log: Some(Head::empty().to_proto()),
             claims: vec![
                 claim("kernel.release", v1::claim::Value::Text("6.12".to_owned())),
                 claim("kernel.taint", v1::claim::Value::Number(0)),
@@ -348,6 +356,16 @@ mod tests {
                 "fence",
                 |s| s.fence = None,
                 "Statement.fence: is absent; a node without a fence says MODE_ABSENT",
+            ),
+            (
+                "log",
+                |s| s.log = None,
+                "Statement.log: must name a size and its root of 32 bytes",
+            ),
+            (
+                "root of nothing",
+                |s| s.log.as_mut().unwrap().root = vec![1; 32],
+                "Statement.log: must name a size and its root of 32 bytes",
             ),
             (
                 "twice",

@@ -83,13 +83,13 @@ impl Plan {
 }
 
 /// Root of the empty tree: SHA-256 of nothing.
-fn empty_root() -> Sha256Digest {
+pub(super) fn empty_root() -> Sha256Digest {
     Sha256Digest::of(&[])
 }
 
 /// The perfect subtrees that tile leaves `start..end`, left to right; `start` must be aligned as
 /// RFC 6962 splits are.
-fn tiles(start: u64, end: u64) -> Vec<NodeIndex> {
+pub(super) fn tiles(start: u64, end: u64) -> Vec<NodeIndex> {
     let mut out = Vec::new();
     let mut at = start;
     while at < end {

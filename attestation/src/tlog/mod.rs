@@ -3,14 +3,17 @@
 //! A log is a list of small entries. Its Merkle root says what stands in it and in which order; a
 //! checkpoint is that root, signed; a proof of a few hashes shows that one entry is under it.
 //! Whoever stores the hashes brings them: the functions here say which ones they need
-//! ([`inclusion_plan`], [`consistency_plan`], [`root_plan`]) and fold what they are given.
+//! ([`inclusion_plan`], [`consistency_plan`], [`root_plan`]) and fold what they are given. A node,
+//! which stores next to none, keeps the right edge of its own log ([`Frontier`], [`Tail`]).
 
 mod checkpoint;
+mod frontier;
 mod merkle;
 mod note;
 mod receipt;
 
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use frontier::{Frontier, Head, HeadRefused, Tail, head_follows};
 pub use merkle::{
     NodeIndex, Plan, ProofRefused, completed_by, consistency_plan, inclusion_plan, leaf_hash,
     node_hash, root_plan, verify_consistency, verify_inclusion,

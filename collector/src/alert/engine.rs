@@ -14,6 +14,8 @@ pub const STALE: &str = "BailiwickNodeStale";
 pub const FENCE_BROKEN: &str = "BailiwickFenceBroken";
 /// Statements or events of a node are missing.
 pub const SPOOL_GAP: &str = "BailiwickSpoolGap";
+/// A node's own log is not what it was.
+pub const LOG_REWRITTEN: &str = "BailiwickLogRewritten";
 
 /// A node as the rules look at it.
 #[derive(Clone, Debug)]
@@ -78,6 +80,7 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
                 stale(subject),
                 fence_broken(subject, rules, now),
                 spool_gap(subject, rules, now),
+                log_rewritten(subject, rules, now),
             ]
         })
         .flatten()
@@ -134,6 +137,15 @@ fn spool_gap(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewAlert
     (now.since(*at) <= rules.gap_hold_ms).then(|| {
         let summary = format!("{} lost part of its record: {what}", subject.name);
         alert(subject, SPOOL_GAP, "warning", summary)
+    })
+}
+
+/// No accident does that: somebody changed what had been told already.
+fn log_rewritten(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewAlert> {
+    let (at, what) = subject.row.log_fault.as_ref()?;
+    (now.since(*at) <= rules.gap_hold_ms).then(|| {
+        let summary = format!("the log of {} was changed: {what}", subject.name);
+        alert(subject, LOG_REWRITTEN, "critical", summary)
     })
 }
 
@@ -232,6 +244,7 @@ mod tests {
                 },
                 fence_since: UnixTime(0),
                 gap: None,
+                log_fault: None,
             },
         }
     }
@@ -311,6 +324,16 @@ mod tests {
             (
                 "old gap",
                 |s| s.row.gap = Some((UnixTime(994_000), "3 events".into())),
+                &[],
+            ),
+            (
+                "rewritten",
+                |s| s.row.log_fault = Some((UnixTime(995_000), "shrank".into())),
+                &[(LOG_REWRITTEN, "critical")],
+            ),
+            (
+                "rewritten long ago",
+                |s| s.row.log_fault = Some((UnixTime(994_999), "shrank".into())),
                 &[],
             ),
             (

@@ -9,6 +9,7 @@ use bailiwick_attestation::appraisal::{
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::standing::{LeaseSignError, LeaseSigner};
+use bailiwick_attestation::tlog::Head;
 use bailiwick_attestation::tpm::{AkPublic, ClockInfo};
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 
@@ -163,6 +164,7 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
             restart_count: clock.restart_count,
             safe: clock.safe,
         },
+        log: Head::of(message.log.as_ref()?)?,
     })
 }
 
@@ -182,6 +184,7 @@ pub fn previous_message(previous: &Previous) -> v1::PreviousStatement {
             restart_count: clock.restart_count,
             safe: clock.safe,
         }),
+        log: Some(previous.log.to_proto()),
     }
 }
 

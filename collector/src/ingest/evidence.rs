@@ -5,6 +5,7 @@ use std::sync::PoisonError;
 use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence};
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::tlog::{Head, head_follows};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use tonic::Status;
 use tracing::{error, info, warn};
@@ -25,6 +26,9 @@ const LOGS: [(&str, usize); 3] = [
     ("ima", 6 * 1024 * 1024),
     ("fence", 1024 * 1024),
 ];
+
+/// A refusal that is about more than the statement: the node's history is not what it was.
+const LOG_REWRITTEN: &str = "log-rewritten";
 
 /// Lines about refused evidence.
 static REFUSED: Quiet = Quiet::new();
@@ -117,9 +121,16 @@ impl Stream {
             .await
             .map_err(service::store)?
             .ok_or_else(|| Status::unauthenticated("node-unknown: enrol first"))?;
-        let gap = match self.place(&row, verified.statement()).await? {
+        let proof = evidence.log_consistency.as_ref();
+        let gap = match self.place(&row, verified.statement(), proof).await? {
             Place::Next { gap } => gap,
-            Place::Refused(refusal) => return Ok(Err(refusal)),
+            Place::Refused(refusal) => {
+                if refusal.code == LOG_REWRITTEN {
+                    let fault = store.log_fault(row.ek, now, refusal.detail.clone());
+                    fault.await.map_err(service::store)?;
+                }
+                return Ok(Err(refusal));
+            }
         };
         self.record(evidence, &verified, &row, gap, now).await
     }
@@ -178,17 +189,23 @@ impl Stream {
             statement.epoch,
             statement.sequence,
             statement.policy.map_or(0, |policy| policy.version),
+            statement.log.size,
         ];
         if numbers.iter().any(|number| i64::try_from(*number).is_err()) {
             return Err(Refusal::new(
                 "statement-malformed",
-                "epoch, sequence or policy version exceeds 2^63 - 1",
+                "epoch, sequence, policy version or log size exceeds 2^63 - 1",
             ));
         }
         Ok(verified)
     }
 
-    async fn place(&self, row: &NodeRow, statement: &ParsedStatement) -> Result<Place, Status> {
+    async fn place(
+        &self,
+        row: &NodeRow,
+        statement: &ParsedStatement,
+        proof: Option<&v1::LogConsistency>,
+    ) -> Result<Place, Status> {
         let (epoch, sequence) = (statement.epoch, statement.sequence);
         let Some(last) = &row.newest else {
             let gap =
@@ -203,6 +220,14 @@ impl Stream {
             return Ok(Place::Next { gap: Some(gap) });
         }
         let next = last_sequence.saturating_add(1);
+        if epoch == last_epoch && sequence >= next {
+            let before = last.log.as_ref().and_then(Head::of);
+            let before = before.unwrap_or_else(Head::empty);
+            if let Err(refused) = head_follows(&before, &statement.log, proof) {
+                let detail = service::error_chain(&refused);
+                return Ok(Place::Refused(Refusal::new(refused.code(), detail)));
+            }
+        }
         if epoch == last_epoch && sequence > next {
             let missing = sequence.saturating_sub(next);
             let gap = format!("{missing} statements before number {sequence} are missing");

@@ -1,5 +1,6 @@
 //! The evidence port: one stream per node, read at the node's pace and within bounds.
 
+mod entries;
 mod evidence;
 mod nonces;
 mod rate;

@@ -22,11 +22,9 @@ use crate::record::Verdict;
 
 /// How long a node may leave its answers unread.
 const UNREAD: Duration = Duration::from_secs(30);
-/// Most events in one batch; an agent sends a few hundred.
-const EVENTS: usize = 4096;
 
 /// Answers that could not be put on the wire.
-type Sent = Result<(), Status>;
+pub(super) type Sent = Result<(), Status>;
 
 /// The collector's end of one node's stream.
 #[derive(Debug)]
@@ -72,6 +70,7 @@ impl Stream {
         let mut policy = self.shared.director.watch();
         policy.mark_unchanged();
 
+        self.send_welcome().await?;
         self.send_challenge(true).await?;
         loop {
             tokio::select! {
@@ -123,7 +122,7 @@ impl Stream {
                 let answer = self.evidence(evidence, clock::now()).await?;
                 self.answer(answer).await
             }
-            Some(node_message::Message::Events(batch)) => self.events(batch).await,
+            Some(node_message::Message::Log(batch)) => self.entries(batch).await,
             None | Some(node_message::Message::Activation(_) | node_message::Message::Peers(_)) => {
                 Err(Status::invalid_argument(
                     "message-empty: NodeMessage.message is absent or newer than this collector",
@@ -168,34 +167,6 @@ impl Stream {
         }
     }
 
-    async fn events(&self, batch: v1::EventBatch) -> Result<bool, Status> {
-        let malformed = |why: &str| Err(Status::invalid_argument(why));
-        if batch.events.len() > EVENTS {
-            return malformed("events-too-many: EventBatch.events has more than 4096 elements");
-        }
-        let mut next = batch.first_index;
-        for event in &batch.events {
-            if event.index != next {
-                return malformed("events-out-of-order: EventBatch.events must count up by one");
-            }
-            next = next.saturating_add(1);
-        }
-        if i64::try_from(next).is_err() {
-            return malformed("events-index: FenceEvent.index exceeds 2^63 - 1");
-        }
-        let some = !batch.events.is_empty();
-        let ek = self.peer.ek_digest;
-        let stored = self
-            .shared
-            .store
-            .events_insert(ek, batch.events, clock::now());
-        stored.await.map_err(service::store)?;
-        let accepted = v1::EventsAccepted { up_to_index: next };
-        self.send(collector_message::Message::EventsAccepted(accepted))
-            .await?;
-        Ok(some)
-    }
-
     /// Tells a listed node of a policy it does not have.
     async fn offer(&self, current: Current) -> Sent {
         let (Some(policy), Some(has)) = (current, self.has_policy) else {
@@ -205,6 +176,24 @@ impl Stream {
             return Ok(());
         }
         self.send(collector_message::Message::Policy(policy.offer()))
+            .await
+    }
+
+    /// What is held of this node.
+    async fn send_welcome(&self) -> Sent {
+        let store = &self.shared.store;
+        let ek = &self.peer.ek_digest;
+        let row = store.node_get(ek).await.map_err(service::store)?;
+        let mut welcome = v1::Welcome::default();
+        if let Some(newest) = row.and_then(|row| row.newest) {
+            let receipt = store.receipt_digest(ek, &newest.digest).await;
+            welcome.last_receipt = receipt.map_err(service::store)?;
+            welcome.epoch = newest.epoch;
+            if let Some(log) = newest.log {
+                (welcome.log_size, welcome.log_root) = (log.size, log.root);
+            }
+        }
+        self.send(collector_message::Message::Welcome(welcome))
             .await
     }
 
@@ -230,7 +219,7 @@ impl Stream {
         })
     }
 
-    async fn send(&self, message: collector_message::Message) -> Sent {
+    pub(super) async fn send(&self, message: collector_message::Message) -> Sent {
         let message = v1::CollectorMessage {
             message: Some(message),
         };

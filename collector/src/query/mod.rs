@@ -16,7 +16,7 @@ use crate::clock;
 use crate::direct::{Current, Director};
 use crate::ingest::{Closed, Streams, send_chunks, store_failed};
 use crate::proto::query_service_server::QueryService;
-use crate::record::{NodeRow, Store};
+use crate::record::{EntryFilter, NodeRow, Store};
 
 /// Events in one answer, unless asked for fewer.
 const EVENTS: u32 = 10_000;
@@ -125,19 +125,23 @@ impl QueryService for Query {
             0 => EVENTS_DEFAULT,
             limit => limit.min(EVENTS),
         };
-        let from = UnixTime(request.from_ms);
-        let rows = self
-            .store
-            .event_list(ek.as_ref(), &request.study, from, to, limit)
-            .await
-            .map_err(store_failed)?;
+        let filter = EntryFilter {
+            ek: ek.as_ref(),
+            study: &request.study,
+            kind: if request.all_kinds { "" } else { "event" },
+            from: UnixTime(request.from_ms),
+            to,
+            limit,
+        };
+        let rows = self.store.entry_list(&filter).await.map_err(store_failed)?;
         let current = self.director.current();
         let events = rows
             .into_iter()
             .map(|row| v1::StoredEvent {
                 node: crate::direct::node_name(current.as_deref(), &row.ek),
-                event: Some(row.event),
+                entry: row.entry,
                 received_ms: row.received.millis(),
+                proven: row.proven,
             })
             .collect();
         Ok(Response::new(v1::ListEventsResponse { events }))

@@ -9,8 +9,14 @@ use sqlx::{ConnectOptions as _, SqlSafeStr as _};
 use super::StoreError;
 
 /// Version, name, text. Never edited once released: the checksum of each is kept in the database.
-const MIGRATIONS: &[(i64, &str, &str)] =
-    &[(1, "spine", include_str!("../../migrations/0001_spine.sql"))];
+const MIGRATIONS: &[(i64, &str, &str)] = &[
+    (1, "spine", include_str!("../../migrations/0001_spine.sql")),
+    (
+        30,
+        "nodelog",
+        include_str!("../../migrations/0030_nodelog.sql"),
+    ),
+];
 
 pub(super) async fn connect(
     options: &SqliteConnectOptions,

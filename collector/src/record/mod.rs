@@ -4,6 +4,7 @@
 //! dies loses nothing it acknowledged. A checkpoint is signed only over a head read back after
 //! its commit: however late, it is of the one lineage.
 
+mod entries;
 mod error;
 mod log;
 mod migrate;
@@ -25,11 +26,12 @@ use sqlx::sqlite::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use entries::{EntryFilter, NewEntry, StoredEntry};
 pub use error::StoreError;
 pub use log::SignedHead;
 pub use rows::{
     AlertChange, AlertRow, FenceFacts, Interval, NewAlert, NewEnrolment, NewPolicy, NewStatement,
-    NodeRow, PolicyRow, StatementRow, StoredEvent, Verdict,
+    NodeRow, PolicyRow, StatementRow, Verdict,
 };
 use writer::{Job, Outcome, Write};
 

@@ -1,4 +1,4 @@
-//! Writes about nodes: enrolments, statements, intervals, events.
+//! Writes about nodes: enrolments, statements, intervals.
 
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
@@ -8,7 +8,7 @@ use sqlx::sqlite::SqliteConnection;
 
 use super::rows::{NewEnrolment, NewStatement};
 use super::writer::{Outcome, Write, int};
-use super::{Store, StoreError};
+use super::{Store, StoreError, entries};
 
 impl Store {
     /// Records an activated enrolment; the node's earlier certificate counts no more.
@@ -23,17 +23,6 @@ impl Store {
             Outcome::Logged(index) => Ok(index),
             Outcome::Done => Err(StoreError::Forked),
         }
-    }
-
-    /// Records denials; those known already change nothing.
-    pub async fn events_insert(
-        &self,
-        ek: Sha256Digest,
-        events: Vec<v1::FenceEvent>,
-        now: UnixTime,
-    ) -> Result<(), StoreError> {
-        self.write(Write::Events(ek, events, now)).await?;
-        Ok(())
     }
 
     /// A node has been silent for too long.
@@ -119,6 +108,7 @@ pub(super) async fn statement_insert(
     .await
     .map_err(StoreError::from_insert)?;
     newest_update(connection, new).await?;
+    entries::head_insert(connection, new).await?;
     if new.challenged {
         let reason = new.reasons.first().map_or("", String::as_str);
         standing_update(
@@ -235,30 +225,6 @@ async fn standing_update(
     .bind(ek.as_bytes().as_slice())
     .execute(connection)
     .await?;
-    Ok(())
-}
-
-pub(super) async fn events_insert(
-    connection: &mut SqliteConnection,
-    ek: &Sha256Digest,
-    events: &[v1::FenceEvent],
-    now: UnixTime,
-) -> Result<(), StoreError> {
-    for event in events {
-        sqlx::query(
-            "INSERT INTO events (ek, number, boot_time_ns, wall_time_ms, study, received_ms, event)
-             VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
-        )
-        .bind(ek.as_bytes().as_slice())
-        .bind(int(event.index))
-        .bind(int(event.boot_time_ns))
-        .bind(int(event.wall_time_ms))
-        .bind(&event.study)
-        .bind(int(now.millis()))
-        .bind(event.encode_to_vec())
-        .execute(&mut *connection)
-        .await?;
-    }
     Ok(())
 }
 

@@ -7,8 +7,7 @@ use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
 
 use super::rows::{
-    AlertRow, FenceFacts, Interval, NewAlert, NodeRow, PolicyRow, StatementRow, StoredEvent,
-    Verdict,
+    AlertRow, FenceFacts, Interval, NewAlert, NodeRow, PolicyRow, StatementRow, Verdict,
 };
 use super::writer::int;
 use super::{Store, StoreError};
@@ -34,7 +33,7 @@ impl Store {
             "SELECT ek, claimed_name, ak_name, certificate, revoked_ms, x'' AS enrolment, newest,
                  newest_ak, last_seen_ms, policy_version, statements, verdict, reason, since_ms,
                  appraised, appraised_reason, appraised_since_ms, lease_until_ms, fence,
-                 fence_reason, fence_since_ms, gap_ms, gap_reason
+                 fence_reason, fence_since_ms, gap_ms, gap_reason, log_fault_ms, log_fault
              FROM nodes ORDER BY rowid",
         )
         .fetch_all(&self.readers)
@@ -105,42 +104,6 @@ impl Store {
                 from: time(row, "from_ms")?,
                 to: maybe_time(row, "to_ms")?,
                 digest: maybe_digest(row, "intervals", "digest")?,
-            })
-        })
-        .collect()
-    }
-
-    /// Denials, newest first.
-    pub async fn event_list(
-        &self,
-        ek: Option<&Sha256Digest>,
-        study: &str,
-        from: UnixTime,
-        to: UnixTime,
-        limit: u32,
-    ) -> Result<Vec<StoredEvent>, StoreError> {
-        let ek = ek.map(|ek| ek.as_bytes().to_vec());
-        sqlx::query(
-            "SELECT ek, event, received_ms FROM events
-             WHERE (? IS NULL OR ek = ?) AND (? = '' OR study = ?)
-                 AND received_ms >= ? AND received_ms <= ?
-             ORDER BY id DESC LIMIT ?",
-        )
-        .bind(&ek)
-        .bind(&ek)
-        .bind(study)
-        .bind(study)
-        .bind(int(from.millis()))
-        .bind(int(to.millis()))
-        .bind(i64::from(limit))
-        .fetch_all(&self.readers)
-        .await?
-        .iter()
-        .map(|row| {
-            Ok(StoredEvent {
-                ek: digest(row, "events", "ek")?,
-                event: decode(row, "events", "event")?,
-                received: time(row, "received_ms")?,
             })
         })
         .collect()
@@ -226,6 +189,10 @@ fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
         gap: match maybe_time(row, "gap_ms")? {
             None => None,
             Some(at) => Some((at, row.try_get("gap_reason")?)),
+        },
+        log_fault: match maybe_time(row, "log_fault_ms")? {
+            None => None,
+            Some(at) => Some((at, row.try_get("log_fault")?)),
         },
     })
 }

@@ -160,6 +160,8 @@ pub struct NodeRow {
     pub fence_since: UnixTime,
     /// When something was last found missing, and what.
     pub gap: Option<(UnixTime, String)>,
+    /// When its own log was last found to be other than it was, and how.
+    pub log_fault: Option<(UnixTime, String)>,
 }
 
 /// A statement as stored.
@@ -192,17 +194,6 @@ pub struct Interval {
     pub to: Option<UnixTime>,
     /// The statement that began it; none where silence did.
     pub digest: Option<Sha256Digest>,
-}
-
-/// A denial as stored.
-#[derive(Clone, Debug)]
-pub struct StoredEvent {
-    /// Which TPM.
-    pub ek: Sha256Digest,
-    /// What the node wrote.
-    pub event: v1::FenceEvent,
-    /// When it came.
-    pub received: UnixTime,
 }
 
 /// A policy that met the threshold.

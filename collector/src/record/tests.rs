@@ -1,7 +1,9 @@
-use bailiwick_attestation::proto::v1;
-use bailiwick_attestation::tlog::{NoteSigner, verify_receipt};
+use bailiwick_attestation::events::Entry;
+use bailiwick_attestation::proto::v1::{self, log_entry::What};
+use bailiwick_attestation::tlog::{Frontier, NoteSigner, verify_receipt};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use rcgen::{KeyPair, PKCS_ED25519};
+use sqlx::Row as _;
 use tempfile::TempDir;
 
 use super::*;
@@ -183,38 +185,178 @@ async fn intervals_change_with_the_verdict_alone() {
     assert_eq!(row.statements, 5);
 }
 
-#[tokio::test]
-async fn events_are_kept_once_and_a_lost_log_counts_anew() {
-    let fixture = Fixture::new();
-    let (store, _writer) = fixture.open().await;
-    store.enrolment_insert(enrolment(1)).await.unwrap();
-    let event = |index, boot_time_ns| v1::FenceEvent {
-        index,
-        boot_time_ns,
-        study: "cardio".into(),
-        ..v1::FenceEvent::default()
-    };
-    let batch = vec![event(0, 5), event(1, 6)];
-    for _ in 0..2 {
-        store
-            .events_insert(EK, batch.clone(), UnixTime(10))
-            .await
-            .unwrap();
+/// Entries `first..end` of an epoch; `salt` makes them another log's.
+fn entries(epoch: u64, first: u64, end: u64, salt: u64) -> Vec<NewEntry> {
+    (first..end)
+        .map(|index| {
+            let what = if index == 0 {
+                What::EpochBegan(v1::EpochBegan::default())
+            } else {
+                What::Denial(v1::Denial {
+                    study: "cardio".into(),
+                    count: salt,
+                    ..v1::Denial::default()
+                })
+            };
+            let entry = Entry::compose((epoch, index), UnixTime(1), index, what);
+            NewEntry {
+                parsed: Entry::parse(&entry).unwrap(),
+                entry,
+                sealed: Vec::new(),
+            }
+        })
+        .collect()
+}
+
+fn head(epoch: u64, size: u64, salt: u64) -> v1::LogHead {
+    let mut edge = Frontier::empty();
+    for new in entries(epoch, 0, size, salt) {
+        edge.push(new.parsed.leaf);
     }
-    store
-        .events_insert(EK, vec![event(0, 99)], UnixTime(11))
+    edge.head().to_proto()
+}
+
+/// A store with one node, and what its log can be asked.
+struct Logged(Store, #[expect(dead_code, reason = "its folder")] Fixture);
+
+impl Logged {
+    async fn new() -> Self {
+        let fixture = Fixture::new();
+        let (store, _writer) = fixture.open().await;
+        store.enrolment_insert(enrolment(1)).await.unwrap();
+        Self(store, fixture)
+    }
+
+    async fn deliver(&self, entries: Vec<NewEntry>) {
+        let stored = self.0.entries_insert(EK, entries, UnixTime(10));
+        stored.await.unwrap();
+    }
+
+    async fn told(&self, sequence: u64, epoch: u64, log: v1::LogHead) {
+        let mut new = statement(sequence, Verdict::Affirming, 10 + sequence);
+        (new.epoch, new.newest.epoch, new.newest.log) = (epoch, epoch, Some(log));
+        self.0.statement_insert(new).await.unwrap();
+    }
+
+    /// How many entries are stored, how many of them proven.
+    async fn proven(&self) -> (usize, usize) {
+        let all = EntryFilter {
+            ek: Some(&EK),
+            study: "",
+            kind: "",
+            from: UnixTime(0),
+            to: UnixTime(100),
+            limit: 1000,
+        };
+        let all = self.0.entry_list(&all).await.unwrap();
+        (all.len(), all.iter().filter(|entry| entry.proven).count())
+    }
+
+    async fn fault(&self) -> Option<String> {
+        let row = self.0.node_get(&EK).await.unwrap().unwrap();
+        row.log_fault.map(|(_, what)| what)
+    }
+
+    async fn gap(&self) -> Option<String> {
+        let row = self.0.node_get(&EK).await.unwrap().unwrap();
+        row.gap.map(|(_, what)| what)
+    }
+}
+
+#[tokio::test]
+async fn entries_are_kept_once_and_held_against_the_root_told() {
+    let logged = Logged::new().await;
+    logged.deliver(entries(0, 0, 3, 1)).await;
+    assert_eq!(logged.proven().await, (3, 0), "no statement yet");
+    logged.told(0, 0, head(0, 3, 1)).await;
+    assert_eq!(logged.proven().await, (3, 3));
+    // The statement first, the entries in two parts after it, one of them twice.
+    logged.told(1, 0, head(0, 7, 1)).await;
+    logged.deliver(entries(0, 2, 5, 1)).await;
+    assert_eq!(logged.proven().await, (5, 3), "not all are here");
+    logged.deliver(entries(0, 4, 9, 1)).await;
+    assert_eq!(
+        logged.proven().await,
+        (9, 7),
+        "and no further than was told"
+    );
+    // The next epoch counts from 0 again.
+    logged.told(2, 5, head(5, 2, 1)).await;
+    logged.deliver(entries(5, 0, 2, 1)).await;
+    assert_eq!(logged.proven().await, (11, 9));
+    assert_eq!((logged.fault().await, logged.gap().await), (None, None));
+
+    let study = EntryFilter {
+        ek: None,
+        study: "neuro",
+        kind: "event",
+        from: UnixTime(0),
+        to: UnixTime(100),
+        limit: 10,
+    };
+    assert!(logged.0.entry_list(&study).await.unwrap().is_empty());
+    let cardio = EntryFilter {
+        study: "cardio",
+        ..study
+    };
+    assert_eq!(logged.0.entry_list(&cardio).await.unwrap().len(), 9);
+}
+
+#[tokio::test]
+async fn an_altered_or_a_missing_entry_is_told() {
+    // Delivered otherwise than the statement's root has it.
+    let logged = Logged::new().await;
+    logged.told(0, 0, head(0, 4, 1)).await;
+    logged.deliver(entries(0, 0, 4, 2)).await;
+    assert_eq!(logged.proven().await, (4, 0));
+    let fault = logged.fault().await.unwrap();
+    assert!(fault.contains("entries 0 to 4 are not those"), "{fault}");
+
+    // The same the other way round.
+    let logged = Logged::new().await;
+    logged.deliver(entries(0, 0, 4, 2)).await;
+    logged.told(0, 0, head(0, 4, 1)).await;
+    assert_eq!(logged.proven().await, (4, 0));
+    assert!(logged.fault().await.is_some());
+
+    // Delivered twice, with another content the second time.
+    let logged = Logged::new().await;
+    logged.deliver(entries(0, 0, 4, 1)).await;
+    logged.deliver(entries(0, 3, 4, 1)).await;
+    assert_eq!(logged.fault().await, None);
+    logged.deliver(entries(0, 3, 4, 2)).await;
+    let fault = logged.fault().await.unwrap();
+    assert!(fault.contains("entry 3 came again"), "{fault}");
+
+    // A hole.
+    let logged = Logged::new().await;
+    logged.deliver(entries(0, 0, 4, 1)).await;
+    logged.deliver(entries(0, 6, 8, 1)).await;
+    let gap = logged.gap().await.unwrap();
+    assert_eq!(gap, "2 entries before number 6 never came");
+    logged.told(0, 0, head(0, 4, 1)).await;
+    logged.told(1, 0, head(0, 8, 1)).await;
+    assert_eq!(
+        logged.proven().await,
+        (6, 4),
+        "what is behind a hole is not proven"
+    );
+    assert_eq!(logged.fault().await, None, "missing is not altered");
+}
+
+#[tokio::test]
+async fn more_leaves_than_are_folded_at_once_are_proven() {
+    let logged = Logged::new().await;
+    logged.deliver(entries(0, 0, 4096, 1)).await;
+    logged.deliver(entries(0, 4096, 5000, 1)).await;
+    logged.told(0, 0, head(0, 5000, 1)).await;
+    assert_eq!(logged.fault().await, None);
+    logged.told(1, 0, head(0, 5000, 1)).await;
+    let row = sqlx::query("SELECT proven FROM node_logs")
+        .fetch_one(&logged.0.readers)
         .await
         .unwrap();
-    let all = store
-        .event_list(Some(&EK), "", UnixTime(0), UnixTime(100), 10)
-        .await
-        .unwrap();
-    assert_eq!(all.len(), 3);
-    let other = store
-        .event_list(None, "neuro", UnixTime(0), UnixTime(100), 10)
-        .await
-        .unwrap();
-    assert!(other.is_empty());
+    assert_eq!(row.get::<i64, _>(0), 5000);
 }
 
 #[tokio::test]

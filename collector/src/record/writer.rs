@@ -1,14 +1,14 @@
 //! The one task that writes. Whatever waits is committed together.
 
 use bailiwick_attestation::tlog::NoteSigner;
-use bailiwick_attestation::{Sha256Digest, UnixTime, proto::v1};
+use bailiwick_attestation::{Sha256Digest, UnixTime};
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log::{self, SignedHead};
 use super::rows::{AlertChange, NewEnrolment, NewPolicy, NewStatement};
-use super::{StoreError, nodes, policies};
+use super::{NewEntry, StoreError, entries, nodes, policies};
 
 /// Writes in one commit: bounds how long the first of them waits for the disk.
 const GROUP: usize = 256;
@@ -25,7 +25,8 @@ pub(super) struct Job {
 pub(super) enum Write {
     Enrolment(Box<NewEnrolment>),
     Statement(Box<NewStatement>),
-    Events(Sha256Digest, Vec<v1::FenceEvent>, UnixTime),
+    Entries(Sha256Digest, Vec<NewEntry>, UnixTime),
+    LogFault(Sha256Digest, UnixTime, String),
     Stale(Sha256Digest, UnixTime, String),
     Revoked(Sha256Digest, UnixTime),
     Policy(Box<NewPolicy>),
@@ -122,9 +123,10 @@ async fn apply(
             log::append(connection, size, &log::entry(&statement)).await?;
             return Ok(Outcome::Logged(size));
         }
-        Write::Events(ek, events, now) => {
-            nodes::events_insert(connection, &ek, &events, now).await?;
+        Write::Entries(ek, entries, now) => {
+            entries::insert(connection, &ek, &entries, now).await?;
         }
+        Write::LogFault(ek, now, why) => entries::fault(connection, &ek, now, &why).await?,
         Write::Stale(ek, now, reason) => {
             nodes::stale_begin(connection, &ek, now, &reason).await?;
         }

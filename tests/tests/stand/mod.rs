@@ -365,6 +365,8 @@ impl Machine {
             client,
             nonce: Nonce::new([0; 32]),
         };
+        // What the collector holds, then the first challenge.
+        conversation.next().await?;
         conversation.next().await?;
         Ok(conversation)
     }
@@ -393,6 +395,10 @@ impl Machine {
             fence: Some(v1::FenceState {
                 mode: v1::fence_state::Mode::Enforcing.into(),
                 ..v1::FenceState::default()
+            }),
+            log: Some(v1::LogHead {
+                size: 1,
+                root: vec![6; 32],
             }),
             ..v1::Statement::default()
         }

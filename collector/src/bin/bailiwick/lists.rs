@@ -1,9 +1,8 @@
 //! `events` and `alerts`.
 
-use std::net::IpAddr;
-
 use bailiwick_attestation::UnixTime;
-use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::events::Entry;
+use bailiwick_attestation::proto::v1::{self, log_entry::What};
 use serde_json::{Value, json};
 
 use crate::Exit;
@@ -27,6 +26,9 @@ pub(crate) struct Events {
     /// Not after.
     #[arg(long, value_parser = parse_time)]
     to: Option<UnixTime>,
+    /// Every entry of the nodes' logs: epochs, boots, policies, leases, keys too.
+    #[arg(long)]
+    all: bool,
     /// At most so many, newest first.
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -48,41 +50,68 @@ pub(crate) struct Alerts {
     output: Format,
 }
 
-/// Four or sixteen bytes as an address; anything else as hex.
-fn address(bytes: &[u8]) -> String {
-    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
-        return IpAddr::from(v4).to_string();
-    }
-    match <[u8; 16]>::try_from(bytes) {
-        Ok(v6) => IpAddr::from(v6).to_string(),
-        Err(_other) => hex::encode(bytes),
-    }
-}
-
+/// What an entry of a node's log says, as one row. An entry that cannot be read says so.
 fn event_row(stored: &v1::StoredEvent) -> Value {
-    let event = stored.event.clone().unwrap_or_default();
-    let to = address(&event.destination);
-    json!({
-        "time": time(event.wall_time_ms),
-        "node": stored.node,
-        "study": event.study,
-        "verdict": event.verdict,
-        "direction": event.direction,
-        "to": to,
-        "port": event.destination_port,
-        "jurisdiction": event.jurisdiction,
-        "rule": event.rule,
-        "count": event.count,
-        "from": address(&event.source),
-        "protocol": event.protocol,
-        "cgroup": event.cgroup,
-        "hook": event.hook,
-        "index": event.index,
-        "received": time(stored.received_ms),
-    })
+    let mut row = match Entry::parse(&stored.entry) {
+        Ok(entry) => entry_row(&entry),
+        Err(why) => json!({ "kind": "unreadable", "detail": why.to_string() }),
+    };
+    row["node"] = stored.node.as_str().into();
+    row["received"] = time(stored.received_ms).into();
+    row["proven"] = stored.proven.into();
+    row
 }
 
-/// Lists denials.
+fn entry_row(entry: &Entry) -> Value {
+    let mut row = match &entry.what {
+        What::Denial(denial) => json!({
+            "study": denial.study,
+            "verdict": denial.verdict,
+            "direction": denial.direction,
+            "protocol": denial.protocol,
+            "jurisdiction": denial.jurisdiction,
+            "rule": denial.rule,
+            "hook": denial.hook,
+            "count": denial.count,
+        }),
+        What::EpochBegan(epoch) => json!({
+            "detail": format!("epoch begins: {}", epoch.reason),
+            "previous_epoch": epoch.previous_epoch,
+            "last_receipt": hex::encode(&epoch.last_receipt),
+        }),
+        What::BootBegan(boot) => json!({
+            "detail": format!("boot, agent {}", boot.agent_version),
+            "boot_id": hex::encode(&boot.boot_id),
+        }),
+        What::Policy(policy) => json!({
+            "detail": format!("{} {}", policy.kind, policy.version),
+            "manifest": hex::encode(&policy.manifest_digest),
+        }),
+        What::Lease(lease) => json!({
+            "detail": if lease.stands { "lease taken" } else { "lease ended" },
+        }),
+        What::BreakGlass(used) => json!({
+            "detail": if used.end_boot_ns > 0 { "break-glass" } else { "break-glass over" },
+            "manifest": hex::encode(&used.manifest_digest),
+        }),
+        What::KeyMade(key) => json!({
+            "study": key.study,
+            "detail": format!("key of bucket {}, {}", key.bucket, key.retention),
+            "key": hex::encode(&key.key_id),
+        }),
+        What::KeysErased(erased) => json!({
+            "detail": format!("{} keys erased", erased.key_ids.len()),
+            "manifest": hex::encode(&erased.manifest_digest),
+        }),
+    };
+    row["kind"] = entry.kind().into();
+    row["time"] = time(entry.wall_time.millis()).into();
+    row["epoch"] = entry.epoch.into();
+    row["index"] = entry.index.into();
+    row
+}
+
+/// Lists denials, or every entry of the nodes' logs.
 pub(crate) fn events(args: &Events) -> anyhow::Result<Exit> {
     let request = v1::ListEventsRequest {
         node: args.node.clone(),
@@ -90,25 +119,31 @@ pub(crate) fn events(args: &Events) -> anyhow::Result<Exit> {
         from_ms: args.from.map_or(0, UnixTime::millis),
         to_ms: args.to.map_or(0, UnixTime::millis),
         limit: args.limit,
+        all_kinds: args.all,
     };
     let answer = block_on(async { Ok(args.connection.open().await?.list_events(request).await) })?;
     let events = match answer {
         Ok(answer) => answer.into_inner().events,
         Err(status) => return refused(&status),
     };
-    Listing {
-        columns: &[
+    let columns: &[&str] = if args.all {
+        &["time", "node", "epoch", "index", "kind", "study", "detail"]
+    } else {
+        &[
             "time",
             "node",
             "study",
             "verdict",
             "direction",
-            "to",
-            "port",
+            "protocol",
             "jurisdiction",
             "rule",
             "count",
-        ],
+            "proven",
+        ]
+    };
+    Listing {
+        columns,
         rows: events.iter().map(event_row).collect(),
     }
     .print(args.output)?;
