@@ -45,6 +45,9 @@ const MAX_REASON: usize = 200;
 /// Name, digest and length of a log.
 type LogSeen = (&'static str, Sha256Digest, u64);
 
+/// Statements in the spool, oldest first; epoch and log size of the newest.
+type Kept = (Vec<Item>, Option<(u64, u64)>);
+
 /// Why there is no statement.
 #[derive(Debug, thiserror::Error)]
 pub enum AttestError {
@@ -503,10 +506,7 @@ impl Attester {
 
 /// What the spool kept, oldest first, and epoch and log size of the newest statement in it. A
 /// crash between spool and chain leaves the chain one statement behind.
-fn recover(
-    spool: &Spool,
-    chain: &mut Chain,
-) -> Result<(Vec<Item>, Option<(u64, u64)>), AttestError> {
+fn recover(spool: &Spool, chain: &mut Chain) -> Result<Kept, AttestError> {
     let (mut items, mut newest) = (Vec::new(), None);
     for index in spool.kept() {
         let record = spool.read(index)?.unwrap_or_default();

@@ -175,6 +175,7 @@ fn check(what: &What) -> Result<(), EntryRefused> {
         What::KeyMade(key) => {
             length("key_made.key_id", &key.key_id, 16)?;
             name("key_made.study", &key.study)?;
+            name("key_made.bucket", &key.bucket)?;
             name("key_made.retention", &key.retention)?;
             name("key_made.key_store", &key.key_store)?;
             length("key_made.wrapped_digest", &key.wrapped_digest, 32)

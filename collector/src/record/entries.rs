@@ -359,7 +359,7 @@ async fn log_row(
     Ok(LogRow {
         delivered: number(&row, "delivered")?,
         edge: Frontier::from_parts(number(&row, "proven")?, peaks.collect())
-            .ok_or(corrupt("node_logs", "edge"))?,
+            .ok_or_else(|| corrupt("node_logs", "edge"))?,
     })
 }
 
@@ -441,7 +441,7 @@ fn number(row: &SqliteRow, column: &'static str) -> Result<u64, StoreError> {
 
 fn digest(row: &SqliteRow, column: &'static str) -> Result<Sha256Digest, StoreError> {
     let bytes: Vec<u8> = row.try_get(column)?;
-    Sha256Digest::from_slice(&bytes).ok_or(corrupt("node_entries", column))
+    Sha256Digest::from_slice(&bytes).ok_or_else(|| corrupt("node_entries", column))
 }
 
 const fn corrupt(table: &'static str, column: &'static str) -> StoreError {

@@ -6,6 +6,7 @@ use anyhow::Context as _;
 use bailiwick_agent::tpm::Tpm;
 use bailiwick_attestation::NodeId;
 use bailiwick_attestation::proto::v1::{self, enrolled};
+use bailiwick_attestation::tlog::Head;
 use bailiwick_collector::direct::read_approvers;
 
 use super::tries::{Came, tell};
@@ -75,6 +76,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
                 mode: v1::fence_state::Mode::Enforcing.into(),
                 ..v1::FenceState::default()
             }),
+            log: Some(Head::empty().to_proto()),
             ..v1::Statement::default()
         };
         let came = stream.say(&tpm, &statement).await?;

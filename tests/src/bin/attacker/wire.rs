@@ -147,7 +147,7 @@ impl Conversation {
                 }
                 collector_message::Message::Challenge(_)
                 | collector_message::Message::Receipt(_)
-                | collector_message::Message::EventsAccepted(_)
+                | collector_message::Message::LogAccepted(_)
                 | collector_message::Message::Activation(_)
                 | collector_message::Message::Peers(_)
                 | collector_message::Message::Welcome(_) => {}
