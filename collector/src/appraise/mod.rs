@@ -54,6 +54,8 @@ pub struct Case<'a> {
     pub previous: Option<&'a Previous>,
     /// The policy in force.
     pub policy: Option<&'a Policy>,
+    /// When the challenge it answers was opened, if it answers one.
+    pub asked: Option<UnixTime>,
     /// When it came.
     pub now: UnixTime,
 }
@@ -111,10 +113,14 @@ impl Case<'_> {
                 })?);
                 lease_until =
                     (length > 0).then(|| UnixTime(self.now.millis().saturating_add(length)));
-                outward = lease_until.map(|until| Grant {
+                // The lease ends on the TPM's clock, counted from the quote, and that was made after
+                // the challenge: for however long the answer was held back, the certificate
+                // outlasts no lease.
+                let quoted = self.asked.unwrap_or(self.now);
+                outward = (length > 0).then(|| Grant {
                     node: node.name.clone(),
                     manifest: policy.manifest_digest(),
-                    until,
+                    until: UnixTime(quoted.millis().saturating_add(length)),
                 });
             }
         }

@@ -64,6 +64,13 @@ impl Refusal {
     }
 }
 
+/// When evidence came, and when the challenge it answers was opened.
+#[derive(Clone, Copy, Debug)]
+struct Came {
+    asked: Option<UnixTime>,
+    now: UnixTime,
+}
+
 /// How a statement stands to the one before.
 enum Place {
     /// It follows, perhaps with something missing between.
@@ -111,7 +118,7 @@ impl Stream {
         if let Some(answer) = self.known(&digest).await? {
             return Ok(Ok(answer));
         }
-        let verified = match self.verify(&evidence, now) {
+        let (verified, asked) = match self.verify(&evidence, now) {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -132,7 +139,8 @@ impl Stream {
                 return Ok(Err(refusal));
             }
         };
-        self.record(evidence, &verified, &row, gap, now).await
+        let came = Came { asked, now };
+        self.record(evidence, &verified, &row, gap, came).await
     }
 
     /// The answer to a statement that is recorded already.
@@ -157,21 +165,28 @@ impl Stream {
         }))))
     }
 
-    /// Shows that the node's AK said it, in answer to an open challenge if to any.
-    fn verify(&self, evidence: &v1::Evidence, now: UnixTime) -> Result<VerifiedEvidence, Refusal> {
+    /// Shows that the node's AK said it, in answer to an open challenge if to any; answers when that
+    /// was opened.
+    fn verify(
+        &self,
+        evidence: &v1::Evidence,
+        now: UnixTime,
+    ) -> Result<(VerifiedEvidence, Option<UnixTime>), Refusal> {
         let refuse = |error: &bailiwick_attestation::appraisal::EvidenceRefused| {
             Refusal::new(error.code(), service::error_chain(error))
         };
         let freshness = Freshness::of(evidence).map_err(|error| refuse(&error))?;
+        let mut asked = None;
         if let Freshness::Challenged(nonce) = &freshness {
             let mut nonces = self
                 .shared
                 .nonces
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            nonces
+            let taken = nonces
                 .take(&self.peer.ek_digest, nonce, now)
                 .map_err(|refused| Refusal::new(refused.code(), refused.to_string()))?;
+            asked = Some(taken);
         }
         let verified = VerifiedEvidence::verify(evidence, &self.ak, &freshness)
             .map_err(|error| refuse(&error))?;
@@ -197,7 +212,7 @@ impl Stream {
                 "epoch, sequence, policy version or log size exceeds 2^63 - 1",
             ));
         }
-        Ok(verified)
+        Ok((verified, asked))
     }
 
     async fn place(
@@ -263,7 +278,7 @@ impl Stream {
         verified: &VerifiedEvidence,
         row: &NodeRow,
         missing: Option<String>,
-        now: UnixTime,
+        Came { asked, now }: Came,
     ) -> Result<Result<Answer, Refusal>, Status> {
         let policy = self.shared.director.current();
         let previous = previous_message(row).and_then(previous_of);
@@ -275,6 +290,7 @@ impl Stream {
             evidence: verified,
             previous: previous.as_ref(),
             policy: policy.as_deref(),
+            asked,
             now,
         };
         let appraised = case

@@ -34,11 +34,20 @@ impl NonceRefused {
 #[derive(Debug)]
 pub struct Nonces {
     life_ms: u64,
-    open: HashMap<Sha256Digest, VecDeque<(Nonce, UnixTime)>>,
+    open: HashMap<Sha256Digest, VecDeque<Open>>,
+}
+
+/// One challenge.
+#[derive(Debug)]
+struct Open {
+    nonce: Nonce,
+    /// When it was drawn.
+    now: UnixTime,
+    until: UnixTime,
 }
 
 impl Nonces {
-    /// Challenges live for `life_ms`.
+    /// Challenges live for `life_ms` at most.
     #[must_use]
     pub fn new(life_ms: u64) -> Self {
         Self {
@@ -47,39 +56,44 @@ impl Nonces {
         }
     }
 
-    /// Opens a challenge; `random` must be fresh.
-    pub fn open(&mut self, ek: Sha256Digest, random: [u8; 32], now: UnixTime) -> Nonce {
+    /// Opens a challenge; `random` must be fresh. It lives no longer than the lease that an answer
+    /// to it would earn (`lease_ms`; absent where none can be earned): a node that holds an answer
+    /// back until it is no longer true gains nothing by it.
+    pub fn open(
+        &mut self,
+        ek: Sha256Digest,
+        random: [u8; 32],
+        lease_ms: Option<u64>,
+        now: UnixTime,
+    ) -> (Nonce, u64) {
         let nonce = Nonce::new(random);
+        let life_ms = lease_ms.map_or(self.life_ms, |lease| lease.min(self.life_ms));
         let open = self.open.entry(ek).or_default();
         if open.len() == OPEN {
             open.pop_front();
         }
-        open.push_back((nonce, UnixTime(now.millis().saturating_add(self.life_ms))));
-        nonce
+        let until = UnixTime(now.millis().saturating_add(life_ms));
+        open.push_back(Open { nonce, now, until });
+        (nonce, life_ms)
     }
 
-    /// Closes a challenge this node answers. It can be done once.
+    /// Closes a challenge this node answers, and says when it was opened: the answer was not signed
+    /// before. It can be done once.
     pub fn take(
         &mut self,
         ek: &Sha256Digest,
         nonce: &Nonce,
         now: UnixTime,
-    ) -> Result<(), NonceRefused> {
+    ) -> Result<UnixTime, NonceRefused> {
         let open = self.open.get_mut(ek).ok_or(NonceRefused::Unknown)?;
         let at = open
             .iter()
-            .position(|(known, _)| known == nonce)
+            .position(|open| open.nonce == *nonce)
             .ok_or(NonceRefused::Unknown)?;
         match open.remove(at) {
-            Some((_, until)) if now < until => Ok(()),
+            Some(open) if now < open.until => Ok(open.now),
             _ => Err(NonceRefused::Expired),
         }
-    }
-
-    /// How long a challenge lives.
-    #[must_use]
-    pub const fn life_ms(&self) -> u64 {
-        self.life_ms
     }
 }
 
@@ -94,7 +108,8 @@ mod tests {
     fn a_challenge_is_answered_once_by_its_node_in_time() {
         let mut nonces = Nonces::new(1000);
         let now = UnixTime(5000);
-        let nonce = nonces.open(A, [7; 32], now);
+        let (nonce, life_ms) = nonces.open(A, [7; 32], None, now);
+        assert_eq!(life_ms, 1000);
         let cases = [
             ("another node", B, nonce, now, Err(NonceRefused::Unknown)),
             (
@@ -104,7 +119,7 @@ mod tests {
                 now,
                 Err(NonceRefused::Unknown),
             ),
-            ("in time", A, nonce, UnixTime(5999), Ok(())),
+            ("in time", A, nonce, UnixTime(5999), Ok(now)),
             (
                 "replayed",
                 A,
@@ -116,21 +131,41 @@ mod tests {
         for (name, ek, nonce, now, want) in cases {
             assert_eq!(nonces.take(&ek, &nonce, now), want, "{name}");
         }
-        let late = nonces.open(A, [9; 32], now);
+        let (late, _) = nonces.open(A, [9; 32], None, now);
         let refused = nonces.take(&A, &late, UnixTime(6000));
         assert_eq!(refused, Err(NonceRefused::Expired));
+    }
+
+    #[test]
+    fn an_answer_held_back_for_a_lease_is_late() {
+        let now = UnixTime(5000);
+        let rows = [
+            ("a lease shorter than a challenge's life", Some(400), 400),
+            ("a longer one", Some(2000), 1000),
+            ("none to be earned", None, 1000),
+        ];
+        for (name, lease, life) in rows {
+            let mut nonces = Nonces::new(1000);
+            let (late, life_ms) = nonces.open(A, [9; 32], lease, now);
+            assert_eq!(life_ms, life, "{name}");
+            let refused = nonces.take(&A, &late, UnixTime(5000 + life));
+            assert_eq!(refused, Err(NonceRefused::Expired), "{name}");
+            let (early, _) = nonces.open(A, [9; 32], lease, now);
+            let taken = nonces.take(&A, &early, UnixTime(5000 + life - 1));
+            assert_eq!(taken, Ok(now), "{name}");
+        }
     }
 
     #[test]
     fn the_oldest_of_too_many_makes_way() {
         let mut nonces = Nonces::new(1000);
         let now = UnixTime(0);
-        let first = nonces.open(A, [0; 32], now);
-        let second = nonces.open(A, [1; 32], now);
+        let (first, _) = nonces.open(A, [0; 32], None, now);
+        let (second, _) = nonces.open(A, [1; 32], None, now);
         for n in 2..5 {
-            nonces.open(A, [n; 32], now);
+            nonces.open(A, [n; 32], None, now);
         }
         assert_eq!(nonces.take(&A, &first, now), Err(NonceRefused::Unknown));
-        assert_eq!(nonces.take(&A, &second, now), Ok(()));
+        assert_eq!(nonces.take(&A, &second, now), Ok(now));
     }
 }

@@ -206,15 +206,18 @@ impl Stream {
     fn challenge(&self, now: bool) -> Result<v1::Challenge, Status> {
         let mut random = [0; 32];
         rand::fill(&mut random).map_err(|_unspecified| Status::internal("no randomness"))?;
+        let policy = self.shared.director.current();
+        let lease_ms = policy.map(|policy| policy.lease_ms());
         let mut nonces = self
             .shared
             .nonces
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let nonce = nonces.open(self.peer.ek_digest, random, clock::now());
+        let (nonce, expires_in_ms) =
+            nonces.open(self.peer.ek_digest, random, lease_ms, clock::now());
         Ok(v1::Challenge {
             nonce: nonce.as_bytes().to_vec(),
-            expires_in_ms: nonces.life_ms(),
+            expires_in_ms,
             now,
         })
     }

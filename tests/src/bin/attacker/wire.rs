@@ -121,7 +121,7 @@ impl Conversation {
             message: Some(node_message::Message::Evidence(evidence)),
         };
         self.sender.send(message).await.context("the stream")?;
-        let mut verdict = None;
+        let (mut verdict, mut gifts) = (None, Vec::new());
         while let Some(message) = self.next(HOPE).await? {
             match message {
                 collector_message::Message::Accepted(accepted) => {
@@ -134,16 +134,17 @@ impl Conversation {
                 collector_message::Message::Lease(lease) => {
                     let body = v1::LeaseBody::decode(lease.body.as_slice())?;
                     if body.until_clock_ms > 0 {
-                        return Ok(Came::Succeeded(format!("a lease for {}", body.node)));
+                        gifts.push(format!("a lease for {}", body.node));
                     }
                 }
                 collector_message::Message::Policy(offer) => {
-                    let gift = format!("the policy, version {}, was offered", offer.version);
-                    return Ok(Came::Succeeded(gift));
+                    gifts.push(format!(
+                        "the policy, version {}, was offered",
+                        offer.version
+                    ));
                 }
                 collector_message::Message::Outward(_) => {
-                    let gift = "an outward certificate".to_owned();
-                    return Ok(Came::Succeeded(gift));
+                    gifts.push("an outward certificate".to_owned());
                 }
                 collector_message::Message::Challenge(_)
                 | collector_message::Message::Receipt(_)
@@ -161,8 +162,8 @@ impl Conversation {
             accepted.verdict,
             accepted.reasons.join("; ")
         );
-        if accepted.verdict == "affirming" {
-            return Ok(Came::Succeeded(said));
+        if accepted.verdict == "affirming" || !gifts.is_empty() {
+            return Ok(Came::Succeeded(format!("{said} {gifts:?}")));
         }
         Ok(Came::refused("no-standing", said))
     }
