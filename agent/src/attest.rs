@@ -25,7 +25,7 @@ use tracing::{error, warn};
 
 use crate::{
     clock,
-    collect::{Host, LogFile, read_logs},
+    collect::{FENCE_LOG, Host, LogFile, read_logs},
     config::Config,
     log::{LogError, NodeLog, edge_file},
     spool::{
@@ -432,6 +432,11 @@ impl Attester {
         for log in read {
             match log.content {
                 Ok((content, digest)) => {
+                    if log.name == FENCE_LOG {
+                        let name = log.name.to_owned();
+                        logs.push(Log { name, content });
+                        continue;
+                    }
                     if self
                         .sent_logs
                         .iter()

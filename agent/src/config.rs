@@ -10,9 +10,10 @@ use std::{
     time::Duration,
 };
 
-use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, profile::FENCE_PCR_MAX};
 use serde::{Deserialize, Serialize};
 
+use crate::fence::{Recorder, TpmRegister};
 use crate::tpm::{AkKind, Bank, EkKind, Settings, Tcti};
 
 /// Why there is no configuration.
@@ -217,6 +218,14 @@ pub struct FenceSection {
     pub bpffs: PathBuf,
     /// Socket between the `fence` and `run` processes.
     pub socket: PathBuf,
+    /// Whether what takes effect is extended into a PCR first. False is for a host without a TPM,
+    /// and for trials; statements say so.
+    pub measured: bool,
+    /// PCR that is extended before anything takes effect, 0 to 15: those that only a reset of the
+    /// TPM clears. It is quoted whatever `tpm.pcrs` names.
+    pub pcr: u8,
+    /// Log of those extensions. It has to live exactly as long as the PCR, so on a tmpfs.
+    pub log: PathBuf,
 }
 
 impl Default for FenceSection {
@@ -226,6 +235,9 @@ impl Default for FenceSection {
             whole_host: true,
             bpffs: PathBuf::from("/sys/fs/bpf/bailiwick"),
             socket: PathBuf::from("/run/bailiwick/fence.sock"),
+            measured: true,
+            pcr: 13,
+            log: PathBuf::from("/run/bailiwick/fence.log"),
         }
     }
 }
@@ -357,6 +369,13 @@ impl Config {
             let fault = "must be true for root = \"/\", and false for every other root";
             return Err(("fence.whole_host", fault.into()));
         }
+        if self.fence.pcr > FENCE_PCR_MAX {
+            let fault = "must lie within 0 to 15: only a reset of the TPM clears those";
+            return Err(("fence.pcr", fault.into()));
+        }
+        if !self.fence.log.is_absolute() {
+            return Err(("fence.log", "must be an absolute path".into()));
+        }
         if !self.fence.root.is_absolute()
             || self
                 .fence
@@ -388,9 +407,29 @@ impl Config {
             ek: self.tpm.ek,
             ak: self.tpm.ak,
             bank: self.tpm.bank,
-            pcrs: self.tpm.pcrs.clone(),
+            pcrs: self.quoted_pcrs(),
             keys: self.state_dir.join("keys"),
         }
+    }
+
+    /// What is quoted: the fence's PCR is among it.
+    fn quoted_pcrs(&self) -> Vec<u8> {
+        let mut pcrs = self.tpm.pcrs.clone();
+        pcrs.push(self.fence.pcr);
+        pcrs.sort_unstable();
+        pcrs.dedup();
+        pcrs
+    }
+
+    /// What extends the fence's PCR.
+    #[must_use]
+    pub fn fence_recorder(&self) -> Recorder {
+        if !self.fence.measured {
+            return Recorder::default();
+        }
+        let tcti = self.tpm.tcti.to_string();
+        let register = TpmRegister::new(&tcti, self.tpm.bank.hash(), self.fence.pcr);
+        Recorder::new(Box::new(register), &self.fence.log)
     }
 
     /// Folder of the spool.
@@ -429,6 +468,19 @@ threshold = 2
     }
 
     #[test]
+    fn the_fences_pcr_is_quoted() {
+        for (lines, want) in [
+            ("", (0..=14).collect()),
+            ("[tpm]\npcrs = [0, 7]", vec![0, 7, 13]),
+            ("[tpm]\npcrs = [0, 7]\n[fence]\npcr = 3", vec![0, 3, 7]),
+        ] {
+            let text = format!("{SMALL}\n{lines}\n");
+            let config = Config::parse(Path::new("a.toml"), &text).unwrap();
+            assert_eq!(config.tpm_settings().pcrs, want, "{lines}");
+        }
+    }
+
+    #[test]
     fn errors_name_file_line_and_key() {
         let cases: &[(&str, &str, &str)] = &[
             (
@@ -456,6 +508,16 @@ threshold = 2
                 "a trial that would fence the host",
                 "[fence]\nroot = \"/trial\"",
                 "a.toml: fence.whole_host: ",
+            ),
+            (
+                "the debug PCR",
+                "[fence]\npcr = 16",
+                "a.toml: fence.pcr: must lie within 0 to 15",
+            ),
+            (
+                "a log beside whoever starts the agent",
+                "[fence]\nlog = \"fence.log\"",
+                "a.toml: fence.log: must be an absolute path",
             ),
             (
                 "no jitter",

@@ -128,14 +128,16 @@ fn read_approvers(config: &Config) -> anyhow::Result<Approvers> {
 /// Fenced first; what could fail comes after that.
 fn hold_fence(file: &Path) -> anyhow::Result<()> {
     let config = Config::read(file)?;
-    let fence = Fence::open(&config.fence)?;
+    let fence = Fence::open(&config.fence, config.fence_recorder())?;
     let probe = fence.probe();
     let settings = fence_service::Settings {
         deployment: config.deployment.clone(),
         approvers: read_approvers(&config)?,
         state_dir: config.state_dir.clone(),
         node: config.node.clone(),
-        boot_id: Host::new(&config.host).boot_id().context("boot_id")?,
+        boot_id: Host::new(&config.host, &config.fence.log)
+            .boot_id()
+            .context("boot_id")?,
     };
     let core = Core::new(fence, settings);
     let program = std::env::current_exe().context("this program's file")?;

@@ -11,6 +11,7 @@
 //! | [`x509`] | certificates and the paths between them |
 //! | [`evidence`] | the statement, its envelope and what a signer binds |
 //! | [`events`] | entries of a node's own log, and what of them can be forgotten |
+//! | [`fence_log`] | what the fence put in force, as its PCR holds it |
 //! | [`profile`] | the validated stack a node is held against |
 //! | [`appraisal`] | evidence and profile to an attestation result |
 //! | [`tlog`] | Merkle proofs, checkpoints, signed notes |
@@ -33,6 +34,7 @@ pub mod appraisal;
 pub mod crypto;
 pub mod events;
 pub mod evidence;
+pub mod fence_log;
 pub mod profile;
 pub mod proto;
 pub mod standing;

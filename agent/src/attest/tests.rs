@@ -30,8 +30,9 @@ impl Scene {
         let text = format!(
             "deployment = \"demo\"\nnode = \"gpu-01\"\nstate_dir = {:?}\n[collector]\n\
              enroll = \"a:1\"\nevidence = \"a:1\"\n[policy]\napprovers = \"a\"\nthreshold = 1\n\
-             [host]\nproc = {root:?}\nsys = {root:?}\n",
+             [host]\nproc = {root:?}\nsys = {root:?}\n[fence]\nlog = {:?}\n",
             soft.path("state"),
+            soft.path("fence.log"),
         );
         let config = Config::parse(Path::new("agent.toml"), &text).unwrap();
         Self { soft, config }
@@ -40,7 +41,7 @@ impl Scene {
     fn open(&self) -> (Attester, Vec<Item>, AkPublic) {
         let tpm = Tpm::open(self.soft.settings()).unwrap();
         let ak = AkPublic::new(Public::parse(&tpm.identity().ak_public).unwrap()).unwrap();
-        let host = Host::new(&self.config.host);
+        let host = Host::new(&self.config.host, &self.config.fence.log);
         let (attester, kept) =
             Attester::open(&self.config, tpm, host, Sha256Digest([1; 32])).unwrap();
         (attester, kept, ak)

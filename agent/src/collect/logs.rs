@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use bailiwick_attestation::Sha256Digest;
+use bailiwick_attestation::{Sha256Digest, fence_log::MAX_LOG};
 
 use super::{Host, why};
 use crate::files::read_bounded;
@@ -12,6 +12,10 @@ pub const BOOT_LOG_LIMIT: usize = 1 << 20;
 
 /// Longest IMA list sent: some 50,000 entries.
 pub const IMA_LOG_LIMIT: usize = 6 << 20;
+
+/// Name of the fence's own log. It is short, and travels with every statement: whoever has the
+/// statement can replay it.
+pub const FENCE_LOG: &str = "fence";
 
 const FILES: [(&str, &str, usize); 2] = [
     (
@@ -29,7 +33,7 @@ const FILES: [(&str, &str, usize); 2] = [
 /// One log of this kernel.
 #[derive(Debug)]
 pub struct LogFile {
-    /// As in the envelope: `boot`, `ima`.
+    /// As in the envelope: `boot`, `ima`, `fence`.
     pub name: &'static str,
     /// Where it was read.
     pub source: PathBuf,
@@ -37,13 +41,14 @@ pub struct LogFile {
     pub content: Result<(Vec<u8>, Sha256Digest), String>,
 }
 
-/// Reads every log the kernel has. One it does not have is left out; one that cannot be read,
+/// Reads every log the kernel has, and the fence's. One it does not have is left out; one that cannot be read,
 /// or is too long, says why.
 #[must_use]
 pub fn read_logs(host: &Host) -> Vec<LogFile> {
     let mut logs = Vec::new();
-    for (name, file, limit) in FILES {
-        let source = host.sys.join(file);
+    let kernel = FILES.map(|(name, file, limit)| (name, host.sys.join(file), limit));
+    let fence = (FENCE_LOG, host.fence_log.clone(), MAX_LOG);
+    for (name, source, limit) in kernel.into_iter().chain([fence]) {
         let content = match read_bounded(&source, limit) {
             Ok(bytes) => {
                 let digest = Sha256Digest::of(&[&bytes]);

@@ -25,7 +25,7 @@ use std::{
 
 use bailiwick_attestation::proto::v1::{Claim, claim::Value};
 
-pub use logs::{BOOT_LOG_LIMIT, IMA_LOG_LIMIT, LogFile, read_logs};
+pub use logs::{BOOT_LOG_LIMIT, FENCE_LOG, IMA_LOG_LIMIT, LogFile, read_logs};
 
 use crate::{config::HostSection, files::read_bounded};
 
@@ -41,13 +41,15 @@ pub struct Host {
     proc: PathBuf,
     sys: PathBuf,
     nvml: Option<PathBuf>,
+    fence_log: PathBuf,
 }
 
 impl Host {
-    /// Roots as configured.
+    /// Roots as configured, and the log that the `fence` process keeps.
     #[must_use]
-    pub fn new(section: &HostSection) -> Self {
+    pub fn new(section: &HostSection, fence_log: &Path) -> Self {
         Self {
+            fence_log: fence_log.to_owned(),
             proc: section.proc.clone(),
             sys: section.sys.clone(),
             nvml: section.nvml.clone(),

@@ -13,6 +13,7 @@ fn host(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Host) {
         proc: dir.path().join("proc"),
         sys: dir.path().join("sys"),
         nvml: None,
+        fence_log: dir.path().join("run/fence.log"),
     };
     (dir, host)
 }
@@ -92,7 +93,10 @@ fn each_file_becomes_a_claim_with_its_source() {
 
 #[test]
 fn what_is_not_there_is_told_from_what_cannot_be_read() {
-    let (dir, host) = host(&[("sys/kernel/security/ima/binary_runtime_measurements", b"x")]);
+    let (dir, host) = host(&[
+        ("sys/kernel/security/ima/binary_runtime_measurements", b"x"),
+        ("run/fence.log", b"y"),
+    ]);
     let claims = host.file_claims();
     assert_eq!(value(&claims, "boot.efi"), Some(Value::Flag(false)));
     assert_eq!(
@@ -104,8 +108,10 @@ fn what_is_not_there_is_told_from_what_cannot_be_read() {
     assert_eq!(value(&claims, "nvidia.driver-version"), None);
 
     let logs = read_logs(&host);
-    assert_eq!(logs.len(), 1, "a kernel without a boot log");
+    let names: Vec<_> = logs.iter().map(|log| log.name).collect();
+    assert_eq!(names, ["ima", FENCE_LOG], "a kernel without a boot log");
     assert!(logs[0].content.is_ok());
+    assert_eq!(logs[1].content.as_ref().unwrap().0, b"y");
 
     let ima = dir
         .path()

@@ -4,7 +4,7 @@ use std::{io, path::PathBuf};
 
 use bailiwick_policy::image::CgroupsRefused;
 
-use super::place::PlaceError;
+use super::{place::PlaceError, record::RecordError};
 
 /// Why something could not be done. What was in force before still is.
 #[derive(Debug, thiserror::Error)]
@@ -76,6 +76,9 @@ pub enum FenceError {
         /// How many there may be.
         limit: usize,
     },
+    /// Held back: what takes effect has to be in the fence's PCR first.
+    #[error("held back until the fence log can be extended")]
+    Unmeasured(#[from] RecordError),
     /// The probe could not be sent, or was not denied.
     #[error("probe: {0}")]
     Probe(String),

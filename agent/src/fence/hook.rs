@@ -61,6 +61,11 @@ impl Hook {
         },
     ];
 
+    /// Something is attached already, by a process before this one.
+    pub(super) fn stands(names: Names, pins: &Pins, root: &Root) -> Result<bool, FenceError> {
+        Ok(live_link(names, pins, root)?.is_some())
+    }
+
     /// Attaches a program that drops everything, unless something is attached already: the full
     /// programs take the verifier most of a second, and nothing is to pass meanwhile.
     pub(super) fn close(names: Names, pins: &Pins, root: &Root) -> Result<(), FenceError> {

@@ -115,7 +115,7 @@ pub(super) fn load(pins: &Pins, root: &Root) -> Result<Loaded, FenceError> {
     if let [Some(map), _] = pins.find(Kind::Map, OBJECT_PIN)? {
         let mut digest = [0; 32];
         bpf::lookup(map.as_fd(), 0, &mut digest).map_err(FenceError::kernel("read", OBJECT_PIN))?;
-        source.known = digest == Sha256Digest::of(&[OBJECT]).0;
+        source.known = digest == object_digest().0;
     }
     let events = object
         .take_map("EVENTS")
@@ -129,9 +129,14 @@ pub(super) fn load(pins: &Pins, root: &Root) -> Result<Loaded, FenceError> {
     })
 }
 
+/// SHA-256 of the object carried inside.
+pub(super) fn object_digest() -> Sha256Digest {
+    Sha256Digest::of(&[OBJECT])
+}
+
 /// Keeps in mind which object the attached programs come from, for the next start.
 pub(super) fn remember(pins: &Pins) -> Result<(), FenceError> {
-    let digest = Sha256Digest::of(&[OBJECT]);
+    let digest = object_digest();
     let kernel = |what| FenceError::kernel(what, OBJECT_PIN);
     let map = bpf::create_value_map(OBJECT_PIN, digest.0.len()).map_err(kernel("create"))?;
     bpf::update(map.as_fd(), 0, &digest.0).map_err(kernel("fill"))?;

@@ -16,6 +16,7 @@
 //! | `peers` | addresses of studies on other nodes |
 //! | `events`, `state` | what the kernel says, in words |
 //! | `probe` | a datagram that must be denied |
+//! | `record`, `register` | what takes effect, extended into a PCR before it does |
 
 mod error;
 mod events;
@@ -26,6 +27,8 @@ mod peers;
 mod pins;
 mod place;
 pub mod probe;
+mod record;
+mod register;
 mod select;
 mod state;
 
@@ -33,6 +36,7 @@ use std::{collections::BTreeMap, os::fd::AsFd, path::PathBuf};
 
 use bailiwick_attestation::{
     Sha256Digest,
+    fence_log::{Begun, Entry, LoggedPolicy, Program},
     proto::v1::{FenceEvent, FenceState},
 };
 use bailiwick_ebpf_common::{Plain, PolicyImage, peers::PEERS};
@@ -44,7 +48,13 @@ use bailiwick_policy::{
 };
 use tracing::{error, info, warn};
 
-pub use self::{error::FenceError, place::PlaceError, probe::Probe};
+pub use self::{
+    error::FenceError,
+    place::PlaceError,
+    probe::Probe,
+    record::{RecordError, Recorder},
+    register::{Register, RegisterError, TpmRegister},
+};
 use self::{
     events::{Events, Names},
     hook::Hook,
@@ -68,6 +78,9 @@ pub struct Fence {
     maps: Maps,
     hooks: [Hook; 2],
     events: Events,
+    recorder: Recorder,
+    /// SHA-256 of the object the programs come from.
+    object: Sha256Digest,
     policy: Option<Policy>,
     /// Addresses of studies on other nodes, as they were last told.
     peers: Vec<Peer>,
@@ -135,11 +148,24 @@ struct Selected {
 impl Fence {
     /// Attaches, or takes over what is attached. When this returns, the root is fenced: by the
     /// policy that was in force, or by default deny.
-    pub fn open(section: &FenceSection) -> Result<Self, FenceError> {
+    ///
+    /// Each step is recorded before it is taken, and taken even where it cannot be: nothing here
+    /// opens anything.
+    pub fn open(section: &FenceSection, mut recorder: Recorder) -> Result<Self, FenceError> {
         let hierarchy = Hierarchy::find()?;
         let root = Root::open(&hierarchy, section)?;
         let pins = Pins::open(&section.bpffs)?;
         let [out, into] = Hook::NAMES;
+        let begin = Entry::Begin(Begun {
+            agent: env!("CARGO_PKG_VERSION").to_owned(),
+            root: root.path.display().to_string(),
+            whole_host: root.whole_host,
+        });
+        if Hook::stands(out, &pins, &root)? && Hook::stands(into, &pins, &root)? {
+            recorder.note(&[begin]);
+        } else {
+            recorder.note(&[begin, Entry::Deny]);
+        }
         for names in [out, into] {
             Hook::close(names, &pins, &root)?;
         }
@@ -149,6 +175,20 @@ impl Fence {
             programs: [egress, ingress],
             source,
         } = load::load(&pins, &root)?;
+        let object = load::object_digest();
+        let mut judges = Vec::new();
+        for (names, program) in [(out, &egress), (into, &ingress)] {
+            let info = bpf::program_info(program.as_fd())
+                .map_err(FenceError::kernel("look at", names.program))?;
+            judges.push(Entry::Program {
+                hook: names.hook.to_owned(),
+                program: Program {
+                    tag: info.tag,
+                    object,
+                },
+            });
+        }
+        recorder.note(&judges);
         let hooks = [
             Hook::adopt(out, &pins, &root, egress, &source)?,
             Hook::adopt(into, &pins, &root, ingress, &source)?,
@@ -168,6 +208,8 @@ impl Fence {
             maps,
             hooks,
             events,
+            recorder,
+            object,
             policy: None,
             peers: Vec::new(),
             peers_trouble: None,
@@ -257,6 +299,21 @@ impl Fence {
         Ok((policy, names))
     }
 
+    /// Puts both tables in force, or neither.
+    fn swap(&mut self, policy: &Policy, names: Names) -> Result<(), FenceError> {
+        // Until both are swapped, one of them is the old one. Numbers of countries mean the same
+        // in both; a table with other codes of the operator's own answers for none of them.
+        self.events.learn(names);
+        policy.world.enforce(&self.maps.world, "WORLD")?;
+        if let Err(err) = policy.rules.enforce(&self.maps.policy, "POLICY") {
+            if let Some(old) = &self.policy {
+                old.world.enforce(&self.maps.world, "WORLD")?;
+            }
+            return Err(err);
+        }
+        Ok(())
+    }
+
     /// Root can detach; it cannot do so unseen.
     fn mend(&mut self) -> Result<(), FenceError> {
         for hook in &mut self.hooks {
@@ -290,16 +347,20 @@ impl Enforcer for Fence {
         let (policy, names) = self.prepare(bundle)?;
         // Under the new policy's numbers, which mean nothing to the old one.
         let peers = policy.peers(&self.peers)?;
-        peers::add(&self.maps.peers, &peers)?;
-        // Until both are swapped, one of them is the old one. Numbers of countries mean the same
-        // in both; a table with other codes of the operator's own answers for none of them.
-        self.events.learn(names);
-        policy.world.enforce(&self.maps.world, "WORLD")?;
-        if let Err(err) = policy.rules.enforce(&self.maps.policy, "POLICY") {
-            if let Some(old) = &self.policy {
-                old.world.enforce(&self.maps.world, "WORLD")?;
-            }
-            return Err(err);
+        let before = self.recorder.wanted();
+        let rules = Sha256Digest::of(&[bundle.policy_image(&[])?.bytes()]);
+        self.recorder.record(&[
+            Entry::World(policy.world.digest),
+            Entry::Policy(LoggedPolicy {
+                version: bundle.manifest.version,
+                manifest: bundle.manifest.digest,
+                rules,
+            }),
+        ])?;
+        let swapped = peers::add(&self.maps.peers, &peers).and_then(|()| self.swap(&policy, names));
+        if swapped.is_err() {
+            self.recorder.take_back(before);
+            return swapped;
         }
         self.policy = Some(policy);
         self.trouble = None;
@@ -310,7 +371,16 @@ impl Enforcer for Fence {
         Ok(())
     }
 
+    fn held_back(error: &FenceError) -> bool {
+        matches!(error, FenceError::Unmeasured(_))
+    }
+
+    fn ready(&self) -> bool {
+        self.recorder.ready()
+    }
+
     fn deny_everything(&mut self) -> Result<(), FenceError> {
+        self.recorder.note(&[Entry::Deny]);
         image::withdraw(&self.maps.policy, "POLICY")?;
         image::withdraw(&self.maps.world, "WORLD")?;
         self.policy = None;
@@ -318,6 +388,7 @@ impl Enforcer for Fence {
     }
 
     fn reconcile(&mut self) -> Result<(), FenceError> {
+        self.recorder.reconcile();
         let outcome = self.mend().and_then(|()| {
             let Some(mut policy) = self.policy.take() else {
                 return Ok(());
@@ -382,48 +453,4 @@ impl Enforcer for Fence {
 }
 
 #[cfg(test)]
-mod tests {
-    use bailiwick_attestation::proto::v1::fence_state;
-
-    use super::*;
-
-    #[test]
-    fn a_link_that_root_detaches_is_attached_again_and_counted() {
-        let hierarchy = Hierarchy::find().unwrap();
-        let name = format!("bailiwick-test-{}-detach", std::process::id());
-        let cgroup = hierarchy.mount().join(&name);
-        std::fs::create_dir(&cgroup).unwrap();
-        let dir = tempfile::tempdir().unwrap();
-        let section = FenceSection {
-            root: PathBuf::from(format!("/{name}")),
-            whole_host: false,
-            bpffs: dir.path().join("bpf"),
-            socket: dir.path().join("fence.sock"),
-        };
-        let mut fence = Fence::open(&section).unwrap();
-        let sound = fence.state();
-        bpf::detach_link(fence.hooks[0].link.as_fd()).unwrap();
-        let state = fence.state();
-        fence.reconcile().unwrap();
-        let mended = fence.state();
-        fence.reconcile().unwrap();
-        let later = fence.state();
-        fence.remove().unwrap();
-        std::fs::remove_dir(&cgroup).unwrap();
-
-        assert_eq!(
-            (sound.fault.clone(), sound.counters["links.mended"]),
-            (None, 0)
-        );
-        assert_eq!(state.mode(), fence_state::Mode::Absent);
-        assert_eq!(state.fault.unwrap(), "cgroup_skb/egress is detached");
-        assert_eq!(
-            (mended.fault.clone(), mended.counters["links.mended"]),
-            (None, 1)
-        );
-        assert_eq!(mended.mode(), fence_state::Mode::DefaultDeny);
-        assert_ne!(mended.links[0].link_id, sound.links[0].link_id);
-        assert_eq!(mended.links[0].program_id, sound.links[0].program_id);
-        assert_eq!(later.links, mended.links);
-    }
-}
+mod tests;

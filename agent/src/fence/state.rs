@@ -107,6 +107,8 @@ impl Fence {
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
             unfenced_paths: self.unfenced_paths(),
             peers_live,
+            log_fault: self.recorder.fault(),
+            object_digest: self.object.0.to_vec(),
             ..FenceState::default()
         }
     }

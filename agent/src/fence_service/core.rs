@@ -67,6 +67,9 @@ pub enum CoreError {
     /// Good, and the kernel did not take it.
     #[error("the kernel did not take it")]
     Enforce(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// Good, and it takes effect only once the fence's PCR says so.
+    #[error("the fence's PCR cannot be extended")]
+    Unmeasured(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// Good, and it could not be kept for the next start.
     #[error("{file}")]
     Keep {
@@ -103,6 +106,7 @@ impl CoreError {
         match self {
             Self::Policy(refused) => refused.code(),
             Self::Enforce(_) => "fence-failed",
+            Self::Unmeasured(_) => "fence-pcr-unavailable",
             Self::Keep { .. } => "policy-not-kept",
             Self::Lease(refused) => refused.code(),
             Self::Glass(refused) => refused.code(),
@@ -135,6 +139,8 @@ pub struct Core<E> {
     lost: u64,
     /// Why the last reconciliation failed.
     trouble: Option<String>,
+    /// The kept policy waits for the fence's PCR.
+    held_back: bool,
 }
 
 impl<E: Enforcer> Core<E> {
@@ -157,25 +163,33 @@ impl<E: Enforcer> Core<E> {
             first: 0,
             lost: 0,
             trouble: None,
+            held_back: false,
         };
         core.restore_glass();
-        match core.restore() {
+        core.put_back();
+        core
+    }
+
+    /// Puts the kept policy back in force, or denies everything.
+    fn put_back(&mut self) {
+        self.held_back = false;
+        match self.restore() {
             Ok(true) => {}
             Ok(false) => {
                 info!("no policy yet: everything is denied");
-                core.deny_everything();
+                self.deny_everything();
             }
             Err(why) => {
+                self.held_back = matches!(why, CoreError::Unmeasured(_));
                 let why = anyhow::Error::from(why);
                 error!(
                     why = format!("{why:#}"),
                     "the kept policy is not in force: everything is denied"
                 );
-                core.deny_everything();
+                self.deny_everything();
             }
         }
         sys::give_back_memory();
-        core
     }
 
     /// The process before this one may have left a policy in the kernel that this one cannot
@@ -202,6 +216,9 @@ impl<E: Enforcer> Core<E> {
                 None => info!("the fence follows the host again"),
             }
             self.trouble = trouble;
+        }
+        if self.held_back && self.enforcer.ready() {
+            self.put_back();
         }
     }
 
@@ -305,9 +322,14 @@ impl<E: Enforcer> Core<E> {
     }
 
     fn enforce(&mut self, verified: VerifiedBundle) -> Result<(), CoreError> {
-        self.enforcer
-            .apply_policy(&verified)
-            .map_err(|err| CoreError::Enforce(Box::new(err)))?;
+        self.enforcer.apply_policy(&verified).map_err(|err| {
+            if E::held_back(&err) {
+                CoreError::Unmeasured(Box::new(err))
+            } else {
+                CoreError::Enforce(Box::new(err))
+            }
+        })?;
+        self.held_back = false;
         info!(
             version = verified.manifest.version,
             manifest = %verified.manifest.digest,

@@ -43,6 +43,19 @@ pub trait Enforcer: Send + 'static {
     /// Puts a policy in force, whole or not at all.
     fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), Self::Error>;
 
+    /// Whether a policy was good and waits until it can be measured.
+    fn held_back(_error: &Self::Error) -> bool
+    where
+        Self: Sized,
+    {
+        false
+    }
+
+    /// Whether a policy that was held back is worth another attempt.
+    fn ready(&self) -> bool {
+        true
+    }
+
     /// Takes every policy out of force: all is denied.
     fn deny_everything(&mut self) -> Result<(), Self::Error>;
 

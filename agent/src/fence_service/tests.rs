@@ -36,22 +36,39 @@ struct Recorded {
     lost: u64,
     broken: bool,
     glass: BTreeMap<String, u64>,
+    /// The fence's PCR cannot be extended.
+    unmeasured: bool,
 }
 
-#[derive(Debug, thiserror::Error)]
-#[error("map full")]
-struct Broken;
+#[derive(Debug, Eq, PartialEq, thiserror::Error)]
+enum Broken {
+    #[error("map full")]
+    Full,
+    #[error("no answer")]
+    Unmeasured,
+}
 
 impl Enforcer for Recorder {
     type Error = Broken;
 
     fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), Broken> {
         let mut recorded = self.0.lock().unwrap();
+        if recorded.unmeasured {
+            return Err(Broken::Unmeasured);
+        }
         if recorded.broken {
-            return Err(Broken);
+            return Err(Broken::Full);
         }
         recorded.applied.push(bundle.manifest.version);
         Ok(())
+    }
+
+    fn held_back(error: &Broken) -> bool {
+        *error == Broken::Unmeasured
+    }
+
+    fn ready(&self) -> bool {
+        !self.0.lock().unwrap().unmeasured
     }
 
     fn deny_everything(&mut self) -> Result<(), Broken> {
@@ -283,6 +300,56 @@ async fn a_policy_survives_a_restart_and_only_moves_forward() {
     client.apply_policy(apply).await.unwrap();
     assert_eq!(refusal(&mut client, first).await, "policy-rolled-back");
     assert_eq!(scene.recorder.0.lock().unwrap().applied, [1, 1, 2]);
+}
+
+#[test]
+fn a_policy_waits_until_the_fences_pcr_can_be_extended() {
+    let scene = Scene::new();
+    let applied = || scene.recorder.0.lock().unwrap().applied.clone();
+    let unmeasured = |so| scene.recorder.0.lock().unwrap().unmeasured = so;
+    let apply = |core: &mut Core<Recorder>, bundle: PolicyBundle| {
+        let apply = ApplyPolicy {
+            bundle: Some(bundle),
+        };
+        let request = Request {
+            request: Some(request::Request::ApplyPolicy(apply)),
+        };
+        match core.handle(request).response {
+            Some(response::Response::Done(_)) => "done".to_owned(),
+            Some(response::Response::Refusal(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    let mut core = scene.core();
+    let first = scene.bundle(1, None);
+    let second = scene.bundle(2, Some(Sha256Digest::of(&[&first.manifest])));
+    assert_eq!(apply(&mut core, first), "done");
+    unmeasured(true);
+    assert_eq!(apply(&mut core, second.clone()), "fence-pcr-unavailable");
+    core.reconcile();
+    assert_eq!(
+        applied(),
+        [1],
+        "the old one stays, and the new one is not kept"
+    );
+    unmeasured(false);
+    core.reconcile();
+    assert_eq!(applied(), [1], "whoever offered it offers it again");
+    drop(core);
+
+    // A start without the TPM: closed, until it answers.
+    unmeasured(true);
+    let withdrawn = || scene.recorder.0.lock().unwrap().withdrawn;
+    let before = withdrawn();
+    let mut core = scene.core();
+    assert_eq!((applied(), withdrawn()), (vec![1], before + 1));
+    core.reconcile();
+    assert_eq!((applied(), withdrawn()), (vec![1], before + 1), "not tried");
+    unmeasured(false);
+    core.reconcile();
+    core.reconcile();
+    assert_eq!(applied(), [1, 1], "once");
+    assert_eq!(apply(&mut core, second), "done");
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! A TPM without a resource manager has three transient slots: AK and transport key hold two
 //! while connected, the third is for EK and storage key in turn.
 
-use bailiwick_attestation::tpm::{AkPublic, CertifiedKey, QualifyingData, Quote};
+use bailiwick_attestation::tpm::{AkPublic, CertifiedKey, PcrValues, QualifyingData, Quote};
 use tracing::{info, warn};
 use tss_esapi::{
     Context,
@@ -21,10 +21,13 @@ use tss_esapi::{
 use crate::clock::boot_time_ns;
 
 use super::{
-    Clock, Identity, Quoted, Settings, Signed, TpmError,
+    Bank, Clock, Identity, Quoted, Settings, Signed, TpmError,
     endorsement::{activate_with, ek_selection, endorsement},
     keys::{self, Blob},
 };
+
+/// How often registers that were extended between quote and reading are quoted again.
+const QUOTES: u32 = 4;
 
 const AK: &str = "ak";
 const TRANSPORT: &str = "transport";
@@ -86,7 +89,21 @@ impl Device {
         Ok((device, identity))
     }
 
+    /// Quotes, and reads the registers it covers. One that is extended in between is quoted again.
     pub(super) fn quote(&mut self, qualifying: &[u8; 32]) -> Result<Quoted, TpmError> {
+        for _ in 0..QUOTES {
+            let (quoted, covered) = self.quote_once(qualifying)?;
+            if covered {
+                return Ok(quoted);
+            }
+        }
+        Err(TpmError::Answer(
+            "registers that change whenever they are read",
+        ))
+    }
+
+    /// A quote, the registers as they are a moment later, and whether they are the quoted ones.
+    fn quote_once(&mut self, qualifying: &[u8; 32]) -> Result<(Quoted, bool), TpmError> {
         let selection = selection(&self.settings)?;
         let pcrs = self.settings.pcrs.clone();
         let want = QualifyingData::new(qualifying).ok_or(TpmError::Answer("qualifying data"))?;
@@ -120,17 +137,17 @@ impl Device {
             safe: clock.safe(),
         };
         let signed = signed(&attest, &signature)?;
-        let checked = Quote::parse(&signed.attest)
-            .and_then(|quote| quote.verify(&self.ak_public, &signed.signature, &want));
-        if let Err(source) = checked {
-            return Err(TpmError::Quote(Box::new(source)));
-        }
-        Ok(Quoted {
+        let verified = Quote::parse(&signed.attest)
+            .and_then(|quote| quote.verify(&self.ak_public, &signed.signature, &want))
+            .map_err(|source| TpmError::Quote(Box::new(source)))?;
+        let covered = verified.pcrs(&values(self.settings.bank, &read)).is_ok();
+        let quoted = Quoted {
             signed,
             clock,
             boot_time_ns,
             pcrs: read,
-        })
+        };
+        Ok((quoted, covered))
     }
 
     pub(super) fn certify_transport(&mut self, qualifying: &[u8; 32]) -> Result<Signed, TpmError> {
@@ -383,6 +400,16 @@ fn read_pcrs(
     }
     read.sort_unstable();
     Ok(read)
+}
+
+/// As whoever verifies the quote will see them; what is no register's value is left out, and missed
+/// there.
+fn values(bank: Bank, read: &[(u8, Vec<u8>)]) -> PcrValues {
+    let mut values = PcrValues::new();
+    for (index, digest) in read {
+        drop(values.insert(bank.hash(), u32::from(*index), digest));
+    }
+    values
 }
 
 fn selection(settings: &Settings) -> Result<PcrSelectionList, TpmError> {

@@ -18,7 +18,10 @@ mod tests;
 
 use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
-use bailiwick_attestation::tpm::{CertifyRefused, QuoteRefused};
+use bailiwick_attestation::{
+    crypto::HashAlgorithm,
+    tpm::{CertifyRefused, QuoteRefused},
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 use tss_esapi::{TctiNameConf, interface_types::algorithm::HashingAlgorithm};
@@ -76,6 +79,15 @@ impl Bank {
         match self {
             Self::Sha256 => 0x000b,
             Self::Sha384 => 0x000c,
+        }
+    }
+
+    /// The hash of its registers.
+    #[must_use]
+    pub const fn hash(self) -> HashAlgorithm {
+        match self {
+            Self::Sha256 => HashAlgorithm::Sha256,
+            Self::Sha384 => HashAlgorithm::Sha384,
         }
     }
 

@@ -112,7 +112,7 @@ pub async fn run(
     approvers: Sha256Digest,
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
-    let host = Host::new(&config.host);
+    let host = Host::new(&config.host, &config.fence.log);
     let (attester, kept) = Attester::open(&config, tpm.clone(), host.clone(), approvers)?;
     if !kept.is_empty() {
         info!(statements = kept.len(), "without a receipt yet");

@@ -8,6 +8,7 @@
 
 mod bundle;
 mod differential;
+mod measured;
 mod net;
 mod policy;
 mod scene;

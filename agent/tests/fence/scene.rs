@@ -8,7 +8,10 @@ use std::{
     sync::Once,
 };
 
-use bailiwick_agent::{config::FenceSection, fence::Fence};
+use bailiwick_agent::{
+    config::FenceSection,
+    fence::{Fence, Recorder},
+};
 
 pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_bailiwick-agent");
 
@@ -32,7 +35,7 @@ impl Scene {
     }
 
     pub(crate) fn open(&self) -> Fence {
-        Fence::open(&self.section).unwrap()
+        Fence::open(&self.section, Recorder::default()).unwrap()
     }
 
     /// Folder of a cgroup below the root.
@@ -89,6 +92,7 @@ fn section(name: &str) -> FenceSection {
         whole_host: false,
         bpffs: folder(name).join("bpf"),
         socket: folder(name).join("fence.sock"),
+        ..FenceSection::default()
     }
 }
 

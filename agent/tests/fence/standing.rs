@@ -3,7 +3,7 @@
 use std::{fs, path::Path};
 
 use bailiwick_agent::{
-    fence::{Fence, FenceError},
+    fence::{Fence, FenceError, Recorder},
     fence_service::Enforcer,
 };
 use bailiwick_attestation::proto::v1::{FenceState, fence_state::Mode};
@@ -63,7 +63,7 @@ fn everything_below_the_root_is_denied_at_once_and_stays_so() {
     assert!(event.wall_time_ms > 1_700_000_000_000);
 
     assert!(matches!(
-        Fence::open(&scene.section).unwrap_err(),
+        Fence::open(&scene.section, Recorder::default()).unwrap_err(),
         FenceError::Held(_)
     ));
     drop(fence);
@@ -156,7 +156,7 @@ fn pins_that_are_not_of_this_fence_are_not_taken_over() {
     drop(scene.open());
     let mut inner = scene.section.clone();
     inner.root.push("studies");
-    let refused = Fence::open(&inner).unwrap_err();
+    let refused = Fence::open(&inner, Recorder::default()).unwrap_err();
     assert!(matches!(
         refused,
         FenceError::OtherRoot { name: "egress", .. }
@@ -167,7 +167,7 @@ fn pins_that_are_not_of_this_fence_are_not_taken_over() {
     for (from, to) in [(&egress, &aside), (&ingress, &egress), (&aside, &ingress)] {
         fs::rename(from, to).unwrap();
     }
-    let refused = Fence::open(&scene.section).unwrap_err();
+    let refused = Fence::open(&scene.section, Recorder::default()).unwrap_err();
     assert!(matches!(
         refused,
         FenceError::OtherRoot { name: "egress", .. }
@@ -251,7 +251,8 @@ fn write_config(scene: &Scene) -> std::path::PathBuf {
         "deployment = \"demo\"\nnode = \"n\"\n\
          [collector]\nenroll = \"localhost:1\"\nevidence = \"localhost:1\"\n\
          [policy]\napprovers = \"/nowhere\"\nthreshold = 1\n\
-         [fence]\nroot = {:?}\nwhole_host = false\nbpffs = {:?}\nsocket = {:?}\n",
+         [fence]\nroot = {:?}\nwhole_host = false\nbpffs = {:?}\nsocket = {:?}\n\
+         measured = false\n",
         section.root, section.bpffs, section.socket
     );
     fs::write(&file, text).unwrap();

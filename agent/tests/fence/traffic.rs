@@ -562,7 +562,8 @@ fn keep_policy(scene: &Scene) -> PathBuf {
         "deployment = \"demo\"\nnode = \"n\"\nstate_dir = {state:?}\n\
          [collector]\nenroll = \"localhost:1\"\nevidence = \"localhost:1\"\n\
          [policy]\napprovers = {:?}\nthreshold = 1\n\
-         [fence]\nroot = {:?}\nwhole_host = false\nbpffs = {:?}\nsocket = {:?}\n",
+         [fence]\nroot = {:?}\nwhole_host = false\nbpffs = {:?}\nsocket = {:?}\n\
+         measured = false\n",
         folder.join("allowed_signers"),
         section.root,
         section.bpffs,

@@ -2,6 +2,7 @@
 
 use super::{
     Reference, Subject,
+    fence::{self, FenceClaims},
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -10,7 +11,6 @@ use crate::{
     evidence::ClaimValue,
     ids::{NodeId, UnixTime},
     profile::{Bank, Provenance, Requirement, TpmProfile, Value},
-    proto::v1::fence_state::Mode,
 };
 
 pub(super) fn judge(
@@ -24,12 +24,25 @@ pub(super) fn judge(
     name(result, evidence, node);
     registers(result, evidence, &reference.profile.tpm);
     policy(result, evidence, reference, now);
-    fence(result, evidence);
+    fence::judge(result, evidence);
+    let log = reference.profile.fence.as_ref();
+    let measured = log.and_then(|log| {
+        fence::replay(
+            result,
+            evidence,
+            log.pcr,
+            hash_of(reference.profile.tpm.bank),
+        )
+    });
+    let fence = FenceClaims::new(evidence, measured.as_ref());
+    if log.is_some() {
+        fence.note(result);
+    }
     for requirement in &reference.profile.requirements {
         require(
             result,
             requirement,
-            find(evidence, subject, &requirement.claim),
+            find(evidence, subject, &fence, &requirement.claim),
         );
     }
 }
@@ -182,58 +195,19 @@ fn policy(
     }
 }
 
-/// The word for a fence mode in claims and profiles.
-const fn mode_word(mode: Mode) -> &'static str {
-    match mode {
-        Mode::Unspecified => "unspecified",
-        Mode::Absent => "absent",
-        Mode::DefaultDeny => "default-deny",
-        Mode::Enforcing => "enforcing",
-    }
-}
-
-fn fence(result: &mut AttestationResult, evidence: &VerifiedEvidence) {
-    let fence = &evidence.statement.fence;
-    let mode = fence.mode();
-    let mut deviate = |finding, code: &str, expected: &str, found: String| {
-        result.deviate(Deviation {
-            claim: "fence.mode".to_owned(),
-            finding,
-            code: code.to_owned(),
-            expected: expected.to_owned(),
-            found,
-            provenance: Some(Provenance::SelfReported),
-        });
-    };
-    if let Some(fault) = &fence.fault {
-        let fault = fault.chars().take(400).collect();
-        // The agent could not read the fence: no reason to believe in it, none to call it broken.
-        // No lease follows, and the one in force runs out.
-        let (finding, code) = match mode {
-            Mode::Unspecified => (Finding::Unchecked, "fence-unknown"),
-            _ => (Finding::Refused, "fence-fault"),
-        };
-        deviate(finding, code, "a fence without fault", fault);
-    }
-    let expected = match mode {
-        Mode::Enforcing => return,
-        Mode::DefaultDeny if evidence.statement.policy.is_none() => return,
-        Mode::Unspecified if fence.fault.is_some() => return,
-        Mode::DefaultDeny => "enforcing, since a policy is in force",
-        Mode::Absent | Mode::Unspecified => "enforcing",
-    };
-    let found = mode_word(mode).to_owned();
-    deviate(Finding::Refused, "fence-mode", expected, found);
-}
-
 /// What was found under a claim's name.
-enum Found {
+pub(super) enum Found {
     Is(Value, Provenance),
     Unavailable(String),
     Missing,
 }
 
-fn find(evidence: &VerifiedEvidence, subject: &Subject<'_>, claim: &str) -> Found {
+fn find(
+    evidence: &VerifiedEvidence,
+    subject: &Subject<'_>,
+    fence: &FenceClaims,
+    claim: &str,
+) -> Found {
     let said = |value| Found::Is(value, Provenance::SelfReported);
     let hardware = |value| Found::Is(value, Provenance::HardwareSigned);
     let statement = &evidence.statement;
@@ -245,12 +219,6 @@ fn find(evidence: &VerifiedEvidence, subject: &Subject<'_>, claim: &str) -> Foun
         "tpm.reset_count" => hardware(Value::Number(evidence.clock.reset_count.into())),
         "tpm.restart_count" => hardware(Value::Number(evidence.clock.restart_count.into())),
         "tpm.clock_safe" => hardware(Value::Flag(evidence.clock.safe)),
-        "fence.mode" => said(text(mode_word(statement.fence.mode()))),
-        "fence.whole_host" => said(Value::Flag(statement.fence.whole_host)),
-        "fence.root" => said(text(&statement.fence.root)),
-        "fence.unfenced_paths" => said(Value::Number(
-            u64::try_from(statement.fence.unfenced_paths.len()).unwrap_or(u64::MAX),
-        )),
         "policy.version" => statement
             .policy
             .map_or(Found::Missing, |policy| said(Value::Number(policy.version))),
@@ -264,6 +232,7 @@ fn find(evidence: &VerifiedEvidence, subject: &Subject<'_>, claim: &str) -> Foun
             Value::Flag(subject.ak_confirmed),
             Provenance::OperatorSigned,
         ),
+        fenced if fenced.starts_with("fence.") => fence.find(fenced),
         other => register(evidence, other).unwrap_or_else(|| match statement.claims.get(other) {
             Some(ClaimValue::Text(found)) => said(text(found)),
             Some(ClaimValue::Number(number)) => said(Value::Number(*number)),

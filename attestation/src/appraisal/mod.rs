@@ -7,6 +7,7 @@
 
 mod chain;
 mod claims;
+mod fence;
 mod result;
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,7 @@
 //! An ordinary node that is affirmed, and each neighbour of it that is not.
 
+mod fence;
+
 use super::*;
 use crate::{
     evidence::{Freshness, Nonce},
@@ -14,6 +16,7 @@ const CHALLENGE: Freshness = Freshness::Challenged(Nonce::new([6; 32]));
 struct Case {
     tpm: SoftTpm,
     statement: v1::Statement,
+    logs: Vec<v1::Log>,
     freshness: Freshness,
     profile: String,
     listed: bool,
@@ -28,6 +31,7 @@ impl Case {
         Self {
             tpm: SoftTpm::new(),
             statement: statement(5, Some(Sha256Digest([9; 32]))),
+            logs: Vec::new(),
             freshness: CHALLENGE,
             profile: PROFILE.to_owned(),
             listed: true,
@@ -53,10 +57,15 @@ impl Case {
         }
     }
 
+    fn verify(&self) -> Result<VerifiedEvidence, EvidenceRefused> {
+        let mut evidence = self.tpm.evidence(&encode(&self.statement), &self.freshness);
+        evidence.logs.clone_from(&self.logs);
+        VerifiedEvidence::verify(&evidence, &self.tpm.ak(), &self.freshness)
+    }
+
     fn appraise(&self) -> AttestationResult {
         let ak = self.tpm.ak();
-        let evidence = self.tpm.evidence(&encode(&self.statement), &self.freshness);
-        let verified = VerifiedEvidence::verify(&evidence, &ak, &self.freshness).unwrap();
+        let verified = self.verify().unwrap();
         let (deployment, node) = (
             DeploymentId::new("demo").unwrap(),
             NodeId::new("gpu-01").unwrap(),

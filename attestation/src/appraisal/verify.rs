@@ -76,6 +76,8 @@ pub struct VerifiedEvidence {
     pub(super) clock: ClockInfo,
     pub(super) firmware_version: u64,
     pub(super) pcrs: BoundPcrs,
+    /// The fence's own log as it came, read after the quote.
+    pub(super) fence_log: Option<Vec<u8>>,
 }
 
 impl VerifiedEvidence {
@@ -120,6 +122,7 @@ impl VerifiedEvidence {
             clock: verified.clock_info(),
             firmware_version: verified.firmware_version(),
             pcrs,
+            fence_log: log(evidence, "fence")?,
         })
     }
 
@@ -179,6 +182,19 @@ impl Freshness {
     pub fn of(evidence: &v1::Evidence) -> Result<Self, EvidenceRefused> {
         freshness_of(evidence)
     }
+}
+
+/// The one log of that name.
+fn log(evidence: &v1::Evidence, name: &str) -> Result<Option<Vec<u8>>, EvidenceRefused> {
+    let mut named = evidence.logs.iter().filter(|log| log.name == name);
+    let first = named.next().map(|log| log.content.clone());
+    if named.next().is_some() {
+        return Err(EvidenceRefused::Envelope {
+            field: "logs",
+            fault: "holds one log twice",
+        });
+    }
+    Ok(first)
 }
 
 fn presented(evidence: &v1::Evidence) -> Result<PcrValues, EvidenceRefused> {

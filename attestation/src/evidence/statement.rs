@@ -207,6 +207,9 @@ impl ParsedStatement {
         bounded("fence.maps", fence.maps.len())?;
         bounded("fence.counters", fence.counters.len())?;
         bounded("fence.unfenced_paths", fence.unfenced_paths.len())?;
+        if !matches!(fence.object_digest.len(), 0 | 32) {
+            return rule("fence.object_digest", "must have 32 bytes, or none");
+        }
         bounded("gaps", raw.gaps.len())?;
         bounded("logs", raw.logs.len())?;
         let Some(log) = raw.log.as_ref().and_then(Head::of) else {
@@ -391,6 +394,11 @@ mod tests {
                 "claims",
                 |s| s.claims = vec![s.claims[0].clone(); 4097],
                 "Statement.claims: has more than 4096 elements",
+            ),
+            (
+                "object",
+                |s| s.fence.as_mut().unwrap().object_digest = vec![0; 31],
+                "Statement.fence.object_digest: must have 32 bytes, or none",
             ),
             (
                 "links",

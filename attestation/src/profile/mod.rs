@@ -31,6 +31,8 @@ pub struct Profile {
     pub max_silence_seconds: u32,
     /// What the quote must cover.
     pub tpm: TpmProfile,
+    /// The fence's own log; `None`: what the statement says of the fence is all there is.
+    pub fence: Option<FenceProfile>,
     /// What must be claimed; each claim is named once.
     pub requirements: Vec<Requirement>,
     /// SHA-256 of the profile's bytes as signed.
@@ -47,6 +49,16 @@ pub struct TpmProfile {
     /// Allowed values of a PCR, each as long as the bank's digests; keys are all in `require`.
     /// A PCR without an entry is recorded, not judged.
     pub values: BTreeMap<u8, Vec<Vec<u8>>>,
+}
+
+/// Highest PCR that may hold the fence's log: those above are not cleared by a reset alone.
+pub const FENCE_PCR_MAX: u8 = 15;
+
+/// Where the fence's own log is extended.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct FenceProfile {
+    /// 0 to [`FENCE_PCR_MAX`]; the quote must cover it.
+    pub pcr: u8,
 }
 
 /// PCR bank: TCG Algorithm Registry, `TPM_ALG_ID`. SHA-1 is never appraised.

@@ -6,7 +6,10 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
-use super::{Bank, Expected, Profile, Provenance, Requirement, TpmProfile, Value};
+use super::{
+    Bank, Expected, FENCE_PCR_MAX, FenceProfile, Profile, Provenance, Requirement, TpmProfile,
+    Value,
+};
 use crate::toml_file::{FileError, TomlFile};
 use crate::{NodeId, Sha256Digest};
 
@@ -26,6 +29,7 @@ pub(super) struct RawProfile {
     lease_seconds: Spanned<u32>,
     max_silence_seconds: Spanned<u32>,
     tpm: RawTpm,
+    fence: Option<RawFence>,
     #[serde(default)]
     require: Vec<Spanned<RawRequirement>>,
 }
@@ -37,6 +41,12 @@ struct RawTpm {
     require: Spanned<Vec<Spanned<u8>>>,
     #[serde(default)]
     values: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawFence {
+    pcr: Spanned<u8>,
 }
 
 #[derive(Deserialize)]
@@ -60,6 +70,7 @@ pub(super) fn check(
     let lease_seconds = within(file, &raw.lease_seconds, 86_400)?;
     let max_silence_seconds = within(file, &raw.max_silence_seconds, 604_800)?;
     let tpm = tpm(file, &raw.tpm)?;
+    let fence = raw.fence.map(|raw| fence(file, &raw, &tpm)).transpose()?;
     if let Some(extra) = raw.require.get(REQUIREMENTS_LIMIT) {
         let fault = format!("more than {REQUIREMENTS_LIMIT} requirements");
         return Err(file.error(extra.span(), fault));
@@ -79,6 +90,7 @@ pub(super) fn check(
         lease_seconds,
         max_silence_seconds,
         tpm,
+        fence,
         requirements,
         digest,
     })
@@ -132,6 +144,21 @@ fn tpm(file: &TomlFile<'_>, raw: &RawTpm) -> Result<TpmProfile, FileError> {
         require,
         values,
     })
+}
+
+/// Registers from 16 on are reset by whoever may open the TPM, or by a late launch: what was
+/// extended there can be taken back.
+fn fence(file: &TomlFile<'_>, raw: &RawFence, tpm: &TpmProfile) -> Result<FenceProfile, FileError> {
+    let pcr = *raw.pcr.get_ref();
+    if pcr > FENCE_PCR_MAX {
+        let fault = "the fence's PCR is 0 to 15: only a reset of the TPM clears those";
+        return Err(file.error(raw.pcr.span(), fault));
+    }
+    if tpm.values.contains_key(&pcr) {
+        let fault = "has values in tpm.values; the fence's PCR is judged by its log";
+        return Err(file.error(raw.pcr.span(), fault));
+    }
+    Ok(FenceProfile { pcr })
 }
 
 /// `"7"`, and no second spelling such as `"07"` or `"+7"`.

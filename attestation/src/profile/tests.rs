@@ -32,6 +32,15 @@ provenance = "hardware-signed"
 "#;
 
 #[test]
+fn the_fences_pcr_is_one_that_only_a_reset_clears() {
+    for pcr in [0, 13, 15] {
+        let text = GOOD.replace("[tpm]\n", &format!("[fence]\npcr = {pcr}\n[tpm]\n"));
+        let profile = Profile::parse("profile.toml", text.as_bytes()).unwrap();
+        assert_eq!(profile.fence, Some(FenceProfile { pcr }));
+    }
+}
+
+#[test]
 fn a_profile_is_read_whole() {
     let profile = Profile::parse("profile.toml", GOOD.as_bytes()).unwrap();
     assert_eq!(profile.name, "demo-1");
@@ -45,6 +54,7 @@ fn a_profile_is_read_whole() {
         profile.tpm.values,
         BTreeMap::from([(7, vec![vec![0x11; 32]])])
     );
+    assert_eq!(profile.fence, None);
     assert_eq!(profile.digest, Sha256Digest::of(&[GOOD.as_bytes()]));
     let shown: Vec<String> = profile
         .requirements
@@ -155,6 +165,24 @@ fn refusals_name_file_line_and_key() {
             "profile.toml:7: tpm.require: PCR is named twice",
         ),
         (
+            "the fence's PCR can be reset",
+            "[[require]]\nclaim = \"fence.mode\"",
+            "[fence]\npcr = 16\n[[require]]\nclaim = \"fence.mode\"",
+            "profile.toml:12: fence.pcr: the fence's PCR is 0 to 15: only a reset of the TPM clears those",
+        ),
+        (
+            "the fence's PCR is the debug PCR",
+            "[[require]]\nclaim = \"fence.mode\"",
+            "[fence]\npcr = 23\n[[require]]\nclaim = \"fence.mode\"",
+            "profile.toml:12: fence.pcr: the fence's PCR is 0 to 15: only a reset of the TPM clears those",
+        ),
+        (
+            "the fence's PCR has values",
+            "[[require]]\nclaim = \"fence.mode\"",
+            "[fence]\npcr = 7\n[[require]]\nclaim = \"fence.mode\"",
+            "profile.toml:12: fence.pcr: has values in tpm.values; the fence's PCR is judged by its log",
+        ),
+        (
             "values of a PCR nobody must quote",
             "[0, 1, 7]",
             "[0, 1]",
@@ -230,7 +258,7 @@ fn refusals_name_file_line_and_key() {
             "unknown key",
             "max_silence_seconds = 180",
             "max_silence_seconds = 180\nmax_silence = 3",
-            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `require`",
+            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `fence`, `require`",
         ),
         (
             "no silence named",

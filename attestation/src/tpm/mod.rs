@@ -9,6 +9,7 @@
 mod ak;
 mod attest;
 mod certify;
+mod command;
 mod credential;
 mod ek;
 mod pcr;
@@ -20,6 +21,9 @@ mod signature;
 pub use ak::{AkPublic, AkRefused};
 pub use attest::{Attest, AttestKind, Attested, ClockInfo, QualifyingData};
 pub use certify::{CertifiedKey, CertifyRefused};
+pub use command::{
+    MAX_RESPONSE, ResponseRefused, pcr_event, pcr_event_response, pcr_read, pcr_read_response,
+};
 pub use credential::{Credential, CredentialError, EkPublic, EkRefused, make_credential};
 pub use ek::{EkCertRefused, EkChain, TpmIdentity, read_leaf, tpm_identity};
 pub use pcr::{BankSelection, PCR_COUNT, PcrSelection, PcrValueError, PcrValues};

@@ -314,6 +314,7 @@ root = "{}"
 whole_host = false
 bpffs = {:?}
 socket = {socket:?}
+log = {:?}
 
 [evidence]
 interval_s = {interval_seconds}
@@ -324,6 +325,7 @@ interval_s = {interval_seconds}
             approvers.allowed_signers(),
             scene.fence_root(),
             scene.path("bpf").join("bailiwick"),
+            scene.path("fence-pcr.log"),
         );
         fs::write(&config, text).context("configure the agent")?;
         let node = Self {

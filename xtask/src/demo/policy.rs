@@ -259,6 +259,14 @@ require = [0, 1, 2, 3, 4, 5, 6, 7]
         text += &format!("\"{index}\" = [\"{value}\"]\n");
     }
     text + r#"
+[fence]
+pcr = 13
+
+[[require]]
+claim = "fence.policy_version"
+at_least = 1
+provenance = "measured"
+
 [[require]]
 claim = "fence.mode"
 one_of = ["enforcing", "default-deny"]

@@ -9,6 +9,7 @@ use crate::crypto::HashAlgorithm;
 
 mod ak;
 mod certify;
+mod command;
 mod credential;
 mod ek;
 mod ek_files;

@@ -1,0 +1,402 @@
+//! The fence's log beside the statement: what it shows, and what it cannot.
+
+use super::{Case, NOW, Status};
+use crate::{
+    Sha256Digest,
+    appraisal::AttestationResult,
+    crypto::HashAlgorithm,
+    fence_log::{self, Begun, Entry, LoggedPolicy, Program},
+    profile::{Provenance, Value},
+    proto::v1,
+};
+
+const PCR: usize = 13;
+
+fn begin() -> Entry {
+    Entry::Begin(Begun {
+        agent: "0.1.0".to_owned(),
+        root: "/".to_owned(),
+        whole_host: true,
+    })
+}
+
+fn program(hook: &str) -> Entry {
+    Entry::Program {
+        hook: hook.to_owned(),
+        program: Program {
+            tag: [7; 8],
+            object: Sha256Digest([8; 32]),
+        },
+    }
+}
+
+fn policy(version: u64) -> Entry {
+    Entry::Policy(LoggedPolicy {
+        version,
+        manifest: Sha256Digest([4; 32]),
+        rules: Sha256Digest([6; 32]),
+    })
+}
+
+fn ordinary() -> Vec<Entry> {
+    vec![
+        begin(),
+        Entry::Deny,
+        program("cgroup_skb/egress"),
+        program("cgroup_skb/ingress"),
+        Entry::World(Sha256Digest([5; 32])),
+        policy(2),
+    ]
+}
+
+fn bytes(entries: &[Entry]) -> Vec<u8> {
+    entries
+        .iter()
+        .flat_map(|entry| entry.encode().unwrap())
+        .collect()
+}
+
+/// Extends the register with these, and with nothing else.
+fn extended(case: &mut Case, entries: &[Entry]) {
+    let bank = HashAlgorithm::Sha256;
+    let mut value = fence_log::zero(bank).unwrap();
+    for entry in entries {
+        value = fence_log::extend(bank, &value, &entry.encode().unwrap()).unwrap();
+    }
+    case.tpm.pcrs[PCR] = value.as_slice().try_into().unwrap();
+}
+
+fn sent(case: &mut Case, content: Vec<u8>) {
+    case.logs = vec![v1::Log {
+        name: "fence".to_owned(),
+        content,
+    }];
+}
+
+/// A node whose fence is extended before it takes effect, and a profile that asks for it.
+fn measured() -> Case {
+    let mut case = Case::ordinary();
+    let fence = case.fence();
+    fence.object_digest = vec![8; 32];
+    fence.links = ["cgroup_skb/egress", "cgroup_skb/ingress"]
+        .into_iter()
+        .map(|hook| v1::fence_state::Link {
+            hook: hook.to_owned(),
+            program_tag: vec![7; 8],
+            ..Default::default()
+        })
+        .collect();
+    case.profile = case.profile.replace(
+        "[[require]]\nclaim = \"kernel.lockdown\"",
+        "[fence]\npcr = 13\n[[require]]\nclaim = \"kernel.lockdown\"",
+    );
+    extended(&mut case, &ordinary());
+    sent(&mut case, bytes(&ordinary()));
+    case
+}
+
+fn codes(result: &AttestationResult) -> Vec<&str> {
+    result.deviations().map(|d| d.code.as_str()).collect()
+}
+
+fn source(result: &AttestationResult, claim: &str) -> Option<Provenance> {
+    let claim = result.submods["fence"].claims.get(claim)?;
+    Some(claim.provenance)
+}
+
+const MEASURED: [&str; 5] = [
+    "fence.agent",
+    "fence.policy",
+    "fence.programs",
+    "fence.rules",
+    "fence.world",
+];
+const SAID: [&str; 4] = [
+    "fence.attached",
+    "fence.mode",
+    "fence.root",
+    "fence.whole_host",
+];
+
+#[test]
+fn what_was_put_in_force_is_measured_and_what_is_attached_now_is_not() {
+    let mut case = measured();
+    for claim in ["fence.policy", "fence.programs", "fence.world"] {
+        let fill = match claim {
+            "fence.policy" => "04",
+            "fence.world" => "05",
+            _ => "08",
+        };
+        let is = format!("is = \"{}\"\nprovenance = \"measured\"", fill.repeat(32));
+        case.require(claim, &is);
+    }
+    let result = case.appraise();
+    assert_eq!(codes(&result), [""; 0]);
+    assert_eq!(result.status, Status::Affirming);
+    for claim in MEASURED {
+        assert_eq!(
+            source(&result, claim),
+            Some(Provenance::Measured),
+            "{claim}"
+        );
+    }
+    for claim in SAID {
+        let found = source(&result, claim);
+        assert_eq!(found, Some(Provenance::SelfReported), "{claim}");
+    }
+    let version = &result.submods["fence"].claims["fence.policy_version"];
+    assert_eq!(version.value, Value::Number(2));
+}
+
+#[test]
+fn a_log_and_a_statement_that_part_have_their_own_codes() {
+    use Status::{Contraindicated, None as Undecided};
+    type Spoil = fn(&mut Case);
+    let cases: &[(&str, Spoil, Status, &str)] = &[
+        ("no log", |c| c.logs.clear(), Undecided, "fence-log-missing"),
+        (
+            "a log lost and begun anew",
+            |c| sent(c, Vec::new()),
+            Contraindicated,
+            "fence-log-does-not-replay",
+        ),
+        (
+            "a torn log",
+            |c| {
+                let mut log = bytes(&ordinary());
+                log.pop();
+                sent(c, log);
+            },
+            Contraindicated,
+            "fence-log-does-not-replay",
+        ),
+        (
+            "an entry that was never extended",
+            |c| {
+                let mut entries = ordinary();
+                entries.insert(5, policy(1));
+                sent(c, bytes(&entries));
+            },
+            Contraindicated,
+            "fence-log-does-not-replay",
+        ),
+        (
+            "somebody else extended the register",
+            |c| c.tpm.pcrs[PCR] = [1; 32],
+            Contraindicated,
+            "fence-log-does-not-replay",
+        ),
+        (
+            "no entries at all",
+            |c| {
+                let mut log = bytes(&ordinary());
+                log[0] = 0xff;
+                sent(c, log);
+            },
+            Contraindicated,
+            "fence-log-malformed",
+        ),
+        (
+            "the TPM failed, as the node says",
+            |c| {
+                extended(c, &ordinary()[..2]);
+                sent(c, bytes(&ordinary()[..2]));
+                c.fence().log_fault = Some("no answer within 1 s".to_owned());
+            },
+            Undecided,
+            "fence-log-unavailable",
+        ),
+        (
+            "nothing was extended, and the node says nothing of it",
+            |c| {
+                extended(c, &[]);
+                sent(c, Vec::new());
+            },
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "another root",
+            |c| {
+                c.fence().root = "/trial".to_owned();
+            },
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "another program",
+            |c| c.fence().links[1].program_tag = vec![9; 8],
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "a program at a hook that the log does not know",
+            |c| c.fence().links[1].hook = "tcx/egress".to_owned(),
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "another object",
+            |c| c.fence().object_digest = vec![9; 32],
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "another world",
+            |c| c.statement.policy.as_mut().unwrap().world_digest = vec![9; 32],
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "a policy that was never put in force",
+            |c| {
+                let mut entries = ordinary();
+                entries[5] = policy(1);
+                extended(c, &entries);
+                sent(c, bytes(&entries));
+            },
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "all denied since, and the statement says enforcing",
+            |c| {
+                let mut entries = ordinary();
+                entries.splice(4..6, [Entry::Deny]);
+                extended(c, &entries);
+                sent(c, bytes(&entries));
+            },
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
+            "a policy put in force between statement and quote",
+            |c| {
+                let mut entries = ordinary();
+                entries.push(policy(3));
+                extended(c, &entries);
+                sent(c, bytes(&entries));
+            },
+            Undecided,
+            "fence-log-changed",
+        ),
+    ];
+    for (name, spoil, status, code) in cases {
+        let mut case = measured();
+        spoil(&mut case);
+        let result = case.appraise();
+        assert_eq!(codes(&result), [*code], "{name}");
+        assert_eq!(result.status, *status, "{name}");
+        for claim in ["fence.policy", "fence.programs", "fence.world"] {
+            assert_ne!(source(&result, claim), Some(Provenance::Measured), "{name}");
+        }
+    }
+}
+
+#[test]
+fn a_list_may_run_ahead_of_a_quote() {
+    let mut case = measured();
+    let mut entries = ordinary();
+    entries.push(policy(3));
+    sent(&mut case, bytes(&entries));
+    let result = case.appraise();
+    assert_eq!(codes(&result), [""; 0]);
+    let version = &result.submods["fence"].claims["fence.policy_version"];
+    assert_eq!(
+        version.value,
+        Value::Number(2),
+        "what was not extended is nothing"
+    );
+}
+
+#[test]
+fn a_fence_out_of_sight_leaves_what_was_measured() {
+    let mut case = measured();
+    case.statement.policy = None;
+    *case.fence() = v1::FenceState {
+        fault: Some("its process is out of reach".to_owned()),
+        ..v1::FenceState::default()
+    };
+    case.profile = case.profile.replace(
+        "[[require]]\nclaim = \"fence.whole_host\"\nis = true\nprovenance = \"self-reported\"\n",
+        "",
+    );
+    let result = case.appraise();
+    assert_eq!(codes(&result), ["policy-absent", "fence-unknown"]);
+    assert_eq!(source(&result, "fence.policy"), Some(Provenance::Measured));
+}
+
+#[test]
+fn the_quote_covers_the_register_that_the_profile_names() {
+    let mut case = measured();
+    case.profile = case
+        .profile
+        .replace("bank = \"sha256\"", "bank = \"sha384\"")
+        .replace(&"00".repeat(32), &"00".repeat(48));
+    let result = case.appraise();
+    let fence = result
+        .deviations()
+        .find(|deviation| deviation.claim == "tpm.pcr.sha384.13");
+    assert_eq!(fence.unwrap().code, "pcr-not-quoted");
+    assert_eq!(result.status, Status::Contraindicated);
+}
+
+/// Root has detached the fence, extended nothing, and has the TPM sign what it likes.
+#[test]
+fn root_that_forges_the_statement_gains_no_provenance() {
+    let forged = measured();
+    let result = forged.appraise();
+    // The register still holds what was in force until root fell, and that is all it says.
+    assert_eq!(result.status, Status::Affirming);
+    for claim in SAID {
+        let found = source(&result, claim);
+        assert_eq!(found, Some(Provenance::SelfReported), "{claim}");
+    }
+    // A profile that relies on more demands, as measured, what keeps root from lying.
+    let demands = [
+        ("fence.attached", "is = true"),
+        ("fence.mode", "is = \"enforcing\""),
+        ("boot.lockdown_measured", "is = \"integrity\""),
+    ];
+    for (claim, is) in demands {
+        let mut case = measured();
+        case.require(claim, &format!("{is}\nprovenance = \"measured\""));
+        let result = case.appraise();
+        let code = match claim {
+            "boot.lockdown_measured" => "claim-missing",
+            _ => "claim-provenance",
+        };
+        assert_eq!(codes(&result), [code], "{claim}");
+        assert_eq!(result.status, Status::Contraindicated, "{claim}");
+    }
+    // The node's own word for the same, however good it sounds, is its own word.
+    let mut case = measured();
+    case.profile = case.profile.replacen(
+        "one_of = [\"integrity\", \"confidentiality\"]\nprovenance = \"self-reported\"",
+        "one_of = [\"integrity\", \"confidentiality\"]\nprovenance = \"measured\"",
+        1,
+    );
+    let result = case.appraise();
+    assert_eq!(codes(&result), ["claim-provenance"]);
+    assert_eq!(result.at, NOW);
+}
+
+#[test]
+fn without_a_profile_that_names_the_register_the_log_is_not_judged() {
+    let mut case = measured();
+    case.profile = case.profile.replace("[fence]\npcr = 13\n", "");
+    sent(&mut case, vec![0xff]);
+    let result = case.appraise();
+    assert_eq!(codes(&result), [""; 0]);
+    case.require("fence.policy", "is = \"x\"\nprovenance = \"measured\"");
+    assert_eq!(codes(&case.appraise()), ["claim-provenance"]);
+}
+
+#[test]
+fn one_log_of_a_name() {
+    let mut case = measured();
+    let again = case.logs.clone();
+    case.logs.extend(again);
+    let refused = case.verify().unwrap_err();
+    assert_eq!(refused.to_string(), "Evidence.logs: holds one log twice");
+}
