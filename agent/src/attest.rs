@@ -81,6 +81,8 @@ pub struct Facts {
     pub fence: FenceState,
     /// Policy in force.
     pub policy: Option<PolicyState>,
+    /// Who may sign now, as the fence says; `None`: those of the machine's configuration.
+    pub approvers: Option<Sha256Digest>,
 }
 
 /// Makes statements. Owns spool, chain and the node's log.
@@ -361,7 +363,7 @@ impl Attester {
             previous: self.chain.previous.map(|digest| digest.to_vec()),
             wall_time_ms: clock::now().millis(),
             boot_time_ns: clock::boot_time_ns(),
-            approvers_digest: self.approvers.as_bytes().to_vec(),
+            approvers_digest: facts.approvers.unwrap_or(self.approvers).0.to_vec(),
             policy: facts.policy.clone(),
             fence: Some(facts.fence.clone()),
             claims: facts.claims.clone(),
@@ -550,6 +552,9 @@ pub fn change_digest(facts: &Facts) -> Sha256Digest {
         fence: Some(fence),
         policy: facts.policy.clone(),
         claims: facts.claims.clone(),
+        approvers_digest: facts
+            .approvers
+            .map_or_else(Vec::new, |digest| digest.0.to_vec()),
         ..Statement::default()
     };
     Sha256Digest::of(&[&whole.encode_to_vec()])

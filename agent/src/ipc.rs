@@ -14,8 +14,8 @@ use tokio::{
 };
 
 use crate::proto::fence::{
-    ApplyLease, ApplyPeers, ApplyPolicy, BreakGlassUsed, Events, GetOwnPeers, GetState, NextEvents,
-    OwnPeers, Request, Response, State, UseBreakGlass, request::Request as Ask,
+    ApplyLease, ApplyPeers, ApplyPolicy, BreakGlassUsed, Events, Floor, GetOwnPeers, GetState,
+    NextEvents, OwnPeers, Request, Response, State, UseBreakGlass, request::Request as Ask,
     response::Response as Answer,
 };
 
@@ -124,6 +124,11 @@ impl FenceClient {
     /// Hands over what approvers signed.
     pub async fn apply_policy(&mut self, policy: ApplyPolicy) -> Result<(), IpcError> {
         self.done(Ask::ApplyPolicy(policy), POLICY_PATIENCE).await
+    }
+
+    /// Says what the TPM remembers.
+    pub async fn set_floor(&mut self, floor: Floor) -> Result<(), IpcError> {
+        self.done(Ask::SetFloor(floor), PATIENCE).await
     }
 
     /// Hands over a lease.

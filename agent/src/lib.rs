@@ -29,6 +29,7 @@ pub mod enroll;
 pub mod fence;
 pub mod fence_service;
 mod files;
+mod floor;
 pub mod ipc;
 pub mod log;
 pub mod notify;

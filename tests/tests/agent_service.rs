@@ -30,6 +30,8 @@ impl Enforcer for Denying {
         Ok(())
     }
 
+    fn admit(&mut self, _new: bool) {}
+
     fn deny_everything(&mut self) -> Result<(), Never> {
         Ok(())
     }

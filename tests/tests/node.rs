@@ -49,6 +49,8 @@ impl Enforcer for Recorder {
         Ok(())
     }
 
+    fn admit(&mut self, _new: bool) {}
+
     fn deny_everything(&mut self) -> Result<(), Never> {
         self.0.lock().unwrap().version = 0;
         Ok(())

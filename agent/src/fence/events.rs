@@ -1,7 +1,7 @@
 //! What the kernel reports, in words.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, VecDeque},
     os::fd::AsFd,
 };
 
@@ -13,7 +13,7 @@ use bailiwick_ebpf_common::{
 };
 use bailiwick_policy::world::Codes;
 
-use super::{hook::Hook, load::Maps, place::Hierarchy};
+use super::{admit, hook::Hook, load::Maps, place::Hierarchy};
 use crate::{clock, sys::bpf};
 
 /// Most events taken at once: more than the ring holds.
@@ -106,6 +106,18 @@ impl Events {
     }
 }
 
+/// Names the reason, and the study, where a cgroup is nobody's only because a policy has expired.
+pub(super) fn hold_back(events: &mut [FenceEvent], held_back: &BTreeMap<u64, String>) {
+    for event in events {
+        if event.study.is_empty()
+            && let Some(study) = held_back.get(&event.cgroup_id)
+        {
+            study.clone_into(&mut event.study);
+            admit::RULE.clone_into(&mut event.rule);
+        }
+    }
+}
+
 fn lost(maps: &Maps) -> Option<u64> {
     bpf::sum_per_cpu(maps.counters.as_fd(), counter::EVENTS_LOST).ok()
 }
@@ -163,6 +175,26 @@ fn address(bytes: [u8; 16]) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_study_that_may_not_start_is_told_from_a_stranger() {
+        let event = |study: &str, cgroup_id| FenceEvent {
+            study: study.to_owned(),
+            cgroup_id,
+            rule: "no-subject".to_owned(),
+            ..FenceEvent::default()
+        };
+        let mut events = [event("", 7), event("", 8), event("neuro", 7)];
+        hold_back(&mut events, &[(7, "cardio".to_owned())].into());
+        let said = events.map(|event| (event.study, event.rule));
+        let said: Vec<(&str, &str)> = said.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        let want = [
+            ("cardio", "policy-expired"),
+            ("", "no-subject"),
+            ("neuro", "no-subject"),
+        ];
+        assert_eq!(said, want);
+    }
 
     #[test]
     fn numbers_become_words_of_the_policy_that_judged() {

@@ -12,12 +12,13 @@
 //! | `load` | the object carried inside |
 //! | `hook` | links, adopted or made |
 //! | `image` | frozen tables and their swap |
-//! | `select` | selectors to cgroups |
+//! | `select`, `watch`, `admit` | selectors to cgroups, as they come and go, and which count |
 //! | `peers` | addresses of studies on other nodes |
 //! | `events`, `state` | what the kernel says, in words |
 //! | `probe` | a datagram that must be denied |
 //! | `record`, `register` | what takes effect, extended into a PCR before it does |
 
+mod admit;
 mod error;
 mod events;
 mod hook;
@@ -31,8 +32,15 @@ mod record;
 mod register;
 mod select;
 mod state;
+#[cfg(test)]
+mod tests_swap;
+mod watch;
 
-use std::{collections::BTreeMap, os::fd::AsFd, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::fd::{AsFd, OwnedFd},
+    path::PathBuf,
+};
 
 use bailiwick_attestation::{
     Sha256Digest,
@@ -48,20 +56,22 @@ use bailiwick_policy::{
 };
 use tracing::{error, info, warn};
 
-pub use self::{
-    error::FenceError,
-    place::PlaceError,
-    probe::Probe,
-    record::{RecordError, Recorder},
-    register::{Register, RegisterError, TpmRegister},
-};
 use self::{
+    admit::{HeldBack, Met},
     events::{Events, Names},
     hook::Hook,
     image::Image,
     load::{Loaded, Maps},
     pins::Pins,
     place::{Hierarchy, Root},
+    watch::Watch,
+};
+pub use self::{
+    error::FenceError,
+    place::PlaceError,
+    probe::Probe,
+    record::{RecordError, Recorder},
+    register::{Register, RegisterError, TpmRegister},
 };
 use crate::{
     config::FenceSection,
@@ -92,6 +102,10 @@ pub struct Fence {
     trouble: Option<String>,
     /// How often a link had to be attached or pinned again.
     mended: u64,
+    /// No new study starts.
+    closed: bool,
+    /// Tells when cgroups come and go; `None` where the kernel would not.
+    watch: Option<Watch>,
 }
 
 /// What this process has put in force.
@@ -106,6 +120,8 @@ struct Policy {
     cgroups: Vec<(u64, u32)>,
     /// By subject number; `None` for a host service.
     studies: Vec<Option<String>>,
+    /// Cgroups that would be a study's, had its policy not expired before they came.
+    held_back: HeldBack,
 }
 
 impl Policy {
@@ -115,6 +131,17 @@ impl Policy {
             found,
             limit: PEERS,
         })
+    }
+}
+
+/// Without it cgroups are polled.
+fn watch() -> Option<Watch> {
+    match Watch::new() {
+        Ok(watch) => Some(watch),
+        Err(error) => {
+            warn!(%error, "cgroups are polled, not watched");
+            None
+        }
     }
 }
 
@@ -216,6 +243,8 @@ impl Fence {
             break_glass: BTreeMap::new(),
             trouble: None,
             mended: 0,
+            closed: false,
+            watch: watch(),
         })
     }
 
@@ -240,10 +269,22 @@ impl Fence {
     }
 
     /// The cgroups there are now, for every selector.
-    fn resolve(&self, selectors: &mut [Selected]) -> Vec<(u64, u32)> {
+    fn resolve(&mut self, selectors: &mut [Selected]) -> Vec<(u64, u32)> {
+        let mut folders = BTreeSet::new();
+        let mut cgroups = self.look(selectors, &mut folders);
+        if let Some(watch) = &mut self.watch
+            && watch.follow(&folders)
+        {
+            // What appeared between looking and watching would be found by polling alone.
+            cgroups = self.look(selectors, &mut folders);
+        }
+        cgroups
+    }
+
+    fn look(&self, selectors: &mut [Selected], folders: &mut BTreeSet<PathBuf>) -> Vec<(u64, u32)> {
         let mut cgroups = Vec::new();
         for selected in selectors {
-            let ids = select::resolve(self.hierarchy.mount(), &selected.selector);
+            let ids = select::resolve(self.hierarchy.mount(), &selected.selector, folders);
             let met = !ids.is_empty();
             if met != selected.met {
                 let Selected { name, selector, .. } = selected;
@@ -261,7 +302,7 @@ impl Fence {
     }
 
     /// Both tables, frozen and not in force yet.
-    fn prepare(&self, bundle: &VerifiedBundle) -> Result<(Policy, Names), FenceError> {
+    fn prepare(&mut self, bundle: &VerifiedBundle) -> Result<(Policy, Names), FenceError> {
         let all = subjects(&bundle.model);
         let mut selectors: Vec<Selected> = Vec::new();
         for (who, subject) in all.iter().zip(0_u32..) {
@@ -272,9 +313,6 @@ impl Fence {
                 met: true,
             }));
         }
-        let cgroups = self.resolve(&mut selectors);
-        let mut image = bundle.policy_image(&cgroups)?;
-        let table = bundle.world_image();
         let studies: Vec<Option<String>> = all
             .iter()
             .map(|who| match who {
@@ -282,6 +320,10 @@ impl Fence {
                 Who::Host(_) => None,
             })
             .collect();
+        let met = self.resolve(&mut selectors);
+        let (cgroups, held_back) = self.admitted(met, &studies, self.policy.as_ref())?;
+        let mut image = bundle.policy_image(&cgroups)?;
+        let table = bundle.world_image();
         let names = Names {
             generation: bundle.manifest.version,
             studies: studies.clone(),
@@ -295,6 +337,7 @@ impl Fence {
             selectors,
             cgroups,
             studies,
+            held_back,
         };
         Ok((policy, names))
     }
@@ -314,6 +357,23 @@ impl Fence {
         Ok(())
     }
 
+    /// Of the cgroups that selectors meet, those that count, and those held back.
+    fn admitted(
+        &self,
+        met: Vec<Met>,
+        studies: &[Option<String>],
+        before: Option<&Policy>,
+    ) -> Result<(Vec<Met>, HeldBack), FenceError> {
+        if !self.closed {
+            return Ok((met, HeldBack::new()));
+        }
+        let established = match before {
+            Some(policy) => policy.cgroups.iter().map(|(cgroup, _)| *cgroup).collect(),
+            None => admit::in_kernel(&self.maps.policy)?,
+        };
+        Ok(admit::choose(met, &established, studies))
+    }
+
     /// Root can detach; it cannot do so unseen.
     fn mend(&mut self) -> Result<(), FenceError> {
         for hook in &mut self.hooks {
@@ -326,7 +386,19 @@ impl Fence {
     }
 
     fn follow_cgroups(&mut self, policy: &mut Policy) -> Result<(), FenceError> {
-        let cgroups = self.resolve(&mut policy.selectors);
+        let met = self.resolve(&mut policy.selectors);
+        let (cgroups, held_back) = self.admitted(met, &policy.studies, Some(policy))?;
+        if held_back != policy.held_back {
+            for (cgroup, study) in &held_back {
+                if !policy.held_back.contains_key(cgroup) {
+                    error!(
+                        cgroup,
+                        study, "not started: the policy in force has expired"
+                    );
+                }
+            }
+            policy.held_back = held_back;
+        }
         if cgroups == policy.cgroups {
             return Ok(());
         }
@@ -379,6 +451,15 @@ impl Enforcer for Fence {
         self.recorder.ready()
     }
 
+    fn admit(&mut self, new: bool) {
+        self.closed = !new;
+    }
+
+    fn changes(&self) -> Option<OwnedFd> {
+        let watch = self.watch.as_ref()?;
+        watch.readable().ok()
+    }
+
     fn deny_everything(&mut self) -> Result<(), FenceError> {
         self.recorder.note(&[Entry::Deny]);
         image::withdraw(&self.maps.policy, "POLICY")?;
@@ -389,6 +470,9 @@ impl Enforcer for Fence {
 
     fn reconcile(&mut self) -> Result<(), FenceError> {
         self.recorder.reconcile();
+        if let Some(watch) = &self.watch {
+            watch.drain();
+        }
         let outcome = self.mend().and_then(|()| {
             let Some(mut policy) = self.policy.take() else {
                 return Ok(());
@@ -448,7 +532,12 @@ impl Enforcer for Fence {
     }
 
     fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
-        self.events.drain(&self.maps, &self.hierarchy)
+        let (mut events, lost) = self.events.drain(&self.maps, &self.hierarchy);
+        let held_back = self.policy.as_ref().map(|policy| &policy.held_back);
+        if let Some(held_back) = held_back {
+            events::hold_back(&mut events, held_back);
+        }
+        (events, lost)
     }
 }
 

@@ -4,6 +4,7 @@
 //! rename cgroups in it, and choose a study for them.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -15,8 +16,13 @@ use bailiwick_policy::model::Selector;
 /// bounded amount.
 const MATCHES_LIMIT: usize = 4096;
 
-/// Ids of the cgroups a selector means at this moment, ascending.
-pub(super) fn resolve(mount: &Path, selector: &Selector) -> Vec<u64> {
+/// Ids of the cgroups a selector means at this moment, ascending; notes every folder in which one
+/// could appear or go.
+pub(super) fn resolve(
+    mount: &Path,
+    selector: &Selector,
+    folders: &mut BTreeSet<PathBuf>,
+) -> Vec<u64> {
     let mut places: Vec<(PathBuf, u64)> = vec![(mount.to_owned(), 0)];
     let mut walked = String::new();
     for component in selector.components() {
@@ -27,6 +33,7 @@ pub(super) fn resolve(mount: &Path, selector: &Selector) -> Vec<u64> {
         };
         let mut deeper = Vec::new();
         for (folder, _) in places {
+            folders.insert(folder.clone());
             if component.contains('*') {
                 let Ok(entries) = fs::read_dir(&folder) else {
                     continue;
@@ -97,7 +104,10 @@ mod tests {
         ];
         for (selector, want) in cases {
             let selector = Selector::parse(selector).unwrap();
-            assert_eq!(resolve(dir.path(), &selector), *want, "{selector}");
+            let mut folders = BTreeSet::new();
+            let met = resolve(dir.path(), &selector, &mut folders);
+            assert_eq!(met, *want, "{selector}");
+            assert!(folders.contains(dir.path()), "{selector}");
         }
     }
 }

@@ -21,6 +21,7 @@ use super::{
     image::{self, Image},
     peers,
     pins::Kind,
+    watch::Watch,
 };
 use crate::{clock, sys::bpf};
 
@@ -217,6 +218,15 @@ impl Fence {
         of_kernel
             .chain([
                 ("links.mended".to_owned(), self.mended),
+                (
+                    "cgroups.held-back".to_owned(),
+                    number(self.policy.as_ref().map_or(0, |p| p.held_back.len())),
+                ),
+                // Where cgroups that appear are found by polling alone.
+                (
+                    "cgroups.polled".to_owned(),
+                    number(self.watch.as_ref().map_or(1, Watch::polled)),
+                ),
                 // A study that is not running, or a name that is not spelt as the cgroup is.
                 (
                     "selectors.unmatched".to_owned(),
@@ -251,6 +261,10 @@ fn map(name: &str, fd: &OwnedFd, digest: Option<Sha256Digest>) -> MapState {
         map_id: bpf::map_info(fd.as_fd()).map_or(0, |info| info.id),
         digest: digest.map_or_else(Vec::new, |digest| digest.0.to_vec()),
     }
+}
+
+fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
 }
 
 fn say(err: FenceError) -> String {

@@ -1,32 +1,27 @@
 //! Requests in, answers out, without a socket.
 
-use std::{
-    collections::VecDeque,
-    fs, io,
-    path::{Path, PathBuf},
-};
+use std::{collections::VecDeque, io, os::fd::OwnedFd, path::PathBuf};
 
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest,
-    proto::v1::{FenceEvent, PolicyBundle, PolicyState, fence_state},
+    proto::v1::{FenceEvent, PolicyState, fence_state},
     standing::{LeaseKey, LeaseRefused, LeaseTerms, QuotedAt, verify_lease},
 };
 use bailiwick_policy::{
     approvers::Approvers,
-    bundle::{Bundle, PolicyRefused, SettledPolicy, VerifiedBundle},
+    bundle::{PolicyRefused, SettledPolicy},
 };
-use prost::Message;
 use tracing::{error, info, warn};
 
 use super::{
     Enforcer,
     glass::{self, Glass, GlassRefused},
+    manifests::Manifests,
     peers::Peers,
 };
 use crate::{
     clock,
-    files::{read_bounded, sync_folder, write_atomically},
-    ipc::MAX_FRAME,
+    floor::Floor,
     proto::fence::{
         ApplyLease, Done, Events, NextEvents, Refusal, Request, Response, State,
         request::Request as Ask, response::Response as Answer, state::Log,
@@ -48,7 +43,7 @@ const QUOTED: usize = 256;
 pub struct Settings {
     /// Installation this node belongs to.
     pub deployment: DeploymentId,
-    /// Who signs policy here.
+    /// Who signed policy here first; whoever they handed on to lies in the state folder.
     pub approvers: Approvers,
     /// Folder for the policy in force.
     pub state_dir: PathBuf,
@@ -64,6 +59,9 @@ pub enum CoreError {
     /// Not what approvers signed, or not for now.
     #[error("policy refused")]
     Policy(#[source] Box<PolicyRefused>),
+    /// Older than what this machine has had.
+    #[error("{0}")]
+    RolledBack(String),
     /// Good, and the kernel did not take it.
     #[error("the kernel did not take it")]
     Enforce(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -100,11 +98,16 @@ pub enum CoreError {
 }
 
 impl CoreError {
+    pub(super) fn policy(refused: PolicyRefused) -> Self {
+        Self::Policy(Box::new(refused))
+    }
+
     /// Stable word.
     #[must_use]
     pub fn code(&self) -> &'static str {
         match self {
             Self::Policy(refused) => refused.code(),
+            Self::RolledBack(_) => "policy-rolled-back",
             Self::Enforce(_) => "fence-failed",
             Self::Unmeasured(_) => "fence-pcr-unavailable",
             Self::Keep { .. } => "policy-not-kept",
@@ -123,6 +126,9 @@ impl CoreError {
 pub struct Core<E> {
     pub(super) enforcer: E,
     pub(super) settings: Settings,
+    pub(super) manifests: Manifests,
+    /// What the TPM remembers, as far as `run` has told.
+    pub(super) floor: Floor,
     pub(super) policy: Option<SettledPolicy>,
     /// This node's TPM, once `run` has told.
     pub(super) ek: Option<Sha256Digest>,
@@ -130,7 +136,7 @@ pub struct Core<E> {
     /// None: what was used before is not known, so nothing can be used.
     pub(super) glass: Option<Glass>,
     /// Boot and clock of the statement that the lease in force answers.
-    lease: Option<(u32, u64)>,
+    pub(super) lease: Option<(u32, u64)>,
     /// Tells this process from the one before it, whose events had the same numbers.
     instance: [u8; 16],
     queue: VecDeque<FenceEvent>,
@@ -140,7 +146,9 @@ pub struct Core<E> {
     /// Why the last reconciliation failed.
     trouble: Option<String>,
     /// The kept policy waits for the fence's PCR.
-    held_back: bool,
+    pub(super) held_back: bool,
+    /// The policy in force is past its `not_after`.
+    pub(super) expired: bool,
 }
 
 impl<E: Enforcer> Core<E> {
@@ -153,6 +161,13 @@ impl<E: Enforcer> Core<E> {
         let mut core = Self {
             enforcer,
             peers: Peers::open(&settings.state_dir, settings.boot_id),
+            manifests: Manifests::open(
+                &settings.state_dir.join("fence"),
+                &settings.deployment,
+                settings.approvers.clone(),
+                clock::now(),
+            ),
+            floor: Floor::default(),
             settings,
             policy: None,
             ek: None,
@@ -164,6 +179,7 @@ impl<E: Enforcer> Core<E> {
             lost: 0,
             trouble: None,
             held_back: false,
+            expired: false,
         };
         core.restore_glass();
         core.put_back();
@@ -205,6 +221,7 @@ impl<E: Enforcer> Core<E> {
 
     /// Lets the enforcer follow what changed on the host; says once what keeps it from that.
     pub fn reconcile(&mut self) {
+        self.follow_clock();
         let trouble = self
             .enforcer
             .reconcile()
@@ -222,15 +239,21 @@ impl<E: Enforcer> Core<E> {
         }
     }
 
+    /// Readable when [`Core::reconcile`] is worth a call before its time.
+    pub(super) fn changes(&self) -> Option<OwnedFd> {
+        self.enforcer.changes()
+    }
+
     /// Answers one request.
     pub fn handle(&mut self, request: Request) -> Response {
         let answer = match request.request {
             Some(Ask::GetState(_)) => Ok(Answer::State(self.state())),
             Some(Ask::ApplyPolicy(apply)) => {
-                let answer = self.apply_policy(apply.bundle.unwrap_or_default());
+                let answer = self.apply(apply);
                 sys::give_back_memory();
                 answer
             }
+            Some(Ask::SetFloor(floor)) => self.set_floor(&floor),
             Some(Ask::ApplyLease(apply)) => self.apply_lease(&apply),
             Some(Ask::NextEvents(next)) => Ok(Answer::Events(self.next_events(&next))),
             Some(Ask::GetOwnPeers(ask)) => self.own_peers(&ask).map(Answer::OwnPeers),
@@ -268,82 +291,6 @@ impl<E: Enforcer> Core<E> {
         self.settings.state_dir.join("fence").join(name)
     }
 
-    fn restore(&mut self) -> Result<bool, CoreError> {
-        let file = self.kept("policy");
-        let bytes = match read_bounded(&file, MAX_FRAME) {
-            Ok(bytes) => bytes,
-            Err(err) if err.kind() == io::ErrorKind::NotFound => return Ok(false),
-            Err(source) => return Err(CoreError::Keep { file, source }),
-        };
-        let message = PolicyBundle::decode(bytes.as_slice()).map_err(|err| CoreError::Keep {
-            file,
-            source: io::Error::new(io::ErrorKind::InvalidData, err),
-        })?;
-        let Settings {
-            approvers,
-            deployment,
-            ..
-        } = &self.settings;
-        let verified = Bundle::from(message)
-            .verify_in_force(approvers, deployment, clock::now())
-            .map_err(|refused| CoreError::Policy(Box::new(refused)))?;
-        // Before the policy that numbers their studies, so that none is missing meanwhile.
-        self.set_peers(Some(&verified.model))?;
-        self.enforce(verified)?;
-        Ok(true)
-    }
-
-    fn apply_policy(&mut self, message: PolicyBundle) -> Result<Answer, CoreError> {
-        let bytes = message.encode_to_vec();
-        let current = self.policy.as_ref().map(SettledPolicy::in_force);
-        let Settings {
-            approvers,
-            deployment,
-            ..
-        } = &self.settings;
-        let verified = Bundle::from(message)
-            .verify(approvers, deployment, clock::now(), current)
-            .map_err(|refused| CoreError::Policy(Box::new(refused)))?;
-        // On disk first, under its final name only once the kernel has it: a policy that cannot
-        // be loaded must not greet the next start.
-        let (next, file) = (self.kept("policy.next"), self.kept("policy"));
-        let keep = |file: &Path, source| CoreError::Keep {
-            file: file.to_owned(),
-            source,
-        };
-        write_atomically(&next, &bytes).map_err(|err| keep(&next, err))?;
-        self.enforce(verified)?;
-        fs::rename(&next, &file)
-            .and_then(|()| sync_folder(file.parent().unwrap_or(&self.settings.state_dir)))
-            .map_err(|err| keep(&file, err))?;
-        // What counted under the old inventory may not under the new one.
-        self.set_peers(None)?;
-        Ok(Answer::Done(Done {}))
-    }
-
-    fn enforce(&mut self, verified: VerifiedBundle) -> Result<(), CoreError> {
-        self.enforcer.apply_policy(&verified).map_err(|err| {
-            if E::held_back(&err) {
-                CoreError::Unmeasured(Box::new(err))
-            } else {
-                CoreError::Enforce(Box::new(err))
-            }
-        })?;
-        self.held_back = false;
-        info!(
-            version = verified.manifest.version,
-            manifest = %verified.manifest.digest,
-            studies = verified.model.studies.len(),
-            signers = verified.signers.len(),
-            "policy in force"
-        );
-        if verified.expired {
-            warn!("the policy in force is past its not_after");
-        }
-        self.policy = Some(verified.settle());
-        Ok(())
-    }
-
     fn apply_lease(&mut self, apply: &ApplyLease) -> Result<Answer, CoreError> {
         let lease = apply
             .lease
@@ -372,6 +319,9 @@ impl<E: Enforcer> Core<E> {
                 "ApplyLease.quoted.statement_digest must have 32 bytes",
             ))?;
         self.ek = Some(ek);
+        if let Some(why) = self.behind() {
+            return Err(CoreError::RolledBack(why));
+        }
         let policy = self.policy.as_ref().ok_or(CoreError::NoPolicy)?;
         let node = policy
             .model
@@ -412,7 +362,7 @@ impl<E: Enforcer> Core<E> {
     }
 
     fn state(&mut self) -> State {
-        let mut fence = self.enforcer.state();
+        let mut fence = self.fence_state();
         let (boot, now) = (self.settings.boot_id, clock::boot_time_ns());
         let glass = self.glass.as_ref();
         fence.break_glass = glass
@@ -440,6 +390,9 @@ impl<E: Enforcer> Core<E> {
                     vkey: log.vkey.clone(),
                 })
                 .collect(),
+            approvers_digest: self.manifests.approvers_digest().0.to_vec(),
+            held: self.manifests.held(),
+            floor: Some(self.floor.message()),
         }
     }
 

@@ -208,6 +208,9 @@ impl<E: Enforcer> Core<E> {
     /// On disk first, then in force: what could not be remembered is not used.
     pub(super) fn break_glass(&mut self, apply: UseBreakGlass) -> Result<Answer, CoreError> {
         let here = self.here();
+        if let Some(why) = self.floor.approvers_fault(self.manifests.approvers()) {
+            return Err(CoreError::RolledBack(why));
+        }
         let policy = self.policy.as_ref().ok_or(CoreError::NoPolicy)?;
         let file = self.kept("break-glass");
         let Some(glass) = &mut self.glass else {
@@ -217,7 +220,7 @@ impl<E: Enforcer> Core<E> {
         let now = clock::now();
         let signed = Bundle::from(apply.bundle.unwrap_or_default())
             .verify_break_glass(&Terms {
-                approvers: &self.settings.approvers,
+                approvers: self.manifests.current(),
                 deployment: &self.settings.deployment,
                 now,
                 judged: Judged::New(newest(&glass.uses)),

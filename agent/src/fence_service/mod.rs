@@ -6,12 +6,16 @@
 
 mod core;
 pub mod glass;
+mod manifests;
 mod peers;
+mod policy;
 mod server;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_kept;
 
-use std::{collections::BTreeMap, net::IpAddr};
+use std::{collections::BTreeMap, net::IpAddr, os::fd::OwnedFd};
 
 use bailiwick_attestation::{
     Sha256Digest,
@@ -54,6 +58,15 @@ pub trait Enforcer: Send + 'static {
     /// Whether a policy that was held back is worth another attempt.
     fn ready(&self) -> bool {
         true
+    }
+
+    /// Whether cgroups that a study's selector newly meets become the study's. While not, they
+    /// stay nobody's, and so denied; those that were met before go on.
+    fn admit(&mut self, new: bool);
+
+    /// Readable when cgroups have come or gone, so that [`Enforcer::reconcile`] is worth a call.
+    fn changes(&self) -> Option<OwnedFd> {
+        None
     }
 
     /// Takes every policy out of force: all is denied.

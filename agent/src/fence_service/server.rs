@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    os::unix::fs::PermissionsExt,
+    os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -10,10 +10,11 @@ use std::{
 
 use bailiwick_attestation::proto::v1::fence_state::Mode;
 use tokio::{
+    io::unix::{AsyncFd, AsyncFdReadyGuard},
     net::{UnixListener, UnixStream},
     sync::Semaphore,
     task::{JoinSet, spawn_blocking},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -24,6 +25,7 @@ use crate::{
     ipc::{read_frame, write_frame},
     notify::{Notify, alive_every},
     proto::fence::{Request, Response, request, response},
+    sys,
 };
 
 /// `run`, a policy on its way, `check`, and a person's tools.
@@ -32,9 +34,12 @@ const CONNECTIONS: usize = 8;
 /// A frame has to arrive, and an answer be read, within this time once it has begun.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the kernel's event ring is emptied, and new cgroups are looked for: until then they
-/// are denied.
+/// How often the kernel's event ring is emptied, and new cgroups are looked for where they are not
+/// told of: until then they are denied.
 const PUMP: Duration = Duration::from_millis(500);
+
+/// Shortest time between two looks, however many cgroups come and go.
+const QUIET: Duration = Duration::from_millis(10);
 
 /// Why there is no service.
 #[derive(Debug, thiserror::Error)]
@@ -61,6 +66,13 @@ pub async fn serve<E: Enforcer>(
         source,
     })?;
     info!(socket = %socket.display(), "listening");
+    let changes = core.changes().and_then(|fd| {
+        let readable = sys::readable(fd);
+        readable
+            .inspect_err(|error| warn!(%error, "cgroups are polled, not watched"))
+            .ok()
+    });
+    let mut look = Instant::now();
     let core = Arc::new(Mutex::new(core));
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut tasks = JoinSet::new();
@@ -78,6 +90,11 @@ pub async fn serve<E: Enforcer>(
                     core.pump_events();
                 })
                 .await;
+            }
+            mut ready = changed(changes.as_ref(), look) => {
+                with_core(&core, Core::reconcile).await;
+                ready.clear_ready();
+                look = Instant::now() + QUIET;
             }
             _ = alive.tick() => {
                 // Through the core, so that a core that hangs is noticed.
@@ -119,6 +136,24 @@ pub async fn serve<E: Enforcer>(
     // A socket that stays is replaced by the next start; the fence itself stays in any case.
     drop(fs::remove_file(socket));
     Ok(())
+}
+
+/// Cgroups have come or gone, and it is time to look.
+async fn changed(
+    changes: Option<&AsyncFd<OwnedFd>>,
+    not_before: Instant,
+) -> AsyncFdReadyGuard<'_, OwnedFd> {
+    sleep_until(not_before).await;
+    match changes {
+        Some(changes) => match changes.readable().await {
+            Ok(ready) => ready,
+            Err(error) => {
+                warn!(%error, "cgroups are polled, not watched");
+                std::future::pending().await
+            }
+        },
+        None => std::future::pending().await,
+    }
 }
 
 fn tell(notify: &mut Notify, response: &Response) {

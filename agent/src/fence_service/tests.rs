@@ -26,22 +26,25 @@ use crate::{
 
 /// What the service asked of the enforcer: the kernel has tests of its own.
 #[derive(Clone, Default)]
-struct Recorder(Arc<Mutex<Recorded>>);
+pub(super) struct Recorder(pub(super) Arc<Mutex<Recorded>>);
 
 #[derive(Default)]
-struct Recorded {
-    applied: Vec<u64>,
+pub(super) struct Recorded {
+    pub(super) applied: Vec<u64>,
     withdrawn: u32,
     events: Vec<FenceEvent>,
     lost: u64,
     broken: bool,
     glass: BTreeMap<String, u64>,
+    /// No new study starts.
+    pub(super) closed: bool,
+    pub(super) lease_ends: Vec<u64>,
     /// The fence's PCR cannot be extended.
     unmeasured: bool,
 }
 
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-enum Broken {
+pub(super) enum Broken {
     #[error("map full")]
     Full,
     #[error("no answer")]
@@ -71,6 +74,10 @@ impl Enforcer for Recorder {
         !self.0.lock().unwrap().unmeasured
     }
 
+    fn admit(&mut self, new: bool) {
+        self.0.lock().unwrap().closed = !new;
+    }
+
     fn deny_everything(&mut self) -> Result<(), Broken> {
         self.0.lock().unwrap().withdrawn += 1;
         Ok(())
@@ -80,7 +87,8 @@ impl Enforcer for Recorder {
         Ok(())
     }
 
-    fn set_lease_end(&mut self, _boot_ns: u64) -> Result<(), Broken> {
+    fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Broken> {
+        self.0.lock().unwrap().lease_ends.push(boot_ns);
         Ok(())
     }
 
@@ -112,33 +120,41 @@ impl Enforcer for Recorder {
 }
 
 /// Approvers, a state folder, and a service on a socket.
-struct Scene {
+pub(super) struct Scene {
     dir: tempfile::TempDir,
     deployment: DeploymentId,
-    recorder: Recorder,
+    pub(super) recorder: Recorder,
 }
 
 impl Scene {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let made = Command::new("ssh-keygen")
-            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
-            .arg(dir.path().join("alice"))
-            .status()
-            .unwrap();
-        assert!(made.success());
-        Self {
+        let scene = Self {
             dir,
             deployment: DeploymentId::new("demo").unwrap(),
             recorder: Recorder::default(),
-        }
+        };
+        scene.key("alice");
+        scene
     }
 
-    fn path(&self, name: &str) -> std::path::PathBuf {
+    /// Makes a key; gives its line of `allowed_signers`.
+    pub(super) fn key(&self, name: &str) -> String {
+        let made = Command::new("ssh-keygen")
+            .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
+            .arg(self.path(name))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let key = std::fs::read_to_string(self.path(&format!("{name}.pub"))).unwrap();
+        format!("{name} {key}")
+    }
+
+    pub(super) fn path(&self, name: &str) -> std::path::PathBuf {
         self.dir.path().join(name)
     }
 
-    fn core(&self) -> Core<Recorder> {
+    pub(super) fn core(&self) -> Core<Recorder> {
         self.core_in([1; 16])
     }
 
@@ -158,33 +174,32 @@ impl Scene {
         )
     }
 
-    fn bundle(&self, version: u64, previous: Option<Sha256Digest>) -> PolicyBundle {
-        let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\n\
-                     cgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n";
-        let profile = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
-                       bank = \"sha256\"\nrequire = [0]\n";
-        let files: BTreeMap<String, Vec<u8>> = [
-            ("studies/cardio.toml", study),
-            ("host-fence.toml", ""),
-            ("sites.toml", ""),
-            ("inventory.toml", ""),
-            ("collector.toml", ""),
-            ("profile.toml", profile),
-            ("world.csv", ""),
-        ]
-        .into_iter()
-        .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
-        .collect();
-        self.sign(Kind::Policy, (version, previous), "demo", files)
+    pub(super) fn bundle(&self, version: u64, previous: Option<Sha256Digest>) -> PolicyBundle {
+        self.signed(Kind::Policy, version, previous, &small_policy(), &["alice"])
     }
 
-    /// Signed by alice, for a deployment that may be another.
-    fn sign(
+    /// A manifest of any kind over these files, signed by these.
+    pub(super) fn signed(
         &self,
         kind: Kind,
-        (version, previous): (u64, Option<Sha256Digest>),
-        deployment: &str,
-        files: BTreeMap<String, Vec<u8>>,
+        version: u64,
+        previous: Option<Sha256Digest>,
+        files: &BTreeMap<String, Vec<u8>>,
+        signers: &[&str],
+    ) -> PolicyBundle {
+        let not_after = UnixTime::from_secs(4_000_000_000);
+        self.signed_until((kind, "demo"), version, previous, files, signers, not_after)
+    }
+
+    /// For a deployment that may be another, until a time that may be over.
+    pub(super) fn signed_until(
+        &self,
+        (kind, deployment): (Kind, &str),
+        version: u64,
+        previous: Option<Sha256Digest>,
+        files: &BTreeMap<String, Vec<u8>>,
+        signers: &[&str],
+        not_after: UnixTime,
     ) -> PolicyBundle {
         let deployment = DeploymentId::new(deployment).unwrap();
         let manifest = compose(
@@ -193,30 +208,39 @@ impl Scene {
                 kind,
                 version,
                 previous,
-                not_after: UnixTime::from_secs(4_000_000_000),
+                not_after,
                 reason: "a test",
             },
-            &files,
+            files,
         )
         .unwrap();
         let file = self.path("manifest.toml");
         std::fs::write(&file, &manifest).unwrap();
-        let signed = Command::new("ssh-keygen")
-            .args(["-q", "-Y", "sign", "-n", &kind.namespace(&deployment), "-f"])
-            .arg(self.path("alice"))
-            .arg(&file)
-            .status()
-            .unwrap();
-        assert!(signed.success());
-        let signature = std::fs::read(self.path("manifest.toml.sig")).unwrap();
-        std::fs::remove_file(self.path("manifest.toml.sig")).unwrap();
+        let signatures = signers.iter().map(|signer| {
+            let signed = Command::new("ssh-keygen")
+                .args(["-q", "-Y", "sign", "-n"])
+                .arg(kind.namespace(&deployment))
+                .arg("-f")
+                .arg(self.path(signer))
+                .arg(&file)
+                .status()
+                .unwrap();
+            assert!(signed.success());
+            let signature = std::fs::read(self.path("manifest.toml.sig")).unwrap();
+            std::fs::remove_file(self.path("manifest.toml.sig")).unwrap();
+            signature
+        });
         PolicyBundle {
+            signatures: signatures.collect(),
             manifest: manifest.into_bytes(),
-            signatures: vec![signature],
             files: files
-                .into_iter()
-                .map(|(path, content)| PolicyFile { path, content })
+                .iter()
+                .map(|(path, content)| PolicyFile {
+                    path: path.clone(),
+                    content: content.clone(),
+                })
                 .collect(),
+            before: Vec::new(),
         }
     }
 
@@ -228,7 +252,15 @@ impl Scene {
         );
         let files = [("break-glass.toml".to_owned(), text.into_bytes())].into();
         let previous = (version > 1).then_some(Sha256Digest([1; 32]));
-        self.sign(Kind::BreakGlass, (version, previous), deployment, files)
+        let (not_after, kind) = (UnixTime::from_secs(4_000_000_000), Kind::BreakGlass);
+        self.signed_until(
+            (kind, deployment),
+            version,
+            previous,
+            &files,
+            &["alice"],
+            not_after,
+        )
     }
 
     fn serve(&self) -> (FenceClient, CancellationToken, tokio::task::JoinHandle<()>) {
@@ -238,6 +270,25 @@ impl Scene {
         let task = tokio::spawn(async move { serve(core, &at, stopping).await.unwrap() });
         (FenceClient::new(&socket), stop, task)
     }
+}
+
+/// As little as a policy must have.
+pub(super) fn small_policy() -> BTreeMap<String, Vec<u8>> {
+    let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\n\
+                 cgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n";
+    let profile = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
+                   bank = \"sha256\"\nrequire = [0]\n";
+    [
+        ("studies/cardio.toml", study),
+        ("host-fence.toml", ""),
+        ("sites.toml", ""),
+        ("inventory.toml", ""),
+        ("collector.toml", ""),
+        ("profile.toml", profile),
+        ("world.csv", ""),
+    ]
+    .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
+    .into()
 }
 
 async fn until_up(client: &mut FenceClient) {
@@ -253,6 +304,7 @@ async fn until_up(client: &mut FenceClient) {
 async fn refusal(client: &mut FenceClient, bundle: PolicyBundle) -> String {
     let apply = ApplyPolicy {
         bundle: Some(bundle),
+        ..ApplyPolicy::default()
     };
     match client.apply_policy(apply).await {
         Err(IpcError::Refused { code, .. }) => code,
@@ -269,6 +321,7 @@ async fn a_policy_survives_a_restart_and_only_moves_forward() {
     let digest = Sha256Digest::of(&[&first.manifest]);
     let apply = ApplyPolicy {
         bundle: Some(first.clone()),
+        ..ApplyPolicy::default()
     };
     client.apply_policy(apply).await.unwrap();
 
@@ -296,6 +349,7 @@ async fn a_policy_survives_a_restart_and_only_moves_forward() {
     );
     let apply = ApplyPolicy {
         bundle: Some(second),
+        ..ApplyPolicy::default()
     };
     client.apply_policy(apply).await.unwrap();
     assert_eq!(refusal(&mut client, first).await, "policy-rolled-back");
@@ -310,6 +364,7 @@ fn a_policy_waits_until_the_fences_pcr_can_be_extended() {
     let apply = |core: &mut Core<Recorder>, bundle: PolicyBundle| {
         let apply = ApplyPolicy {
             bundle: Some(bundle),
+            ..ApplyPolicy::default()
         };
         let request = Request {
             request: Some(request::Request::ApplyPolicy(apply)),
@@ -482,6 +537,7 @@ async fn glass_is_broken_once_by_what_approvers_signed_for_this_node() {
     let policy = scene.bundle(1, None);
     let apply = ApplyPolicy {
         bundle: Some(policy.clone()),
+        ..ApplyPolicy::default()
     };
     let request = Request {
         request: Some(request::Request::ApplyPolicy(apply)),
@@ -551,6 +607,7 @@ fn without_its_memory_no_glass_is_broken() {
     let mut core = scene.core();
     let policy = ApplyPolicy {
         bundle: Some(scene.bundle(1, None)),
+        ..ApplyPolicy::default()
     };
     core.handle(Request {
         request: Some(request::Request::ApplyPolicy(policy)),

@@ -505,7 +505,7 @@ pub(super) unsafe fn call<T>(command: i32, attr: &mut T) -> io::Result<i64> {
 
 /// # Safety
 /// The kernel has just returned this descriptor, and nobody else has it.
-unsafe fn owned(fd: i64) -> OwnedFd {
+pub(super) unsafe fn owned(fd: i64) -> OwnedFd {
     let fd = i32::try_from(fd).expect("the kernel numbers descriptors with an int");
     // SAFETY: the caller's.
     unsafe { OwnedFd::from_raw_fd(fd) }

@@ -1,12 +1,24 @@
 //! System calls that no crate in use has a safe face for; the agent's only `unsafe` code.
 //!
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
-//! replaced, links updated in place; [`hash`] is its hash maps. [`handle`] finds a cgroup by its
+//! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`handle`] finds a cgroup by its
 //! id.
+
+use std::{io, os::fd::OwnedFd};
+
+use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) mod bpf;
 pub(crate) mod handle;
 pub(crate) mod hash;
+pub(crate) mod ids;
+
+/// A descriptor whose readiness can be awaited.
+pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` has one descriptor, which stays open until it is dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    registered.map_err(Into::into)
+}
 
 /// Keeps the allocator small, before a second thread exists.
 ///

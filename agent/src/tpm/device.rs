@@ -24,6 +24,7 @@ use super::{
     Bank, Clock, Identity, Quoted, Settings, Signed, TpmError,
     endorsement::{activate_with, ek_selection, endorsement},
     keys::{self, Blob},
+    nv,
 };
 
 /// How often registers that were extended between quote and reading are quoted again.
@@ -229,6 +230,18 @@ impl Device {
             Ok(activated)
         })?;
         Ok(answer.value().to_vec())
+    }
+
+    pub(super) fn remembered(&mut self, size: usize) -> Result<Option<Vec<u8>>, TpmError> {
+        self.with_session("read the NV index", |session| {
+            nv::read(&mut session.context, size)
+        })
+    }
+
+    pub(super) fn remember(&mut self, content: &[u8]) -> Result<(), TpmError> {
+        self.with_session("write the NV index", |session| {
+            nv::write(&mut session.context, content)
+        })
     }
 
     /// Runs `work` on the connection, made (again) where needed. A failure drops the connection,

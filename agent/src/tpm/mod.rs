@@ -11,6 +11,7 @@
 mod device;
 mod endorsement;
 mod keys;
+pub(crate) mod nv;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -376,6 +377,16 @@ impl Tpm {
             Err(std::sync::mpsc::RecvTimeoutError::Timeout) => Err(TpmError::Timeout),
             Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => Err(TpmError::Gone),
         }
+    }
+
+    /// What [`Tpm::remember`] last wrote; `None` where it never did, or something of another size.
+    pub async fn remembered(&self, size: usize) -> Result<Option<Vec<u8>>, TpmError> {
+        self.call(move |device| device.remembered(size)).await
+    }
+
+    /// Writes into the TPM's own memory, which outlives the disk. It wears: write what changed.
+    pub async fn remember(&self, content: Vec<u8>) -> Result<(), TpmError> {
+        self.call(move |device| device.remember(&content)).await
     }
 
     async fn call<T, F>(&self, work: F) -> Result<T, TpmError>

@@ -53,6 +53,29 @@ async fn quotes_verify_with_the_values_read_after_them() {
 }
 
 #[tokio::test]
+async fn what_is_remembered_outlives_keys_and_disk() {
+    let soft = SoftTpm::blank();
+    let tpm = Tpm::open(soft.settings()).unwrap();
+    assert_eq!(tpm.remembered(117).await.unwrap(), None, "never written");
+    tpm.remember(vec![1; 117]).await.unwrap();
+    assert_eq!(tpm.remembered(117).await.unwrap(), Some(vec![1; 117]));
+    assert_eq!(tpm.remembered(116).await.unwrap(), None, "another size");
+    tpm.remember(vec![2; 117]).await.unwrap();
+    drop(tpm);
+    // A new disk: the keys are gone, the TPM is the same.
+    let mut settings = soft.settings();
+    settings.keys = soft.path("new-disk");
+    let tpm = Tpm::open(settings).unwrap();
+    assert!(!tpm.keys_were_kept());
+    assert_eq!(tpm.remembered(117).await.unwrap(), Some(vec![2; 117]));
+    tpm.remember(vec![3; 40]).await.unwrap();
+    assert_eq!(tpm.remembered(40).await.unwrap(), Some(vec![3; 40]));
+    let other = SoftTpm::blank();
+    let tpm = Tpm::open(other.settings()).unwrap();
+    assert_eq!(tpm.remembered(117).await.unwrap(), None, "another TPM");
+}
+
+#[tokio::test]
 async fn the_transport_key_is_certified_by_the_ak_and_signs() {
     let soft = SoftTpm::blank();
     let tpm = Tpm::open(soft.settings()).unwrap();

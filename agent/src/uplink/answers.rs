@@ -32,7 +32,7 @@ impl Node {
             Some(Message::Refused(refused)) => self.refused(refused)?,
             Some(Message::Receipt(receipt)) => self.receipt(&receipt)?,
             Some(Message::Lease(lease)) => self.lease(lease).await,
-            Some(Message::Policy(offer)) => self.fetch(&offer),
+            Some(Message::Policy(offer)) => self.offered(offer),
             Some(Message::Outward(certificate)) => self.outward(&certificate),
             Some(Message::LogAccepted(accepted)) => {
                 self.attester

@@ -1,6 +1,7 @@
 //! What the host and the fence process say, kept up to date.
 
 use bailiwick_attestation::{
+    Sha256Digest,
     proto::v1::{FenceState, Hello, fence_state::Mode},
     tlog::NoteVerifier,
 };
@@ -24,6 +25,7 @@ impl Node {
         let files = tokio::task::spawn_blocking(move || host.file_claims()).await;
         let mut claims = files.unwrap_or_default();
         claims.extend(self.nvml.borrow_and_update().iter().cloned());
+        claims.push(self.memory.claim());
         self.facts.claims = claims;
         self.note_changes();
     }
@@ -32,6 +34,7 @@ impl Node {
         match self.fence.state().await {
             Ok(state) => {
                 self.fence_reachable = true;
+                self.keep_floor(&state).await;
                 self.fence_state(state);
                 self.note_turns()?;
                 self.pull_events().await?;
@@ -79,7 +82,7 @@ impl Node {
                 agent_version: env!("CARGO_PKG_VERSION").to_owned(),
                 policy_version: policy.version,
                 manifest_digest: policy.manifest_digest,
-                ..Hello::default()
+                held: state.held.clone(),
             };
             let changed = *hello != new;
             *hello = new;
@@ -87,6 +90,8 @@ impl Node {
         });
         self.facts.fence = state.fence.unwrap_or_default();
         self.facts.policy = state.policy;
+        self.facts.approvers = Sha256Digest::from_slice(&state.approvers_digest);
+        self.facts_held = state.held;
     }
 
     fn note_turns(&mut self) -> Result<(), UplinkError> {

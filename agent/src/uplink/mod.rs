@@ -8,6 +8,7 @@ mod answers;
 mod events;
 pub mod exchange;
 mod facts;
+mod floor;
 pub mod link;
 mod peers;
 mod policy;
@@ -16,9 +17,10 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bailiwick_attestation::{
     Sha256Digest,
-    proto::v1::{Claim, Evidence, Hello, NodeMessage, fence_state::Mode, node_message},
+    proto::v1::{Claim, Evidence, Held, Hello, NodeMessage, fence_state::Mode, node_message},
     tlog::NoteVerifier,
 };
+use bailiwick_policy::kind::Kind;
 use tokio::{
     sync::{Notify as Wake, mpsc, watch},
     task::JoinHandle,
@@ -41,9 +43,10 @@ use crate::{
 };
 use events::Turned;
 use exchange::{Exchange, Source, Step};
+use floor::Memory;
 use link::{Link, LinkEvent, Session};
 use peers::{PEERS_POLL, Peers};
-use policy::PolicyFailed;
+use policy::{Offers, PolicyFailed};
 
 /// How often the fence is asked for its state and events.
 const FENCE_POLL: Duration = Duration::from_secs(2);
@@ -97,7 +100,11 @@ struct Node {
     hello: watch::Sender<Hello>,
     session: Option<Session>,
     reconnect: Arc<Wake>,
-    fetching: Option<JoinHandle<Result<(), PolicyFailed>>>,
+    fetching: Option<JoinHandle<Result<Kind, PolicyFailed>>>,
+    offers: Offers,
+    /// Manifests that the fence holds, `policy` excepted.
+    facts_held: Vec<Held>,
+    memory: Memory,
     outward: Outward,
     peers: Peers,
     notify: Notify,
@@ -142,6 +149,9 @@ pub async fn run(
         session: None,
         reconnect: Arc::clone(&reconnect),
         fetching: None,
+        offers: Offers::default(),
+        facts_held: Vec::new(),
+        memory: Memory::read(&tpm, &config.deployment).await,
         outward,
         peers: Peers::default(),
         notify: Notify::default(),
@@ -352,6 +362,7 @@ impl Node {
     fn lost_stream(&mut self) {
         self.session = None;
         self.attester.disconnected();
+        self.offers.forget();
         let lost = self.exchange.disconnected(std::time::Instant::now());
         if let Some(item) = lost
             && let Err(why) = self.attester.dropped(&[item], "spool full, stream lost")
@@ -425,8 +436,8 @@ fn ticker(period: Duration) -> tokio::time::Interval {
 }
 
 async fn fetched(
-    task: &mut Option<JoinHandle<Result<(), PolicyFailed>>>,
-) -> Result<(), PolicyFailed> {
+    task: &mut Option<JoinHandle<Result<Kind, PolicyFailed>>>,
+) -> Result<Kind, PolicyFailed> {
     match task {
         Some(running) => {
             let outcome = running.await;

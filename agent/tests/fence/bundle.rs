@@ -81,6 +81,7 @@ pub(crate) fn message(
             .into_iter()
             .map(|(path, content)| PolicyFile { path, content })
             .collect(),
+        before: Vec::new(),
     };
     (message, format!("alice {public}"))
 }

@@ -5,6 +5,7 @@ use std::fs;
 use bailiwick_agent::fence_service::Enforcer;
 use bailiwick_attestation::proto::v1::{FenceState, fence_state::Mode};
 use bailiwick_policy::bundle::VerifiedBundle;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use crate::{bundle, scene::Scene};
 
@@ -89,4 +90,95 @@ fn cgroups_that_come_and_go_are_followed() {
     fs::remove_dir(scene.cgroup("studies/cardio")).unwrap();
     fence.reconcile().unwrap();
     assert_eq!(rules(&mut fence).1, none.1);
+}
+
+#[test]
+fn past_its_end_a_policy_admits_no_new_cgroup_of_a_study() {
+    let scene = Scene::new("expired");
+    let study = study(&scene).replace("studies/cardio", "studies/*");
+    let bundle = signed(&scene, 1, &study, "");
+    let mut fence = scene.open();
+    fence.apply_policy(&bundle).unwrap();
+    fence.set_lease_end(u64::MAX).unwrap();
+    assert_eq!(scene.send("studies/cardio"), "passed");
+
+    fence.admit(false);
+    fs::create_dir(scene.cgroup("studies/late")).unwrap();
+    fence.reconcile().unwrap();
+    drop(fence.drain_events());
+    assert_eq!(scene.send("studies/late"), "denied");
+    assert_eq!(scene.send("studies/cardio"), "passed", "what ran goes on");
+    let (events, _) = fence.drain_events();
+    let event = events.first().unwrap();
+    assert_eq!(
+        (event.rule.as_str(), event.study.as_str()),
+        ("policy-expired", "cardio")
+    );
+    assert!(event.cgroup.ends_with("/studies/late"), "{}", event.cgroup);
+    assert_eq!(fence.state().counters["cgroups.held-back"], 1);
+    assert_eq!(fence.state().fault, None);
+
+    // The next process reads from the kernel what ran.
+    drop(fence);
+    let mut fence = scene.open();
+    fence.admit(false);
+    fence.apply_policy(&bundle).unwrap();
+    assert_eq!(scene.send("studies/late"), "denied");
+    assert_eq!(scene.send("studies/cardio"), "passed");
+    fence.admit(true);
+    fence.reconcile().unwrap();
+    assert_eq!(scene.send("studies/late"), "passed", "a new policy came");
+    assert_eq!(fence.state().counters["cgroups.held-back"], 0);
+    drop(fence);
+    // Nothing is in the kernel after a boot: nothing ran.
+    let mut fence = scene.open();
+    fence.deny_everything().unwrap();
+    fence.admit(false);
+    fence.apply_policy(&bundle).unwrap();
+    assert_eq!(scene.send("studies/cardio"), "denied");
+}
+
+#[test]
+fn a_cgroup_that_appears_is_told_at_once() {
+    let scene = Scene::new("told");
+    let mut fence = scene.open();
+    fence
+        .apply_policy(&signed(&scene, 1, &study(&scene), ""))
+        .unwrap();
+    fence.set_lease_end(u64::MAX).unwrap();
+    let readable = fence.changes().unwrap();
+    let told = || {
+        let mut fds = [PollFd::new(&readable, PollFlags::IN)];
+        let now = Timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        poll(&mut fds, Some(&now)).unwrap() > 0
+    };
+    fence.reconcile().unwrap();
+    assert!(!told());
+    fs::create_dir(scene.cgroup("studies/cardio/task")).unwrap();
+    assert!(!told(), "a study's own affair");
+    fs::remove_dir(scene.cgroup("studies/cardio/task")).unwrap();
+    fs::remove_dir(scene.cgroup("studies/cardio")).unwrap();
+    assert!(told());
+    fence.reconcile().unwrap();
+    assert!(!told());
+    fs::create_dir(scene.cgroup("studies/cardio")).unwrap();
+    assert!(told());
+    assert_eq!(scene.send("studies/cardio"), "denied", "not looked at yet");
+    fence.reconcile().unwrap();
+    assert_eq!(scene.send("studies/cardio"), "passed");
+    // The way to it, made anew.
+    fs::remove_dir(scene.cgroup("studies/cardio")).unwrap();
+    fs::remove_dir(scene.cgroup("studies")).unwrap();
+    fence.reconcile().unwrap();
+    fs::create_dir(scene.cgroup("studies")).unwrap();
+    assert!(told());
+    fence.reconcile().unwrap();
+    fs::create_dir(scene.cgroup("studies/cardio")).unwrap();
+    assert!(told());
+    fence.reconcile().unwrap();
+    assert_eq!(scene.send("studies/cardio"), "passed");
+    assert_eq!(fence.state().counters["cgroups.polled"], 0);
 }

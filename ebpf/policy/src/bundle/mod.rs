@@ -243,6 +243,7 @@ impl From<Bundle> for proto::PolicyBundle {
             manifest: bundle.manifest,
             signatures: bundle.signatures,
             files: files.collect(),
+            before: Vec::new(),
         }
     }
 }

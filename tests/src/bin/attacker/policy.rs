@@ -30,6 +30,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let bundle = bundle(&args.folder)?;
     let apply = ApplyPolicy {
         bundle: Some(bundle),
+        ..ApplyPolicy::default()
     };
     let came = match FenceClient::new(&config.fence.socket)
         .apply_policy(apply)

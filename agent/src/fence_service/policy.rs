@@ -1,0 +1,205 @@
+//! What approvers signed takes effect: policy, approvers and world map; and what the TPM remembers
+//! of them.
+
+use std::{fs, path::Path};
+
+use bailiwick_attestation::proto::v1::{FenceState, PolicyBundle};
+use bailiwick_policy::{
+    bundle::{Bundle, SettledPolicy, Verified, VerifiedBundle, WorldSource},
+    kind::Kind,
+};
+use prost::Message;
+use tracing::{error, info, warn};
+
+use super::{Core, CoreError, Enforcer};
+use crate::{
+    clock,
+    files::{sync_folder, write_atomically},
+    floor::Floor,
+    proto::fence::{self, ApplyPolicy, Done, response::Response as Answer},
+};
+
+impl<E: Enforcer> Core<E> {
+    pub(super) fn restore(&mut self) -> Result<bool, CoreError> {
+        let Some(message) = self.manifests.read(Kind::Policy)? else {
+            return Ok(false);
+        };
+        let now = clock::now();
+        let bundle = Bundle::from(message);
+        let world = match carries_world(&bundle) {
+            true => None,
+            false => self.manifests.world(now)?,
+        };
+        self.again(&bundle, world.as_ref())?;
+        Ok(true)
+    }
+
+    /// Enforces a policy that was accepted before.
+    fn again(&mut self, bundle: &Bundle, world: Option<&WorldSource>) -> Result<(), CoreError> {
+        let now = clock::now();
+        match self.manifests.settled(Kind::Policy, bundle, world, now)? {
+            Verified::Policy(verified) => {
+                // Before the policy that numbers their studies, so that none is missing meanwhile.
+                self.set_peers(Some(&verified.model))?;
+                self.enforce(*verified)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn apply(&mut self, apply: ApplyPolicy) -> Result<Answer, CoreError> {
+        let kind = Kind::parse(&apply.kind).ok_or(CoreError::Request(
+            "ApplyPolicy.kind is none that this agent knows",
+        ))?;
+        let (message, now) = (apply.bundle.unwrap_or_default(), clock::now());
+        if kind == Kind::Approvers {
+            self.manifests.take_approvers(message, now)?;
+            return Ok(Answer::Done(Done {}));
+        }
+        // Whoever signed by an older set may have been thrown out since.
+        if let Some(why) = self.floor.approvers_fault(self.manifests.approvers()) {
+            return Err(CoreError::RolledBack(why));
+        }
+        if kind == Kind::Policy {
+            return self.apply_policy(message);
+        }
+        let bundle = Bundle::from(message.clone());
+        let newest = self.manifests.newest(kind);
+        let verified = self.manifests.judge(kind, &bundle, newest, None, now)?;
+        if let Verified::World(world) = &verified
+            && let Some(message) = self.manifests.read(Kind::Policy)?
+        {
+            let policy = Bundle::from(message);
+            if self.policy.is_some() && !carries_world(&policy) {
+                self.again(&policy, Some(&world.content))?;
+            }
+        }
+        self.manifests.take(message, &verified)?;
+        Ok(Answer::Done(Done {}))
+    }
+
+    fn apply_policy(&mut self, message: PolicyBundle) -> Result<Answer, CoreError> {
+        let bytes = message.encode_to_vec();
+        let now = clock::now();
+        let current = self.policy.as_ref().map(SettledPolicy::in_force);
+        let current = self.floor.policy_after(current);
+        let bundle = Bundle::from(message);
+        let world = match carries_world(&bundle) {
+            true => None,
+            false => self.manifests.world(now)?,
+        };
+        let judged = self
+            .manifests
+            .judge(Kind::Policy, &bundle, current, world.as_ref(), now)?;
+        let Verified::Policy(verified) = judged else {
+            return Ok(Answer::Done(Done {}));
+        };
+        // On disk first, under its final name only once the kernel has it: a policy that cannot
+        // be loaded must not greet the next start.
+        let file = self.manifests.file(Kind::Policy);
+        let next = file.with_extension("next");
+        let keep = |file: &Path, source| CoreError::Keep {
+            file: file.to_owned(),
+            source,
+        };
+        write_atomically(&next, &bytes).map_err(|err| keep(&next, err))?;
+        self.enforce(*verified)?;
+        fs::rename(&next, &file)
+            .and_then(|()| file.parent().map_or(Ok(()), sync_folder))
+            .map_err(|err| keep(&file, err))?;
+        // What counted under the old inventory may not under the new one.
+        self.set_peers(None)?;
+        Ok(Answer::Done(Done {}))
+    }
+
+    /// Takes what the TPM remembers. A disk that lies behind it costs the lease at once.
+    pub(super) fn set_floor(&mut self, message: &fence::Floor) -> Result<Answer, CoreError> {
+        let told = Floor::read(message).ok_or(CoreError::Request(
+            "Floor.manifest_digest must have 32 bytes",
+        ))?;
+        let before = self.behind();
+        self.floor = self.floor.raised(told);
+        if let Some(why) = self.behind() {
+            if before.is_none() {
+                error!(why, "no lease until that is put right");
+            }
+            self.lease = None;
+            self.enforcer
+                .set_lease_end(0)
+                .map_err(|err| CoreError::Enforce(Box::new(err)))?;
+        }
+        Ok(Answer::Done(Done {}))
+    }
+
+    /// Why what is in force must not be, by what the TPM remembers.
+    pub(super) fn behind(&self) -> Option<String> {
+        let policy = self.policy.as_ref();
+        let policy = policy.and_then(|policy| self.floor.policy_fault(policy.in_force()));
+        policy.or_else(|| self.floor.approvers_fault(self.manifests.approvers()))
+    }
+
+    /// Past its `not_after` a policy admits no new study.
+    pub(super) fn follow_clock(&mut self) {
+        let Some(policy) = &self.policy else {
+            return;
+        };
+        let expired = clock::now() > policy.manifest.not_after;
+        if expired != self.expired {
+            if expired {
+                error!(
+                    not_after = policy.manifest.not_after.secs(),
+                    "the policy in force has expired: established studies go on, no new one starts"
+                );
+            } else {
+                info!("the policy in force is valid again");
+            }
+        }
+        self.expired = expired;
+        self.enforcer.admit(!expired);
+    }
+
+    pub(super) fn fence_state(&mut self) -> FenceState {
+        let mut fence = self.enforcer.state();
+        let behind = self.policy.as_ref();
+        let behind = behind.and_then(|policy| self.floor.policy_fault(policy.in_force()));
+        let own = fence.fault.take().into_iter();
+        let all: Vec<String> = own
+            .chain(behind)
+            .chain(self.manifests.faults(&self.floor))
+            .collect();
+        fence.fault = (!all.is_empty()).then(|| all.join("; "));
+        fence
+            .counters
+            .insert("policy.expired".to_owned(), u64::from(self.expired));
+        fence
+    }
+
+    fn enforce(&mut self, verified: VerifiedBundle) -> Result<(), CoreError> {
+        self.enforcer.admit(!verified.expired);
+        self.enforcer.apply_policy(&verified).map_err(|err| {
+            if E::held_back(&err) {
+                CoreError::Unmeasured(Box::new(err))
+            } else {
+                CoreError::Enforce(Box::new(err))
+            }
+        })?;
+        self.held_back = false;
+        info!(
+            version = verified.manifest.version,
+            manifest = %verified.manifest.digest,
+            studies = verified.model.studies.len(),
+            signers = verified.signers.len(),
+            "policy in force"
+        );
+        if verified.expired {
+            warn!("the policy in force is past its not_after: no new study starts");
+        }
+        self.expired = verified.expired;
+        self.policy = Some(verified.settle());
+        Ok(())
+    }
+}
+
+fn carries_world(bundle: &Bundle) -> bool {
+    bundle.files.iter().any(|(path, _)| Kind::World.holds(path))
+}
