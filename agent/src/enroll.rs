@@ -10,8 +10,9 @@ use std::{
 };
 
 use bailiwick_attestation::{
-    DeploymentId, NodeId, Sha256Digest, UnixTime,
-    proto::v1::{EnrollProof, EnrollRequest, Enrolled, enrolled::State},
+    NodeId, Sha256Digest, UnixTime,
+    evidence::transport_binding,
+    proto::v1::{Claim, EnrollProof, EnrollRequest, Enrolled, claim, enrolled::State},
 };
 use prost::Message;
 use rustls::pki_types::CertificateDer;
@@ -26,9 +27,6 @@ use crate::{
     tls::{self, TlsError},
     tpm::{Tpm, TpmError},
 };
-
-/// What the AK's certification of the transport key begins with.
-const TRANSPORT: &[u8] = b"bailiwick transport v1";
 
 /// Longest file kept of an enrolment: a chain of a few certificates.
 const MAX_FILE: usize = 64 << 10;
@@ -185,27 +183,46 @@ pub fn file(config: &Config) -> PathBuf {
     config.state_dir.join("enrolment")
 }
 
-/// What the AK certifies the transport key for.
-fn transport_binding(deployment: &DeploymentId, ek_digest: &Sha256Digest) -> [u8; 32] {
-    Sha256Digest::of(&[
-        TRANSPORT,
-        deployment.as_str().as_bytes(),
-        &[0],
-        ek_digest.as_bytes(),
-    ])
-    .0
+/// What the node says of its hardware when it enrols: DMI's and NVML's word.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Hardware {
+    /// Serial number of the chassis; empty where DMI has none.
+    pub chassis_serial: String,
+    /// UUIDs and serials of its GPUs.
+    pub devices: Vec<String>,
+}
+
+impl Hardware {
+    /// With the devices that NVML's claims name.
+    #[must_use]
+    pub fn new(chassis_serial: String, nvml: &[Claim]) -> Self {
+        let devices = nvml
+            .iter()
+            .filter_map(|claim| {
+                let field = claim.name.strip_prefix("nvml.gpu.")?.split_once('.')?.1;
+                match (&claim.value, field) {
+                    (Some(claim::Value::Text(id)), "uuid" | "serial") => Some(id.clone()),
+                    _ => None,
+                }
+            })
+            .collect();
+        Self {
+            chassis_serial,
+            devices,
+        }
+    }
 }
 
 /// The request, up to what the collector draws.
 pub async fn request(
     config: &Config,
     tpm: &Tpm,
-    chassis_serial: String,
+    hardware: Hardware,
 ) -> Result<EnrollRequest, EnrollError> {
     let identity = tpm.identity();
     let ek_digest = Sha256Digest::of(&[&identity.ek_public]);
     let certified = tpm
-        .certify_transport(transport_binding(&config.deployment, &ek_digest))
+        .certify_transport(transport_binding(&config.deployment, &ek_digest).0)
         .await?;
     Ok(EnrollRequest {
         deployment: config.deployment.to_string(),
@@ -216,7 +233,8 @@ pub async fn request(
         transport_public: identity.transport_public.clone(),
         transport_attest: certified.attest,
         transport_signature: certified.signature,
-        chassis_serial,
+        chassis_serial: hardware.chassis_serial,
+        devices: hardware.devices,
         ..EnrollRequest::default()
     })
 }
@@ -225,10 +243,10 @@ pub async fn request(
 pub async fn enroll(
     config: &Config,
     tpm: &Tpm,
-    chassis_serial: String,
+    hardware: Hardware,
 ) -> Result<Enrolment, EnrollError> {
     let tls = tls::enrolment_config(&config.collector)?;
-    let request = request(config, tpm, chassis_serial).await?;
+    let request = request(config, tpm, hardware).await?;
     let channel = channel::open(&config.collector.enroll, Arc::clone(&tls)).await?;
     let mut client = EnrollServiceClient::new(channel);
     let challenge = client.begin(request).await?.into_inner();
@@ -288,6 +306,30 @@ mod tests {
             assert_eq!(enrolment().due(now), due, "{now:?}");
             assert_eq!(enrolment().expired(now), expired, "{now:?}");
         }
+    }
+
+    #[test]
+    fn devices_are_what_nvml_names() {
+        let claim = |name: &str, value: claim::Value| Claim {
+            name: name.to_owned(),
+            source: "nvml".to_owned(),
+            value: Some(value),
+        };
+        let text = |name: &str, value: &str| claim(name, claim::Value::Text(value.to_owned()));
+        let claims = [
+            claim("nvml.gpus", claim::Value::Number(2)),
+            text("nvml.gpu.0.uuid", "GPU-a"),
+            text("nvml.gpu.0.serial", "1001"),
+            text("nvml.gpu.0.name", "H200"),
+            claim(
+                "nvml.gpu.1.uuid",
+                claim::Value::Unavailable("lost".to_owned()),
+            ),
+            text("nvml.gpu.1.serial", "1002"),
+            text("nvml.driver-version", "1003"),
+        ];
+        let hardware = Hardware::new("ABC".to_owned(), &claims);
+        assert_eq!(hardware.devices, ["GPU-a", "1001", "1002"]);
     }
 
     #[test]

@@ -18,7 +18,7 @@ use aws_lc_rs::{
 };
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
-    appraisal::{Boot, Previous, Reference, Status, Subject, VerifiedEvidence, appraise},
+    appraisal::{AkWord, Boot, Previous, Reference, Status, Subject, VerifiedEvidence, appraise},
     evidence::{Freshness, Nonce},
     profile::Profile,
     tpm::ClockInfo,
@@ -57,7 +57,12 @@ fn main() {
         node: Some(&node),
         jurisdiction: None,
         ak: &ak,
-        ak_confirmed: true,
+        ak_word: &AkWord::Collector,
+        listed_ak: None,
+        chassis_serial: None,
+        devices: &[],
+        foreign_devices: &[],
+        epoch: 0,
     };
     let profile = Profile::parse("profile.toml", fixture::PROFILE.as_bytes()).expect("a profile");
     let reference = Reference {
@@ -82,6 +87,7 @@ fn main() {
             restart_count: 0,
             safe: true,
         },
+        ak: Sha256Digest::of(&[ak.name().as_bytes()]),
     };
     let whole = || {
         let verified = VerifiedEvidence::verify(&evidence, &ak, &freshness).expect("good evidence");

@@ -82,6 +82,11 @@ pub struct Enroll {
     pub ek_roots: Vec<PathBuf>,
     /// PEM files with intermediates, for TPMs that carry only their leaf.
     pub ek_intermediates: Vec<PathBuf>,
+    /// PEM files with the roots of device makers, for nodes with an IAK certificate. Empty: no
+    /// maker's word for an AK counts.
+    pub iak_roots: Vec<PathBuf>,
+    /// PEM files with intermediates of those.
+    pub iak_intermediates: Vec<PathBuf>,
     /// Life of a node's transport certificate.
     pub certificate_seconds: u64,
     /// Time between challenge and answer.
@@ -93,6 +98,8 @@ impl Default for Enroll {
         Self {
             ek_roots: Vec::new(),
             ek_intermediates: Vec::new(),
+            iak_roots: Vec::new(),
+            iak_intermediates: Vec::new(),
             certificate_seconds: 24 * 3600,
             session_seconds: 60,
         }

@@ -11,6 +11,7 @@
 //! | [`record`] | the store and the log |
 //! | [`direct`] | what approvers signed |
 //! | [`enroll`] | the enrolment port: which TPM is let in as what |
+//! | [`identity`] | whose word a node's AK is |
 //! | [`query`] | what operators ask |
 //! | [`run`] | starts every part |
 //! | [`alert`] | who is told, and when |
@@ -23,6 +24,7 @@ pub mod clock;
 pub mod config;
 pub mod direct;
 pub mod enroll;
+pub mod identity;
 pub mod ingest;
 pub mod init;
 pub mod outward;

@@ -24,7 +24,7 @@ use crate::auth::{
 use crate::clock;
 use crate::config::Config;
 use crate::direct::{self, Director};
-use crate::enroll::{EkTrust, Enroll};
+use crate::enroll::{EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
 use crate::outward::Outward;
@@ -110,6 +110,7 @@ impl Running {
             approvers,
             ek_trust,
         } = checked;
+        let ek_trust = Arc::new(ek_trust);
         let started = clock::now();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
@@ -128,7 +129,7 @@ impl Running {
         let enroll = Enroll::new(
             deployment.clone(),
             state.authority(Kind::Transport)?,
-            ek_trust,
+            Arc::clone(&ek_trust),
             config.enroll.clone(),
             store.clone(),
             Arc::clone(&director),
@@ -142,13 +143,20 @@ impl Running {
             outward: Outward::load(&state)?,
             nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
             streams: streams.clone(),
+            trust: Arc::clone(&ek_trust),
             config: config.ingest.clone(),
             stop: stop.clone(),
         }));
+        let retiring = Retiring {
+            policy: director.watch(),
+            store: store.clone(),
+            streams: streams.clone(),
+        };
         let query = Query {
             store: store.clone(),
             director: Arc::clone(&director),
             streams,
+            trust: ek_trust,
         };
         let alerts = Alerts {
             store,
@@ -203,6 +211,11 @@ impl Running {
             },
             stop.clone(),
         ));
+        let retiring_stop = stop.clone();
+        tasks.spawn(async move {
+            retiring.run(retiring_stop).await;
+            Ok(())
+        });
         let alerts_stop = stop.clone();
         tasks.spawn(async move { alerts.run(alerts_stop).await.context("alerts") });
         tasks.spawn(async move { ended(writer.await) });

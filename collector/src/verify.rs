@@ -6,7 +6,7 @@
 //! the log showed everyone the same head.
 
 use bailiwick_attestation::appraisal::{
-    AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
+    AkWord, AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
@@ -20,6 +20,7 @@ use bailiwick_policy::model::Node;
 use serde::Serialize;
 
 use crate::appraise::{previous_of, reasons};
+use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::ingest::error_chain;
 
 /// What the auditor brings.
@@ -33,6 +34,10 @@ pub struct Anchors<'a> {
     pub roots: &'a [Certificate],
     /// What a path may pass through.
     pub intermediates: &'a [Certificate],
+    /// Device makers, whose IAK certificates count.
+    pub iak_roots: &'a [Certificate],
+    /// What their paths may pass through.
+    pub iak_intermediates: &'a [Certificate],
 }
 
 /// How one check came out.
@@ -147,11 +152,8 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     maker(enrolment, request, &ek, listed, anchors, report);
     report.node = listed.map(|node| node.name.to_string());
     let ak = ak(request, report)?;
-    let confirmed = listed
-        .and_then(|node| node.ak.as_deref())
-        .is_some_and(|name| name == ak.name().as_bytes());
     if let Some(other) = listed.and_then(|node| node.ak.as_deref())
-        && !confirmed
+        && other != ak.name().as_bytes()
     {
         // Approvers named one AK: no other speaks for this node, whatever the record says.
         let detail = format!(
@@ -161,17 +163,20 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         );
         report.refuse("ak", detail);
     }
-    report.ak = match (&policy, confirmed) {
-        (Some(policy), true) => {
-            let names: Vec<&str> = policy
-                .signers
-                .iter()
-                .map(|signer| signer.principals.as_str())
-                .collect();
-            format!("confirmed by {}", names.join(", "))
-        }
-        _ => "collector's word".to_owned(),
+    let ek_digest = ek.digest();
+    let presented = Presented {
+        deployment: anchors.deployment,
+        request,
+        activated: UnixTime(enrolment.activated_ms),
+        ek: &ek_digest,
+        ak: &ak,
     };
+    let makers = Makers {
+        roots: anchors.iak_roots,
+        intermediates: anchors.iak_intermediates,
+    };
+    let word = ak_word(&presented, listed, anchors.approvers, &makers);
+    report.ak = word.to_string();
     let verified = match Freshness::of(evidence)
         .and_then(|freshness| VerifiedEvidence::verify(evidence, &ak, &freshness))
     {
@@ -196,12 +201,24 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
             ),
         );
     }
+    let foreign = match (&policy, listed) {
+        (Some(policy), Some(node)) => {
+            let owner = |device: &str| policy.model.inventory.by_device(device);
+            foreign_devices(statement, &node.name, owner)
+        }
+        _ => Vec::new(),
+    };
     let subject = Subject {
         deployment: anchors.deployment,
         node: listed.map(|node| &node.name),
         jurisdiction: listed.map(|node| &node.jurisdiction),
         ak: &ak,
-        ak_confirmed: confirmed,
+        ak_word: &word,
+        listed_ak: listed.and_then(|node| node.ak.as_deref()),
+        chassis_serial: listed.and_then(|node| node.chassis_serial.as_deref()),
+        devices: listed.map_or(&[], |node| &node.devices),
+        foreign_devices: &foreign,
+        epoch: listed.map_or(0, |node| node.epoch),
     };
     let reference = policy.as_ref().map(|policy| Reference {
         profile: &policy.model.profile,
@@ -223,7 +240,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     );
     report.verdict = Some(result.status);
     report.reasons = reasons(&result);
-    same_result(stored, &result, report);
+    same_result(stored, &result, anchors.iak_roots.is_empty(), report);
     receipt(stored, policy.as_ref(), &result, received, report);
     Some(())
 }
@@ -352,7 +369,13 @@ fn ak(request: &v1::EnrollRequest, report: &mut Report) -> Option<AkPublic> {
     }
 }
 
-fn same_result(stored: &v1::StoredStatement, result: &AttestationResult, report: &mut Report) {
+/// `unasked`: the auditor brought no roots of device makers, and cannot say what they vouch for.
+fn same_result(
+    stored: &v1::StoredStatement,
+    result: &AttestationResult,
+    unasked: bool,
+    report: &mut Report,
+) {
     let then: Result<serde_json::Value, _> = serde_json::from_slice(&stored.result);
     match then {
         // The verifier's own version may differ between then and now; its conclusion may not.
@@ -361,6 +384,18 @@ fn same_result(stored: &v1::StoredStatement, result: &AttestationResult, report:
             for side in [&mut then, &mut now] {
                 if let Some(object) = side.as_object_mut() {
                     object.remove("ear.verifier-id");
+                }
+            }
+            let by_maker = then.get("bailiwick.ak").is_some_and(|word| word == "iak");
+            if unasked && by_maker && result.ak_word == AkWord::Collector {
+                report.undecided(
+                    "ak",
+                    "the collector says a maker's IAK vouches; bring its roots to check",
+                );
+                for side in [&mut then, &mut now] {
+                    if let Some(object) = side.as_object_mut() {
+                        object.remove("bailiwick.ak");
+                    }
                 }
             }
             if then == now {

@@ -39,6 +39,9 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ShowPolicy", Needs::Operator),
     ("QueryService/Challenge", Needs::Operator),
     ("QueryService/RevokeNode", Needs::Operator),
+    ("QueryService/ListEnrolments", Needs::Operator),
+    ("QueryService/RelayActivation", Needs::Operator),
+    ("QueryService/ListActs", Needs::Operator),
 ];
 
 const PROTOS: &[&str] = &[
@@ -130,6 +133,7 @@ async fn the_services_ask_too() {
         store,
         director: Arc::new(opened.unwrap()),
         streams: Streams::default(),
+        trust: Arc::default(),
     };
     for (rpc, needs) in RPCS {
         if *needs != Needs::Operator {

@@ -31,6 +31,8 @@ impl Auditor {
                 approvers: &self.approvers,
                 roots: &roots,
                 intermediates: &[],
+                iak_roots: &[],
+                iak_intermediates: &[],
             },
         )
     }
@@ -40,10 +42,12 @@ impl Auditor {
 async fn stored(confirmed: bool) -> (Stand, v1::StoredStatement, Auditor) {
     let mut stand = Stand::new().await;
     let mut machine = stand.machine("gpu-01");
-    let mut inventory = entry("gpu-01", &machine);
-    if confirmed {
-        inventory.push_str(&format!("ak = \"{}\"\n", machine.ak()));
-    }
+    let inventory = if confirmed {
+        stand.confirmed("gpu-01", &machine)
+    } else {
+        // That an AK stands in a signed inventory does not say that anybody challenged it.
+        format!("{}ak = \"{}\"\n", entry("gpu-01", &machine), machine.ak())
+    };
     let manifest = stand.apply(&inventory).await;
     stand.meet(&mut machine);
     let enrolled = machine.enroll(&stand.maker).await;

@@ -6,13 +6,13 @@ use bailiwick_attestation::{
     Sha256Digest,
     evidence::Nonce,
     proto::v1::{
-        Accepted, Challenge, CollectorMessage, Lease, OutwardCertificate, Receipt, Refused,
-        collector_message,
+        Accepted, Activation, ActivationAnswer, Challenge, CollectorMessage, Lease, NodeMessage,
+        OutwardCertificate, Receipt, Refused, activation_answer, collector_message, node_message,
     },
     tlog::verify_receipt,
 };
 use prost::Message as _;
-use tracing::{debug, error, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{Node, UplinkError, exchange::Refusal, link};
 use crate::{
@@ -22,6 +22,11 @@ use crate::{
 
 /// The verdict that others may rely on.
 const AFFIRMING: &str = "affirming";
+
+/// What a refusal says of the TPM's reasons.
+fn clipped(why: &str) -> String {
+    why.chars().take(200).collect()
+}
 
 impl Node {
     pub(super) async fn message(&mut self, message: CollectorMessage) -> Result<(), UplinkError> {
@@ -40,11 +45,48 @@ impl Node {
             }
             Some(Message::Welcome(welcome)) => self.attester.welcome(welcome)?,
             Some(Message::Peers(told)) => self.told_peers(told).await,
-            None | Some(Message::Activation(_)) => {
+            Some(Message::Activation(activation)) => self.activate(activation),
+            None => {
                 debug!("a message newer than this agent")
             }
         }
         Ok(())
+    }
+
+    /// An approver asks whether EK and AK are in this TPM. Beside the loop, for a TPM may take
+    /// seconds; what it answers tells nobody anything but whoever sealed the secret.
+    fn activate(&mut self, activation: Activation) {
+        let Some(session) = &self.session else { return };
+        let outgoing = session.outgoing.clone();
+        let say = move |answer: activation_answer::Answer| {
+            let message = NodeMessage {
+                message: Some(node_message::Message::Activation(ActivationAnswer {
+                    id: activation.id,
+                    answer: Some(answer),
+                })),
+            };
+            if outgoing.try_send(message).is_err() {
+                warn!("an approver's challenge stays unanswered: the stream is gone or full");
+            }
+        };
+        if self
+            .activating
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+        {
+            return say(activation_answer::Answer::Refused(
+                "another activation is under way".to_owned(),
+            ));
+        }
+        let tpm = self.tpm.clone();
+        let (blob, secret) = (activation.credential_blob, activation.encrypted_secret);
+        info!("an approver challenges EK and AK");
+        self.activating = Some(tokio::spawn(async move {
+            say(match tpm.activate(blob, secret).await {
+                Ok(secret) => activation_answer::Answer::Secret(secret),
+                Err(why) => activation_answer::Answer::Refused(clipped(&link::chain(&why))),
+            });
+        }));
     }
 
     fn challenged(&mut self, challenge: &Challenge) {

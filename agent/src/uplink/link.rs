@@ -5,7 +5,7 @@
 use std::{path::Path, sync::Arc, time::Duration};
 
 use bailiwick_attestation::proto::v1::{
-    CollectorMessage, Hello, NodeMessage, node_message::Message,
+    Claim, CollectorMessage, Hello, NodeMessage, node_message::Message,
 };
 use tokio::{
     sync::{Notify, mpsc, watch},
@@ -21,7 +21,7 @@ use crate::{
     channel::{self, ChannelError},
     clock,
     config::Config,
-    enroll::{self, EnrollError, Enrolment},
+    enroll::{self, EnrollError, Enrolment, Hardware},
     proto::v1::evidence_service_client::EvidenceServiceClient,
     tls::{self, ConnectError, TlsError},
     tpm::Tpm,
@@ -79,6 +79,8 @@ pub struct Link {
     pub tpm: Tpm,
     /// DMI's word.
     pub chassis_serial: String,
+    /// NVML's.
+    pub nvml: watch::Receiver<Vec<Claim>>,
     /// Said first on every stream.
     pub hello: watch::Receiver<Hello>,
     /// The node's loop gives a stream up.
@@ -170,8 +172,8 @@ impl Link {
     }
 
     async fn enroll(&self, file: &Path) -> Result<Enrolment, String> {
-        let serial = self.chassis_serial.clone();
-        match enroll::enroll(&self.config, &self.tpm, serial).await {
+        let hardware = Hardware::new(self.chassis_serial.clone(), &self.nvml.borrow());
+        match enroll::enroll(&self.config, &self.tpm, hardware).await {
             Ok(enrolment) => {
                 if let Err(error) = enrolment.write(file) {
                     warn!(file = %file.display(), %error, "a restart will enrol again");

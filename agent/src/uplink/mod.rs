@@ -105,6 +105,8 @@ struct Node {
     /// Manifests that the fence holds, `policy` excepted.
     facts_held: Vec<Held>,
     memory: Memory,
+    /// An approver's challenge at the TPM, one at a time.
+    activating: Option<JoinHandle<()>>,
     outward: Outward,
     peers: Peers,
     notify: Notify,
@@ -152,6 +154,7 @@ pub async fn run(
         offers: Offers::default(),
         facts_held: Vec::new(),
         memory: Memory::read(&tpm, &config.deployment).await,
+        activating: None,
         outward,
         peers: Peers::default(),
         notify: Notify::default(),
@@ -167,6 +170,7 @@ pub async fn run(
         config,
         tpm,
         chassis_serial: node.host.chassis_serial(),
+        nvml: node.nvml.clone(),
         hello: hello_rx,
         reconnect,
         events: events_tx,

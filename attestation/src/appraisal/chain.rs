@@ -35,8 +35,12 @@ pub(super) fn judge(
         return;
     };
     sequence(result, evidence, previous);
-    clock(result, evidence, previous);
-    boot(result, evidence, previous);
+    if previous.ak == evidence.ak {
+        clock(result, evidence, previous);
+        boot(result, evidence, previous);
+    } else {
+        another_ak(result, evidence, previous);
+    }
 }
 
 fn clip(text: &str) -> String {
@@ -101,6 +105,29 @@ fn sequence(result: &mut AttestationResult, evidence: &VerifiedEvidence, previou
             found,
         );
     }
+}
+
+/// The TPM shows its counters to each AK under numbers of that AK's own, and its clock to all of
+/// them alike: it goes back to zero when the TPM is cleared, and some way after an unorderly loss
+/// of power (it says that it is not safe then).
+fn another_ak(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
+    let (now, before) = (evidence.clock, previous.clock);
+    if now.clock >= before.clock {
+        return;
+    }
+    let (finding, code) = if now.safe {
+        (Finding::Refused, "tpm-cleared")
+    } else {
+        (Finding::Unchecked, "clock-unsafe")
+    };
+    result.deviate(Deviation {
+        claim: "tpm.clock".to_owned(),
+        finding,
+        code: code.to_owned(),
+        expected: format!("at least {} ms, as under the AK before", before.clock),
+        found: format!("{} ms", now.clock),
+        provenance: Some(Provenance::HardwareSigned),
+    });
 }
 
 fn clock(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {

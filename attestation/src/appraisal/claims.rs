@@ -228,8 +228,9 @@ fn find(
         "node.jurisdiction" => subject.jurisdiction.map_or(Found::Missing, |place| {
             Found::Is(text(place.as_str()), Provenance::OperatorSigned)
         }),
+        // Somebody else than the collector says that this AK is this TPM's.
         "node.ak_confirmed" => Found::Is(
-            Value::Flag(subject.ak_confirmed),
+            Value::Flag(subject.ak_word.vouched()),
             Provenance::OperatorSigned,
         ),
         fenced if fenced.starts_with("fence.") => fence.find(fenced),

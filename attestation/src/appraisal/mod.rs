@@ -8,6 +8,7 @@
 mod chain;
 mod claims;
 mod fence;
+mod identity;
 mod result;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::{
     tpm::{AkPublic, ClockInfo},
 };
 
+pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
     TrustVector,
@@ -38,8 +40,18 @@ pub struct Subject<'a> {
     pub jurisdiction: Option<&'a JurisdictionCode>,
     /// The enrolled AK.
     pub ak: &'a AkPublic,
-    /// The approvers signed for this very AK; otherwise it is the collector's word.
-    pub ak_confirmed: bool,
+    /// Whose word it is that AK and EK are one TPM's.
+    pub ak_word: &'a AkWord,
+    /// Name of the AK the inventory binds the node to, where it does.
+    pub listed_ak: Option<&'a [u8]>,
+    /// Serial number of the chassis, by the inventory.
+    pub chassis_serial: Option<&'a str>,
+    /// GPU UUIDs or serials, by the inventory; empty: nobody wrote them down.
+    pub devices: &'a [String],
+    /// Devices this statement names that the inventory gives to another node, and which.
+    pub foreign_devices: &'a [(String, NodeId)],
+    /// Highest epoch of the node's log that an approver acknowledged.
+    pub epoch: u64,
 }
 
 /// What the node is held against.
@@ -57,7 +69,7 @@ pub struct Reference<'a> {
     pub approvers: Sha256Digest,
 }
 
-/// The statement accepted before this one from the same AK.
+/// The statement accepted before this one from the same TPM.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous {
     /// SHA-256 of its bytes.
@@ -72,6 +84,9 @@ pub struct Previous {
     pub clock: ClockInfo,
     /// The node's own log as it named it.
     pub log: Head,
+    /// SHA-256 of the name of the AK that signed it. Another AK hides the TPM's counters behind
+    /// other numbers (TPM 2.0 Library Part 1, "Attestation Data"); the clock it cannot hide.
+    pub ak: Sha256Digest,
 }
 
 /// A kernel's boot and the TPM reset it began with. The two change together or not at all.
@@ -96,7 +111,11 @@ impl Previous {
             reset_count: evidence.clock.reset_count,
         };
         let boot = match previous {
-            Some(previous) if !chain::boots_agree(&now, &previous.boot) => previous.boot,
+            Some(previous)
+                if previous.ak == evidence.ak && !chain::boots_agree(&now, &previous.boot) =>
+            {
+                previous.boot
+            }
             _ => now,
         };
         Self {
@@ -106,6 +125,7 @@ impl Previous {
             boot,
             clock: evidence.clock,
             log: statement.log,
+            ak: evidence.ak,
         }
     }
 }
@@ -153,6 +173,7 @@ pub fn appraise(
             provenance: None,
         }),
         (Some(node), Some(reference)) => {
+            identity::judge(&mut result, evidence, subject);
             claims::judge(&mut result, evidence, subject, node, reference, now);
         }
     }

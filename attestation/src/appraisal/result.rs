@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
 
-use super::{Reference, Subject, verify::VerifiedEvidence};
+use super::{AkWord, Reference, Subject, verify::VerifiedEvidence};
 use crate::{
     evidence::Freshness,
     ids::{Sha256Digest, UnixTime},
@@ -183,8 +183,8 @@ pub struct AttestationResult {
     pub profile: Option<Sha256Digest>,
     /// SHA-256 and version of the policy's manifest, if there was one.
     pub policy: Option<(u64, Sha256Digest)>,
-    /// The approvers signed for this AK; otherwise it is the collector's word.
-    pub ak_confirmed: bool,
+    /// Whose word it is that AK and EK are one TPM's.
+    pub ak_word: AkWord,
     /// By name: `identity`, `tpm`, `fence`, `host`.
     pub submods: BTreeMap<&'static str, Submod>,
 }
@@ -223,7 +223,7 @@ impl AttestationResult {
             },
             profile: reference.map(|reference| reference.profile.digest),
             policy: reference.map(|reference| (reference.version, reference.manifest)),
-            ak_confirmed: subject.ak_confirmed,
+            ak_word: subject.ak_word.clone(),
             submods: SUBMODS
                 .iter()
                 .map(|(name, vector, _)| (*name, submod(*vector)))
@@ -292,7 +292,7 @@ impl AttestationResult {
             "bailiwick.policy": self.policy.map(|(version, manifest)| {
                 json!({ "version": version, "manifest": manifest })
             }),
-            "bailiwick.ak": if self.ak_confirmed { "confirmed" } else { "collector's word" },
+            "bailiwick.ak": self.ak_word.to_string(),
         })
     }
 

@@ -1,6 +1,7 @@
 //! An ordinary node that is affirmed, and each neighbour of it that is not.
 
 mod fence;
+mod identity;
 
 use super::*;
 use crate::{
@@ -24,12 +25,18 @@ struct Case {
     version: u64,
     now: UnixTime,
     previous: Option<Previous>,
+    ak_word: AkWord,
+    listed_ak: Option<Vec<u8>>,
+    chassis_serial: Option<String>,
+    devices: Vec<String>,
+    foreign_devices: Vec<(String, NodeId)>,
+    epoch: u64,
 }
 
 impl Case {
     fn ordinary() -> Self {
+        let tpm = SoftTpm::new();
         Self {
-            tpm: SoftTpm::new(),
             statement: statement(5, Some(Sha256Digest([9; 32]))),
             logs: Vec::new(),
             freshness: CHALLENGE,
@@ -53,7 +60,15 @@ impl Case {
                     restart_count: 0,
                     safe: true,
                 },
+                ak: Sha256Digest::of(&[tpm.ak().name().as_bytes()]),
             }),
+            tpm,
+            ak_word: AkWord::Collector,
+            listed_ak: None,
+            chassis_serial: None,
+            devices: Vec::new(),
+            foreign_devices: Vec::new(),
+            epoch: 0,
         }
     }
 
@@ -76,7 +91,12 @@ impl Case {
             node: self.listed.then_some(&node),
             jurisdiction: Some(&place),
             ak: &ak,
-            ak_confirmed: false,
+            ak_word: &self.ak_word,
+            listed_ak: self.listed_ak.as_deref(),
+            chassis_serial: self.chassis_serial.as_deref(),
+            devices: &self.devices,
+            foreign_devices: &self.foreign_devices,
+            epoch: self.epoch,
         };
         let profile = Profile::parse("profile.toml", self.profile.as_bytes()).unwrap();
         let reference = Reference {
@@ -307,7 +327,7 @@ fn every_way_to_fall_short_has_its_own_code() {
         ),
         (
             "log lost",
-            |c| c.statement.epoch = 1,
+            |c| (c.statement.epoch, c.epoch) = (1, 1),
             Undecided,
             "epoch-changed",
         ),

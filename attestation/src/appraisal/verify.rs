@@ -78,6 +78,8 @@ pub struct VerifiedEvidence {
     pub(super) pcrs: BoundPcrs,
     /// The fence's own log as it came, read after the quote.
     pub(super) fence_log: Option<Vec<u8>>,
+    /// SHA-256 of the name of the AK that signed it.
+    pub(super) ak: Sha256Digest,
 }
 
 impl VerifiedEvidence {
@@ -121,6 +123,7 @@ impl VerifiedEvidence {
             freshness,
             clock: verified.clock_info(),
             firmware_version: verified.firmware_version(),
+            ak: Sha256Digest::of(&[ak.name().as_bytes()]),
             pcrs,
             fence_log: log(evidence, "fence")?,
         })

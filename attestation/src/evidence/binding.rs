@@ -5,6 +5,7 @@ use crate::ids::{DeploymentId, Sha256Digest};
 const CHALLENGED: &[u8] = b"bailiwick evidence v1";
 const UNCHALLENGED: &[u8] = b"bailiwick unchallenged v1";
 const TRANSPORT: &[u8] = b"bailiwick transport v1";
+const AK: &[u8] = b"bailiwick ak v1";
 
 /// Freshness challenge: 32 random bytes, drawn by the collector, used once.
 ///
@@ -95,6 +96,14 @@ impl Binding {
 pub fn transport_binding(deployment: &DeploymentId, ek: &Sha256Digest) -> Sha256Digest {
     let name = deployment.as_str().as_bytes();
     Sha256Digest::of(&[TRANSPORT, name, &[0], ek.as_bytes()])
+}
+
+/// What an IAK certifies an AK over:
+/// `SHA-256("bailiwick ak v1" ‖ deployment ‖ 0 ‖ EK digest)`.
+#[must_use]
+pub fn iak_binding(deployment: &DeploymentId, ek: &Sha256Digest) -> Sha256Digest {
+    let name = deployment.as_str().as_bytes();
+    Sha256Digest::of(&[AK, name, &[0], ek.as_bytes()])
 }
 
 /// The two kinds of signer a statement can have.

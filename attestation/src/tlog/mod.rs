@@ -6,12 +6,14 @@
 //! ([`inclusion_plan`], [`consistency_plan`], [`root_plan`]) and fold what they are given. A node,
 //! which stores next to none, keeps the right edge of its own log ([`Frontier`], [`Tail`]).
 
+mod act;
 mod checkpoint;
 mod frontier;
 mod merkle;
 mod note;
 mod receipt;
 
+pub use act::{ActEntry, ActKind};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use frontier::{Frontier, Head, HeadRefused, Tail, head_follows};
 pub use merkle::{
@@ -19,4 +21,7 @@ pub use merkle::{
     node_hash, root_plan, verify_consistency, verify_inclusion,
 };
 pub use note::{NoteError, NoteSigner, NoteVerifier, SignedNote};
-pub use receipt::{LogEntry, LogEntryError, ReceiptRefused, VerifiedReceipt, verify_receipt};
+pub use receipt::{
+    LogEntry, LogEntryError, ReceiptRefused, VerifiedAct, VerifiedReceipt, verify_act,
+    verify_receipt,
+};

@@ -1,6 +1,7 @@
 //! A receipt: proof that one statement stands in the collector's log.
 
 use super::{
+    act::ActEntry,
     checkpoint::{Checkpoint, CheckpointError},
     merkle::{ProofRefused, leaf_hash, verify_inclusion},
     note::NoteVerifier,
@@ -161,20 +162,64 @@ pub fn verify_receipt(
     log: &NoteVerifier,
     seen: Option<u64>,
 ) -> Result<VerifiedReceipt, ReceiptRefused> {
-    let digest = |bytes: &[u8], field| {
-        Sha256Digest::from_slice(bytes).ok_or(ReceiptRefused::Malformed(field))
-    };
-    let found = digest(&receipt.statement_digest, "statement_digest")?;
+    names(&receipt.statement_digest, want)?;
+    let entry = LogEntry::parse(&receipt.entry).map_err(ReceiptRefused::Entry)?;
+    names(entry.statement.as_bytes(), want)?;
+    let checkpoint = included(receipt, log, seen)?;
+    Ok(VerifiedReceipt {
+        entry,
+        index: receipt.index,
+        checkpoint,
+    })
+}
+
+/// An act's receipt whose proof holds under the log's key. Only [`verify_act`] makes one.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct VerifiedAct {
+    /// What the log holds.
+    pub entry: ActEntry,
+    /// Where.
+    pub index: u64,
+    /// The checkpoint it is proved against.
+    pub checkpoint: Checkpoint,
+}
+
+/// Checks the receipt of an act whose body has digest `want` against the log's key.
+pub fn verify_act(
+    receipt: &v1::Receipt,
+    want: &Sha256Digest,
+    log: &NoteVerifier,
+    seen: Option<u64>,
+) -> Result<VerifiedAct, ReceiptRefused> {
+    names(&receipt.statement_digest, want)?;
+    let entry = ActEntry::parse(&receipt.entry).map_err(ReceiptRefused::Entry)?;
+    names(entry.body.as_bytes(), want)?;
+    let checkpoint = included(receipt, log, seen)?;
+    Ok(VerifiedAct {
+        entry,
+        index: receipt.index,
+        checkpoint,
+    })
+}
+
+fn names(found: &[u8], want: &Sha256Digest) -> Result<(), ReceiptRefused> {
+    let found = Sha256Digest::from_slice(found);
+    let found = found.ok_or(ReceiptRefused::Malformed("statement_digest"))?;
     if found != *want {
         return Err(ReceiptRefused::OtherStatement { found, want: *want });
     }
-    let entry = LogEntry::parse(&receipt.entry).map_err(ReceiptRefused::Entry)?;
-    if entry.statement != *want {
-        return Err(ReceiptRefused::OtherStatement {
-            found: entry.statement,
-            want: *want,
-        });
-    }
+    Ok(())
+}
+
+/// That the receipt's entry stands under a checkpoint of this log, no older than the one seen.
+fn included(
+    receipt: &v1::Receipt,
+    log: &NoteVerifier,
+    seen: Option<u64>,
+) -> Result<Checkpoint, ReceiptRefused> {
+    let digest = |bytes: &[u8], field| {
+        Sha256Digest::from_slice(bytes).ok_or(ReceiptRefused::Malformed(field))
+    };
     if receipt.inclusion_path.len() > MAX_PATH {
         return Err(ReceiptRefused::Malformed("inclusion_path"));
     }
@@ -205,11 +250,7 @@ pub fn verify_receipt(
             seen,
         });
     }
-    Ok(VerifiedReceipt {
-        entry,
-        index: receipt.index,
-        checkpoint,
-    })
+    Ok(checkpoint)
 }
 
 #[cfg(test)]
@@ -274,6 +315,68 @@ mod tests {
     fn edit_checkpoint(r: &mut v1::Receipt, from: &str, to: &str) {
         let text = String::from_utf8(r.checkpoint.clone()).unwrap();
         r.checkpoint = text.replace(from, to).into_bytes();
+    }
+
+    /// One log holds both kinds of entry, and neither is taken for the other.
+    #[test]
+    fn an_act_is_proved_and_no_statement_is_one() {
+        let body = Sha256Digest::of(&[b"an enrolment"]);
+        let act = ActEntry {
+            kind: crate::tlog::ActKind::Enrolment,
+            subject: "gpu-01".to_owned(),
+            body,
+            at: UnixTime(7),
+        };
+        let entry = act.to_bytes();
+        let good = v1::Receipt {
+            statement_digest: body.0.to_vec(),
+            log: "log.example/eu".to_owned(),
+            index: 0,
+            checkpoint: Checkpoint {
+                origin: "log.example/eu".to_owned(),
+                size: 1,
+                root: leaf_hash(&entry),
+            }
+            .sign(&signer(1))
+            .unwrap()
+            .into_bytes(),
+            entry,
+            inclusion_path: Vec::new(),
+        };
+        let verified = verify_act(&good, &body, signer(1).verifier(), None).unwrap();
+        assert_eq!((verified.entry, verified.index), (act, 0));
+        type Edit = fn(&mut v1::Receipt);
+        let cases: &[(&str, Edit, &str)] = &[
+            (
+                "other body",
+                |r| r.statement_digest = vec![1; 32],
+                "receipt-other-statement",
+            ),
+            (
+                "retired in place of enrolled",
+                |r| edit_entry(r, "enrolment", "retirement"),
+                "receipt-proof",
+            ),
+            (
+                "another node's",
+                |r| edit_entry(r, "gpu-01", "gpu-02"),
+                "receipt-proof",
+            ),
+            ("later", |r| edit_entry(r, "at 7", "at 8"), "receipt-proof"),
+            (
+                "a statement's entry",
+                |r| r.entry = receipt().entry,
+                "receipt-malformed",
+            ),
+        ];
+        for (name, edit, code) in cases {
+            let mut bad = good.clone();
+            edit(&mut bad);
+            let refused = verify_act(&bad, &body, signer(1).verifier(), None);
+            assert_eq!(refused.unwrap_err().code(), *code, "{name}");
+        }
+        let refused = verify_receipt(&good, &body, signer(1).verifier(), None);
+        assert_eq!(refused.unwrap_err().code(), "receipt-malformed");
     }
 
     #[test]

@@ -80,21 +80,7 @@ impl CertifiedKey {
         ak: &AkPublic,
         want: &QualifyingData,
     ) -> Result<Self, CertifyRefused> {
-        let attest = Attest::parse(attest).map_err(CertifyRefused::Malformed)?;
-        let signature = Signature::parse(signature).map_err(CertifyRefused::MalformedSignature)?;
-        if !ak.allows(&signature) {
-            return Err(CertifyRefused::Scheme);
-        }
-        ak.verify(&signature, attest.signed)
-            .map_err(CertifyRefused::Signature)?;
-        let Attested::Certify { name, .. } = attest.attested else {
-            return Err(CertifyRefused::Type(attest.kind));
-        };
-        if attest.extra_data != want.as_slice() {
-            return Err(CertifyRefused::QualifyingData);
-        }
-        let own = public.name().filter(|own| own.as_bytes() == name);
-        let own = own.ok_or(CertifyRefused::Name)?;
+        let own = certified(&public, attest, signature, ak, want)?;
         check_attributes(public.attributes())?;
         let key = public.key().cloned().ok_or(CertifyRefused::Key)?;
         Ok(Self {
@@ -121,6 +107,33 @@ impl CertifiedKey {
     pub const fn name(&self) -> &Name {
         &self.name
     }
+}
+
+/// Whether `signer` certified, in answer to `want`, the object that `public` describes: scheme and
+/// hash, signature, type, qualifying data, name. What kind of object it may be is for the caller.
+pub(super) fn certified(
+    public: &Public,
+    attest: &[u8],
+    signature: &[u8],
+    signer: &AkPublic,
+    want: &QualifyingData,
+) -> Result<Name, CertifyRefused> {
+    let attest = Attest::parse(attest).map_err(CertifyRefused::Malformed)?;
+    let signature = Signature::parse(signature).map_err(CertifyRefused::MalformedSignature)?;
+    if !signer.allows(&signature) {
+        return Err(CertifyRefused::Scheme);
+    }
+    signer
+        .verify(&signature, attest.signed)
+        .map_err(CertifyRefused::Signature)?;
+    let Attested::Certify { name, .. } = attest.attested else {
+        return Err(CertifyRefused::Type(attest.kind));
+    };
+    if attest.extra_data != want.as_slice() {
+        return Err(CertifyRefused::QualifyingData);
+    }
+    let own = public.name().filter(|own| own.as_bytes() == name);
+    own.ok_or(CertifyRefused::Name)
 }
 
 fn check_attributes(attributes: ObjectAttributes) -> Result<(), CertifyRefused> {

@@ -12,6 +12,7 @@ mod certify;
 mod command;
 mod credential;
 mod ek;
+mod iak;
 mod pcr;
 mod pcr_file;
 mod public;
@@ -26,6 +27,7 @@ pub use command::{
 };
 pub use credential::{Credential, CredentialError, EkPublic, EkRefused, make_credential};
 pub use ek::{EkCertRefused, EkChain, TpmIdentity, read_leaf, tpm_identity};
+pub use iak::{Iak, IakClaim, IakRefused};
 pub use pcr::{BankSelection, PCR_COUNT, PcrSelection, PcrValueError, PcrValues};
 pub use pcr_file::PcrFileError;
 pub use public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, SymmetricScheme};

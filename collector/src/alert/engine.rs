@@ -245,6 +245,9 @@ mod tests {
                 fence_since: UnixTime(0),
                 gap: None,
                 log_fault: None,
+                listed_name: "gpu-01".into(),
+                devices: Vec::new(),
+                enrolled: UnixTime(0),
             },
         }
     }

@@ -4,7 +4,7 @@
 //! here it gets its arguments, and its result becomes a lease or the end of one.
 
 use bailiwick_attestation::appraisal::{
-    AttestationResult, Boot, Finding, Previous, Status, Subject, VerifiedEvidence, appraise,
+    AkWord, AttestationResult, Boot, Finding, Previous, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
@@ -14,6 +14,8 @@ use bailiwick_attestation::tpm::{AkPublic, ClockInfo};
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 
 use crate::direct::Policy;
+use crate::enroll::EkTrust;
+use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::outward::Grant;
 use crate::record::{FenceFacts, NodeRow, Verdict};
 
@@ -56,6 +58,8 @@ pub struct Case<'a> {
     pub policy: Option<&'a Policy>,
     /// When the challenge it answers was opened, if it answers one.
     pub asked: Option<UnixTime>,
+    /// Whose certificates of TPMs and devices count.
+    pub trust: &'a EkTrust,
     /// When it came.
     pub now: UnixTime,
 }
@@ -65,14 +69,25 @@ impl Case<'_> {
     /// *could not check* lets it run out.
     pub fn judge(&self, signer: &LeaseSigner) -> Result<Appraised, LeaseSignError> {
         let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
+        let word = self.ak_word();
+        let foreign = match (self.policy, listed) {
+            (Some(policy), Some(node)) => {
+                let owner = |device: &str| policy.device_owner(device);
+                foreign_devices(self.evidence.statement(), &node.name, owner)
+            }
+            _ => Vec::new(),
+        };
         let subject = Subject {
             deployment: self.deployment,
             node: listed.map(|node| &node.name),
             jurisdiction: listed.map(|node| &node.jurisdiction),
             ak: self.ak,
-            ak_confirmed: listed
-                .and_then(|node| node.ak.as_deref())
-                .is_some_and(|confirmed| confirmed == self.row.ak_name),
+            ak_word: &word,
+            listed_ak: listed.and_then(|node| node.ak.as_deref()),
+            chassis_serial: listed.and_then(|node| node.chassis_serial.as_deref()),
+            devices: listed.map_or(&[], |node| &node.devices),
+            foreign_devices: &foreign,
+            epoch: listed.map_or(0, |node| node.epoch),
         };
         let reference = self.policy.map(Policy::reference);
         let result = appraise(
@@ -135,6 +150,28 @@ impl Case<'_> {
     }
 }
 
+impl Case<'_> {
+    /// Whose word it is that the node's AK and EK are one TPM's.
+    fn ak_word(&self) -> AkWord {
+        let (Some(policy), Some(request)) = (self.policy, &self.row.enrolment.request) else {
+            return AkWord::Collector;
+        };
+        let presented = Presented {
+            deployment: self.deployment,
+            request,
+            activated: UnixTime(self.row.enrolment.activated_ms),
+            ek: &self.row.ek,
+            ak: self.ak,
+        };
+        let makers = Makers {
+            roots: &self.trust.iak_roots,
+            intermediates: &self.trust.iak_intermediates,
+        };
+        let listed = policy.listed(&self.row.ek);
+        ak_word(&presented, listed, policy.approvers(), &makers)
+    }
+}
+
 /// One line per deviation: what was refused first, then what could not be checked.
 #[must_use]
 pub fn reasons(result: &AttestationResult) -> Vec<String> {
@@ -171,6 +208,7 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
             safe: clock.safe,
         },
         log: Head::of(message.log.as_ref()?)?,
+        ak: Sha256Digest::from_slice(&message.ak)?,
     })
 }
 
@@ -191,6 +229,7 @@ pub fn previous_message(previous: &Previous) -> v1::PreviousStatement {
             safe: clock.safe,
         }),
         log: Some(previous.log.to_proto()),
+        ak: previous.ak.as_bytes().to_vec(),
     }
 }
 

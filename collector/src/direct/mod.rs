@@ -29,29 +29,38 @@ pub type Current = Option<Arc<Policy>>;
 #[derive(Debug)]
 pub struct Policy {
     verified: VerifiedBundle,
-    approvers: Sha256Digest,
+    approvers: Arc<Approvers>,
     /// The serialized `PolicyBundle`, as nodes fetch it.
     bundle: Arc<Vec<u8>>,
     by_ek: HashMap<Sha256Digest, usize>,
+    by_device: HashMap<String, usize>,
+    /// TPMs out of service, and in what words.
+    retired: HashMap<Sha256Digest, String>,
 }
 
 impl Policy {
     /// Wraps what was verified.
     #[must_use]
-    pub fn new(verified: VerifiedBundle, approvers: Sha256Digest, bundle: Vec<u8>) -> Self {
-        let by_ek = verified
-            .model
-            .inventory
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(at, node)| (node.ek, at))
+    pub fn new(verified: VerifiedBundle, approvers: Arc<Approvers>, bundle: Vec<u8>) -> Self {
+        let inventory = &verified.model.inventory;
+        let nodes = || inventory.nodes.iter().enumerate();
+        let by_ek = nodes().map(|(at, node)| (node.ek, at)).collect();
+        let by_device = nodes()
+            .flat_map(|(at, node)| node.devices.iter().map(move |id| (id.clone(), at)))
+            .collect();
+        let replaced = inventory.nodes.iter().filter_map(|node| node.replaces);
+        let retired = inventory.retired.iter().map(|retired| retired.ek);
+        let retired = retired
+            .chain(replaced)
+            .filter_map(|ek| Some((ek, inventory.retired(&ek)?)))
             .collect();
         Self {
             verified,
             approvers,
             bundle: Arc::new(bundle),
             by_ek,
+            by_device,
+            retired,
         }
     }
 
@@ -66,6 +75,25 @@ impl Policy {
     pub fn listed(&self, ek: &Sha256Digest) -> Option<&Node> {
         let at = *self.by_ek.get(ek)?;
         self.verified.model.inventory.nodes.get(at)
+    }
+
+    /// The inventory's entry that a device belongs to.
+    #[must_use]
+    pub fn device_owner(&self, device: &str) -> Option<&Node> {
+        let at = *self.by_device.get(device)?;
+        self.verified.model.inventory.nodes.get(at)
+    }
+
+    /// Whether approvers took this TPM out of service, and in what words.
+    #[must_use]
+    pub fn retired(&self, ek: &Sha256Digest) -> Option<&str> {
+        self.retired.get(ek).map(String::as_str)
+    }
+
+    /// Whose signatures this policy bears.
+    #[must_use]
+    pub fn approvers(&self) -> &Approvers {
+        &self.approvers
     }
 
     /// The inventory's entry of this name.
@@ -118,7 +146,7 @@ impl Policy {
             version: self.version(),
             manifest: self.manifest_digest(),
             not_after: self.verified.manifest.not_after,
-            approvers: self.approvers,
+            approvers: self.approvers.digest(),
         }
     }
 
@@ -305,7 +333,7 @@ impl Director {
     }
 
     fn put(&self, verified: VerifiedBundle, bundle: Vec<u8>) {
-        let policy = Policy::new(verified, self.approvers.digest(), bundle);
+        let policy = Policy::new(verified, Arc::clone(&self.approvers), bundle);
         self.current.send_replace(Some(Arc::new(policy)));
     }
 }

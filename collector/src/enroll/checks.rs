@@ -10,13 +10,17 @@ use bailiwick_attestation::tpm::{
 };
 use bailiwick_attestation::{DeploymentId, IdError, NodeId, ParseError, Sha256Digest, UnixTime};
 
+use bailiwick_policy::model::DEVICES_LIMIT;
+
 use super::EkTrust;
 use crate::direct::Policy;
 
 /// Most certificates a node presents; a chain in NV has three at most.
 const CERTIFICATES: usize = 16;
-/// Longest chassis serial.
+/// Longest chassis serial or device id.
 const SERIAL: usize = 200;
+/// Most device ids: a UUID and a serial for each of the inventory's most devices.
+const DEVICES: usize = 2 * DEVICES_LIMIT;
 
 /// Why a TPM is not let in, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -63,6 +67,20 @@ pub enum EnrollRefused {
         /// This TPM.
         ek: Sha256Digest,
     },
+    /// Approvers took the TPM out of service.
+    #[error("{0}; a retired TPM enrols no more")]
+    Retired(String),
+    /// The node had another TPM, and nobody signed that this one takes its place.
+    #[error(
+        "{node} had the TPM with EK {former}; sign `replaces = \"{former}\"` in its entry, or \
+         retire that TPM"
+    )]
+    ReplacesMissing {
+        /// The node.
+        node: NodeId,
+        /// The EK it enrolled with before.
+        former: Sha256Digest,
+    },
     /// The AK is not one whose quotes can be believed.
     #[error("AK: {0}")]
     Ak(#[source] AkRefused),
@@ -93,6 +111,8 @@ impl EnrollRefused {
             Self::EkUnvouched(_) => "ek-unvouched",
             Self::EkCertificate(refused) => refused.code(),
             Self::EkNotOfNode { .. } => "ek-not-of-node",
+            Self::Retired(_) => "node-retired",
+            Self::ReplacesMissing { .. } => "replaces-missing",
             Self::Ak(refused) => refused.code(),
             Self::AkNotOfNode { .. } => "ak-not-of-node",
             Self::Transport(refused) => refused.code(),
@@ -131,6 +151,12 @@ pub(super) fn check(
     }
     if request.chassis_serial.len() > SERIAL {
         return Err(EnrollRefused::TooLong("chassis_serial"));
+    }
+    if request.devices.len() > DEVICES || request.devices.iter().any(|id| id.len() > SERIAL) {
+        return Err(EnrollRefused::TooLong("devices"));
+    }
+    if request.iak_certificates.len() > CERTIFICATES {
+        return Err(EnrollRefused::TooLong("iak_certificates"));
     }
     let claimed = NodeId::new(&request.node)?;
     let public = |field, bytes: &[u8]| {
@@ -200,6 +226,9 @@ fn of_node(
     claimed: &NodeId,
 ) -> Result<(), EnrollRefused> {
     let Some(policy) = policy else { return Ok(()) };
+    if let Some(why) = policy.retired(ek) {
+        return Err(EnrollRefused::Retired(why.to_owned()));
+    }
     let refuse = |listed: String| {
         Err(EnrollRefused::EkNotOfNode {
             listed,
@@ -221,6 +250,28 @@ fn of_node(
             found: hex::encode(ak.name().as_bytes()),
         }),
         _ => Ok(()),
+    }
+}
+
+/// A node has one TPM at a time, and approvers say when it is another: `former` are the TPMs that
+/// enrolled under its name.
+pub(super) fn follows(
+    policy: &Policy,
+    ek: &Sha256Digest,
+    former: &[Sha256Digest],
+) -> Result<(), EnrollRefused> {
+    let Some(node) = policy.listed(ek) else {
+        return Ok(());
+    };
+    let open = former
+        .iter()
+        .find(|old| *old != ek && policy.listed(old).is_none() && policy.retired(old).is_none());
+    match open {
+        None => Ok(()),
+        Some(former) => Err(EnrollRefused::ReplacesMissing {
+            node: node.name.clone(),
+            former: *former,
+        }),
     }
 }
 

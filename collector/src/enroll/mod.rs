@@ -5,11 +5,13 @@
 //! secret back and issues the transport certificate. Nobody is trusted for having come first.
 
 mod checks;
+mod retire;
 mod service;
 mod sessions;
 mod trust;
 
 pub use checks::EnrollRefused;
+pub use retire::{Retiring, to_retire};
 pub use service::Enroll;
 pub use sessions::{SessionRefused, Sessions};
 pub use trust::{EkTrust, EkTrustError, read_all};

@@ -13,7 +13,7 @@ use super::checks::{self, Applicant};
 use super::{EkTrust, EnrollRefused, Sessions};
 use crate::clock;
 use crate::config;
-use crate::direct::{Director, pending_name};
+use crate::direct::{Director, Policy, pending_name};
 use crate::ingest::{Closed, Streams, store_failed};
 use crate::init::{Authority, NodeCertificate};
 use crate::proto::enroll_service_server::EnrollService;
@@ -33,7 +33,7 @@ pub struct Enroll(Arc<Inner>);
 struct Inner {
     deployment: DeploymentId,
     authority: Authority,
-    trust: EkTrust,
+    trust: Arc<EkTrust>,
     config: config::Enroll,
     store: Store,
     director: Arc<Director>,
@@ -55,7 +55,7 @@ impl Enroll {
     pub fn new(
         deployment: DeploymentId,
         authority: Authority,
-        trust: EkTrust,
+        trust: Arc<EkTrust>,
         config: config::Enroll,
         store: Store,
         director: Arc<Director>,
@@ -109,6 +109,7 @@ impl EnrollService for Enroll {
             now,
         )
         .map_err(|error| refused(&error))?;
+        self.follows(&applicant, policy.as_deref()).await?;
         let (number, secret) = (random::<16>()?, random::<32>()?);
         let credential = make_credential(&applicant.ek, applicant.ak.name(), &secret)
             .map_err(|error| Status::failed_precondition(format!("{}: {error}", error.code())))?;
@@ -147,11 +148,27 @@ impl EnrollService for Enroll {
 }
 
 impl Enroll {
+    /// Whether the TPMs that had this node's name before are out of service.
+    async fn follows(&self, applicant: &Applicant, policy: Option<&Policy>) -> Result<(), Status> {
+        let ek = &applicant.ek_digest;
+        let Some((policy, node)) = policy.and_then(|policy| Some((policy, policy.listed(ek)?)))
+        else {
+            return Ok(());
+        };
+        let former = self.0.store.node_list_by_name(node.name.as_str()).await;
+        checks::follows(policy, ek, &former.map_err(store_failed)?).map_err(|error| refused(&error))
+    }
+
     /// The TPM has answered: certificate, row, and an end to what the older certificate opened.
     async fn admit(&self, waiting: Waiting, now: UnixTime) -> Result<v1::Enrolled, Status> {
         let inner = &self.0;
         let Waiting { request, applicant } = waiting;
         let ek = applicant.ek_digest;
+        let policy = inner.director.current();
+        // The inventory may have changed since `Begin`.
+        if let Some(why) = policy.as_ref().and_then(|policy| policy.retired(&ek)) {
+            return Err(refused(&EnrollRefused::Retired(why.to_owned())));
+        }
         let life = inner.config.certificate_seconds.saturating_mul(1000);
         // Certificates count whole seconds.
         let not_after = UnixTime::from_secs(now.millis().saturating_add(life) / 1000);
@@ -168,7 +185,6 @@ impl Enroll {
                 now,
             )
             .map_err(|error| Status::internal(format!("certificate: {error}")))?;
-        let policy = inner.director.current();
         let listed = policy.as_ref().and_then(|policy| policy.listed(&ek));
         let node = listed.map(|node| node.name.to_string()).unwrap_or_default();
         let reason = match listed {

@@ -37,6 +37,10 @@ pub struct EkTrust {
     pub roots: Vec<Certificate>,
     /// What it may pass through.
     pub intermediates: Vec<Certificate>,
+    /// Whom the path of an IAK must end at.
+    pub iak_roots: Vec<Certificate>,
+    /// What it may pass through.
+    pub iak_intermediates: Vec<Certificate>,
 }
 
 impl EkTrust {
@@ -45,6 +49,8 @@ impl EkTrust {
         Ok(Self {
             roots: read_all(&config.ek_roots)?,
             intermediates: read_all(&config.ek_intermediates)?,
+            iak_roots: read_all(&config.iak_roots)?,
+            iak_intermediates: read_all(&config.iak_intermediates)?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence};
+use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, devices};
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
@@ -10,6 +10,7 @@ use bailiwick_attestation::{Sha256Digest, UnixTime};
 use tonic::Status;
 use tracing::{error, info, warn};
 
+use super::place::{Claimed, Last, Place, follows_on, place};
 use super::service;
 use super::stream::Stream;
 use crate::appraise::{Case, fence_facts, previous_message as stored_previous, previous_of};
@@ -71,15 +72,6 @@ struct Came {
     now: UnixTime,
 }
 
-/// How a statement stands to the one before.
-enum Place {
-    /// It follows, perhaps with something missing between.
-    Next {
-        gap: Option<String>,
-    },
-    Refused(Refusal),
-}
-
 impl Stream {
     /// Judges one envelope. An error ends the stream; a refusal does not.
     pub(super) async fn evidence(
@@ -130,8 +122,8 @@ impl Stream {
             .ok_or_else(|| Status::unauthenticated("node-unknown: enrol first"))?;
         let proof = evidence.log_consistency.as_ref();
         let gap = match self.place(&row, verified.statement(), proof).await? {
-            Place::Next { gap } => gap,
-            Place::Refused(refusal) => {
+            Ok(gap) => gap,
+            Err(refusal) => {
                 if refusal.code == LOG_REWRITTEN {
                     let fault = store.log_fault(row.ek, now, refusal.detail.clone());
                     fault.await.map_err(service::store)?;
@@ -220,56 +212,49 @@ impl Stream {
         row: &NodeRow,
         statement: &ParsedStatement,
         proof: Option<&v1::LogConsistency>,
-    ) -> Result<Place, Status> {
-        let (epoch, sequence) = (statement.epoch, statement.sequence);
-        let Some(last) = &row.newest else {
-            let gap =
-                (sequence > 0).then(|| format!("its first statement here is number {sequence}"));
-            return Ok(Place::Next { gap });
+    ) -> Result<Result<Option<String>, Refusal>, Status> {
+        let last = match &row.newest {
+            None => None,
+            Some(newest) => Some(Last {
+                epoch: newest.epoch,
+                sequence: newest.sequence,
+                digest: Sha256Digest::from_slice(&newest.digest)
+                    .ok_or_else(|| Status::internal("the stored statement has no digest"))?,
+                same_ak: row.newest_ak.as_deref() == Some(row.ak_name.as_slice()),
+            }),
         };
-        let (last_epoch, last_sequence) = (last.epoch, last.sequence);
-        let last_digest = Sha256Digest::from_slice(&last.digest)
-            .ok_or_else(|| Status::internal("the stored statement has no digest"))?;
-        if epoch > last_epoch {
-            let gap = format!("it began epoch {epoch} after epoch {last_epoch}");
-            return Ok(Place::Next { gap: Some(gap) });
-        }
-        let next = last_sequence.saturating_add(1);
-        if epoch == last_epoch && sequence >= next {
-            let before = last.log.as_ref().and_then(Head::of);
+        let (epoch, sequence) = (statement.epoch, statement.sequence);
+        let claimed = Claimed {
+            epoch,
+            sequence,
+            previous: statement.previous,
+        };
+        if let (Some(last), Some(newest)) = (&last, &row.newest)
+            && follows_on(last, &claimed)
+        {
+            let before = newest.log.as_ref().and_then(Head::of);
             let before = before.unwrap_or_else(Head::empty);
             if let Err(refused) = head_follows(&before, &statement.log, proof) {
                 let detail = service::error_chain(&refused);
-                return Ok(Place::Refused(Refusal::new(refused.code(), detail)));
+                return Ok(Err(Refusal::new(refused.code(), detail)));
             }
         }
-        if epoch == last_epoch && sequence > next {
-            let missing = sequence.saturating_sub(next);
-            let gap = format!("{missing} statements before number {sequence} are missing");
-            return Ok(Place::Next { gap: Some(gap) });
-        }
-        if epoch == last_epoch && sequence == next && statement.previous == Some(last_digest) {
-            return Ok(Place::Next { gap: None });
-        }
-        let refusal = if epoch == last_epoch && sequence == next {
-            Refusal::new(
-                "sequence-forked",
-                format!("statement {sequence} does not follow {last_digest}, the last accepted"),
-            )
-        } else {
-            let at = self.shared.store.statement_at(&row.ek, epoch, sequence);
-            match at.await.map_err(service::store)? {
-                Some(other) => Refusal::new(
-                    "sequence-forked",
-                    format!("another statement, {other}, was accepted as number {sequence}"),
-                ),
-                None => Refusal::new(
-                    "sequence-behind",
-                    format!("number {last_sequence} of epoch {last_epoch} was accepted already"),
-                ),
+        let detail = match place(last.as_ref(), &claimed) {
+            Place::Next { gap } => return Ok(Ok(gap)),
+            Place::Forked(detail) => detail,
+            Place::Passed => {
+                let at = self.shared.store.statement_at(&row.ek, epoch, sequence);
+                let Some(other) = at.await.map_err(service::store)? else {
+                    let last = last.map_or((0, 0), |last| (last.sequence, last.epoch));
+                    return Ok(Err(Refusal::new(
+                        "sequence-behind",
+                        format!("number {} of epoch {} was accepted already", last.0, last.1),
+                    )));
+                };
+                format!("another statement, {other}, was accepted as number {sequence}")
             }
         };
-        Ok(Place::Refused(refusal))
+        Ok(Err(Refusal::new("sequence-forked", detail)))
     }
 
     async fn record(
@@ -281,7 +266,8 @@ impl Stream {
         Came { asked, now }: Came,
     ) -> Result<Result<Answer, Refusal>, Status> {
         let policy = self.shared.director.current();
-        let previous = previous_message(row).and_then(previous_of);
+        // The clock is the TPM's, whatever AK signs: a cleared chip has no clean past.
+        let previous = row.newest.as_ref().and_then(previous_of);
         let case = Case {
             deployment: &self.shared.deployment,
             row,
@@ -291,6 +277,7 @@ impl Stream {
             previous: previous.as_ref(),
             policy: policy.as_deref(),
             asked,
+            trust: &self.shared.trust,
             now,
         };
         let appraised = case
@@ -326,13 +313,14 @@ impl Stream {
                 manifest_digest: policy.as_ref().map(|policy| policy.manifest_digest()),
                 enrolment: row.enrolment.clone(),
                 ak_name: row.ak_name.clone(),
-                previous: previous_message(row).cloned(),
+                previous: row.newest.clone(),
                 newest: stored_previous(&Previous::after(verified, previous.as_ref())),
                 policy_version: statement.policy.map_or(0, |policy| policy.version),
                 challenged: matches!(verified.freshness(), Freshness::Challenged(_)),
                 lease_until: appraised.lease_until,
                 fence: fence_facts(&statement.fence),
                 gap,
+                devices: device_names(statement),
             })
             .await;
         let index = match inserted {
@@ -393,11 +381,11 @@ impl Stream {
     }
 }
 
-/// The statement before, if the AK enrolled now signed it: another AK's clock and chain say
-/// nothing about this one's.
-fn previous_message(row: &NodeRow) -> Option<&v1::PreviousStatement> {
-    let same_ak = row.newest_ak.as_deref() == Some(row.ak_name.as_slice());
-    row.newest.as_ref().filter(|_| same_ak)
+/// Every name of every device, where NVML could be asked.
+fn device_names(statement: &ParsedStatement) -> Option<Vec<String>> {
+    let devices = devices(statement).ok()?;
+    let names = devices.iter().flat_map(|device| device.names());
+    Some(names.map(str::to_owned).collect())
 }
 
 fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {

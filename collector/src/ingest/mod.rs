@@ -3,7 +3,9 @@
 mod entries;
 mod evidence;
 mod nonces;
+mod place;
 mod rate;
+mod relay;
 mod service;
 mod stream;
 mod streams;
@@ -11,4 +13,4 @@ mod streams;
 pub use nonces::{NonceRefused, Nonces};
 pub use service::{Evidence, Shared};
 pub(crate) use service::{error_chain, send_chunks, store as store_failed};
-pub use streams::{Closed, Streams};
+pub use streams::{Closed, Command, Streams};

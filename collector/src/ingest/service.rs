@@ -19,6 +19,7 @@ use crate::auth::{NodePeer, Peer};
 use crate::clock;
 use crate::config;
 use crate::direct::{Director, chunks};
+use crate::enroll::EkTrust;
 use crate::outward::Outward;
 use crate::proto::evidence_service_server::EvidenceService;
 use crate::record::{NodeRow, Store};
@@ -43,6 +44,8 @@ pub struct Shared {
     pub nonces: Mutex<Nonces>,
     /// Who is connected.
     pub streams: Streams,
+    /// Whose certificates of TPMs and devices count.
+    pub trust: Arc<EkTrust>,
     /// Bounds.
     pub config: config::Ingest,
     /// Ends every stream: a server that stops waits for those it has.
@@ -86,6 +89,11 @@ impl Evidence {
         else {
             return refuse("node-unknown: enrol first");
         };
+        let current = self.0.director.current();
+        if let Some(why) = current.as_ref().and_then(|policy| policy.retired(&row.ek)) {
+            // No enrolling again: what is out of service stays so until approvers say otherwise.
+            return Err(Status::permission_denied(format!("node-retired: {why}")));
+        }
         if row.revoked.is_some() {
             return refuse("certificate-revoked: enrol again");
         }

@@ -12,8 +12,9 @@ use tonic::{Status, Streaming};
 
 use super::evidence::{Answer, Recorded};
 use super::rate::Bucket;
+use super::relay::Relay;
 use super::service::{self, Shared};
-use super::streams::Registration;
+use super::streams::{Command, Registration};
 use crate::auth::NodePeer;
 use crate::clock;
 use crate::direct::Current;
@@ -37,6 +38,8 @@ pub(super) struct Stream {
     has_policy: Option<u64>,
     /// The outward certificate this stream carried last.
     pub(super) last_outward: Last,
+    /// Credentials under way.
+    relay: Relay,
 }
 
 impl Stream {
@@ -53,6 +56,7 @@ impl Stream {
             outbox,
             has_policy: None,
             last_outward: Last::default(),
+            relay: Relay::default(),
         }
     }
 
@@ -93,7 +97,7 @@ impl Stream {
                         "stream-idle: nothing valid came for too long",
                     ));
                 }
-                Some(()) = registration.challenge.recv() => self.send_challenge(true).await?,
+                Some(command) = registration.commands.recv() => self.command(command).await?,
                 Ok(()) = policy.changed() => {
                     let current = policy.borrow_and_update().clone();
                     self.offer(current).await?;
@@ -106,6 +110,19 @@ impl Stream {
                     }
                 }
             }
+        }
+    }
+
+    async fn command(&mut self, command: Command) -> Sent {
+        match command {
+            Command::Challenge => self.send_challenge(true).await,
+            Command::Activate(activation, answer) => match self.relay.begin(activation, answer) {
+                None => Ok(()),
+                Some(activation) => {
+                    self.send(collector_message::Message::Activation(activation))
+                        .await
+                }
+            },
         }
     }
 
@@ -123,11 +140,14 @@ impl Stream {
                 self.answer(answer).await
             }
             Some(node_message::Message::Log(batch)) => self.entries(batch).await,
-            None | Some(node_message::Message::Activation(_) | node_message::Message::Peers(_)) => {
-                Err(Status::invalid_argument(
-                    "message-empty: NodeMessage.message is absent or newer than this collector",
-                ))
+            Some(node_message::Message::Activation(answer)) => {
+                // Nobody waits any more, or ever did: an answer is worth nothing by itself.
+                self.relay.answer(answer);
+                Ok(false)
             }
+            None | Some(node_message::Message::Peers(_)) => Err(Status::invalid_argument(
+                "message-empty: NodeMessage.message is absent or newer than this collector",
+            )),
         }
     }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_attestation::Sha256Digest;
-use tokio::sync::{mpsc, watch};
+use bailiwick_attestation::proto::v1;
+use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands waiting for one stream; with more the caller is told that it is busy.
 const COMMANDS: usize = 4;
@@ -19,6 +20,17 @@ pub enum Closed {
     ReEnrolled,
     /// Its certificate was revoked.
     Revoked,
+    /// Approvers took it out of service.
+    Retired,
+}
+
+/// What a stream is asked to do.
+#[derive(Debug)]
+pub enum Command {
+    /// Challenge the node now.
+    Challenge,
+    /// Hand the node a credential; its answer goes to whoever waits.
+    Activate(v1::Activation, oneshot::Sender<v1::ActivationAnswer>),
 }
 
 impl Closed {
@@ -29,6 +41,7 @@ impl Closed {
             Self::Replaced => "stream-replaced",
             Self::ReEnrolled => "node-re-enrolled",
             Self::Revoked => "certificate-revoked",
+            Self::Retired => "node-retired",
         }
     }
 }
@@ -47,7 +60,7 @@ struct Table {
 struct Entry {
     number: u64,
     closed: watch::Sender<Option<Closed>>,
-    challenge: mpsc::Sender<()>,
+    commands: mpsc::Sender<Command>,
 }
 
 /// The stream's own end. Dropped with the stream.
@@ -58,8 +71,8 @@ pub struct Registration {
     number: u64,
     /// Becomes `Some` when the stream must end.
     pub closed: watch::Receiver<Option<Closed>>,
-    /// A message means: challenge the node now.
-    pub challenge: mpsc::Receiver<()>,
+    /// What the stream is asked to do.
+    pub commands: mpsc::Receiver<Command>,
 }
 
 impl Streams {
@@ -67,14 +80,14 @@ impl Streams {
     #[must_use]
     pub fn open(&self, ek: Sha256Digest) -> Registration {
         let (closed_sender, closed) = watch::channel(None);
-        let (challenge_sender, challenge) = mpsc::channel(COMMANDS);
+        let (command_sender, commands) = mpsc::channel(COMMANDS);
         let mut table = self.table();
         table.next += 1;
         let number = table.next;
         let entry = Entry {
             number,
             closed: closed_sender,
-            challenge: challenge_sender,
+            commands: command_sender,
         };
         if let Some(older) = table.open.insert(ek, entry) {
             older.closed.send_replace(Some(Closed::Replaced));
@@ -85,7 +98,7 @@ impl Streams {
             ek,
             number,
             closed,
-            challenge,
+            commands,
         }
     }
 
@@ -99,10 +112,22 @@ impl Streams {
     /// Has the TPM challenged at once. False if it is not connected, or busy with others.
     #[must_use]
     pub fn challenge(&self, ek: &Sha256Digest) -> bool {
+        self.command(ek, Command::Challenge)
+    }
+
+    /// Has the TPM's stream do something. False if it is not connected, or busy with others.
+    #[must_use]
+    pub fn command(&self, ek: &Sha256Digest, command: Command) -> bool {
         self.table()
             .open
             .get(ek)
-            .is_some_and(|entry| entry.challenge.try_send(()).is_ok())
+            .is_some_and(|entry| entry.commands.try_send(command).is_ok())
+    }
+
+    /// Whether the TPM has a stream.
+    #[must_use]
+    pub fn connected(&self, ek: &Sha256Digest) -> bool {
+        self.table().open.contains_key(ek)
     }
 
     fn table(&self) -> std::sync::MutexGuard<'_, Table> {
@@ -139,7 +164,7 @@ mod tests {
         // The first one's end must not take the second out of the table.
         drop(first);
         assert!(streams.challenge(&EK));
-        assert_eq!(second.challenge.try_recv(), Ok(()));
+        assert!(matches!(second.commands.try_recv(), Ok(Command::Challenge)));
         streams.close(&EK, Closed::ReEnrolled);
         assert_eq!(*second.closed.borrow(), Some(Closed::ReEnrolled));
         assert!(!streams.challenge(&EK));

@@ -1,11 +1,13 @@
 //! What operators ask, over TLS with an operator's certificate.
 
+mod enrolments;
 mod nodes;
 mod policy;
 
 use std::sync::Arc;
 
 use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::tlog::ActKind;
 use bailiwick_attestation::{NodeId, Sha256Digest, UnixTime};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
@@ -13,10 +15,11 @@ use tracing::info;
 
 use crate::auth::{OperatorPeer, Peer};
 use crate::clock;
-use crate::direct::{Current, Director};
+use crate::direct::{Current, Director, node_name};
+use crate::enroll::EkTrust;
 use crate::ingest::{Closed, Streams, send_chunks, store_failed};
 use crate::proto::query_service_server::QueryService;
-use crate::record::{EntryFilter, NodeRow, Store};
+use crate::record::{EntryFilter, NewAct, NodeRow, Store};
 
 /// Events in one answer, unless asked for fewer.
 const EVENTS: u32 = 10_000;
@@ -32,6 +35,8 @@ pub struct Query {
     pub director: Arc<Director>,
     /// Who is connected.
     pub streams: Streams,
+    /// Whose certificates of TPMs and devices count.
+    pub trust: Arc<EkTrust>,
 }
 
 fn operator<T>(request: &Request<T>) -> Result<OperatorPeer, Status> {
@@ -91,6 +96,9 @@ impl QueryService for Query {
             if let Some(summary) = self.summary(&row, &current, at).await? {
                 nodes.push(summary);
             }
+        }
+        if at.is_none() {
+            nodes.extend(self.never_enrolled(current.as_deref(), &nodes));
         }
         nodes.sort_by(|a, b| a.node.cmp(&b.node));
         Ok(Response::new(v1::ListNodesResponse { nodes }))
@@ -214,15 +222,49 @@ impl QueryService for Query {
         request: Request<v1::RevokeNodeRequest>,
     ) -> Result<Response<v1::RevokeNodeResponse>, Status> {
         let operator = operator(&request)?;
-        let (row, _) = self.find(&request.into_inner().node).await?;
+        let (row, current) = self.find(&request.into_inner().node).await?;
+        let body = format!("ek {}\ncertificate {}\n", row.ek, row.certificate);
         self.store
-            .node_revoke(row.ek, clock::now())
+            .node_revoke(NewAct {
+                kind: ActKind::Revocation,
+                subject: node_name(current.as_deref(), &row.ek),
+                ek: Some(row.ek),
+                actor: operator.name.to_string(),
+                body: body.into_bytes(),
+                now: clock::now(),
+            })
             .await
             .map_err(store_failed)?;
         // After the row: a stream that opens in between is refused by it.
         self.streams.close(&row.ek, Closed::Revoked);
         info!(ek = %row.ek, by = %operator.name, "certificate revoked");
         Ok(Response::new(v1::RevokeNodeResponse {}))
+    }
+
+    async fn list_enrolments(
+        &self,
+        request: Request<v1::ListEnrolmentsRequest>,
+    ) -> Result<Response<v1::ListEnrolmentsResponse>, Status> {
+        operator(&request)?;
+        self.enrolments().await.map(Response::new)
+    }
+
+    async fn relay_activation(
+        &self,
+        request: Request<v1::RelayActivationRequest>,
+    ) -> Result<Response<v1::ActivationAnswer>, Status> {
+        let operator = operator(&request)?;
+        self.relay(&operator, request.into_inner())
+            .await
+            .map(Response::new)
+    }
+
+    async fn list_acts(
+        &self,
+        request: Request<v1::ListActsRequest>,
+    ) -> Result<Response<v1::ListActsResponse>, Status> {
+        operator(&request)?;
+        self.acts(request.into_inner()).await.map(Response::new)
     }
 }
 

@@ -1,16 +1,50 @@
 //! One node, and one of its statements, as answers.
 
+use std::collections::HashSet;
+
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use prost::Message as _;
 use tonic::Status;
 
 use super::{Query, maybe_digest};
-use crate::direct::{Current, node_name};
+use crate::direct::{Current, Policy, node_name};
 use crate::ingest::store_failed;
 use crate::record::NodeRow;
 
+/// Where a TPM that enrolled stands with the inventory.
+pub(super) fn state(policy: Option<&Policy>, ek: &Sha256Digest) -> &'static str {
+    match policy {
+        Some(policy) if policy.retired(ek).is_some() => "retired",
+        Some(policy) if policy.listed(ek).is_some() => "enrolled",
+        _ => "pending",
+    }
+}
+
 impl Query {
+    /// Nodes of the inventory that nothing was ever heard of.
+    pub(super) fn never_enrolled(
+        &self,
+        policy: Option<&Policy>,
+        known: &[v1::NodeSummary],
+    ) -> Vec<v1::NodeSummary> {
+        let known: HashSet<&[u8]> = known.iter().map(|node| node.ek_digest.as_slice()).collect();
+        let nodes = policy.map_or(&[][..], |policy| &policy.verified().model.inventory.nodes);
+        nodes
+            .iter()
+            .filter(|node| !known.contains(node.ek.as_bytes().as_slice()))
+            .map(|node| v1::NodeSummary {
+                node: node.name.to_string(),
+                state: "never-enrolled".to_owned(),
+                verdict: "none".to_owned(),
+                ek_digest: node.ek.as_bytes().to_vec(),
+                place: node.place.clone().unwrap_or_default(),
+                reason: "the inventory lists it, and its TPM never enrolled".to_owned(),
+                ..v1::NodeSummary::default()
+            })
+            .collect()
+    }
+
     /// A node's line; at a time before its first verdict there is none.
     pub(super) async fn summary(
         &self,
@@ -21,12 +55,7 @@ impl Query {
         let listed = current.as_ref().and_then(|policy| policy.listed(&row.ek));
         let mut summary = v1::NodeSummary {
             node: node_name(current.as_deref(), &row.ek),
-            state: if listed.is_some() {
-                "enrolled"
-            } else {
-                "pending"
-            }
-            .to_owned(),
+            state: state(current.as_deref(), &row.ek).to_owned(),
             verdict: row.verdict.as_str().to_owned(),
             since_ms: row.since.millis(),
             last_seen_ms: row.last_seen.map_or(0, UnixTime::millis),

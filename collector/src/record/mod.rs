@@ -4,6 +4,7 @@
 //! dies loses nothing it acknowledged. A checkpoint is signed only over a head read back after
 //! its commit: however late, it is of the one lineage.
 
+mod acts;
 mod entries;
 mod error;
 mod log;
@@ -26,6 +27,7 @@ use sqlx::sqlite::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
+pub use acts::{ACTS_LIMIT, NewAct};
 pub use entries::{EntryFilter, NewEntry, StoredEntry};
 pub use error::StoreError;
 pub use log::SignedHead;

@@ -6,6 +6,7 @@ use prost::Message as _;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
+use super::acts::NewAct;
 use super::rows::{NewEnrolment, NewStatement};
 use super::writer::{Outcome, Write, int};
 use super::{Store, StoreError, entries};
@@ -36,9 +37,9 @@ impl Store {
         Ok(())
     }
 
-    /// Revokes the node's certificate in force; it has to enrol again.
-    pub async fn node_revoke(&self, ek: Sha256Digest, now: UnixTime) -> Result<(), StoreError> {
-        self.write(Write::Revoked(ek, now)).await?;
+    /// Revokes the certificate in force of the act's TPM; the act says why.
+    pub async fn node_revoke(&self, act: NewAct) -> Result<(), StoreError> {
+        self.write(Write::Revoked(Box::new(act))).await?;
         Ok(())
     }
 }
@@ -50,12 +51,13 @@ pub(super) async fn enrolment_insert(
     let enrolment = new.enrolment.encode_to_vec();
     sqlx::query(
         "INSERT INTO nodes (ek, claimed_name, ak_name, certificate, certificate_not_after_ms,
-             enrolment, enrolled_ms, since_ms)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+             enrolment, enrolled_ms, since_ms, listed_name, devices)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (ek) DO UPDATE SET claimed_name = excluded.claimed_name,
              ak_name = excluded.ak_name, certificate = excluded.certificate,
              certificate_not_after_ms = excluded.certificate_not_after_ms, revoked_ms = NULL,
-             enrolment = excluded.enrolment, enrolled_ms = excluded.enrolled_ms",
+             enrolment = excluded.enrolment, enrolled_ms = excluded.enrolled_ms,
+             listed_name = excluded.listed_name, devices = excluded.devices",
     )
     .bind(new.ek.as_bytes().as_slice())
     .bind(&new.claimed_name)
@@ -65,6 +67,8 @@ pub(super) async fn enrolment_insert(
     .bind(&enrolment)
     .bind(int(new.now.millis()))
     .bind(int(new.now.millis()))
+    .bind(&new.enrolment.node)
+    .bind(json_array(new.devices()))
     .execute(&mut *connection)
     .await?;
     sqlx::query("INSERT INTO enrolments (ek, activated_ms, enrolment) VALUES (?, ?, ?)")
@@ -138,6 +142,10 @@ pub(super) async fn statement_insert(
     Ok(())
 }
 
+fn json_array(words: &[String]) -> String {
+    serde_json::Value::from(words.to_vec()).to_string()
+}
+
 async fn newest_update(
     connection: &mut SqliteConnection,
     new: &NewStatement,
@@ -147,7 +155,7 @@ async fn newest_update(
         "UPDATE nodes SET newest = ?, newest_ak = ?, last_seen_ms = ?,
              policy_version = ?, statements = statements + 1,
              fence_since_ms = CASE WHEN fence = ? THEN fence_since_ms ELSE ? END,
-             fence = ?, fence_reason = ?,
+             fence = ?, fence_reason = ?, devices = coalesce(?, devices),
              gap_ms = CASE WHEN ? = '' THEN gap_ms ELSE ? END,
              gap_reason = CASE WHEN ? = '' THEN gap_reason ELSE ? END
          WHERE ek = ?",
@@ -160,6 +168,7 @@ async fn newest_update(
     .bind(now)
     .bind(&new.fence.state)
     .bind(&new.fence.reason)
+    .bind(new.devices.as_deref().map(json_array))
     .bind(new.gap.as_deref().unwrap_or(""))
     .bind(now)
     .bind(new.gap.as_deref().unwrap_or(""))

@@ -26,6 +26,17 @@ impl Store {
             .transpose()
     }
 
+    /// TPMs that last enrolled under this name of the inventory.
+    pub async fn node_list_by_name(&self, name: &str) -> Result<Vec<Sha256Digest>, StoreError> {
+        sqlx::query("SELECT ek FROM nodes WHERE listed_name = ?")
+            .bind(name)
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| digest(row, "nodes", "ek"))
+            .collect()
+    }
+
     /// Every TPM, in the order they first enrolled, without what it enrolled with: that is some
     /// kilobytes each, and a fleet is listed every few seconds.
     pub async fn node_list(&self) -> Result<Vec<NodeRow>, StoreError> {
@@ -33,7 +44,8 @@ impl Store {
             "SELECT ek, claimed_name, ak_name, certificate, revoked_ms, x'' AS enrolment, newest,
                  newest_ak, last_seen_ms, policy_version, statements, verdict, reason, since_ms,
                  appraised, appraised_reason, appraised_since_ms, lease_until_ms, fence,
-                 fence_reason, fence_since_ms, gap_ms, gap_reason, log_fault_ms, log_fault
+                 fence_reason, fence_since_ms, gap_ms, gap_reason, log_fault_ms, log_fault,
+                 listed_name, devices, enrolled_ms
              FROM nodes ORDER BY rowid",
         )
         .fetch_all(&self.readers)
@@ -194,6 +206,12 @@ fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
             None => None,
             Some(at) => Some((at, row.try_get("log_fault")?)),
         },
+        listed_name: row.try_get("listed_name")?,
+        devices: {
+            let devices: String = row.try_get("devices")?;
+            serde_json::from_str(&devices).map_err(|_malformed| corrupt("nodes", "devices"))?
+        },
+        enrolled: time(row, "enrolled_ms")?,
     })
 }
 

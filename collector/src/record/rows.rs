@@ -1,7 +1,12 @@
 //! Rows as the rest of the collector sees them.
 
 use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::tlog::ActKind;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
+use prost::Message as _;
+
+use super::acts::NewAct;
+use crate::direct::pending_name;
 
 /// What is concluded about a node, in the words of the wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -65,6 +70,29 @@ pub struct NewEnrolment {
     pub now: UnixTime,
 }
 
+impl NewEnrolment {
+    /// Devices it says it has.
+    pub(super) fn devices(&self) -> &[String] {
+        let request = self.enrolment.request.as_ref();
+        request.map_or(&[], |request| &request.devices)
+    }
+
+    /// The act it is.
+    pub(super) fn act(&self) -> NewAct {
+        NewAct {
+            kind: ActKind::Enrolment,
+            subject: match self.enrolment.node.as_str() {
+                "" => pending_name(&self.ek),
+                node => node.to_owned(),
+            },
+            ek: Some(self.ek),
+            actor: "collector".to_owned(),
+            body: self.enrolment.encode_to_vec(),
+            now: self.now,
+        }
+    }
+}
+
 /// What a statement says about the fence, reduced to what alerts need.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct FenceFacts {
@@ -117,6 +145,8 @@ pub struct NewStatement {
     pub fence: FenceFacts,
     /// What the node or the sequence says was lost.
     pub gap: Option<String>,
+    /// Devices it names; none where it could not say.
+    pub devices: Option<Vec<String>>,
 }
 
 /// One enrolled TPM and the newest that is known of it.
@@ -162,6 +192,12 @@ pub struct NodeRow {
     pub gap: Option<(UnixTime, String)>,
     /// When its own log was last found to be other than it was, and how.
     pub log_fault: Option<(UnixTime, String)>,
+    /// Name the inventory gave it when it last enrolled; empty while pending.
+    pub listed_name: String,
+    /// Devices it says it has.
+    pub devices: Vec<String>,
+    /// When it last enrolled.
+    pub enrolled: UnixTime,
 }
 
 /// A statement as stored.
@@ -209,6 +245,21 @@ pub struct NewPolicy {
     pub applied_by: String,
     /// When.
     pub now: UnixTime,
+}
+
+impl NewPolicy {
+    /// The act it is: its body is the manifest, and the leaf names that by its digest.
+    pub(super) fn act(&self) -> NewAct {
+        let bundle = v1::PolicyBundle::decode(self.bundle.as_slice()).unwrap_or_default();
+        NewAct {
+            kind: ActKind::Policy,
+            subject: "policy".to_owned(),
+            ek: None,
+            actor: self.applied_by.clone(),
+            body: bundle.manifest,
+            now: self.now,
+        }
+    }
 }
 
 /// A policy as stored.

@@ -1,6 +1,6 @@
 use bailiwick_attestation::events::Entry;
 use bailiwick_attestation::proto::v1::{self, log_entry::What};
-use bailiwick_attestation::tlog::{Frontier, NoteSigner, verify_receipt};
+use bailiwick_attestation::tlog::{ActKind, Frontier, NoteSigner, verify_act, verify_receipt};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use rcgen::{KeyPair, PKCS_ED25519};
 use sqlx::Row as _;
@@ -74,6 +74,7 @@ fn statement(sequence: u64, verdict: Verdict, received: u64) -> NewStatement {
         lease_until: None,
         fence: FenceFacts::default(),
         gap: None,
+        devices: None,
     }
 }
 
@@ -96,8 +97,9 @@ async fn every_receipt_verifies_under_one_lineage() {
         indexes.push(task.await.unwrap().unwrap());
     }
     indexes.sort_unstable();
-    assert_eq!(indexes, (0..50).collect::<Vec<u64>>());
-    assert_eq!(store.head().size, 50);
+    // The enrolment is a leaf of its own, before them.
+    assert_eq!(indexes, (1..51).collect::<Vec<u64>>());
+    assert_eq!(store.head().size, 51);
 
     // After a restart the head is the same and old rows still prove themselves.
     let before = store.head();
@@ -112,7 +114,7 @@ async fn every_receipt_verifies_under_one_lineage() {
         let digest = Sha256Digest::of(&[&sequence.to_be_bytes()]);
         let row = store.statement_get(&EK, &digest).await.unwrap().unwrap();
         let receipt = store.receipt(&row).await.unwrap();
-        let verified = verify_receipt(&receipt, &digest, signer.verifier(), Some(50)).unwrap();
+        let verified = verify_receipt(&receipt, &digest, signer.verifier(), Some(51)).unwrap();
         assert_eq!(verified.entry.sequence, sequence);
     }
 }
@@ -128,10 +130,54 @@ async fn one_bad_write_takes_nobody_with_it() {
     let again = store.statement_insert(again);
     let second = store.statement_insert(statement(1, Verdict::Affirming, 12));
     let (first, again, second) = tokio::join!(first, again, second);
-    assert_eq!(first.unwrap(), 0);
+    assert_eq!(first.unwrap(), 1);
     assert!(matches!(again, Err(StoreError::Conflict)));
-    assert_eq!(second.unwrap(), 1);
-    assert_eq!(store.head().size, 2);
+    assert_eq!(second.unwrap(), 2);
+    assert_eq!(store.head().size, 3);
+}
+
+#[tokio::test]
+async fn an_act_is_a_leaf_of_its_own_and_proves_itself() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    store.enrolment_insert(enrolment(1)).await.unwrap();
+    let act = |kind, subject: &str, ek, body: &[u8]| NewAct {
+        kind,
+        subject: subject.to_owned(),
+        ek,
+        actor: "first".to_owned(),
+        body: body.to_vec(),
+        now: UnixTime(7),
+    };
+    let policy = act(ActKind::Policy, "policy", None, b"manifest");
+    assert_eq!(store.act_insert(policy).await.unwrap(), 1);
+    let gone = act(ActKind::Retirement, "gpu-01", Some(EK), b"sold");
+    store.node_revoke(gone).await.unwrap();
+    let row = store.node_get(&EK).await.unwrap().unwrap();
+    assert_eq!(row.revoked, Some(UnixTime(7)), "retired is revoked");
+
+    type Row<'a> = (Option<Sha256Digest>, Option<ActKind>, &'a [&'a str]);
+    let cases: &[Row<'_>] = &[
+        (None, None, &["retirement", "policy", "enrolment"]),
+        (Some(EK), None, &["retirement", "enrolment"]),
+        (None, Some(ActKind::Policy), &["policy"]),
+        (Some(EK), Some(ActKind::Policy), &[]),
+        (Some(Sha256Digest([9; 32])), None, &[]),
+    ];
+    for (ek, kind, want) in cases {
+        let acts = store.act_list(ek.as_ref(), *kind, 10).await.unwrap();
+        let kinds: Vec<&str> = acts.iter().map(|act| act.kind.as_str()).collect();
+        assert_eq!(kinds, *want, "{ek:?} {kind:?}");
+        for act in acts {
+            let digest = Sha256Digest::of(&[&act.body]);
+            let receipt = act.receipt.unwrap();
+            let verifier = fixture.signer();
+            let proved = verify_act(&receipt, &digest, verifier.verifier(), Some(3)).unwrap();
+            assert_eq!(proved.entry.kind.as_str(), act.kind);
+            assert_eq!(proved.entry.subject, act.subject);
+        }
+    }
+    assert_eq!(store.act_list(None, None, 1).await.unwrap().len(), 1);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log::{self, SignedHead};
 use super::rows::{AlertChange, NewEnrolment, NewPolicy, NewStatement};
-use super::{NewEntry, StoreError, entries, nodes, policies};
+use super::{NewAct, NewEntry, StoreError, acts, entries, nodes, policies};
 
 /// Writes in one commit: bounds how long the first of them waits for the disk.
 const GROUP: usize = 256;
@@ -28,7 +28,9 @@ pub(super) enum Write {
     Entries(Sha256Digest, Vec<NewEntry>, UnixTime),
     LogFault(Sha256Digest, UnixTime, String),
     Stale(Sha256Digest, UnixTime, String),
-    Revoked(Sha256Digest, UnixTime),
+    /// Revokes the certificate of the act's TPM, and records the act.
+    Revoked(Box<NewAct>),
+    Act(Box<NewAct>),
     Policy(Box<NewPolicy>),
     Alerts(Vec<AlertChange>),
 }
@@ -37,7 +39,7 @@ pub(super) enum Write {
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Outcome {
     Done,
-    /// Where the statement's entry stands in the log.
+    /// Where the entry stands in the log.
     Logged(u64),
 }
 
@@ -117,7 +119,11 @@ async fn apply(
     size: u64,
 ) -> Result<Outcome, StoreError> {
     match write {
-        Write::Enrolment(enrolment) => nodes::enrolment_insert(connection, &enrolment).await?,
+        Write::Enrolment(enrolment) => {
+            nodes::enrolment_insert(connection, &enrolment).await?;
+            acts::insert(connection, &enrolment.act(), size).await?;
+            return Ok(Outcome::Logged(size));
+        }
         Write::Statement(statement) => {
             nodes::statement_insert(connection, &statement, size).await?;
             log::append(connection, size, &log::entry(&statement)).await?;
@@ -130,8 +136,22 @@ async fn apply(
         Write::Stale(ek, now, reason) => {
             nodes::stale_begin(connection, &ek, now, &reason).await?;
         }
-        Write::Revoked(ek, now) => nodes::revoke(connection, &ek, now).await?,
-        Write::Policy(policy) => policies::policy_insert(connection, &policy).await?,
+        Write::Revoked(act) => {
+            if let Some(ek) = &act.ek {
+                nodes::revoke(connection, ek, act.now).await?;
+            }
+            acts::insert(connection, &act, size).await?;
+            return Ok(Outcome::Logged(size));
+        }
+        Write::Act(act) => {
+            acts::insert(connection, &act, size).await?;
+            return Ok(Outcome::Logged(size));
+        }
+        Write::Policy(policy) => {
+            policies::policy_insert(connection, &policy).await?;
+            acts::insert(connection, &policy.act(), size).await?;
+            return Ok(Outcome::Logged(size));
+        }
         Write::Alerts(changes) => policies::alerts_change(connection, &changes).await?,
     }
     Ok(Outcome::Done)

@@ -31,6 +31,7 @@ use bailiwick_collector::run::{Checked, Running};
 use bailiwick_policy::bundle::Bundle;
 use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{self, Draft};
+use bailiwick_policy::model as inventory;
 use bailiwick_tests::swtpm::SoftTpm;
 use prost::Message as _;
 use rcgen::{
@@ -251,20 +252,19 @@ impl Stand {
             .digest()
     }
 
+    /// The log's key, as the signed policy names it.
+    pub(crate) fn log_vkey(&self) -> String {
+        let mut lines = self.made.collector_toml.lines();
+        let vkey = lines.find_map(|line| line.strip_prefix("vkey = \""));
+        vkey.unwrap().trim_end_matches('"').to_owned()
+    }
+
     /// A machine with a TPM of its own.
     pub(crate) fn machine(&self, name: &str) -> Machine {
         let soft = SoftTpm::start().unwrap();
         let keys = self.dir.path().join(format!("keys-{name}"));
         std::fs::create_dir_all(&keys).unwrap();
-        let tpm = Tpm::open(Settings {
-            tcti: Tcti::try_from(soft.tcti()).unwrap(),
-            ek: EkKind::EccP256,
-            ak: AkKind::EcdsaP256,
-            bank: Bank::Sha256,
-            pcrs: REGISTERS.to_vec(),
-            keys: keys.clone(),
-        })
-        .unwrap();
+        let tpm = open(&soft, &keys);
         let bound = self.running.as_ref().unwrap().bound;
         let text = format!(
             "deployment = \"demo\"\nnode = \"{name}\"\nstate_dir = {keys:?}\n[collector]\nenroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n[policy]\napprovers = {:?}\nthreshold = 1\n",
@@ -272,6 +272,47 @@ impl Stand {
         );
         let config = AgentConfig::parse(&PathBuf::from("agent.toml"), &text).unwrap();
         Machine { soft, tpm, config }
+    }
+
+    /// The entry with an approver's signature that EK and AK are one TPM's.
+    pub(crate) fn confirmed(&self, name: &str, machine: &Machine) -> String {
+        let deployment = DeploymentId::new("demo").unwrap();
+        let entry = format!("{}ak = \"{}\"\n", entry(name, machine), machine.ak());
+        let node = inventory::Node {
+            name: NodeId::new(name).unwrap(),
+            ek: machine.ek(),
+            ak: Some(machine.tpm.identity().ak_name.clone()),
+            chassis_serial: None,
+            devices: Vec::new(),
+            place: None,
+            jurisdiction: "DE".to_owned().try_into().unwrap(),
+            addresses: Vec::new(),
+            epoch: 0,
+            replaces: None,
+            confirmed: None,
+        };
+        let at = bailiwick_attestation::UnixTime::from_secs(clock::now().secs());
+        let text = inventory::confirm::text(&deployment, &node, at);
+        let signature = self.sign("bailiwick/demo/inventory", text.as_bytes());
+        format!(
+            "{entry}[node.confirmed]\nby = \"alice\"\nat = \"{}\"\nsignature = \"\"\"\n{signature}\"\"\"\n",
+            inventory::confirm::rfc3339(at)
+        )
+    }
+
+    /// What `ssh-keygen -Y sign` says with the approver's key.
+    pub(crate) fn sign(&self, namespace: &str, message: &[u8]) -> String {
+        let file = self.dir.path().join("to-sign");
+        let armored = self.dir.path().join("to-sign.sig");
+        std::fs::write(&file, message).unwrap();
+        drop(std::fs::remove_file(&armored));
+        let signed = Command::new("ssh-keygen")
+            .args(["-q", "-Y", "sign", "-n", namespace, "-f"])
+            .arg(self.dir.path().join("approver"))
+            .arg(&file)
+            .status();
+        assert!(signed.unwrap().success());
+        std::fs::read_to_string(armored).unwrap()
     }
 
     /// Points a machine at the ports of a collector that was started anew.
@@ -290,6 +331,19 @@ pub(crate) fn entry(name: &str, machine: &Machine) -> String {
     )
 }
 
+/// The TPM as the agent opens it.
+fn open(soft: &SoftTpm, keys: &Path) -> Tpm {
+    Tpm::open(Settings {
+        tcti: Tcti::try_from(soft.tcti()).unwrap(),
+        ek: EkKind::EccP256,
+        ak: AkKind::EcdsaP256,
+        bank: Bank::Sha256,
+        pcrs: REGISTERS.to_vec(),
+        keys: keys.to_owned(),
+    })
+    .unwrap()
+}
+
 /// A node's TPM and configuration.
 pub(crate) struct Machine {
     pub(crate) soft: SoftTpm,
@@ -298,6 +352,18 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
+    /// `TPM2_Clear`, and the agent's keys made anew.
+    pub(crate) fn cleared(self) -> Self {
+        let Self { soft, tpm, config } = self;
+        // It takes one client at a time.
+        drop(tpm);
+        soft.tool("tpm2_clear -c p").unwrap();
+        let keys = config.state_dir.join("after-clear");
+        std::fs::create_dir_all(&keys).unwrap();
+        let tpm = open(&soft, &keys);
+        Self { soft, tpm, config }
+    }
+
     /// The name of its AK, hex.
     pub(crate) fn ak(&self) -> String {
         hex::encode(&self.tpm.identity().ak_name)
@@ -309,7 +375,8 @@ impl Machine {
 
     /// What the agent would send, with an EK certificate of `maker`.
     pub(crate) async fn request(&self, maker: &Maker) -> v1::EnrollRequest {
-        let mut request = enroll::request(&self.config, &self.tpm, "ABC123".into())
+        let hardware = enroll::Hardware::new("ABC123".into(), &[]);
+        let mut request = enroll::request(&self.config, &self.tpm, hardware)
             .await
             .unwrap();
         request.ek_certificates = vec![maker.certify(&request.ek_public)];

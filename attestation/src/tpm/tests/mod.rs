@@ -13,6 +13,7 @@ mod command;
 mod credential;
 mod ek;
 mod ek_files;
+mod iak;
 mod makers;
 mod pcr;
 mod public;

@@ -35,6 +35,12 @@ pub(crate) struct Args {
     /// PEM files with intermediates.
     #[arg(long, num_args = 1..)]
     intermediates: Vec<PathBuf>,
+    /// PEM files with the roots of device makers, whose IAK certificates vouch for AKs.
+    #[arg(long, num_args = 1..)]
+    iak_roots: Vec<PathBuf>,
+    /// PEM files with intermediates of those.
+    #[arg(long, num_args = 1..)]
+    iak_intermediates: Vec<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
@@ -56,6 +62,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let deployment = DeploymentId::new(&args.deployment)?;
     let approvers = read_approvers(&args.approvers, args.threshold)?;
     let (roots, intermediates) = (read_all(&args.roots)?, read_all(&args.intermediates)?);
+    let iak_roots = read_all(&args.iak_roots)?;
+    let iak_intermediates = read_all(&args.iak_intermediates)?;
     let report = verify(
         &stored,
         &Anchors {
@@ -63,6 +71,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             approvers: &approvers,
             roots: &roots,
             intermediates: &intermediates,
+            iak_roots: &iak_roots,
+            iak_intermediates: &iak_intermediates,
         },
     );
     show(&report, args.output)?;

@@ -5,7 +5,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bailiwick_attestation::appraisal::{Reference, Subject, VerifiedEvidence, appraise};
+use bailiwick_attestation::appraisal::{AkWord, Reference, Subject, VerifiedEvidence, appraise};
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Checkpoint, LogEntry, NoteSigner, leaf_hash};
@@ -100,7 +100,13 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             node: Some(&listed.name),
             jurisdiction: Some(&listed.jurisdiction),
             ak: &ak,
-            ak_confirmed: listed.ak.as_deref() == Some(ak.name().as_bytes()),
+            // Nobody else's word can be had for a key that no TPM holds.
+            ak_word: &AkWord::Collector,
+            listed_ak: listed.ak.as_deref(),
+            chassis_serial: listed.chassis_serial.as_deref(),
+            devices: &listed.devices,
+            foreign_devices: &[],
+            epoch: listed.epoch,
         },
         Some(&Reference {
             profile: &policy.model.profile,

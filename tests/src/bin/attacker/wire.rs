@@ -32,7 +32,8 @@ pub(crate) async fn enroll(
     tpm: &Tpm,
     chassis: &str,
 ) -> anyhow::Result<Result<v1::Enrolled, Status>> {
-    let request = enroll::request(config, tpm, chassis.to_owned()).await?;
+    let hardware = enroll::Hardware::new(chassis.to_owned(), &[]);
+    let request = enroll::request(config, tpm, hardware).await?;
     let tls = tls::enrolment_config(&config.collector)?;
     let mut client = EnrollServiceClient::new(channel::open(&config.collector.enroll, tls).await?);
     let challenge = match client.begin(request).await {

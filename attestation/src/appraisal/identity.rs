@@ -1,0 +1,250 @@
+//! Whose the evidence is, as far as it shows: chassis, devices, epoch, and whose word the AK is.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::{
+    Subject,
+    result::{AttestationResult, Deviation, Finding},
+    verify::VerifiedEvidence,
+};
+use crate::{
+    evidence::{ClaimValue, ParsedStatement},
+    profile::Provenance,
+};
+
+/// Whose word it is that AK and EK live in one TPM.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum AkWord {
+    /// An approver challenged both and signed so; who, as the approvers' file names them.
+    Confirmed(String),
+    /// The maker's: an IAK certified the AK, and its certificate names the inventory's chassis.
+    Iak,
+    /// The collector's alone.
+    Collector,
+}
+
+impl AkWord {
+    /// Somebody else than the collector says so.
+    #[must_use]
+    pub const fn vouched(&self) -> bool {
+        match self {
+            Self::Confirmed(_) | Self::Iak => true,
+            Self::Collector => false,
+        }
+    }
+}
+
+impl fmt::Display for AkWord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Confirmed(by) => write!(f, "confirmed by {by}"),
+            Self::Iak => f.write_str("iak"),
+            Self::Collector => f.write_str("collector's word"),
+        }
+    }
+}
+
+/// A GPU as NVML names it in one statement; either name may stand in the inventory.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Device {
+    /// `GPU-…`.
+    pub uuid: Option<String>,
+    /// The board's.
+    pub serial: Option<String>,
+}
+
+impl Device {
+    /// Its names.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.uuid.iter().chain(&self.serial).map(String::as_str)
+    }
+}
+
+/// The devices a statement names, or why it names none. All of it is NVML's word.
+pub fn devices(statement: &ParsedStatement) -> Result<Vec<Device>, String> {
+    match statement.claims.get("nvml.gpus") {
+        None => return Err("not in the evidence".to_owned()),
+        Some(ClaimValue::Unavailable(why)) => return Err(clip(why)),
+        Some(_) => {}
+    }
+    let mut found: BTreeMap<&str, Device> = BTreeMap::new();
+    for (name, value) in &statement.claims {
+        let Some((index, field)) = name
+            .strip_prefix("nvml.gpu.")
+            .and_then(|rest| rest.split_once('.'))
+        else {
+            continue;
+        };
+        let ClaimValue::Text(text) = value else {
+            continue;
+        };
+        let device = found.entry(index).or_default();
+        match field {
+            "uuid" => device.uuid = Some(text.clone()),
+            "serial" => device.serial = Some(text.clone()),
+            _ => {}
+        }
+    }
+    Ok(found.into_values().collect())
+}
+
+fn clip(text: &str) -> String {
+    text.chars().take(200).collect()
+}
+
+/// Holds the statement against what the inventory says this node is.
+pub(super) fn judge(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    subject: &Subject<'_>,
+) {
+    for deviation in [
+        listed_ak(subject.ak.name().as_bytes(), subject.listed_ak),
+        epoch(evidence.statement.epoch, subject.epoch),
+        chassis(
+            evidence.statement.claims.get("chassis.serial"),
+            subject.chassis_serial,
+        ),
+    ]
+    .into_iter()
+    .flatten()
+    {
+        result.deviate(deviation);
+    }
+    for deviation in held_against(&devices(&evidence.statement), subject) {
+        result.deviate(deviation);
+    }
+}
+
+fn said(claim: &str, finding: Finding, code: &str, expected: String, found: String) -> Deviation {
+    Deviation {
+        claim: claim.to_owned(),
+        finding,
+        code: code.to_owned(),
+        expected,
+        found,
+        provenance: (finding != Finding::Unchecked).then_some(Provenance::SelfReported),
+    }
+}
+
+/// Where approvers named an AK, no other speaks for the node.
+fn listed_ak(found: &[u8], listed: Option<&[u8]>) -> Option<Deviation> {
+    let listed = listed.filter(|listed| *listed != found)?;
+    Some(Deviation {
+        claim: "node.ak".to_owned(),
+        finding: Finding::Refused,
+        code: "ak-not-of-node".to_owned(),
+        expected: hex::encode(listed),
+        found: hex::encode(found),
+        provenance: Some(Provenance::OperatorSigned),
+    })
+}
+
+/// A node that lost its log or AK may say so, and has no standing until an approver has looked:
+/// not for its first statement alone, but for as long as nobody has.
+fn epoch(found: u64, acknowledged: u64) -> Option<Deviation> {
+    (found > acknowledged).then(|| {
+        said(
+            "evidence.epoch",
+            Finding::Unchecked,
+            "epoch-unacknowledged",
+            format!("an epoch that an approver acknowledged, {acknowledged} at most"),
+            format!("epoch {found}"),
+        )
+    })
+}
+
+/// DMI's word against the inventory's. Root can make DMI say anything: equal serials prove
+/// nothing, and a profile cannot ask for more than `self-reported` of them.
+fn chassis(claim: Option<&ClaimValue>, listed: Option<&str>) -> Option<Deviation> {
+    let listed = listed?;
+    let name = "node.chassis_serial";
+    let unchecked = |why: String| {
+        let code = "chassis-unavailable";
+        Some(said(name, Finding::Unchecked, code, listed.to_owned(), why))
+    };
+    match claim {
+        Some(ClaimValue::Text(found)) if found == listed => None,
+        Some(ClaimValue::Text(found)) => Some(said(
+            name,
+            Finding::Refused,
+            "chassis-serial",
+            listed.to_owned(),
+            clip(found),
+        )),
+        Some(ClaimValue::Unavailable(why)) => unchecked(format!("unavailable: {}", clip(why))),
+        Some(_) => unchecked("not a text".to_owned()),
+        None => unchecked("not in the evidence".to_owned()),
+    }
+}
+
+/// NVML's word against the inventory's. Where nobody wrote devices down, none is missed.
+fn held_against(found: &Result<Vec<Device>, String>, subject: &Subject<'_>) -> Vec<Deviation> {
+    let name = "node.devices";
+    let mut out = Vec::new();
+    let found = match found {
+        Ok(found) => found.as_slice(),
+        Err(why) => {
+            if !subject.devices.is_empty() {
+                out.push(said(
+                    name,
+                    Finding::Unchecked,
+                    "devices-unavailable",
+                    subject.devices.join(", "),
+                    why.clone(),
+                ));
+            }
+            return out;
+        }
+    };
+    let is_listed = |device: &Device| {
+        let mut names = device.names();
+        names.any(|name| subject.devices.iter().any(|own| own == name))
+    };
+    for listed in subject.devices {
+        if !found
+            .iter()
+            .any(|device| device.names().any(|name| name == listed))
+        {
+            out.push(said(
+                name,
+                Finding::Refused,
+                "device-missing",
+                listed.clone(),
+                "not there".to_owned(),
+            ));
+        }
+    }
+    for (device, owner) in subject.foreign_devices {
+        out.push(said(
+            name,
+            Finding::Refused,
+            "device-of-another-node",
+            format!("{device} at {owner}"),
+            "it is here".to_owned(),
+        ));
+    }
+    let foreign = |device: &Device| {
+        let mut names = device.names();
+        names.any(|name| {
+            subject
+                .foreign_devices
+                .iter()
+                .any(|(other, _)| other == name)
+        })
+    };
+    for device in found {
+        if !subject.devices.is_empty() && !is_listed(device) && !foreign(device) {
+            let names: Vec<&str> = device.names().collect();
+            out.push(said(
+                name,
+                Finding::Warning,
+                "device-unlisted",
+                "only devices of the inventory".to_owned(),
+                clip(&names.join(", ")),
+            ));
+        }
+    }
+    out
+}

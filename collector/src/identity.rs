@@ -1,0 +1,144 @@
+//! Whose word a node's AK is, and whose devices it names: one answer for the collector and for
+//! `bailiwick verify`, from what was presented at enrolment and what approvers signed.
+
+use bailiwick_attestation::appraisal::{AkWord, devices};
+use bailiwick_attestation::evidence::{ParsedStatement, iak_binding};
+use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::tpm::{AkPublic, Iak, IakClaim, IakRefused, QualifyingData};
+use bailiwick_attestation::x509::Certificate;
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
+use bailiwick_policy::approvers::Approvers;
+use bailiwick_policy::model::{Node, confirm};
+
+/// What is presented for an AK, and when.
+#[derive(Clone, Copy, Debug)]
+pub struct Presented<'a> {
+    /// The installation.
+    pub deployment: &'a DeploymentId,
+    /// What the node enrolled with.
+    pub request: &'a v1::EnrollRequest,
+    /// When its credential was activated.
+    pub activated: UnixTime,
+    /// Digest of its EK.
+    pub ek: &'a Sha256Digest,
+    /// Its AK.
+    pub ak: &'a AkPublic,
+}
+
+/// Roots and intermediates of device makers.
+#[derive(Clone, Copy, Debug)]
+pub struct Makers<'a> {
+    /// Whom a path must end at.
+    pub roots: &'a [Certificate],
+    /// What it may pass through.
+    pub intermediates: &'a [Certificate],
+}
+
+/// Why the maker's word does not count.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NoMakersWord {
+    /// Chain or certification does not hold.
+    #[error(transparent)]
+    Iak(#[from] IakRefused),
+    /// The certificate names no device: it vouches for some machine of the maker's.
+    #[error("the IAK certificate names no serial number")]
+    NoSerial,
+    /// Nobody signed which chassis this node is, so nothing joins the IAK's device to the EK.
+    #[error("the inventory names no chassis serial to hold the IAK certificate's against")]
+    NoChassis,
+    /// It is another device's.
+    #[error("the IAK certificate is of device {found}, the inventory lists {listed}")]
+    OtherDevice {
+        /// In the certificate.
+        found: String,
+        /// In the inventory.
+        listed: String,
+    },
+}
+
+impl NoMakersWord {
+    /// Stable word for scripts.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Iak(refused) => refused.code(),
+            Self::NoSerial => "iak-no-serial",
+            Self::NoChassis => "iak-no-chassis",
+            Self::OtherDevice { .. } => "iak-other-device",
+        }
+    }
+}
+
+/// Whether an IAK of the inventory's very chassis certified this AK for this EK.
+pub fn makers_word(
+    presented: &Presented<'_>,
+    listed: &Node,
+    makers: &Makers<'_>,
+) -> Result<(), NoMakersWord> {
+    let request = presented.request;
+    let claim = IakClaim {
+        public: &request.iak_public,
+        certificates: &request.iak_certificates,
+        attest: &request.iak_attest,
+        signature: &request.iak_signature,
+    };
+    let want = QualifyingData::from(iak_binding(presented.deployment, presented.ek));
+    let iak = Iak::verify(
+        &claim,
+        presented.ak,
+        &want,
+        makers.intermediates,
+        makers.roots,
+        presented.activated,
+    )?;
+    let found = iak.serial().ok_or(NoMakersWord::NoSerial)?;
+    match &listed.chassis_serial {
+        None => Err(NoMakersWord::NoChassis),
+        Some(listed) if *listed != found => Err(NoMakersWord::OtherDevice {
+            found,
+            listed: listed.clone(),
+        }),
+        Some(_) => Ok(()),
+    }
+}
+
+/// Whose word it is that AK and EK live in one TPM: an approver's before the maker's, and the
+/// collector's alone where neither vouches.
+#[must_use]
+pub fn ak_word(
+    presented: &Presented<'_>,
+    listed: Option<&Node>,
+    approvers: &Approvers,
+    makers: &Makers<'_>,
+) -> AkWord {
+    let Some(listed) = listed else {
+        return AkWord::Collector;
+    };
+    let name = presented.ak.name().as_bytes();
+    match confirm::verify(listed, presented.deployment, name, approvers) {
+        Ok(approval) => AkWord::Confirmed(approval.principals),
+        Err(_unconfirmed) => match makers_word(presented, listed, makers) {
+            Ok(()) => AkWord::Iak,
+            Err(_unvouched) => AkWord::Collector,
+        },
+    }
+}
+
+/// Devices a statement names that the inventory gives to another node than `own`.
+#[must_use]
+pub fn foreign_devices<'a>(
+    statement: &ParsedStatement,
+    own: &NodeId,
+    owner: impl Fn(&str) -> Option<&'a Node>,
+) -> Vec<(String, NodeId)> {
+    let Ok(devices) = devices(statement) else {
+        return Vec::new();
+    };
+    let names = devices.iter().flat_map(|device| device.names());
+    names
+        .filter_map(|name| {
+            let owner = owner(name).filter(|owner| owner.name != *own)?;
+            Some((name.to_owned(), owner.name.clone()))
+        })
+        .collect()
+}
