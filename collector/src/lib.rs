@@ -14,6 +14,7 @@
 //! | [`identity`] | whose word a node's AK is |
 //! | [`query`] | what operators ask |
 //! | [`run`] | starts every part |
+//! | [`standing`] | who has standing now, who is told of whom, what is held back |
 //! | [`alert`] | who is told, and when |
 //! | [`verify`] | one stored statement, appraised again by an auditor |
 
@@ -33,4 +34,5 @@ pub mod query;
 mod quiet;
 pub mod record;
 pub mod run;
+pub mod standing;
 pub mod verify;

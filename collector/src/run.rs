@@ -33,6 +33,7 @@ use crate::proto::evidence_service_server::EvidenceServiceServer;
 use crate::proto::query_service_server::QueryServiceServer;
 use crate::query::Query;
 use crate::record::{Store, StoreError};
+use crate::standing::Standing;
 
 /// Longest message of a node: an envelope of 8 MiB and what is around it.
 const EVIDENCE_MESSAGE: usize = 16 * 1024 * 1024;
@@ -125,6 +126,7 @@ impl Running {
         let leases = LeaseSigner::from_pkcs8(&identity.lease_key_id, &state.lease_key()?)
             .context("lease.key")?;
         let streams = Streams::default();
+        let standing = Standing::open(&store).await.context("collector.db")?;
 
         let enroll = Enroll::new(
             deployment.clone(),
@@ -144,6 +146,7 @@ impl Running {
             nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
             streams: streams.clone(),
             trust: Arc::clone(&ek_trust),
+            standing: standing.clone(),
             config: config.ingest.clone(),
             stop: stop.clone(),
         }));
@@ -157,10 +160,18 @@ impl Running {
             director: Arc::clone(&director),
             streams,
             trust: ek_trust,
+            standing: standing.clone(),
         };
+        let (looking, watched, stopping) = (standing.clone(), director.watch(), stop.clone());
+        let kept = store.clone();
+        tasks.spawn(async move {
+            let ran = looking.run(kept, watched, stopping).await;
+            ran.context("standing")
+        });
         let alerts = Alerts {
             store,
             policy: director.watch(),
+            standing,
             config: config.alert.clone(),
             started,
         };

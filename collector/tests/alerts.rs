@@ -10,6 +10,7 @@ use bailiwick_collector::alert::Alerts;
 use bailiwick_collector::alert::send::Sender;
 use bailiwick_collector::config;
 use bailiwick_collector::record::{AlertChange, AlertRow, NewAlert, Store};
+use bailiwick_collector::standing::Standing;
 use rcgen::{KeyPair, PKCS_ED25519};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -167,6 +168,7 @@ async fn a_restart_neither_forgets_nor_repeats() {
 
     // With no node wanting it, it is over, and stays open until somebody was told.
     let alerts = Alerts {
+        standing: Standing::open(&second).await.unwrap(),
         store: second.clone(),
         policy: watch::channel(None).1,
         config: config(Vec::new()),

@@ -58,6 +58,7 @@ fn statement(sequence: u64) -> NewStatement {
         policy_version: 0,
         challenged: true,
         lease_until: None,
+        lease_ended: None,
         fence: FenceFacts::default(),
         gap: None,
         devices: None,

@@ -12,6 +12,7 @@ use bailiwick_collector::direct::{Director, read_approvers};
 use bailiwick_collector::ingest::Streams;
 use bailiwick_collector::proto::query_service_server::QueryServiceServer;
 use bailiwick_collector::query::Query;
+use bailiwick_collector::standing::Standing;
 use common::{Client, Fixture, call};
 use http_body_util::BodyExt as _;
 use tower::ServiceExt as _;
@@ -42,6 +43,8 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ListEnrolments", Needs::Operator),
     ("QueryService/RelayActivation", Needs::Operator),
     ("QueryService/ListActs", Needs::Operator),
+    ("QueryService/ShowBrake", Needs::Operator),
+    ("QueryService/ConfirmBrake", Needs::Operator),
 ];
 
 const PROTOS: &[&str] = &[
@@ -130,6 +133,7 @@ async fn the_services_ask_too() {
     let deployment = DeploymentId::new("demo").unwrap();
     let opened = Director::open(approvers, deployment, store.clone(), UnixTime(0)).await;
     let query = Query {
+        standing: Standing::open(&store).await.unwrap(),
         store,
         director: Arc::new(opened.unwrap()),
         streams: Streams::default(),

@@ -35,8 +35,31 @@ pub struct Profile {
     pub fence: Option<FenceProfile>,
     /// What must be claimed; each claim is named once.
     pub requirements: Vec<Requirement>,
+    /// When a cause is held instead of the nodes that fail for it.
+    pub brake: Brake,
     /// SHA-256 of the profile's bytes as signed.
     pub digest: Sha256Digest,
+}
+
+/// Of one cause, more losses of standing than this hold the network's part of them back.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Brake {
+    /// Share of the nodes in standing, percent; 1 to 100.
+    pub share_percent: u32,
+    /// Losses within this time count together; 1 to 86,400.
+    pub window_seconds: u32,
+    /// Fewer nodes than this are no matter of the fleet; 1 to 100,000.
+    pub min_nodes: u32,
+}
+
+impl Default for Brake {
+    fn default() -> Self {
+        Self {
+            share_percent: 5,
+            window_seconds: 600,
+            min_nodes: 5,
+        }
+    }
 }
 
 /// What the quote must cover and what the registers may hold.

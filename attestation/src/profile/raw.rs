@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Bank, Expected, FENCE_PCR_MAX, FenceProfile, Profile, Provenance, Requirement, TpmProfile,
-    Value,
+    Bank, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile, Provenance, Requirement,
+    TpmProfile, Value,
 };
 use crate::toml_file::{FileError, TomlFile};
 use crate::{NodeId, Sha256Digest};
@@ -32,6 +32,16 @@ pub(super) struct RawProfile {
     fence: Option<RawFence>,
     #[serde(default)]
     require: Vec<Spanned<RawRequirement>>,
+    #[serde(default)]
+    brake: RawBrake,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawBrake {
+    share_percent: Option<Spanned<u32>>,
+    window_seconds: Option<Spanned<u32>>,
+    min_nodes: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +102,39 @@ pub(super) fn check(
         tpm,
         fence,
         requirements,
+        brake: brake(file, &raw.brake)?,
         digest,
+    })
+}
+
+/// A share of 100 never holds anything back, and says so.
+fn brake(file: &TomlFile<'_>, raw: &RawBrake) -> Result<Brake, FileError> {
+    let limits = Brake {
+        share_percent: 100,
+        window_seconds: 86_400,
+        min_nodes: 100_000,
+    };
+    let default = Brake::default();
+    let number = |found: &Option<Spanned<u32>>, otherwise: u32, most: u32| match found {
+        None => Ok(otherwise),
+        Some(found) if (1..=most).contains(found.get_ref()) => Ok(*found.get_ref()),
+        Some(found) => {
+            let fault = format!("{} is not within 1 and {most}", found.get_ref());
+            Err(file.error(found.span(), fault))
+        }
+    };
+    Ok(Brake {
+        share_percent: number(
+            &raw.share_percent,
+            default.share_percent,
+            limits.share_percent,
+        )?,
+        window_seconds: number(
+            &raw.window_seconds,
+            default.window_seconds,
+            limits.window_seconds,
+        )?,
+        min_nodes: number(&raw.min_nodes, default.min_nodes, limits.min_nodes)?,
     })
 }
 

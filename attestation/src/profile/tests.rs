@@ -289,3 +289,42 @@ fn sizes_are_bounded() {
     let got = Profile::parse("p", huge.as_bytes()).unwrap_err();
     assert!(got.fault.contains("exceed the limit"), "{got}");
 }
+
+#[test]
+fn the_brake_has_numbers_that_make_sense() {
+    let of = |lines: &str| {
+        let text = format!("{GOOD}\n[brake]\n{lines}\n");
+        Profile::parse("p", text.as_bytes()).map(|profile| {
+            let Brake {
+                share_percent,
+                window_seconds,
+                min_nodes,
+            } = profile.brake;
+            (share_percent, window_seconds, min_nodes)
+        })
+    };
+    assert_eq!(
+        Profile::parse("p", GOOD.as_bytes()).unwrap().brake,
+        Brake::default()
+    );
+    assert_eq!(of("").unwrap(), (5, 600, 5));
+    assert_eq!(
+        of("share_percent = 100\nmin_nodes = 1").unwrap(),
+        (100, 600, 1)
+    );
+    assert_eq!(
+        of("window_seconds = 86400\nmin_nodes = 100000").unwrap(),
+        (5, 86_400, 100_000)
+    );
+    for lines in [
+        "share_percent = 0",
+        "share_percent = 101",
+        "window_seconds = 0",
+        "window_seconds = 86401",
+        "min_nodes = 0",
+        "min_nodes = 100001",
+        "share = 5",
+    ] {
+        assert!(of(lines).is_err(), "{lines}");
+    }
+}

@@ -19,15 +19,18 @@ pub enum ActKind {
     Retirement,
     /// An operator revoked a transport certificate. Body: lines `ek …`, `certificate …`.
     Revocation,
+    /// An operator let go of a held cause. Body: lines `cause …`, `by …`, `reason …`.
+    Brake,
 }
 
 impl ActKind {
     /// All there are.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::Enrolment,
         Self::Policy,
         Self::Retirement,
         Self::Revocation,
+        Self::Brake,
     ];
 
     /// The word in the log.
@@ -38,6 +41,7 @@ impl ActKind {
             Self::Policy => "policy",
             Self::Retirement => "retirement",
             Self::Revocation => "revocation",
+            Self::Brake => "brake",
         }
     }
 

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use crate::config;
 use crate::record::{AlertChange, AlertRow, NewAlert, NodeRow, Verdict};
+use crate::standing::{Brakes, Phase};
 
 /// A node's evidence was checked and refused, or could not be checked.
 pub const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
@@ -17,6 +18,11 @@ pub const SPOOL_GAP: &str = "BailiwickSpoolGap";
 /// A node's own log is not what it was.
 pub const LOG_REWRITTEN: &str = "BailiwickLogRewritten";
 
+/// Too many nodes lost standing for one cause: it is held until a person lets go of it.
+pub const BRAKE: &str = "BailiwickBrake";
+/// A node judges studies as if a lease stood, because a person broke the glass.
+pub const BREAK_GLASS: &str = "BailiwickBreakGlass";
+
 /// A node as the rules look at it.
 #[derive(Clone, Debug)]
 pub struct Subject {
@@ -28,6 +34,8 @@ pub struct Subject {
     pub jurisdiction: Option<String>,
     /// The installation.
     pub deployment: Option<String>,
+    /// The brake holds the cause for which it lost standing: that alert stands for this node's.
+    pub held: bool,
     /// What is known of it.
     pub row: NodeRow,
 }
@@ -81,6 +89,7 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
                 fence_broken(subject, rules, now),
                 spool_gap(subject, rules, now),
                 log_rewritten(subject, rules, now),
+                break_glass(subject, now),
             ]
         })
         .flatten()
@@ -92,6 +101,9 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
 /// pass by itself, as while a node takes a new policy.
 fn not_trusted(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewAlert> {
     let (verdict, reason, since) = &subject.row.appraised;
+    if subject.held && *verdict == Verdict::Contraindicated {
+        return None;
+    }
     let lasting = now.since(*since) > rules.grace_ms;
     let severity = match verdict {
         Verdict::Contraindicated => "critical",
@@ -147,6 +159,43 @@ fn log_rewritten(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewA
         let summary = format!("the log of {} was changed: {what}", subject.name);
         alert(subject, LOG_REWRITTEN, "critical", summary)
     })
+}
+
+fn break_glass(subject: &Subject, now: UnixTime) -> Option<NewAlert> {
+    let (manifest, until) = subject.row.fence.break_glass.as_ref()?;
+    (now < *until).then(|| {
+        let summary = format!(
+            "break-glass {manifest} is in force on {}: studies are judged as if a lease stood",
+            subject.name
+        );
+        alert(subject, BREAK_GLASS, "critical", summary)
+    })
+}
+
+/// One alert per held cause, in place of one per node.
+#[must_use]
+pub fn brakes(brakes: &Brakes, deployment: Option<&str>) -> Vec<NewAlert> {
+    let causes = brakes.causes().iter();
+    let held = causes.filter(|(_, cause)| matches!(cause.phase, Phase::Held(_)));
+    held.map(|(name, cause)| {
+        let mut labels = json!({"alertname": BRAKE, "severity": "critical", "cause": name});
+        if let Some(deployment) = deployment {
+            labels["cluster"] = deployment.into();
+        }
+        NewAlert {
+            name: BRAKE.to_owned(),
+            // What the alert is about; it is told apart from others of its name by this.
+            node: name.clone(),
+            labels: labels.to_string(),
+            severity: "critical".to_owned(),
+            summary: format!(
+                "{} nodes lost standing for {name}: early ends of leases are held back until \
+                 somebody looks and says bailiwick brake confirm",
+                cause.losses.len()
+            ),
+        }
+    })
+    .collect()
 }
 
 /// Labels are few and stable: they are what receivers group and deduplicate by.
@@ -221,6 +270,7 @@ mod tests {
             enrolled: true,
             jurisdiction: Some("DE".into()),
             deployment: Some("demo".into()),
+            held: false,
             row: NodeRow {
                 ek: Sha256Digest([1; 32]),
                 claimed_name: "gpu-01".into(),
@@ -238,9 +288,11 @@ mod tests {
                 since: UnixTime(0),
                 appraised: (Verdict::Affirming, String::new(), UnixTime(0)),
                 lease_until: None,
+                lease_ended: String::new(),
                 fence: FenceFacts {
                     state: "enforcing".into(),
                     reason: String::new(),
+                    break_glass: None,
                 },
                 fence_since: UnixTime(0),
                 gap: None,
@@ -250,6 +302,41 @@ mod tests {
                 enrolled: UnixTime(0),
             },
         }
+    }
+
+    #[test]
+    fn a_hundred_nodes_that_fail_for_one_cause_are_one_alert() {
+        let rule = bailiwick_attestation::profile::Brake::default();
+        let mut held = Brakes::default();
+        let mut subjects = Vec::new();
+        for n in 0..100 {
+            let node = Sha256Digest([n; 32]);
+            held.loss(node, "tpm.pcr.4 pcr-value", &rule, 100, NOW);
+            let mut one = subject();
+            one.row.appraised.0 = Verdict::Contraindicated;
+            one.held = held.holds(&node).is_some();
+            subjects.push(one);
+        }
+        for one in &mut subjects {
+            one.held = true;
+        }
+        assert_eq!(wanted(&subjects, &RULES, NOW), []);
+        let alerts = brakes(&held, Some("demo"));
+        let [alert] = alerts.as_slice() else {
+            panic!("{alerts:?}");
+        };
+        assert_eq!(
+            (alert.name.as_str(), alert.node.as_str()),
+            (BRAKE, "tpm.pcr.4 pcr-value")
+        );
+        assert!(
+            alert.summary.starts_with("100 nodes lost standing"),
+            "{}",
+            alert.summary
+        );
+        held.confirm("tpm.pcr.4 pcr-value", "alice", "seen", NOW)
+            .unwrap();
+        assert_eq!(brakes(&held, None), []);
     }
 
     #[test]
@@ -265,6 +352,32 @@ mod tests {
                 "refused",
                 |s| s.row.appraised.0 = Verdict::Contraindicated,
                 &[(NOT_TRUSTED, "critical")],
+            ),
+            (
+                "refused, and the brake holds its cause",
+                |s| {
+                    s.row.appraised.0 = Verdict::Contraindicated;
+                    s.held = true;
+                },
+                &[],
+            ),
+            (
+                "could not be checked, whatever the brake holds",
+                |s| {
+                    s.row.appraised.0 = Verdict::None;
+                    s.held = true;
+                },
+                &[(NOT_TRUSTED, "warning")],
+            ),
+            (
+                "break-glass in force",
+                |s| s.row.fence.break_glass = Some(("ab".into(), UnixTime(NOW.0 + 1))),
+                &[(BREAK_GLASS, "critical")],
+            ),
+            (
+                "break-glass that is over",
+                |s| s.row.fence.break_glass = Some(("ab".into(), NOW)),
+                &[],
             ),
             (
                 "refused just now",

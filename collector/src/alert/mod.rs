@@ -17,6 +17,7 @@ use crate::clock;
 use crate::config;
 use crate::direct::Current;
 use crate::record::{AlertChange, AlertRow, Store, StoreError, Verdict};
+use crate::standing::Standing;
 use engine::{Rules, Subject};
 use send::Sender;
 
@@ -27,6 +28,8 @@ pub struct Alerts {
     pub store: Store,
     /// What approvers signed.
     pub policy: watch::Receiver<Current>,
+    /// What is held back.
+    pub standing: Standing,
     /// What the operator configured.
     pub config: config::Alert,
     /// When this process began to listen: its own absence is not the nodes' silence.
@@ -57,7 +60,10 @@ impl Alerts {
     /// Compares what should be with what is, once.
     pub async fn evaluate(&self, now: UnixTime) -> Result<(), StoreError> {
         let subjects = self.subjects(now).await?;
-        let wanted = engine::wanted(&subjects, &Rules::new(&self.config), now);
+        let mut wanted = engine::wanted(&subjects, &Rules::new(&self.config), now);
+        let policy = self.policy.borrow().clone();
+        let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
+        wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
         let open = self.store.alert_list_open().await?;
         let changes = engine::changes(wanted, &open, now);
         for change in &changes {
@@ -93,6 +99,7 @@ impl Alerts {
                 deployment: policy
                     .as_ref()
                     .map(|policy| policy.deployment().to_string()),
+                held: self.standing.held(&row.ek).is_some(),
                 row,
             });
         }

@@ -35,6 +35,8 @@ pub struct Appraised {
     pub lease: Option<v1::Lease>,
     /// Wall time at which the node's standing ends, as far as this collector granted it.
     pub lease_until: Option<UnixTime>,
+    /// What was refused first: claim and code of the deviation. Nodes that fail alike share it.
+    pub cause: Option<String>,
     /// What others may believe, beside a lease that grants.
     pub outward: Option<Grant>,
 }
@@ -140,6 +142,7 @@ impl Case<'_> {
             }
         }
         Ok(Appraised {
+            cause: cause(&result),
             result,
             verdict,
             reasons,
@@ -182,6 +185,16 @@ pub fn reasons(result: &AttestationResult) -> Vec<String> {
         Finding::Warning => 2,
     });
     deviations.iter().map(ToString::to_string).collect()
+}
+
+/// What the brake counts by: stable words alone, for values differ from node to node.
+fn cause(result: &AttestationResult) -> Option<String> {
+    let mut refused = result
+        .deviations()
+        .filter(|deviation| deviation.finding == Finding::Refused);
+    refused
+        .next()
+        .map(|deviation| format!("{} {}", deviation.claim, deviation.code))
 }
 
 fn reason(verdict: Verdict, reasons: &[String]) -> String {
@@ -244,9 +257,15 @@ pub const fn verdict_of(status: Status) -> Verdict {
     }
 }
 
-/// What alerts need of the fence.
+/// When a moment of the node's boot clock is by ours, as far as the quote tells.
+fn wall(end_boot_ns: u64, quoted_boot_ns: u64, received: UnixTime) -> UnixTime {
+    let left_ms = end_boot_ns.saturating_sub(quoted_boot_ns) / 1_000_000;
+    UnixTime(received.millis().saturating_add(left_ms))
+}
+
+/// What alerts need of the fence, of a statement quoted and received at these moments.
 #[must_use]
-pub fn fence_facts(fence: &v1::FenceState) -> FenceFacts {
+pub fn fence_facts(fence: &v1::FenceState, quoted_boot_ns: u64, received: UnixTime) -> FenceFacts {
     use v1::fence_state::Mode;
     let state = match (fence.fault.is_some(), fence.mode()) {
         (true, _) => "fault",
@@ -264,5 +283,10 @@ pub fn fence_facts(fence: &v1::FenceState) -> FenceFacts {
             .chars()
             .take(REASON)
             .collect(),
+        break_glass: fence.break_glass.as_ref().map(|glass| {
+            let manifest = hex::encode(glass.manifest_digest.get(..32).unwrap_or_default());
+            let until = wall(glass.end_boot_ns, quoted_boot_ns, received);
+            (manifest, until)
+        }),
     }
 }

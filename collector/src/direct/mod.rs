@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bailiwick_attestation::appraisal::Reference;
+use bailiwick_attestation::profile::Brake;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::{Approvers, ApproversError};
@@ -130,6 +131,12 @@ impl Policy {
     #[must_use]
     pub fn lease_ms(&self) -> u64 {
         u64::from(self.verified.model.profile.lease_seconds) * 1000
+    }
+
+    /// When a cause is held instead of the nodes that fail for it.
+    #[must_use]
+    pub const fn brake(&self) -> Brake {
+        self.verified.model.profile.brake
     }
 
     /// The serialized `PolicyBundle`.

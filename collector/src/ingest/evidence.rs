@@ -13,11 +13,14 @@ use tracing::{error, info, warn};
 use super::place::{Claimed, Last, Place, follows_on, place};
 use super::service;
 use super::stream::Stream;
-use crate::appraise::{Case, fence_facts, previous_message as stored_previous, previous_of};
-use crate::direct::node_name;
+use crate::appraise::{
+    Appraised, Case, fence_facts, previous_message as stored_previous, previous_of,
+};
+use crate::direct::{Policy, node_name};
 use crate::outward::Grant;
 use crate::quiet::Quiet;
-use crate::record::{NewStatement, NodeRow, StoreError};
+use crate::record::{NewStatement, NodeRow, StoreError, Verdict};
+use crate::standing::{Change, Decision};
 
 /// Longest envelope, its logs included.
 const ENVELOPE: usize = 8 * 1024 * 1024;
@@ -280,10 +283,14 @@ impl Stream {
             trust: &self.shared.trust,
             now,
         };
-        let appraised = case
+        let mut appraised = case
             .judge(&self.shared.leases)
             .map_err(|error| Status::internal(error.to_string()))?;
+        let (lease_ended, changes) = self.end_or_hold(&mut appraised, row, policy.as_deref(), now);
+        let store = &self.shared.store;
+        store.brakes_change(changes).await.map_err(service::store)?;
         let statement = verified.statement();
+        let quoted_boot_ns = evidence.quoted_boot_time_ns;
         let gap = missing.or_else(|| {
             let gap = statement.gaps.first()?;
             let (what, why): (String, String) = (
@@ -318,7 +325,8 @@ impl Stream {
                 policy_version: statement.policy.map_or(0, |policy| policy.version),
                 challenged: matches!(verified.freshness(), Freshness::Challenged(_)),
                 lease_until: appraised.lease_until,
-                fence: fence_facts(&statement.fence),
+                lease_ended,
+                fence: fence_facts(&statement.fence, quoted_boot_ns, now),
                 gap,
                 devices: device_names(statement),
             })
@@ -333,6 +341,10 @@ impl Stream {
             }
             Err(error) => return Err(service::store(error)),
         };
+        if let (Some(_), Some(until)) = (&appraised.lease, appraised.lease_until) {
+            let changes = self.shared.standing.granted(row.ek, until);
+            store.brakes_change(changes).await.map_err(service::store)?;
+        }
         let receipt = self.shared.store.receipt_at(statement.digest, index);
         let receipt = receipt.await.map_err(service::store)?;
         let accepted = v1::Accepted {
@@ -350,6 +362,35 @@ impl Stream {
             lease: appraised.lease,
             outward,
         }))))
+    }
+
+    /// A refused statement ends the lease early, unless the brake holds its cause: then the lease
+    /// runs out by itself. Says why it was ended, and what the brake has to keep.
+    fn end_or_hold(
+        &self,
+        appraised: &mut Appraised,
+        row: &NodeRow,
+        policy: Option<&Policy>,
+        now: UnixTime,
+    ) -> (Option<String>, Vec<Change>) {
+        let ends = appraised.verdict == Verdict::Contraindicated && appraised.lease.is_some();
+        let (Some(policy), true) = (policy, ends) else {
+            return (None, Vec::new());
+        };
+        let cause = appraised.cause.as_deref().unwrap_or("unknown");
+        let standing = &self.shared.standing;
+        let (decision, changes) = standing.refused(row.ek, cause, &policy.brake(), now);
+        match decision {
+            Decision::Act => {
+                let why = appraised.reasons.first().cloned().unwrap_or_default();
+                (Some(why), changes)
+            }
+            Decision::Hold => {
+                appraised.lease = None;
+                appraised.lease_until = row.lease_until;
+                (None, changes)
+            }
+        }
     }
 
     /// The certificate that goes with a lease, where the node has none that still lasts.

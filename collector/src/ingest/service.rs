@@ -23,6 +23,7 @@ use crate::enroll::EkTrust;
 use crate::outward::Outward;
 use crate::proto::evidence_service_server::EvidenceService;
 use crate::record::{NodeRow, Store};
+use crate::standing::Standing;
 
 /// Messages to a node that it has not read yet. A node that reads none is dropped.
 const OUTBOX: usize = 16;
@@ -46,6 +47,8 @@ pub struct Shared {
     pub streams: Streams,
     /// Whose certificates of TPMs and devices count.
     pub trust: Arc<EkTrust>,
+    /// Who has standing, and who is told of whom.
+    pub standing: Standing,
     /// Bounds.
     pub config: config::Ingest,
     /// Ends every stream: a server that stops waits for those it has.

@@ -4,11 +4,16 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use aws_lc_rs::rand;
+use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::proto::v1::{self, collector_message, node_message};
 use bailiwick_attestation::tpm::AkPublic;
+use bailiwick_policy::model::STUDIES_LIMIT;
+use bailiwick_policy::peers::verify;
+use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tonic::{Status, Streaming};
+use tracing::warn;
 
 use super::evidence::{Answer, Recorded};
 use super::rate::Bucket;
@@ -19,10 +24,17 @@ use crate::auth::NodePeer;
 use crate::clock;
 use crate::direct::Current;
 use crate::outward::Last;
+use crate::quiet::Quiet;
 use crate::record::Verdict;
+use crate::standing::Entries;
 
 /// How long a node may leave its answers unread.
 const UNREAD: Duration = Duration::from_secs(30);
+/// Lines about peer entries that are not passed on.
+static REFUSED_PEERS: Quiet = Quiet::new();
+
+/// A node is told of its peers at most this often: many change at once.
+const PEERS: Duration = Duration::from_secs(1);
 
 /// Answers that could not be put on the wire.
 pub(super) type Sent = Result<(), Status>;
@@ -40,6 +52,8 @@ pub(super) struct Stream {
     pub(super) last_outward: Last,
     /// Credentials under way.
     relay: Relay,
+    /// SHA-256 of the peer entries it was told last.
+    told: Option<Sha256Digest>,
 }
 
 impl Stream {
@@ -57,6 +71,7 @@ impl Stream {
             has_policy: None,
             last_outward: Last::default(),
             relay: Relay::default(),
+            told: None,
         }
     }
 
@@ -73,6 +88,8 @@ impl Stream {
         let mut bucket = Bucket::new(self.shared.config.messages_per_minute, Instant::now());
         let mut policy = self.shared.director.watch();
         policy.mark_unchanged();
+        let mut peers = self.shared.standing.watch();
+        let mut tell_peers: Option<Instant> = None;
 
         self.send_welcome().await?;
         self.send_challenge(true).await?;
@@ -98,6 +115,13 @@ impl Stream {
                     ));
                 }
                 Some(command) = registration.commands.recv() => self.command(command).await?,
+                Ok(()) = peers.changed() => {
+                    tell_peers.get_or_insert_with(|| Instant::now() + PEERS);
+                }
+                () = sleep_until(tell_peers) => {
+                    tell_peers = None;
+                    self.tell_peers().await?;
+                }
                 Ok(()) = policy.changed() => {
                     let current = policy.borrow_and_update().clone();
                     self.offer(current).await?;
@@ -145,7 +169,11 @@ impl Stream {
                 self.relay.answer(answer);
                 Ok(false)
             }
-            None | Some(node_message::Message::Peers(_)) => Err(Status::invalid_argument(
+            Some(node_message::Message::Peers(entries)) => {
+                self.peers(&entries);
+                Ok(false)
+            }
+            None => Err(Status::invalid_argument(
                 "message-empty: NodeMessage.message is absent or newer than this collector",
             )),
         }
@@ -185,6 +213,39 @@ impl Stream {
                 Ok(true)
             }
         }
+    }
+
+    /// What the node signed for its own addresses. Checked here to spare others the work: each of
+    /// them checks it again.
+    fn peers(&self, told: &v1::PeerEntries) {
+        let Some(policy) = self.shared.director.current() else {
+            return;
+        };
+        let (model, deployment) = (&policy.verified().model, &self.shared.deployment);
+        let mut entries = Entries::new();
+        for entry in told.entries.iter().take(STUDIES_LIMIT) {
+            match verify(entry, model, deployment) {
+                Ok(peer) if peer.ek() == self.peer.ek_digest => {
+                    entries.insert(peer.study().clone(), entry.clone());
+                }
+                Ok(peer) => refused_peer(&self.peer.ek_digest, "peer-of-another", peer.node()),
+                Err(why) => refused_peer(&self.peer.ek_digest, why.code(), &why),
+            }
+        }
+        self.shared.standing.entries(self.peer.ek_digest, entries);
+    }
+
+    /// Everything that counts for it now, if that has changed.
+    async fn tell_peers(&mut self) -> Sent {
+        let standing = &self.shared.standing;
+        let entries = standing.told(&self.peer.ek_digest, clock::now());
+        let digest = Sha256Digest::of(&[&entries.encode_to_vec()]);
+        let nothing = self.told.is_none() && entries.entries.is_empty();
+        if nothing || self.told == Some(digest) {
+            return Ok(());
+        }
+        self.told = Some(digest);
+        self.send(collector_message::Message::Peers(entries)).await
     }
 
     /// Tells a listed node of a policy it does not have.
@@ -253,6 +314,20 @@ impl Stream {
                 "answers-unread: the node does not read its answers",
             )),
         }
+    }
+}
+
+/// Never, where there is no time.
+async fn sleep_until(at: Option<Instant>) {
+    match at {
+        Some(at) => time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
+
+fn refused_peer(ek: &Sha256Digest, code: &str, why: &dyn std::fmt::Display) {
+    if let Some(left_out) = REFUSED_PEERS.ask() {
+        warn!(%ek, code, %why, left_out, "a peer entry is not passed on");
     }
 }
 

@@ -1,5 +1,6 @@
 //! What operators ask, over TLS with an operator's certificate.
 
+mod brake;
 mod enrolments;
 mod nodes;
 mod policy;
@@ -20,6 +21,7 @@ use crate::enroll::EkTrust;
 use crate::ingest::{Closed, Streams, send_chunks, store_failed};
 use crate::proto::query_service_server::QueryService;
 use crate::record::{EntryFilter, NewAct, NodeRow, Store};
+use crate::standing::Standing;
 
 /// Events in one answer, unless asked for fewer.
 const EVENTS: u32 = 10_000;
@@ -37,6 +39,8 @@ pub struct Query {
     pub streams: Streams,
     /// Whose certificates of TPMs and devices count.
     pub trust: Arc<EkTrust>,
+    /// Who has standing, and what is held back.
+    pub standing: Standing,
 }
 
 fn operator<T>(request: &Request<T>) -> Result<OperatorPeer, Status> {
@@ -265,6 +269,23 @@ impl QueryService for Query {
     ) -> Result<Response<v1::ListActsResponse>, Status> {
         operator(&request)?;
         self.acts(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn show_brake(
+        &self,
+        request: Request<v1::ShowBrakeRequest>,
+    ) -> Result<Response<v1::ShowBrakeResponse>, Status> {
+        operator(&request)?;
+        Ok(Response::new(self.brake()))
+    }
+
+    async fn confirm_brake(
+        &self,
+        request: Request<v1::ConfirmBrakeRequest>,
+    ) -> Result<Response<v1::ConfirmBrakeResponse>, Status> {
+        let operator = operator(&request)?;
+        self.let_go(&operator, &request.into_inner()).await?;
+        Ok(Response::new(v1::ConfirmBrakeResponse {}))
     }
 }
 

@@ -8,9 +8,11 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::{Query, maybe_digest};
+use crate::clock;
 use crate::direct::{Current, Policy, node_name};
 use crate::ingest::store_failed;
 use crate::record::NodeRow;
+use crate::standing::why::{Facts, why};
 
 /// Where a TPM that enrolled stands with the inventory.
 pub(super) fn state(policy: Option<&Policy>, ek: &Sha256Digest) -> &'static str {
@@ -110,7 +112,12 @@ impl Query {
                 stored.map_or_else(Vec::new, |statement| statement.stored.result)
             }
         };
+        let standing = match at {
+            None => self.standing_lines(&row, &current, &summary.node),
+            Some(_) => Vec::new(),
+        };
         Ok(v1::GetNodeResponse {
+            standing,
             summary: Some(summary),
             result,
             intervals: intervals
@@ -128,6 +135,38 @@ impl Query {
             enrolment: Some(row.enrolment.clone()),
             // Every accepted statement is under a signed head before it is answered.
             receipts: row.statements,
+        })
+    }
+
+    fn standing_lines(
+        &self,
+        row: &NodeRow,
+        current: &Current,
+        node: &str,
+    ) -> Vec<v1::StandingLine> {
+        let listed = current.as_ref().and_then(|policy| policy.listed(&row.ek));
+        let retired = current.as_ref().and_then(|policy| {
+            let inventory = &policy.verified().model.inventory;
+            inventory.retired(&row.ek)
+        });
+        let held = self.standing.held(&row.ek);
+        let glass = row.fence.break_glass.as_ref();
+        let newest = row.newest.as_ref();
+        why(&Facts {
+            node,
+            listed: listed.is_some(),
+            retired: retired.as_deref(),
+            verdict: row.verdict,
+            reason: &row.reason,
+            statements: row.statements,
+            lease_until: row.lease_until,
+            lease_ended: &row.lease_ended,
+            held: held.as_deref(),
+            break_glass: glass.map(|(manifest, until)| (manifest.as_str(), *until)),
+            epochs: newest
+                .zip(listed)
+                .map(|(newest, node)| (newest.epoch, node.epoch)),
+            now: clock::now(),
         })
     }
 

@@ -21,6 +21,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "nodelog",
         include_str!("../../migrations/0030_nodelog.sql"),
     ),
+    (
+        50,
+        "standing",
+        include_str!("../../migrations/0050_standing.sql"),
+    ),
 ];
 
 pub(super) async fn connect(

@@ -5,6 +5,7 @@
 //! its commit: however late, it is of the one lineage.
 
 mod acts;
+mod brakes;
 mod entries;
 mod error;
 mod log;

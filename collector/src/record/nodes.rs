@@ -125,11 +125,17 @@ pub(super) async fn statement_insert(
         )
         .await?;
         sqlx::query(
-            "UPDATE nodes SET lease_until_ms = ?, appraised_reason = ?,
+            "UPDATE nodes SET lease_until_ms = ?,
+                 lease_ended = CASE WHEN ? IS NOT NULL THEN ? WHEN ? IS NOT NULL THEN ''
+                     ELSE lease_ended END,
+                 appraised_reason = ?,
                  appraised_since_ms = CASE WHEN appraised = ? THEN appraised_since_ms ELSE ? END,
                  appraised = ?
              WHERE ek = ?",
         )
+        .bind(new.lease_until.map(|until| int(until.millis())))
+        .bind(new.lease_ended.as_deref())
+        .bind(new.lease_ended.as_deref())
         .bind(new.lease_until.map(|until| int(until.millis())))
         .bind(reason)
         .bind(new.verdict.as_str())
@@ -151,11 +157,13 @@ async fn newest_update(
     new: &NewStatement,
 ) -> Result<(), StoreError> {
     let now = int(new.received.millis());
+    let glass = new.fence.break_glass.as_ref();
     sqlx::query(
         "UPDATE nodes SET newest = ?, newest_ak = ?, last_seen_ms = ?,
              policy_version = ?, statements = statements + 1,
              fence_since_ms = CASE WHEN fence = ? THEN fence_since_ms ELSE ? END,
-             fence = ?, fence_reason = ?, devices = coalesce(?, devices),
+             fence = ?, fence_reason = ?, devices = coalesce(?, devices), break_glass = ?,
+             break_glass_until_ms = ?,
              gap_ms = CASE WHEN ? = '' THEN gap_ms ELSE ? END,
              gap_reason = CASE WHEN ? = '' THEN gap_reason ELSE ? END
          WHERE ek = ?",
@@ -169,6 +177,8 @@ async fn newest_update(
     .bind(&new.fence.state)
     .bind(&new.fence.reason)
     .bind(new.devices.as_deref().map(json_array))
+    .bind(glass.map_or("", |(manifest, _)| manifest.as_str()))
+    .bind(glass.map(|(_, until)| int(until.millis())))
     .bind(new.gap.as_deref().unwrap_or(""))
     .bind(now)
     .bind(new.gap.as_deref().unwrap_or(""))

@@ -43,9 +43,9 @@ impl Store {
         sqlx::query(
             "SELECT ek, claimed_name, ak_name, certificate, revoked_ms, x'' AS enrolment, newest,
                  newest_ak, last_seen_ms, policy_version, statements, verdict, reason, since_ms,
-                 appraised, appraised_reason, appraised_since_ms, lease_until_ms, fence,
-                 fence_reason, fence_since_ms, gap_ms, gap_reason, log_fault_ms, log_fault,
-                 listed_name, devices, enrolled_ms
+                 appraised, appraised_reason, appraised_since_ms, lease_until_ms, lease_ended,
+                 break_glass, break_glass_until_ms, fence, fence_reason, fence_since_ms, gap_ms,
+                 gap_reason, log_fault_ms, log_fault, listed_name, devices, enrolled_ms
              FROM nodes ORDER BY rowid",
         )
         .fetch_all(&self.readers)
@@ -193,9 +193,14 @@ fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
             time(row, "appraised_since_ms")?,
         ),
         lease_until: maybe_time(row, "lease_until_ms")?,
+        lease_ended: row.try_get("lease_ended")?,
         fence: FenceFacts {
             state: row.try_get("fence")?,
             reason: row.try_get("fence_reason")?,
+            break_glass: match maybe_time(row, "break_glass_until_ms")? {
+                None => None,
+                Some(until) => Some((row.try_get("break_glass")?, until)),
+            },
         },
         fence_since: time(row, "fence_since_ms")?,
         gap: match maybe_time(row, "gap_ms")? {

@@ -100,6 +100,8 @@ pub struct FenceFacts {
     pub state: String,
     /// Why it is not what it should be.
     pub reason: String,
+    /// Break-glass in force: its manifest in hex, and until when by this clock.
+    pub break_glass: Option<(String, UnixTime)>,
 }
 
 /// A statement that was appraised.
@@ -141,6 +143,8 @@ pub struct NewStatement {
     pub challenged: bool,
     /// Wall time at which the lease granted with it ends.
     pub lease_until: Option<UnixTime>,
+    /// Why the lease was ended early; none where it was not.
+    pub lease_ended: Option<String>,
     /// The fence, by the node's word.
     pub fence: FenceFacts,
     /// What the node or the sequence says was lost.
@@ -184,6 +188,8 @@ pub struct NodeRow {
     pub appraised: (Verdict, String, UnixTime),
     /// Wall time at which the lease ends.
     pub lease_until: Option<UnixTime>,
+    /// What ended the last lease early; empty where nothing did.
+    pub lease_ended: String,
     /// The fence, by the node's word.
     pub fence: FenceFacts,
     /// When the fence came to be so.

@@ -72,6 +72,7 @@ fn statement(sequence: u64, verdict: Verdict, received: u64) -> NewStatement {
         policy_version: 1,
         challenged: true,
         lease_until: None,
+        lease_ended: None,
         fence: FenceFacts::default(),
         gap: None,
         devices: None,
@@ -446,4 +447,40 @@ async fn a_database_of_a_later_version_is_refused() {
     .unwrap();
     let reopened = Store::open(&path, fixture.signer()).await;
     assert!(matches!(reopened, Err(StoreError::Migrate(_))));
+}
+
+#[tokio::test]
+async fn the_brake_goes_on_after_a_restart_where_it_stopped() {
+    use crate::standing::Brakes;
+    let fixture = Fixture::new();
+    let rule = bailiwick_attestation::profile::Brake::default();
+    let mut brakes = Brakes::default();
+    let node = |n: u8| Sha256Digest([n; 32]);
+    {
+        let (store, _writer) = fixture.open().await;
+        for n in 0..6 {
+            brakes.loss(node(n), "a", &rule, 100, UnixTime(1_000));
+            store.brakes_change(brakes.take_changes()).await.unwrap();
+        }
+        brakes.loss(node(9), "b", &rule, 100, UnixTime(1_000));
+        brakes.loss(node(8), "c", &rule, 100, UnixTime(1_000));
+        brakes.restored(&node(0));
+        brakes.restored(&node(8));
+        store.brakes_change(brakes.take_changes()).await.unwrap();
+    }
+    assert_eq!(brakes.held(), ["a"].into());
+    {
+        let (store, _writer) = fixture.open().await;
+        let kept = store.brake_list().await.unwrap();
+        assert_eq!(kept, *brakes.causes());
+        brakes
+            .confirm("a", "alice", "a bad rollout", UnixTime(2_000))
+            .unwrap();
+        store.brakes_change(brakes.take_changes()).await.unwrap();
+    }
+    let (store, _writer) = fixture.open().await;
+    assert_eq!(store.brake_list().await.unwrap(), *brakes.causes());
+    brakes.forget(&rule, UnixTime(9_000_000));
+    store.brakes_change(brakes.take_changes()).await.unwrap();
+    assert!(store.brake_list().await.unwrap().is_empty());
 }

@@ -8,7 +8,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log::{self, SignedHead};
 use super::rows::{AlertChange, NewEnrolment, NewPolicy, NewStatement};
-use super::{NewAct, NewEntry, StoreError, acts, entries, nodes, policies};
+use super::{NewAct, NewEntry, StoreError, acts, brakes, entries, nodes, policies};
+use crate::standing::Change;
 
 /// Writes in one commit: bounds how long the first of them waits for the disk.
 const GROUP: usize = 256;
@@ -33,6 +34,7 @@ pub(super) enum Write {
     Act(Box<NewAct>),
     Policy(Box<NewPolicy>),
     Alerts(Vec<AlertChange>),
+    Brakes(Vec<Change>),
 }
 
 /// What a committed write says.
@@ -153,6 +155,7 @@ async fn apply(
             return Ok(Outcome::Logged(size));
         }
         Write::Alerts(changes) => policies::alerts_change(connection, &changes).await?,
+        Write::Brakes(changes) => brakes::change(connection, &changes).await?,
     }
     Ok(Outcome::Done)
 }

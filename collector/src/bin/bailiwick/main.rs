@@ -4,6 +4,7 @@
 //! chooses. Exit codes are the same for all: 0 good, 1 could not tell, 2 bytes refused, 3 node
 //! not trusted, 4 stale, 5 unknown.
 
+mod brake;
 mod client;
 mod explain;
 mod format;
@@ -40,6 +41,8 @@ enum Command {
     Events(lists::Events),
     /// Lists alerts.
     Alerts(lists::Alerts),
+    /// Causes for which many nodes lost standing at once.
+    Brake(brake::Args),
     /// What approvers sign.
     Policy(policy::Args),
     /// Appraises a stored statement again, with no collector and no network.
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Command::Challenge(args) => nodes::challenge(&args),
         Command::Events(args) => lists::events(&args),
         Command::Alerts(args) => lists::alerts(&args),
+        Command::Brake(args) => brake::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Verify(args) => verify::run(&args),
     };

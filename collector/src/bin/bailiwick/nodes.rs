@@ -236,7 +236,8 @@ fn print_why(
     } else {
         AttestationResult::read_json(&node.result)?.1
     };
-    let rows = deviations.iter().map(why::row).collect();
+    let standing = node.standing.iter().map(why::standing_row);
+    let rows = standing.chain(deviations.iter().map(why::row)).collect();
     if format != Format::Table {
         return Listing {
             columns: &[
@@ -252,7 +253,7 @@ fn print_why(
         }
         .print(format);
     }
-    print(&why::text(summary, &deviations))
+    print(&why::text(summary, &node.standing, &deviations))
 }
 
 fn statement(

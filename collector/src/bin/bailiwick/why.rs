@@ -72,22 +72,36 @@ pub(crate) fn row(deviation: &Deviation) -> Value {
     row
 }
 
+/// What standing hangs on, for machines: a row beside those of deviations.
+pub(crate) fn standing_row(line: &v1::StandingLine) -> Value {
+    json!({
+        "claim": "standing",
+        "code": line.code,
+        "found": line.what,
+        "until": line.until_ms.map(time),
+        "restore": line.restore,
+    })
+}
+
 /// All of them for people.
-pub(crate) fn text(summary: &v1::NodeSummary, deviations: &[Deviation]) -> String {
+pub(crate) fn text(
+    summary: &v1::NodeSummary,
+    standing: &[v1::StandingLine],
+    deviations: &[Deviation],
+) -> String {
     let mut text = format!(
         "{} is {} since {}\n",
         summary.node,
         summary.verdict,
         time(summary.since_ms)
     );
-    if summary.verdict == "stale" {
+    for line in standing {
+        let until = line.until_ms.map(time);
+        let until = until.map_or_else(String::new, |until| format!(" (until {until})"));
         text.push_str(&format!(
-            "\nsilent: {}\n  to restore: see that the agent runs and reaches the collector\n",
-            summary.reason
+            "\n{}: {}{until}\n  to restore: {}\n",
+            line.code, line.what, line.restore
         ));
-    }
-    if summary.verdict == "none" && summary.statements == 0 {
-        text.push_str("\nno statement has come yet: see that the agent runs\n");
     }
     for deviation in deviations {
         let source = deviation
