@@ -5,6 +5,7 @@
 //! node's place in its sequence too, before anything is sent.
 
 mod history;
+mod receipt;
 #[cfg(test)]
 mod tests;
 
@@ -14,7 +15,7 @@ use bailiwick_attestation::{
     Sha256Digest,
     evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner},
     proto::v1::{
-        Claim, Evidence, FenceState, Gap, Log, LogDigest, PcrBank, PcrValue, PolicyState,
+        Claim, Evidence, FenceState, Gap, Log, LogDigest, PcrBank, PcrValue, PolicyState, Receipt,
         Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
     },
     standing::QuotedAt,
@@ -23,6 +24,7 @@ use prost::Message;
 use tokio::task::{block_in_place, spawn_blocking};
 use tracing::{error, warn};
 
+use self::receipt::LastReceipt;
 use crate::{
     clock,
     collect::{FENCE_LOG, Host, LogFile, read_logs},
@@ -98,6 +100,7 @@ pub struct Attester {
     spool: Spool,
     chain: Chain,
     chain_file: ChainFile,
+    last_receipt: LastReceipt,
     /// Why statements were lost, for the next one.
     gap_reason: String,
     quoted: VecDeque<QuotedAt>,
@@ -170,6 +173,7 @@ impl Attester {
             spool,
             chain,
             chain_file,
+            last_receipt: LastReceipt::open(&config.state_dir),
             gap_reason: String::new(),
             quoted: VecDeque::new(),
             reset_count: 0,
@@ -294,12 +298,9 @@ impl Attester {
     }
 
     /// A verified receipt covers it.
-    pub fn receipted(
-        &mut self,
-        item: Item,
-        receipt_digest: Sha256Digest,
-    ) -> Result<(), AttestError> {
-        self.chain.last_receipt = receipt_digest.0;
+    pub fn receipted(&mut self, item: Item, receipt: &Receipt) -> Result<(), AttestError> {
+        block_in_place(|| self.last_receipt.keep(receipt));
+        self.chain.last_receipt = receipt::digest(receipt).0;
         self.chain.unchallenged = 0;
         self.write_chain()?;
         self.forget(item)
@@ -404,6 +405,7 @@ impl Attester {
                 } => evidence::Freshness::Unchallenged(Unchallenged {
                     last_receipt: last_receipt.as_bytes().to_vec(),
                     number,
+                    receipt: self.last_receipt.named(&last_receipt),
                 }),
             }),
             signer: Some(evidence::Signer::TpmQuote(TpmQuote {

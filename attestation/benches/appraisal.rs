@@ -63,6 +63,8 @@ fn main() {
         devices: &[],
         foreign_devices: &[],
         epoch: 0,
+        endorsed_until: None,
+        receipt: None,
     };
     let profile = Profile::parse("profile.toml", fixture::PROFILE.as_bytes()).expect("a profile");
     let reference = Reference {
@@ -74,6 +76,10 @@ fn main() {
     };
     let previous = Previous {
         log: bailiwick_attestation::tlog::Head::empty(),
+        wall_time: UnixTime(1_800_000_000_000),
+        boot_time_ns: 900_000_000,
+        tie: None,
+        run: None,
         digest: Sha256Digest([9; 32]),
         epoch: 0,
         sequence: 4,

@@ -105,6 +105,7 @@ impl SoftTpm {
                 } => v1::evidence::Freshness::Unchallenged(v1::Unchallenged {
                     last_receipt: last_receipt.0.to_vec(),
                     number: *number,
+                    receipt: None,
                 }),
             }),
             signer: Some(v1::evidence::Signer::TpmQuote(
@@ -146,6 +147,8 @@ pub(crate) fn statement(sequence: u64, previous: Option<Sha256Digest>) -> v1::St
         deployment: "demo".to_owned(),
         node: "gpu-01".to_owned(),
         boot_id: vec![1; 16],
+        wall_time_ms: 1_800_000_000_000,
+        boot_time_ns: 1_000_000_000,
         sequence,
         previous: previous.map(|digest| digest.0.to_vec()),
         approvers_digest: vec![3; 32],

@@ -21,7 +21,7 @@ use crate::alert::Alerts;
 use crate::auth::{
     ClientAuth, ReadPeer, accept, listen, read_anonymous, read_node, read_operator, server_config,
 };
-use crate::clock;
+use crate::clock::{self, Latest};
 use crate::config::Config;
 use crate::direct::{self, Director};
 use crate::enroll::{EkTrust, Enroll, Retiring};
@@ -230,6 +230,9 @@ impl Running {
         let alerts_stop = stop.clone();
         tasks.spawn(async move { alerts.run(alerts_stop).await.context("alerts") });
         tasks.spawn(async move { ended(writer.await) });
+        let latest = Latest::open(&state.path("latest-time"));
+        let clock_stop = stop.clone();
+        tasks.spawn(async move { latest.watch(clock_stop).await.context("clock") });
         let bound = Bound {
             enroll: enroll_at,
             evidence: evidence_at,

@@ -19,7 +19,7 @@ use bailiwick_policy::bundle::{Bundle, VerifiedBundle};
 use bailiwick_policy::model::Node;
 use serde::Serialize;
 
-use crate::appraise::{previous_of, reasons};
+use crate::appraise::{endorsed_until, previous_of, reasons, receipt_of};
 use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::ingest::error_chain;
 
@@ -208,7 +208,14 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         }
         _ => Vec::new(),
     };
+    let logs = policy
+        .as_ref()
+        .map_or(&[][..], |policy| &policy.model.collector.logs);
+    let name = listed.map(|node| &node.name);
+    let shown = receipt_of(evidence, logs, name, &ek.digest());
     let subject = Subject {
+        endorsed_until: endorsed_until(enrolment),
+        receipt: shown.as_ref(),
         deployment: anchors.deployment,
         node: listed.map(|node| &node.name),
         jurisdiction: listed.map(|node| &node.jurisdiction),

@@ -246,9 +246,12 @@ async fn a_full_spool_is_a_gap_in_the_next_statement() {
     assert_eq!((gap.what.as_str(), gap.count), ("statements", 2));
 
     for item in items {
-        attester.receipted(item, Sha256Digest([5; 32])).unwrap();
+        attester.receipted(item, &receipt()).unwrap();
     }
-    assert_eq!(attester.unchallenged(), (Sha256Digest([5; 32]), 0));
+    assert_eq!(
+        attester.unchallenged(),
+        (super::receipt::digest(&receipt()), 0)
+    );
     let made = attester.make(&facts, challenged(), true).await.unwrap();
     assert!(made.item.index.is_some(), "room came back");
     assert_eq!(statement(&made.envelope).gaps, [], "told once");
@@ -294,4 +297,55 @@ fn counters_and_leases_are_no_change() {
     let mut changed = facts.clone();
     changed.claims.push(unavailable("a", "b", "c"));
     assert_ne!(change_digest(&changed), change_digest(&facts));
+}
+
+fn receipt() -> Receipt {
+    Receipt {
+        statement_digest: vec![5; 32],
+        log: "log.example/demo".to_owned(),
+        entry: b"an entry".to_vec(),
+        ..Receipt::default()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_receipt_travels_with_what_is_signed_under_it() {
+    let scene = Scene::new();
+    let (mut attester, _, _) = scene.open();
+    let facts = Facts::default();
+    let alone = |attester: &Attester| {
+        let (last_receipt, number) = attester.unchallenged();
+        Freshness::Unchallenged {
+            last_receipt,
+            number,
+        }
+    };
+    let sent = |envelope: &Evidence| match &envelope.freshness {
+        Some(evidence::Freshness::Unchallenged(unchallenged)) => unchallenged.receipt.clone(),
+        other => panic!("{other:?}"),
+    };
+    let freshness = alone(&attester);
+    let made = attester.make(&facts, freshness, false).await.unwrap();
+    assert_eq!(sent(&made.envelope), None, "before the first");
+    attester.receipted(made.item, &receipt()).unwrap();
+    let freshness = alone(&attester);
+    let made = attester.make(&facts, freshness, false).await.unwrap();
+    assert_eq!(sent(&made.envelope), Some(receipt()));
+    drop(attester);
+
+    let (mut attester, _, _) = scene.open();
+    let freshness = alone(&attester);
+    let made = attester.make(&facts, freshness, false).await.unwrap();
+    assert_eq!(sent(&made.envelope), Some(receipt()), "after a restart");
+    // A file that is not what the node signs under is not shown for it.
+    drop(attester);
+    let other = Receipt {
+        index: 1,
+        ..receipt()
+    };
+    std::fs::write(scene.soft.path("state/receipt"), other.encode_to_vec()).unwrap();
+    let (mut attester, _, _) = scene.open();
+    let freshness = alone(&attester);
+    let made = attester.make(&facts, freshness, false).await.unwrap();
+    assert_eq!(sent(&made.envelope), None);
 }

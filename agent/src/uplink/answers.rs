@@ -11,7 +11,6 @@ use bailiwick_attestation::{
     },
     tlog::verify_receipt,
 };
-use prost::Message as _;
 use tracing::{debug, error, info, warn};
 
 use super::{Node, UplinkError, exchange::Refusal, link};
@@ -169,9 +168,8 @@ impl Node {
         match verify_receipt(receipt, &digest, verifier, Some(*seen)) {
             Ok(verified) => {
                 *seen = verified.checkpoint.size;
-                let receipt_digest = Sha256Digest::of(&[&receipt.encode_to_vec()]);
                 if let Some(item) = self.exchange.receipted(&digest) {
-                    self.attester.receipted(item, receipt_digest)?;
+                    self.attester.receipted(item, receipt)?;
                 }
             }
             Err(why) => {

@@ -12,13 +12,14 @@ mod identity;
 mod result;
 #[cfg(test)]
 mod tests;
+mod time;
 mod verify;
 
 use crate::{
     evidence::Freshness,
     ids::{DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime},
-    profile::Profile,
-    tlog::Head,
+    profile::{Profile, TimeProfile},
+    tlog::{Head, LogEntry},
     tpm::{AkPublic, ClockInfo},
 };
 
@@ -27,6 +28,7 @@ pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
     TrustVector,
 };
+pub use time::{Run, Tie, shown_receipt};
 pub use verify::{EvidenceRefused, VerifiedEvidence};
 
 /// Whose evidence it is, as enrolment and the signed inventory say.
@@ -52,6 +54,11 @@ pub struct Subject<'a> {
     pub foreign_devices: &'a [(String, NodeId)],
     /// Highest epoch of the node's log that an approver acknowledged.
     pub epoch: u64,
+    /// When the first certificate of the EK's chain ends, as it was shown at enrolment; `None`
+    /// where approvers signed for the EK instead.
+    pub endorsed_until: Option<UnixTime>,
+    /// What an unchallenged statement is signed under: see [`shown_receipt`].
+    pub receipt: Option<&'a LogEntry>,
 }
 
 /// What the node is held against.
@@ -87,6 +94,14 @@ pub struct Previous {
     /// SHA-256 of the name of the AK that signed it. Another AK hides the TPM's counters behind
     /// other numbers (TPM 2.0 Library Part 1, "Attestation Data"); the clock it cannot hide.
     pub ak: Sha256Digest,
+    /// The node's word about UTC.
+    pub wall_time: UnixTime,
+    /// Its `CLOCK_BOOTTIME`, ns.
+    pub boot_time_ns: u64,
+    /// What statements of that boot are measured from.
+    pub tie: Option<Tie>,
+    /// The run it belongs to, if it was made out of reach.
+    pub run: Option<Run>,
 }
 
 /// A kernel's boot and the TPM reset it began with. The two change together or not at all.
@@ -118,14 +133,23 @@ impl Previous {
             }
             _ => now,
         };
+        // Quoted again after later ones were signed: their clocks are no step back.
+        let clock = match previous {
+            Some(previous) if time::quoted_late(evidence, Some(previous)) => previous.clock,
+            _ => evidence.clock,
+        };
         Self {
             digest: statement.digest,
             epoch: statement.epoch,
             sequence: statement.sequence,
             boot,
-            clock: evidence.clock,
+            clock,
             log: statement.log,
             ak: evidence.ak,
+            wall_time: statement.wall_time,
+            boot_time_ns: statement.boot_time_ns,
+            tie: Some(time::tie_after(evidence, previous)),
+            run: time::run_after(evidence, previous),
         }
     }
 }
@@ -155,6 +179,8 @@ pub fn appraise(
             provenance: None,
         });
     }
+    let limits = reference.map_or_else(TimeProfile::default, |reference| reference.profile.time);
+    time::judge(&mut result, evidence, subject, previous, &limits, now);
     match (subject.node, reference) {
         (None, _) => result.deviate(Deviation {
             claim: "node.inventory".to_owned(),

@@ -2,6 +2,7 @@
 
 mod fence;
 mod identity;
+mod time;
 
 use super::*;
 use crate::{
@@ -31,6 +32,8 @@ struct Case {
     devices: Vec<String>,
     foreign_devices: Vec<(String, NodeId)>,
     epoch: u64,
+    endorsed_until: Option<UnixTime>,
+    receipt: Option<LogEntry>,
 }
 
 impl Case {
@@ -50,6 +53,10 @@ impl Case {
                 epoch: 0,
                 sequence: 4,
                 log: crate::tlog::Head::empty(),
+                wall_time: UnixTime(NOW.0 - 100),
+                boot_time_ns: 900_000_000,
+                tie: None,
+                run: None,
                 boot: Boot {
                     id: [1; 16],
                     reset_count: 7,
@@ -69,6 +76,8 @@ impl Case {
             devices: Vec::new(),
             foreign_devices: Vec::new(),
             epoch: 0,
+            endorsed_until: None,
+            receipt: None,
         }
     }
 
@@ -97,6 +106,8 @@ impl Case {
             devices: &self.devices,
             foreign_devices: &self.foreign_devices,
             epoch: self.epoch,
+            endorsed_until: self.endorsed_until,
+            receipt: self.receipt.as_ref(),
         };
         let profile = Profile::parse("profile.toml", self.profile.as_bytes()).unwrap();
         let reference = Reference {
@@ -229,7 +240,10 @@ fn every_way_to_fall_short_has_its_own_code() {
         ),
         (
             "policy ended",
-            |c| c.now = UnixTime(2_000_000_000_001),
+            |c| {
+                c.now = UnixTime(2_000_000_000_001);
+                c.statement.wall_time_ms = c.now.0;
+            },
             Warning,
             "policy-expired",
         ),

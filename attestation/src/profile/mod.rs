@@ -33,6 +33,8 @@ pub struct Profile {
     pub tpm: TpmProfile,
     /// The fence's own log; `None`: what the statement says of the fence is all there is.
     pub fence: Option<FenceProfile>,
+    /// How far the node's clock may be off.
+    pub time: TimeProfile,
     /// What must be claimed; each claim is named once.
     pub requirements: Vec<Requirement>,
     /// When a cause is held instead of the nodes that fail for it.
@@ -82,6 +84,24 @@ pub const FENCE_PCR_MAX: u8 = 15;
 pub struct FenceProfile {
     /// 0 to [`FENCE_PCR_MAX`]; the quote must cover it.
     pub pcr: u8,
+}
+
+/// How far a statement's wall time may be from the collector's, seconds.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct TimeProfile {
+    /// Beyond this it is worth a look; default 300.
+    pub warn_skew_seconds: u32,
+    /// Beyond this nothing said of time can be checked; default 3600.
+    pub max_skew_seconds: u32,
+}
+
+impl Default for TimeProfile {
+    fn default() -> Self {
+        Self {
+            warn_skew_seconds: 300,
+            max_skew_seconds: 3600,
+        }
+    }
 }
 
 /// PCR bank: TCG Algorithm Registry, `TPM_ALG_ID`. SHA-1 is never appraised.

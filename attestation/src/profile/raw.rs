@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     Bank, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile, Provenance, Requirement,
-    TpmProfile, Value,
+    TimeProfile, TpmProfile, Value,
 };
 use crate::toml_file::{FileError, TomlFile};
 use crate::{NodeId, Sha256Digest};
@@ -30,6 +30,7 @@ pub(super) struct RawProfile {
     max_silence_seconds: Spanned<u32>,
     tpm: RawTpm,
     fence: Option<RawFence>,
+    time: Option<RawTime>,
     #[serde(default)]
     require: Vec<Spanned<RawRequirement>>,
     #[serde(default)]
@@ -61,6 +62,13 @@ struct RawFence {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawTime {
+    warn_skew_seconds: Option<Spanned<u32>>,
+    max_skew_seconds: Option<Spanned<u32>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawRequirement {
     claim: Spanned<String>,
     is: Option<Spanned<toml::Value>>,
@@ -81,6 +89,9 @@ pub(super) fn check(
     let max_silence_seconds = within(file, &raw.max_silence_seconds, 604_800)?;
     let tpm = tpm(file, &raw.tpm)?;
     let fence = raw.fence.map(|raw| fence(file, &raw, &tpm)).transpose()?;
+    let time = raw
+        .time
+        .map_or_else(|| Ok(TimeProfile::default()), |raw| time(file, &raw))?;
     if let Some(extra) = raw.require.get(REQUIREMENTS_LIMIT) {
         let fault = format!("more than {REQUIREMENTS_LIMIT} requirements");
         return Err(file.error(extra.span(), fault));
@@ -101,6 +112,7 @@ pub(super) fn check(
         max_silence_seconds,
         tpm,
         fence,
+        time,
         requirements,
         brake: brake(file, &raw.brake)?,
         digest,
@@ -186,6 +198,29 @@ fn tpm(file: &TomlFile<'_>, raw: &RawTpm) -> Result<TpmProfile, FileError> {
         require,
         values,
     })
+}
+
+/// A year is as good as never.
+const SKEW_LIMIT: u32 = 366 * 86_400;
+
+fn time(file: &TomlFile<'_>, raw: &RawTime) -> Result<TimeProfile, FileError> {
+    let default = TimeProfile::default();
+    let bounded = |found: &Option<Spanned<u32>>, default| {
+        found
+            .as_ref()
+            .map_or(Ok(default), |found| within(file, found, SKEW_LIMIT))
+    };
+    let time = TimeProfile {
+        warn_skew_seconds: bounded(&raw.warn_skew_seconds, default.warn_skew_seconds)?,
+        max_skew_seconds: bounded(&raw.max_skew_seconds, default.max_skew_seconds)?,
+    };
+    if let Some(warn) = &raw.warn_skew_seconds
+        && time.warn_skew_seconds > time.max_skew_seconds
+    {
+        let fault = "a warning that comes after time.max_skew_seconds never comes";
+        return Err(file.error(warn.span(), fault));
+    }
+    Ok(time)
 }
 
 /// Registers from 16 on are reset by whoever may open the TPM, or by a late launch: what was

@@ -55,6 +55,8 @@ fn a_profile_is_read_whole() {
         BTreeMap::from([(7, vec![vec![0x11; 32]])])
     );
     assert_eq!(profile.fence, None);
+    let time = profile.time;
+    assert_eq!((time.warn_skew_seconds, time.max_skew_seconds), (300, 3600));
     assert_eq!(profile.digest, Sha256Digest::of(&[GOOD.as_bytes()]));
     let shown: Vec<String> = profile
         .requirements
@@ -165,6 +167,18 @@ fn refusals_name_file_line_and_key() {
             "profile.toml:7: tpm.require: PCR is named twice",
         ),
         (
+            "a skew of more than a year",
+            "[[require]]\nclaim = \"fence.mode\"",
+            "[time]\nmax_skew_seconds = 31622401\n[[require]]\nclaim = \"fence.mode\"",
+            "profile.toml:12: time.max_skew_seconds: 31622401 is not within 1 and 31622400 seconds",
+        ),
+        (
+            "a warning behind the limit",
+            "[[require]]\nclaim = \"fence.mode\"",
+            "[time]\nwarn_skew_seconds = 3601\n[[require]]\nclaim = \"fence.mode\"",
+            "profile.toml:12: time.warn_skew_seconds: a warning that comes after time.max_skew_seconds never comes",
+        ),
+        (
             "the fence's PCR can be reset",
             "[[require]]\nclaim = \"fence.mode\"",
             "[fence]\npcr = 16\n[[require]]\nclaim = \"fence.mode\"",
@@ -258,7 +272,7 @@ fn refusals_name_file_line_and_key() {
             "unknown key",
             "max_silence_seconds = 180",
             "max_silence_seconds = 180\nmax_silence = 3",
-            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `fence`, `require`",
+            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `fence`, `time`, `require`",
         ),
         (
             "no silence named",

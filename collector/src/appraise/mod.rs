@@ -4,16 +4,19 @@
 //! here it gets its arguments, and its result becomes a lease or the end of one.
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Boot, Finding, Previous, Status, Subject, VerifiedEvidence, appraise,
+    AkWord, AttestationResult, Boot, Finding, Previous, Run, Status, Subject, Tie,
+    VerifiedEvidence, appraise, shown_receipt,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::standing::{LeaseSignError, LeaseSigner};
-use bailiwick_attestation::tlog::Head;
+use bailiwick_attestation::tlog::{Head, LogEntry};
 use bailiwick_attestation::tpm::{AkPublic, ClockInfo};
-use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+use bailiwick_attestation::x509::Certificate;
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
+use bailiwick_policy::model::LogKey;
 
-use crate::direct::Policy;
+use crate::direct::{Policy, pending_name};
 use crate::enroll::EkTrust;
 use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::outward::Grant;
@@ -79,7 +82,12 @@ impl Case<'_> {
             }
             _ => Vec::new(),
         };
+        let logs = self.policy.map_or(&[][..], Policy::logs);
+        let name = listed.map(|node| &node.name);
+        let receipt = receipt_of(self.envelope, logs, name, &self.row.ek);
         let subject = Subject {
+            endorsed_until: endorsed_until(&self.row.enrolment),
+            receipt: receipt.as_ref(),
             deployment: self.deployment,
             node: listed.map(|node| &node.name),
             jurisdiction: listed.map(|node| &node.jurisdiction),
@@ -214,35 +222,97 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
             id: message.boot_id.as_slice().try_into().ok()?,
             reset_count: message.boot_reset_count,
         },
-        clock: ClockInfo {
-            clock: clock.clock_ms,
-            reset_count: clock.reset_count,
-            restart_count: clock.restart_count,
-            safe: clock.safe,
-        },
+        clock: clock_of(clock),
         log: Head::of(message.log.as_ref()?)?,
         ak: Sha256Digest::from_slice(&message.ak)?,
+        wall_time: UnixTime(message.wall_time_ms),
+        boot_time_ns: message.boot_time_ns,
+        tie: match &message.tie {
+            Some(tie) => Some(Tie {
+                clock: clock_of(tie.clock.as_ref()?),
+                boot_time_ns: tie.boot_time_ns,
+                fresh: tie.fresh,
+            }),
+            None => None,
+        },
+        run: match &message.run {
+            Some(run) => Some(Run {
+                last_receipt: Sha256Digest::from_slice(&run.last_receipt)?,
+                number: run.number,
+            }),
+            None => None,
+        },
     })
+}
+
+const fn clock_of(clock: &v1::ClockState) -> ClockInfo {
+    ClockInfo {
+        clock: clock.clock_ms,
+        reset_count: clock.reset_count,
+        restart_count: clock.restart_count,
+        safe: clock.safe,
+    }
+}
+
+const fn clock_message(clock: ClockInfo) -> v1::ClockState {
+    v1::ClockState {
+        clock_ms: clock.clock,
+        reset_count: clock.reset_count,
+        restart_count: clock.restart_count,
+        safe: clock.safe,
+    }
+}
+
+/// When the first certificate of the chain shown at enrolment ends; `None` where approvers signed
+/// for the EK instead.
+#[must_use]
+pub fn endorsed_until(enrolment: &v1::Enrolment) -> Option<UnixTime> {
+    let chain = enrolment.ek_chain.iter();
+    chain
+        .filter_map(|der| Certificate::parse(der).ok())
+        .map(|certificate| certificate.not_after())
+        .min()
+}
+
+/// The receipt an envelope was signed under, held against the logs of the policy. In the log the
+/// node has its name, or had that of one nobody listed.
+#[must_use]
+pub fn receipt_of(
+    evidence: &v1::Evidence,
+    logs: &[LogKey],
+    listed: Option<&NodeId>,
+    ek: &Sha256Digest,
+) -> Option<LogEntry> {
+    let pending = pending_name(ek);
+    let mut names = vec![pending.as_str()];
+    names.extend(listed.map(NodeId::as_str));
+    let keys = logs.iter().map(|log| log.vkey.as_str());
+    shown_receipt(evidence, keys, &names)
 }
 
 /// The same, to be stored.
 #[must_use]
 pub fn previous_message(previous: &Previous) -> v1::PreviousStatement {
-    let clock = previous.clock;
     v1::PreviousStatement {
         digest: previous.digest.as_bytes().to_vec(),
         epoch: previous.epoch,
         sequence: previous.sequence,
         boot_id: previous.boot.id.to_vec(),
         boot_reset_count: previous.boot.reset_count,
-        clock: Some(v1::ClockState {
-            clock_ms: clock.clock,
-            reset_count: clock.reset_count,
-            restart_count: clock.restart_count,
-            safe: clock.safe,
-        }),
+        clock: Some(clock_message(previous.clock)),
         log: Some(previous.log.to_proto()),
         ak: previous.ak.as_bytes().to_vec(),
+        wall_time_ms: previous.wall_time.millis(),
+        boot_time_ns: previous.boot_time_ns,
+        tie: previous.tie.map(|tie| v1::ClockTie {
+            clock: Some(clock_message(tie.clock)),
+            boot_time_ns: tie.boot_time_ns,
+            fresh: tie.fresh,
+        }),
+        run: previous.run.map(|run| v1::HistoryRun {
+            last_receipt: run.last_receipt.as_bytes().to_vec(),
+            number: run.number,
+        }),
     }
 }
 

@@ -13,7 +13,7 @@ use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::{Approvers, ApproversError};
 use bailiwick_policy::bundle::{Bundle, InForce, PolicyRefused, VerifiedBundle};
-use bailiwick_policy::model::Node;
+use bailiwick_policy::model::{LogKey, Node};
 use prost::Message as _;
 use tokio::sync::{Mutex, watch};
 use tracing::{info, warn};
@@ -155,6 +155,12 @@ impl Policy {
             not_after: self.verified.manifest.not_after,
             approvers: self.approvers.digest(),
         }
+    }
+
+    /// Keys of the logs whose receipts count.
+    #[must_use]
+    pub fn logs(&self) -> &[LogKey] {
+        &self.verified.model.collector.logs
     }
 
     /// The message that tells a node of it.

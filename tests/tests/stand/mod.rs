@@ -445,6 +445,31 @@ impl Machine {
         envelope(statement, nonce, quoted)
     }
 
+    /// Quotes a statement out of reach, under the last receipt the node has.
+    pub(crate) async fn quote_alone(
+        &self,
+        statement: &[u8],
+        receipt: Option<&v1::Receipt>,
+        number: u64,
+    ) -> v1::Evidence {
+        let last = receipt.map(v1::Receipt::encode_to_vec);
+        let last_receipt = last.map_or(Sha256Digest([0; 32]), |r| Sha256Digest::of(&[&r]));
+        let freshness = Freshness::Unchallenged {
+            last_receipt,
+            number,
+        };
+        let binding = Binding::new(&freshness, statement);
+        let quoted = self.tpm.quote(*binding.as_bytes()).await.unwrap();
+        let mut envelope = envelope(statement, Nonce::new([0; 32]), quoted);
+        let unchallenged = v1::Unchallenged {
+            last_receipt: last_receipt.as_bytes().to_vec(),
+            number,
+            receipt: receipt.cloned(),
+        };
+        envelope.freshness = Some(v1::evidence::Freshness::Unchallenged(unchallenged));
+        envelope
+    }
+
     /// The first statement of a node that enforces `policy`.
     pub(crate) fn statement(&self, stand: &Stand, policy: Option<Sha256Digest>) -> v1::Statement {
         v1::Statement {
@@ -452,6 +477,7 @@ impl Machine {
             deployment: "demo".into(),
             node: self.config.node.to_string(),
             boot_id: vec![7; 16],
+            wall_time_ms: clock::now().millis(),
             approvers_digest: stand.approvers_digest().as_bytes().to_vec(),
             policy: policy.map(|manifest| v1::PolicyState {
                 version: stand.version,

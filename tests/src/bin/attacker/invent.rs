@@ -11,6 +11,7 @@ use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Checkpoint, LogEntry, NoteSigner, leaf_hash};
 use bailiwick_attestation::tpm::{AkPublic, Public};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_collector::appraise::endorsed_until;
 use bailiwick_collector::direct::read_approvers;
 use bailiwick_collector::init::StateDir;
 use bailiwick_policy::bundle::Bundle;
@@ -107,6 +108,8 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             devices: &listed.devices,
             foreign_devices: &[],
             epoch: listed.epoch,
+            endorsed_until: endorsed_until(enrolment),
+            receipt: None,
         },
         Some(&Reference {
             profile: &policy.model.profile,

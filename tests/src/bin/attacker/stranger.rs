@@ -7,6 +7,7 @@ use bailiwick_agent::tpm::Tpm;
 use bailiwick_attestation::NodeId;
 use bailiwick_attestation::proto::v1::{self, enrolled};
 use bailiwick_attestation::tlog::Head;
+use bailiwick_collector::clock;
 use bailiwick_collector::direct::read_approvers;
 
 use super::tries::{Came, tell};
@@ -63,6 +64,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             deployment: config.deployment.to_string(),
             node: node.clone(),
             boot_id: vec![7; 16],
+            wall_time_ms: clock::now().millis(),
             sequence,
             approvers_digest: approvers.as_bytes().to_vec(),
             previous: stream.last.map(|digest| digest.as_bytes().to_vec()),
