@@ -16,7 +16,7 @@ use crate::{
     tpm::{Tpm, nv},
 };
 
-const CLAIM: &str = "policy.floor";
+const CLAIM: &str = "manifest.floor";
 
 /// What is known of the TPM's memory.
 #[derive(Debug, Default)]
