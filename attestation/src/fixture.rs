@@ -105,7 +105,7 @@ impl SoftTpm {
                 } => v1::evidence::Freshness::Unchallenged(v1::Unchallenged {
                     last_receipt: last_receipt.0.to_vec(),
                     number: *number,
-                    receipt: None,
+                    receipt: Vec::new(),
                 }),
             }),
             signer: Some(v1::evidence::Signer::TpmQuote(

@@ -16,7 +16,8 @@ const LIMIT: usize = 64 << 10;
 #[derive(Debug)]
 pub(super) struct LastReceipt {
     file: PathBuf,
-    receipt: Option<Receipt>,
+    /// Serialized; empty before the first.
+    bytes: Vec<u8>,
 }
 
 /// What the node's place in its sequence calls a receipt.
@@ -28,24 +29,26 @@ impl LastReceipt {
     /// The one on disk.
     pub(super) fn open(state_dir: &Path) -> Self {
         let file = state_dir.join("receipt");
-        let kept = read_bounded(&file, LIMIT).ok();
         Self {
-            receipt: kept.and_then(|bytes| Receipt::decode(bytes.as_slice()).ok()),
+            bytes: read_bounded(&file, LIMIT).unwrap_or_default(),
             file,
         }
     }
 
     /// Keeps it. On a full disk it is known until the process ends, and not shown afterwards.
     pub(super) fn keep(&mut self, receipt: &Receipt) {
-        if let Err(why) = write_atomically(&self.file, &receipt.encode_to_vec()) {
+        self.bytes = receipt.encode_to_vec();
+        if let Err(why) = write_atomically(&self.file, &self.bytes) {
             warn!(file = %self.file.display(), %why, "the last receipt is not on disk");
         }
-        self.receipt = Some(receipt.clone());
     }
 
-    /// The one with that digest, if it is.
-    pub(super) fn named(&self, last_receipt: &Sha256Digest) -> Option<Receipt> {
-        let receipt = self.receipt.as_ref()?;
-        (digest(receipt) == *last_receipt).then(|| receipt.clone())
+    /// The one with that digest, serialized; empty if it is another.
+    pub(super) fn named(&self, last_receipt: &Sha256Digest) -> Vec<u8> {
+        if Sha256Digest::of(&[&self.bytes]) == *last_receipt {
+            self.bytes.clone()
+        } else {
+            Vec::new()
+        }
     }
 }

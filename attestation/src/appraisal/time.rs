@@ -61,14 +61,11 @@ pub fn shown_receipt<'a>(
     let Some(v1::evidence::Freshness::Unchallenged(unchallenged)) = &evidence.freshness else {
         return None;
     };
-    let receipt = unchallenged.receipt.as_ref()?;
-    if Sha256Digest::of(&[&receipt.encode_to_vec()])
-        .as_bytes()
-        .as_slice()
-        != unchallenged.last_receipt
-    {
+    let named = Sha256Digest::from_slice(&unchallenged.last_receipt)?;
+    if Sha256Digest::of(&[&unchallenged.receipt]) != named {
         return None;
     }
+    let receipt = &v1::Receipt::decode(unchallenged.receipt.as_slice()).ok()?;
     let of = Sha256Digest::from_slice(&receipt.statement_digest)?;
     let verified = keys
         .into_iter()

@@ -452,8 +452,11 @@ impl Machine {
         receipt: Option<&v1::Receipt>,
         number: u64,
     ) -> v1::Evidence {
-        let last = receipt.map(v1::Receipt::encode_to_vec);
-        let last_receipt = last.map_or(Sha256Digest([0; 32]), |r| Sha256Digest::of(&[&r]));
+        let receipt = receipt.map_or_else(Vec::new, v1::Receipt::encode_to_vec);
+        let last_receipt = match receipt.as_slice() {
+            [] => Sha256Digest([0; 32]),
+            bytes => Sha256Digest::of(&[bytes]),
+        };
         let freshness = Freshness::Unchallenged {
             last_receipt,
             number,
@@ -464,7 +467,7 @@ impl Machine {
         let unchallenged = v1::Unchallenged {
             last_receipt: last_receipt.as_bytes().to_vec(),
             number,
-            receipt: receipt.cloned(),
+            receipt,
         };
         envelope.freshness = Some(v1::evidence::Freshness::Unchallenged(unchallenged));
         envelope

@@ -392,8 +392,8 @@ fn a_receipt_is_the_logs_and_this_nodes() {
         }
     };
     let sent = |receipt: Option<v1::Receipt>, digest: Option<Sha256Digest>| {
-        let bytes = receipt.as_ref().map(|receipt| receipt.encode_to_vec());
-        let own = Sha256Digest::of(&[bytes.as_deref().unwrap_or_default()]);
+        let receipt = receipt.map_or_else(Vec::new, |receipt| receipt.encode_to_vec());
+        let own = Sha256Digest::of(&[&receipt]);
         let freshness = v1::evidence::Freshness::Unchallenged(v1::Unchallenged {
             last_receipt: digest.unwrap_or(own).0.to_vec(),
             number: 0,

@@ -199,7 +199,7 @@ fn envelope(statement: &[u8], freshness: &Freshness, quoted: Quoted) -> v1::Evid
             } => v1::evidence::Freshness::Unchallenged(v1::Unchallenged {
                 last_receipt: last_receipt.as_bytes().to_vec(),
                 number: *number,
-                receipt: None,
+                receipt: Vec::new(),
             }),
         }),
         signer: Some(v1::evidence::Signer::TpmQuote(v1::TpmQuote {
