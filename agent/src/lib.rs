@@ -11,6 +11,7 @@
 //! | [`tpm`] | EK, AK, transport key, quotes: one thread owns the TPM |
 //! | [`attest`] | a statement: put together, quoted, kept |
 //! | [`fence`] | BPF programs, maps and links: put in place, kept, read back |
+//! | [`seal`] | what of it is personal, sealed, and forgotten when approvers say so |
 //! | [`spool`] | what no receipt covers yet, on disk |
 //! | [`log`] | what happened here, append-only, its root in every statement |
 //! | [`outward`] | what others may believe, on disk while it stands |
@@ -35,6 +36,7 @@ pub mod log;
 pub mod notify;
 pub mod outward;
 pub mod proto;
+pub mod seal;
 pub mod spool;
 mod sys;
 pub mod tls;

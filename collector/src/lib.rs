@@ -5,6 +5,7 @@
 //! | [`config`] | the daemon's one file |
 //! | [`init`] | keys and certificates in the state folder |
 //! | [`auth`] | TLS, and who is at the other end |
+//! | [`keys`] | keys of what nodes sealed, and their end |
 //! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
 //! | [`appraise`] | from a verified statement to a result and a lease |
 //! | [`outward`] | what others believe of an affirmed node |
@@ -28,6 +29,7 @@ pub mod enroll;
 pub mod identity;
 pub mod ingest;
 pub mod init;
+pub mod keys;
 pub mod outward;
 pub mod proto;
 pub mod query;

@@ -35,6 +35,12 @@ enum Command {
         #[arg(long)]
         dir: PathBuf,
     },
+    /// Makes one more key store, for whom nodes wrap the keys of what they seal.
+    InitKeyStore {
+        /// The state folder.
+        #[arg(long)]
+        dir: PathBuf,
+    },
     /// Issues a certificate to one more operator.
     Operator {
         /// The state folder.
@@ -148,6 +154,12 @@ fn run(command: Command) -> anyhow::Result<()> {
             print(&format!(
                 "# others verify nodes' outward certificates with\n#   {}\n",
                 certificate.display()
+            ))
+        }
+        Command::InitKeyStore { dir } => {
+            let text = StateDir::at(&dir).init_key_store()?;
+            print(&format!(
+                "# for the policy file collector.toml, before the key stores it replaces\n{text}"
             ))
         }
         Command::Operator { dir, name } => {

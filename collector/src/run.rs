@@ -27,6 +27,7 @@ use crate::direct::{self, Director};
 use crate::enroll::{EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
+use crate::keys::{KeyStores, Keys};
 use crate::outward::Outward;
 use crate::proto::enroll_service_server::EnrollServiceServer;
 use crate::proto::evidence_service_server::EvidenceServiceServer;
@@ -75,6 +76,7 @@ impl Checked {
         state.authority(Kind::Operators)?;
         state.authority(Kind::Transport)?;
         Outward::load(&state)?;
+        KeyStores::read(&state.key_stores()).context("key stores")?;
         Ok(Self {
             approvers: direct::approvers(&config.policy).context("policy.approvers")?,
             ek_trust: EkTrust::load(&config.enroll).context("enroll.ek_roots")?,
@@ -127,6 +129,10 @@ impl Running {
             .context("lease.key")?;
         let streams = Streams::default();
         let standing = Standing::open(&store).await.context("collector.db")?;
+        let stores = KeyStores::read(&state.key_stores()).context("key stores")?;
+        let keys = Keys::open(&state.path("keys.db"), stores, deployment.clone())
+            .await
+            .context("keys.db")?;
 
         let enroll = Enroll::new(
             deployment.clone(),
@@ -142,6 +148,7 @@ impl Running {
             store: store.clone(),
             director: Arc::clone(&director),
             leases,
+            keys: keys.clone(),
             outward: Outward::load(&state)?,
             nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
             streams: streams.clone(),
@@ -161,6 +168,7 @@ impl Running {
             streams,
             trust: ek_trust,
             standing: standing.clone(),
+            keys,
         };
         let (looking, watched, stopping) = (standing.clone(), director.watch(), stop.clone());
         let kept = store.clone();

@@ -34,6 +34,7 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ListNodes", Needs::Operator),
     ("QueryService/GetNode", Needs::Operator),
     ("QueryService/ListEvents", Needs::Operator),
+    ("QueryService/ListKeys", Needs::Operator),
     ("QueryService/ListAlerts", Needs::Operator),
     ("QueryService/GetStatement", Needs::Operator),
     ("QueryService/ApplyPolicy", Needs::Operator),
@@ -138,6 +139,7 @@ async fn the_services_ask_too() {
         director: Arc::new(opened.unwrap()),
         streams: Streams::default(),
         trust: Arc::default(),
+        keys: fixture.keys().await,
     };
     for (rpc, needs) in RPCS {
         if *needs != Needs::Operator {

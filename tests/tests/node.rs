@@ -447,12 +447,32 @@ async fn a_node_outlives_its_collector_and_loses_nothing() {
         recorder.0.lock().unwrap().events.push(FenceEvent {
             study: "cardio".to_owned(),
             verdict: "deny".to_owned(),
+            cgroup: "/studies/cardio/user-jane".to_owned(),
+            destination: vec![203, 0, 113, 9],
             ..FenceEvent::default()
         });
         wait("a denial arrives", 20, || {
             let events = scene.client(&["events"]);
             events.is_some_and(|events| events.to_string().contains("cardio"))
         });
+        // What is personal in it is sealed, and opens for whoever asks for it by name.
+        let public = scene.client(&["events", "--all"]).unwrap().to_string();
+        assert!(
+            !public.contains("jane") && !public.contains("203.0.113.9"),
+            "{public}"
+        );
+        let private = scene.client(&["events", "--private"]).unwrap().to_string();
+        assert!(
+            private.contains("user-jane") && private.contains("203.0.113.9"),
+            "{private}"
+        );
+        let keys = scene.client(&["keys", "list"]).unwrap().to_string();
+        assert!(keys.contains("cardio"), "{keys}");
+        let record = fs::read(scene.path("collector/collector.db-wal")).unwrap();
+        assert!(
+            !record.windows(9).any(|w| w == b"user-jane"),
+            "not in the record"
+        );
 
         // Killed in the middle, and back: what was made meanwhile arrives too.
         let before = scene.statements();

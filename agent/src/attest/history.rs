@@ -62,17 +62,17 @@ pub(super) fn epoch_on(disk: &Disk, epoch: u64) -> Epoch {
 }
 
 impl Attester {
-    /// Appends entries to the log: on disk when this returns. Those there was no room for are
-    /// counted, and the next statement says so.
-    pub fn record(&mut self, entries: &[New]) -> Result<(), AttestError> {
+    /// Appends entries to the log: on disk when this returns. False: those there was no room for
+    /// are counted, and the next statement says so.
+    pub fn record(&mut self, entries: &[New]) -> Result<bool, AttestError> {
         if entries.is_empty() {
-            return Ok(());
+            return Ok(true);
         }
         let (done, outcome) = block_in_place(|| self.log.append(entries));
         match outcome {
             Ok(()) => {
                 self.log_was_full = false;
-                Ok(())
+                Ok(true)
             }
             Err(why) if why.is_full() => {
                 if !self.log_was_full {
@@ -80,7 +80,8 @@ impl Attester {
                     self.log_was_full = true;
                 }
                 let all = u64::try_from(entries.len()).unwrap_or(u64::MAX);
-                self.lost_events(all.saturating_sub(done))
+                self.lost_events(all.saturating_sub(done))?;
+                Ok(false)
             }
             Err(why) => Err(why.into()),
         }
@@ -88,7 +89,7 @@ impl Attester {
 
     /// Appends one entry about now.
     pub fn note(&mut self, what: What) -> Result<(), AttestError> {
-        self.record(&[now(what)])
+        self.record(&[now(what)]).map(drop)
     }
 
     /// Whether entries can be appended: a lost log waits for what the collector holds of it, or
@@ -217,7 +218,7 @@ impl Attester {
         self.write_chain()?;
         block_in_place(|| self.log.begin(epoch))?;
         self.epoch_wanted = None;
-        self.record(&[now(What::EpochBegan(first))])?;
+        self.note(What::EpochBegan(first))?;
         self.boot_began()
     }
 

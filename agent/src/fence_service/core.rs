@@ -24,7 +24,9 @@ use crate::{
     floor::Floor,
     proto::fence::{
         ApplyLease, Done, Events, NextEvents, Refusal, Request, Response, State,
-        request::Request as Ask, response::Response as Answer, state::Log,
+        request::Request as Ask,
+        response::Response as Answer,
+        state::{KeyStore, Log},
     },
     sys,
 };
@@ -393,6 +395,16 @@ impl<E: Enforcer> Core<E> {
             approvers_digest: self.manifests.approvers_digest().0.to_vec(),
             held: self.manifests.held(),
             floor: Some(self.floor.message()),
+            key_stores: self
+                .policy
+                .iter()
+                .flat_map(|policy| &policy.model.collector.key_stores)
+                .map(|store| KeyStore {
+                    id: store.id.clone(),
+                    p256: store.p256.to_vec(),
+                })
+                .collect(),
+            erasure: self.manifests.erasure().cloned(),
         }
     }
 

@@ -16,6 +16,7 @@ use bailiwick_attestation::{
 use bailiwick_policy::{
     approvers::{Approvers, Chain},
     bundle::{Bundle, InForce, Judged, PolicyRefused, Terms, Verified, WorldSource},
+    content::Erasure,
     kind::Kind,
 };
 use prost::Message;
@@ -26,6 +27,7 @@ use crate::{
     files::{read_bounded, write_atomically},
     floor::Floor,
     ipc::MAX_FRAME,
+    proto::fence::state,
 };
 
 /// Kinds of which the newest is kept and nothing else.
@@ -40,6 +42,8 @@ pub(super) struct Manifests {
     /// The changes as they came, oldest first.
     changes: Vec<PolicyBundle>,
     newest: BTreeMap<Kind, InForce>,
+    /// What the newest erasure says, for whoever holds the keys.
+    erasure: Option<state::Erasure>,
     /// What is kept and no good.
     faults: Vec<String>,
 }
@@ -59,6 +63,7 @@ impl Manifests {
             chain: Chain::new(first),
             changes: Vec::new(),
             newest: BTreeMap::new(),
+            erasure: None,
             faults: Vec::new(),
         };
         if let Err(why) = manifests.restore_chain(now) {
@@ -243,6 +248,20 @@ impl Manifests {
             manifest_digest: manifest.digest,
         };
         self.newest.insert(manifest.kind, newest);
+        if let Verified::Erasure(signed) = verified {
+            let Erasure {
+                study,
+                buckets,
+                retention,
+                ..
+            } = &signed.content;
+            self.erasure = Some(state::Erasure {
+                manifest_digest: manifest.digest.0.to_vec(),
+                study: study.to_string(),
+                buckets: buckets.iter().flatten().cloned().collect(),
+                retention: retention.clone(),
+            });
+        }
     }
 
     fn keep(&self, kind: Kind, message: &PolicyBundle) -> Result<(), CoreError> {
@@ -254,6 +273,11 @@ impl Manifests {
     /// The newest of a kind.
     pub(super) fn newest(&self, kind: Kind) -> Option<InForce> {
         self.newest.get(&kind).copied()
+    }
+
+    /// What the newest erasure says.
+    pub(super) fn erasure(&self) -> Option<&state::Erasure> {
+        self.erasure.as_ref()
     }
 
     /// The map of the newest world manifest, from disk: it has tens of megabytes.

@@ -234,13 +234,27 @@ impl Device {
 
     pub(super) fn remembered(&mut self, size: usize) -> Result<Option<Vec<u8>>, TpmError> {
         self.with_session("read the NV index", |session| {
-            nv::read(&mut session.context, size)
+            nv::read(&mut session.context, nv::INDEX, size)
         })
     }
 
     pub(super) fn remember(&mut self, content: &[u8]) -> Result<(), TpmError> {
         self.with_session("write the NV index", |session| {
-            nv::write(&mut session.context, content)
+            nv::write(&mut session.context, nv::INDEX, content)
+        })
+    }
+
+    pub(super) fn secret(&mut self) -> Result<Option<[u8; 32]>, TpmError> {
+        let read = self.with_session("read the master key", |session| {
+            nv::read(&mut session.context, nv::SECRET, 32)
+        })?;
+        // Of 32 bytes, or there is none.
+        Ok(read.and_then(|bytes| bytes.try_into().ok()))
+    }
+
+    pub(super) fn keep_secret(&mut self, secret: &[u8; 32]) -> Result<(), TpmError> {
+        self.with_session("write the master key", |session| {
+            nv::write(&mut session.context, nv::SECRET, secret)
         })
     }
 

@@ -389,6 +389,16 @@ impl Tpm {
         self.call(move |device| device.remember(&content)).await
     }
 
+    /// The 32 bytes that [`Tpm::keep_secret`] last wrote; `None` where it never did.
+    pub async fn secret(&self) -> Result<Option<[u8; 32]>, TpmError> {
+        self.call(Device::secret).await
+    }
+
+    /// Keeps 32 bytes in the TPM's own memory; what was kept before is gone.
+    pub async fn keep_secret(&self, secret: [u8; 32]) -> Result<(), TpmError> {
+        self.call(move |device| device.keep_secret(&secret)).await
+    }
+
     async fn call<T, F>(&self, work: F) -> Result<T, TpmError>
     where
         T: Send + 'static,

@@ -1,8 +1,8 @@
-//! One small area of the TPM's memory that outlives the disk.
+//! Small areas of the TPM's memory that outlive the disk.
 //!
-//! Owner authorisation writes and reads it, as it makes the keys: root on this host can change it,
-//! and whoever only exchanged the disk cannot. Dictionary attacks do not lock it, for nothing
-//! secret lies in it. Every write replaces the whole.
+//! Owner authorisation writes and reads them, as it makes the keys: root on this host can, and
+//! whoever only has the disk cannot. Dictionary attacks do not lock them: there is no password to
+//! guess. Every write replaces the whole, and nothing of what stood there before can be read again.
 
 use tracing::info;
 use tss_esapi::{
@@ -18,12 +18,20 @@ use tss_esapi::{
     structures::{CapabilityData, MaxNvBuffer, NvPublicBuilder},
 };
 
-/// In the range the TCG registry leaves to owners (0x01800000 to 0x01bfffff).
+/// What must not be rolled back; in the range the TCG registry leaves to owners (0x01800000 to
+/// 0x01bfffff).
 pub(crate) const INDEX: u32 = 0x0180_0b41;
 
+/// The master key of what this node sealed.
+pub(crate) const SECRET: u32 = 0x0180_0b42;
+
 /// Content of the area; `None` where nothing was ever written.
-pub(super) fn read(context: &mut Context, size: usize) -> tss_esapi::Result<Option<Vec<u8>>> {
-    let Some(handle) = find(context)? else {
+pub(super) fn read(
+    context: &mut Context,
+    index: u32,
+    size: usize,
+) -> tss_esapi::Result<Option<Vec<u8>>> {
+    let Some(handle) = find(context, index)? else {
         return Ok(None);
     };
     context.clear_sessions();
@@ -39,9 +47,9 @@ pub(super) fn read(context: &mut Context, size: usize) -> tss_esapi::Result<Opti
 }
 
 /// Replaces the content; makes the area where there is none, or one of another size.
-pub(super) fn write(context: &mut Context, content: &[u8]) -> tss_esapi::Result<()> {
-    let handle = match find(context)? {
-        None => define(context, content.len())?,
+pub(super) fn write(context: &mut Context, index: u32, content: &[u8]) -> tss_esapi::Result<()> {
+    let handle = match find(context, index)? {
+        None => define(context, index, content.len())?,
         Some(handle) => {
             context.clear_sessions();
             let (public, _) = context.nv_read_public(handle)?;
@@ -52,7 +60,7 @@ pub(super) fn write(context: &mut Context, content: &[u8]) -> tss_esapi::Result<
                 let gone = context.nv_undefine_space(Provision::Owner, handle);
                 context.clear_sessions();
                 gone?;
-                define(context, content.len())?
+                define(context, index, content.len())?
             }
         }
     };
@@ -69,20 +77,20 @@ const fn written(attributes: &tss_esapi::attributes::NvIndexAttributes) -> bool 
 }
 
 /// Asked before it is opened, for the library logs a failure as an error.
-fn find(context: &mut Context) -> tss_esapi::Result<Option<NvIndexHandle>> {
+fn find(context: &mut Context, index: u32) -> tss_esapi::Result<Option<NvIndexHandle>> {
     context.clear_sessions();
-    let (data, _) = context.get_capability(CapabilityType::Handles, INDEX, 1)?;
+    let (data, _) = context.get_capability(CapabilityType::Handles, index, 1)?;
     let CapabilityData::Handles(handles) = data else {
         return Ok(None);
     };
-    if handles.iter().all(|handle| u32::from(*handle) != INDEX) {
+    if handles.iter().all(|handle| u32::from(*handle) != index) {
         return Ok(None);
     }
-    let index = TpmHandle::NvIndex(NvIndexTpmHandle::new(INDEX)?);
-    Ok(Some(context.tr_from_tpm_public(index)?.into()))
+    let handle = TpmHandle::NvIndex(NvIndexTpmHandle::new(index)?);
+    Ok(Some(context.tr_from_tpm_public(handle)?.into()))
 }
 
-fn define(context: &mut Context, size: usize) -> tss_esapi::Result<NvIndexHandle> {
+fn define(context: &mut Context, index: u32, size: usize) -> tss_esapi::Result<NvIndexHandle> {
     let attributes = NvIndexAttributesBuilder::new()
         .with_owner_write(true)
         .with_owner_read(true)
@@ -90,7 +98,7 @@ fn define(context: &mut Context, size: usize) -> tss_esapi::Result<NvIndexHandle
         .with_no_da(true)
         .build()?;
     let public = NvPublicBuilder::new()
-        .with_nv_index(NvIndexTpmHandle::new(INDEX)?)
+        .with_nv_index(NvIndexTpmHandle::new(index)?)
         .with_index_name_algorithm(HashingAlgorithm::Sha256)
         .with_index_attributes(attributes)
         .with_data_area_size(size)
@@ -99,8 +107,8 @@ fn define(context: &mut Context, size: usize) -> tss_esapi::Result<NvIndexHandle
     let made = context.nv_define_space(Provision::Owner, None, public);
     context.clear_sessions();
     info!(
-        index = format_args!("{INDEX:#010x}"),
-        "an NV index for what must not be rolled back"
+        index = format_args!("{index:#010x}"),
+        "made an NV index for what must outlive the disk"
     );
     made
 }

@@ -1,34 +1,13 @@
 //! What happened on this node, on its way into the log.
 
-use bailiwick_attestation::{
-    UnixTime,
-    proto::v1::{BreakGlassUsed, Denial, FenceEvent, LeaseTurned, PolicyApplied, log_entry::What},
+use bailiwick_attestation::proto::v1::{
+    BreakGlassUsed, LeaseTurned, PolicyApplied, log_entry::What,
 };
 
-use crate::{attest::Facts, log::New};
+use crate::attest::Facts;
 
 /// Events asked of the fence at once.
 pub(super) const BATCH: u32 = 512;
-
-/// A denial as it stands in the log: nothing in it says who or where to.
-pub(super) fn denial(event: &FenceEvent) -> New {
-    New {
-        what: What::Denial(Denial {
-            study: event.study.clone(),
-            direction: event.direction.clone(),
-            protocol: event.protocol,
-            jurisdiction: event.jurisdiction.clone(),
-            rule: event.rule.clone(),
-            verdict: event.verdict.clone(),
-            hook: event.hook.clone(),
-            count: event.count,
-            sealing: None,
-        }),
-        sealed: Vec::new(),
-        wall_time: UnixTime(event.wall_time_ms),
-        boot_time_ns: event.boot_time_ns,
-    }
-}
 
 /// What of the fence's state is written down when it turns.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -86,56 +65,9 @@ impl Turned {
 
 #[cfg(test)]
 mod tests {
-    use bailiwick_attestation::{
-        events::Entry,
-        proto::v1::{PolicyState, fence_state::BreakGlass},
-    };
+    use bailiwick_attestation::proto::v1::{PolicyState, fence_state::BreakGlass};
 
     use super::*;
-
-    #[test]
-    fn nothing_personal_stands_in_the_log() {
-        let event = FenceEvent {
-            boot_time_ns: 7,
-            wall_time_ms: 8,
-            study: "cardio".to_owned(),
-            cgroup_id: 0x1122_3344_5566,
-            cgroup: "/studies/cardio/user-jane".to_owned(),
-            direction: "egress".to_owned(),
-            source: vec![10, 9, 1, 7],
-            destination: vec![203, 0, 113, 9],
-            protocol: 6,
-            source_port: 54321,
-            destination_port: 44443,
-            jurisdiction: "US".to_owned(),
-            rule: "jurisdiction".to_owned(),
-            verdict: "deny".to_owned(),
-            hook: "cgroup_skb/egress".to_owned(),
-            count: 3,
-        };
-        let new = denial(&event);
-        let bytes = Entry::compose((0, 1), new.wall_time, new.boot_time_ns, new.what.clone());
-        let read = Entry::parse(&bytes).unwrap();
-        assert_eq!((read.wall_time, read.boot_time_ns), (UnixTime(8), 7));
-        let What::Denial(public) = read.what else {
-            panic!("{:?}", read.what);
-        };
-        assert_eq!((public.study.as_str(), public.count), ("cardio", 3));
-        let other = FenceEvent {
-            cgroup_id: 1,
-            cgroup: "/studies/cardio/user-john".to_owned(),
-            source: vec![10, 9, 1, 8],
-            destination: vec![203, 0, 113, 10],
-            source_port: 1,
-            destination_port: 2,
-            ..event
-        };
-        assert_eq!(
-            denial(&other).what,
-            new.what,
-            "who and where change nothing"
-        );
-    }
 
     #[test]
     fn what_turns_is_written_down_once() {

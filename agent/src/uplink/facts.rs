@@ -7,16 +7,12 @@ use bailiwick_attestation::{
 };
 use tracing::{error, warn};
 
-use super::{
-    CHANGE, Node, OUT_OF_REACH, UplinkError,
-    events::{BATCH, denial},
-    link,
-};
+use super::{CHANGE, Node, OUT_OF_REACH, UplinkError, events::BATCH, link};
 use crate::{
     attest::change_digest,
     clock,
-    log::New,
     proto::fence::{NextEvents, State},
+    seal::denial,
 };
 
 impl Node {
@@ -32,12 +28,19 @@ impl Node {
 
     pub(super) async fn poll_fence(&mut self) -> Result<(), UplinkError> {
         match self.fence.state().await {
-            Ok(state) => {
+            Ok(mut state) => {
                 self.fence_reachable = true;
                 self.keep_floor(&state).await;
+                let stores = std::mem::take(&mut state.key_stores);
+                let erasure = state.erasure.take();
                 self.fence_state(state);
                 self.note_turns()?;
+                self.wrap_keys(&stores)?;
                 self.pull_events().await?;
+                // After the events: what happened before is forgotten, too.
+                if let Some(erasure) = erasure {
+                    self.erase_keys(&erasure).await?;
+                }
             }
             Err(why) => {
                 if self.fence_reachable {
@@ -135,8 +138,16 @@ impl Node {
             if count == 0 {
                 return Ok(());
             }
-            let entries: Vec<New> = pulled.events.iter().map(denial).collect();
-            self.attester.record(&entries)?;
+            let entries = match &mut self.sealer {
+                Some(sealer) => sealer.denials(&pulled.events),
+                // Without keys the private half is given up, and never written in the clear.
+                None => pulled.events.iter().map(|e| denial(e, None)).collect(),
+            };
+            if !self.attester.record(&entries)?
+                && let Some(sealer) = &mut self.sealer
+            {
+                sealer.not_told(&entries);
+            }
             if count < BATCH.into() {
                 // Acknowledged with the next question.
                 return Ok(());

@@ -9,6 +9,7 @@ mod events;
 pub mod exchange;
 mod facts;
 mod floor;
+mod keys;
 pub mod link;
 mod peers;
 mod policy;
@@ -38,6 +39,7 @@ use crate::{
     ipc::FenceClient,
     notify::{Notify, alive_every},
     outward::Outward,
+    seal::Sealer,
     tls,
     tpm::Tpm,
 };
@@ -86,6 +88,8 @@ struct Node {
     exchange: Exchange,
     /// What of the fence's state is in the log.
     turned: Turned,
+    /// Absent while the TPM does not give the keys' master key.
+    sealer: Option<Sealer>,
     started: Instant,
     /// Which events of the fence are in the log: instance, and the number after the last.
     events_kept: (Vec<u8>, u64),
@@ -134,6 +138,7 @@ pub async fn run(
     let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
     let mut node = Node {
         turned: Turned::default(),
+        sealer: None,
         started: Instant::now(),
         exchange: Exchange::new(std::time::Instant::now(), config.evidence.interval(), kept),
         fence: FenceClient::new(&config.fence.socket),
@@ -165,6 +170,7 @@ pub async fn run(
     // Both answers belong into the first statement.
     drop(timeout(NVML_FIRST, node.nvml.changed()).await);
     node.read_facts().await;
+    node.open_sealer().await;
     node.poll_fence().await?;
     let link = Link {
         config,
@@ -230,7 +236,10 @@ impl Node {
                     self.exchange.want();
                 }
                 _ = fence_poll.tick() => self.poll_fence().await?,
-                _ = facts_poll.tick() => self.read_facts().await,
+                _ = facts_poll.tick() => {
+                    self.read_facts().await;
+                    self.open_sealer().await;
+                }
                 _ = peers_poll.tick() => self.poll_peers().await,
                 Ok(()) = self.nvml.changed() => self.read_facts().await,
                 _ = alive.tick() => self.notify.alive(),

@@ -7,5 +7,8 @@
 //! that one leaves every proof valid and every copy of the sealed half silent.
 
 mod entry;
+pub mod hpke;
+mod seal;
 
 pub use entry::{Entry, EntryRefused, MAX_ENTRY, MAX_SEALED};
+pub use seal::{BUCKETS, BucketKey, KeyId, KeyTerms, SealError, WRAPPED, bucket_of, keys_digest};

@@ -21,16 +21,19 @@ pub enum ActKind {
     Revocation,
     /// An operator let go of a held cause. Body: lines `cause …`, `by …`, `reason …`.
     Brake,
+    /// Keys were destroyed. Body: the [`ErasureCertificate`](super::ErasureCertificate).
+    Erasure,
 }
 
 impl ActKind {
     /// All there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Enrolment,
         Self::Policy,
         Self::Retirement,
         Self::Revocation,
         Self::Brake,
+        Self::Erasure,
     ];
 
     /// The word in the log.
@@ -42,6 +45,7 @@ impl ActKind {
             Self::Retirement => "retirement",
             Self::Revocation => "revocation",
             Self::Brake => "brake",
+            Self::Erasure => "erasure",
         }
     }
 

@@ -8,6 +8,7 @@
 
 mod act;
 mod checkpoint;
+mod erasure;
 mod frontier;
 mod merkle;
 mod note;
@@ -15,6 +16,7 @@ mod receipt;
 
 pub use act::{ActEntry, ActKind};
 pub use checkpoint::{Checkpoint, CheckpointError};
+pub use erasure::ErasureCertificate;
 pub use frontier::{Frontier, Head, HeadRefused, Tail, head_follows};
 pub use merkle::{
     NodeIndex, Plan, ProofRefused, completed_by, consistency_plan, inclusion_plan, leaf_hash,

@@ -1,12 +1,15 @@
-//! Entries of a node's log: read whole, recorded once, acknowledged when they are on disk.
+//! Entries of a node's log: read whole, recorded once, acknowledged when they are on disk. Keys that
+//! travel beside them go elsewhere, before the entries they open.
 
 use bailiwick_attestation::events::{Entry, EntryRefused, MAX_SEALED};
-use bailiwick_attestation::proto::v1::{self, collector_message};
+use bailiwick_attestation::proto::v1::{self, collector_message, log_entry::What};
 use tonic::Status;
+use tracing::error;
 
 use super::service;
 use super::stream::Stream;
 use crate::clock;
+use crate::keys::{KeysError, wrapped_as_said};
 use crate::record::NewEntry;
 
 /// Most entries in one batch; an agent sends a few hundred.
@@ -21,6 +24,8 @@ enum BatchRefused {
     Malformed(usize, EntryRefused),
     #[error("entry-malformed: LogBatch.entries[{0}].sealed exceeds {MAX_SEALED} bytes")]
     Sealed(usize),
+    #[error("entry-malformed: LogBatch.entries[{0}].sealed is not the key its entry says")]
+    Key(usize),
     #[error("entries-out-of-order: LogBatch.entries[{0}] is entry {1} of epoch {2}")]
     Order(usize, u64, u64),
 }
@@ -36,6 +41,12 @@ fn read(batch: v1::LogBatch) -> Result<Vec<NewEntry>, BatchRefused> {
         let parsed = Entry::parse(&logged.entry).map_err(|why| BatchRefused::Malformed(at, why))?;
         if logged.sealed.len() > MAX_SEALED {
             return Err(BatchRefused::Sealed(at));
+        }
+        if let What::KeyMade(made) = &parsed.what
+            && !made.key_store.is_empty()
+            && !wrapped_as_said(made, &logged.sealed)
+        {
+            return Err(BatchRefused::Key(at));
         }
         if (parsed.epoch, parsed.index) != (batch.epoch, next) {
             return Err(BatchRefused::Order(at, parsed.index, parsed.epoch));
@@ -61,11 +72,20 @@ impl Stream {
             .last()
             .map_or(first, |last| last.parsed.index.saturating_add(1));
         let some = !entries.is_empty();
+        let mut entries = entries;
+        let erased = self.take_keys(&mut entries).await?;
         let stored = self
             .shared
             .store
             .entries_insert(self.peer.ek_digest, entries, clock::now());
         stored.await.map_err(service::store)?;
+        for erased in erased {
+            let gone =
+                self.shared
+                    .keys
+                    .destroy_with_node(&self.peer.ek_digest, &erased, clock::now());
+            gone.await.map_err(|why| keys_failed(&why))?;
+        }
         self.send(collector_message::Message::LogAccepted(v1::LogAccepted {
             epoch,
             up_to_index,
@@ -75,10 +95,36 @@ impl Stream {
     }
 }
 
+impl Stream {
+    /// Moves keys to where keys are, so that none stands in the record; answers with what the
+    /// node says it destroyed.
+    async fn take_keys(&self, entries: &mut [NewEntry]) -> Result<Vec<v1::KeysErased>, Status> {
+        let mut erased = Vec::new();
+        for entry in entries {
+            match &entry.parsed.what {
+                What::KeyMade(made) if !made.key_store.is_empty() => {
+                    let wrapped = std::mem::take(&mut entry.sealed);
+                    let keys = &self.shared.keys;
+                    let kept = keys.insert(&self.peer.ek_digest, made, &wrapped, clock::now());
+                    kept.await.map_err(|why| keys_failed(&why))?;
+                }
+                What::KeysErased(keys) => erased.push(keys.clone()),
+                _ => {}
+            }
+        }
+        Ok(erased)
+    }
+}
+
+/// The keys could not be kept or destroyed: the node did nothing wrong and sends them again.
+fn keys_failed(why: &KeysError) -> Status {
+    error!(error = %service::error_chain(why), "the keys failed");
+    Status::unavailable("keys-failed: the collector could not write its keys; try again")
+}
+
 #[cfg(test)]
 mod tests {
     use bailiwick_attestation::UnixTime;
-    use bailiwick_attestation::proto::v1::log_entry::What;
 
     use super::*;
 
@@ -152,6 +198,26 @@ mod tests {
             let refused = read(bad).unwrap_err().to_string();
             assert!(refused.starts_with(want), "{name}: {refused}");
         }
+        let made = |sealed: Vec<u8>, digest: Vec<u8>| {
+            let what = What::KeyMade(v1::KeyMade {
+                key_id: vec![1; 16],
+                key_store: "keys-1".into(),
+                wrapped_digest: digest,
+                ..v1::KeyMade::default()
+            });
+            read(v1::LogBatch {
+                entries: vec![v1::LoggedEntry {
+                    entry: Entry::compose((3, 5), UnixTime(1), 2, what),
+                    sealed,
+                }],
+                ..batch()
+            })
+        };
+        let key = vec![4; bailiwick_attestation::events::WRAPPED];
+        let digest = bailiwick_attestation::Sha256Digest::of(&[&key]).0.to_vec();
+        assert!(made(key.clone(), digest.clone()).is_ok());
+        assert_eq!(made(key, vec![0; 32]).unwrap_err(), BatchRefused::Key(0));
+        assert_eq!(made(Vec::new(), digest).unwrap_err(), BatchRefused::Key(0));
         let most = v1::LogBatch {
             entries: (0u64..4096).map(|n| logged(3, 5 + n)).collect(),
             ..batch()

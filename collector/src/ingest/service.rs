@@ -20,6 +20,7 @@ use crate::clock;
 use crate::config;
 use crate::direct::{Director, chunks};
 use crate::enroll::EkTrust;
+use crate::keys::Keys;
 use crate::outward::Outward;
 use crate::proto::evidence_service_server::EvidenceService;
 use crate::record::{NodeRow, Store};
@@ -39,6 +40,8 @@ pub struct Shared {
     pub director: Arc<Director>,
     /// Signs standing.
     pub leases: LeaseSigner,
+    /// Keys of what nodes seal.
+    pub keys: Keys,
     /// Signs what others believe.
     pub outward: Outward,
     /// Open challenges.

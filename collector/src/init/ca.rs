@@ -259,6 +259,11 @@ impl PublicKeyData for NodeKey<'_> {
     }
 }
 
+/// A fresh P-256 key, PEM.
+pub(super) fn p256_key() -> Result<String, CaError> {
+    Ok(KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?.serialize_pem())
+}
+
 /// A fresh Ed25519 key, PEM.
 pub(super) fn ed25519_key() -> Result<String, CaError> {
     Ok(KeyPair::generate_for(&PKCS_ED25519)?.serialize_pem())

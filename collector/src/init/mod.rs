@@ -9,6 +9,7 @@
 //! | `outward-ca.pem`, `outward-ca.key` | signs what others believe of an affirmed node |
 //! | `operators/NAME.pem`, `.key` | one such person |
 //! | `lease.key`, `log.key` | Ed25519: standing, and checkpoints of the log |
+//! | `key-stores/ID.key` | P-256: for whom nodes wrap the keys of what they seal |
 
 mod ca;
 
@@ -25,6 +26,8 @@ use base64::prelude::BASE64_STANDARD;
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::{Deserialize, Serialize};
+
+use crate::keys;
 
 pub(crate) use ca::OutwardLeaf;
 pub use ca::{Authority, CaError, Kind, NodeCertificate};
@@ -146,6 +149,7 @@ pub fn init(plan: &Plan, now: UnixTime) -> Result<Made, InitError> {
     for name in ["lease.key", "log.key"] {
         write_new(&state.path(name), ca::ed25519_key()?.as_bytes())?;
     }
+    state.init_key_store()?;
     // Last: a folder without it counts as not made.
     let text = toml::to_string(&identity).map_err(|error| InitError::Content {
         path: state.identity_path(),
@@ -202,6 +206,62 @@ impl StateDir {
         }
         self.make_authority(&identity.deployment, Kind::Outward, now)?;
         Ok(certificate)
+    }
+
+    /// Folder of the private keys of key stores.
+    #[must_use]
+    pub fn key_stores(&self) -> PathBuf {
+        self.path(keys::FOLDER)
+    }
+
+    /// Makes one more key store, and answers with what the policy file `collector.toml` has to
+    /// say of it, before those it is to replace: nodes wrap for the first.
+    pub fn init_key_store(&self) -> Result<String, InitError> {
+        make_dir(&self.key_stores())?;
+        let pem = ca::p256_key()?;
+        let folder = self.key_stores();
+        let (id, point) =
+            keys::public_of(&folder.display().to_string(), pem.as_bytes()).map_err(|error| {
+                InitError::Content {
+                    path: folder.clone(),
+                    fault: error.to_string(),
+                }
+            })?;
+        write_new(&folder.join(format!("{id}.key")), pem.as_bytes())?;
+        Ok(key_store_toml(&id, &point))
+    }
+
+    /// What the policy file says of the key stores there are, the newest first.
+    fn key_stores_toml(&self) -> Result<String, InitError> {
+        let folder = self.key_stores();
+        let fail = |source| InitError::File {
+            path: folder.clone(),
+            what: "read",
+            source,
+        };
+        let listing = match std::fs::read_dir(&folder) {
+            Ok(listing) => listing,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+            Err(error) => return Err(fail(error)),
+        };
+        let mut stores = Vec::new();
+        for entry in listing {
+            let entry = entry.map_err(fail)?;
+            let path = entry.path();
+            if path.extension().is_none_or(|extension| extension != "key") {
+                continue;
+            }
+            let made = entry.metadata().and_then(|metadata| metadata.modified());
+            let pem = read(&path)?;
+            let (id, point) = keys::public_of(&path.display().to_string(), pem.as_bytes())
+                .map_err(|error| InitError::Content {
+                    path: path.clone(),
+                    fault: error.to_string(),
+                })?;
+            stores.push((made.map_err(fail)?, key_store_toml(&id, &point)));
+        }
+        stores.sort_unstable();
+        Ok(stores.into_iter().rev().map(|(_, text)| text).collect())
     }
 
     /// One of the three certificate authorities.
@@ -263,8 +323,10 @@ impl StateDir {
         let lease = BASE64_STANDARD.encode(lease.ed25519);
         let log = log.verifier();
         Ok(format!(
-            "[[lease_key]]\nid = \"{}\"\ned25519 = \"{lease}\"\n\n[[log]]\norigin = \"{}\"\nvkey = \"{log}\"\n",
-            identity.lease_key_id, identity.log_origin
+            "[[lease_key]]\nid = \"{}\"\ned25519 = \"{lease}\"\n\n[[log]]\norigin = \"{}\"\nvkey = \"{log}\"\n{}",
+            identity.lease_key_id,
+            identity.log_origin,
+            self.key_stores_toml()?
         ))
     }
 
@@ -299,6 +361,11 @@ impl StateDir {
             }),
         }
     }
+}
+
+fn key_store_toml(id: &str, point: &[u8; 65]) -> String {
+    let p256 = BASE64_STANDARD.encode(point);
+    format!("\n[[key_store]]\nid = \"{id}\"\np256 = \"{p256}\"\n")
 }
 
 fn make_dir(path: &Path) -> Result<(), InitError> {

@@ -2,6 +2,7 @@
 
 mod brake;
 mod enrolments;
+mod events;
 mod nodes;
 mod policy;
 
@@ -19,6 +20,7 @@ use crate::clock;
 use crate::direct::{Current, Director, node_name};
 use crate::enroll::EkTrust;
 use crate::ingest::{Closed, Streams, send_chunks, store_failed};
+use crate::keys::Keys;
 use crate::proto::query_service_server::QueryService;
 use crate::record::{EntryFilter, NewAct, NodeRow, Store};
 use crate::standing::Standing;
@@ -41,6 +43,8 @@ pub struct Query {
     pub trust: Arc<EkTrust>,
     /// Who has standing, and what is held back.
     pub standing: Standing,
+    /// Keys of what nodes sealed.
+    pub keys: Keys,
 }
 
 fn operator<T>(request: &Request<T>) -> Result<OperatorPeer, Status> {
@@ -123,7 +127,7 @@ impl QueryService for Query {
         &self,
         request: Request<v1::ListEventsRequest>,
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
-        operator(&request)?;
+        let operator = operator(&request)?;
         let request = request.into_inner();
         let ek = match request.node.as_str() {
             "" => None,
@@ -147,16 +151,36 @@ impl QueryService for Query {
         };
         let rows = self.store.entry_list(&filter).await.map_err(store_failed)?;
         let current = self.director.current();
-        let events = rows
-            .into_iter()
-            .map(|row| v1::StoredEvent {
+        let mut events = Vec::with_capacity(rows.len());
+        for row in rows {
+            let mut event = v1::StoredEvent {
                 node: crate::direct::node_name(current.as_deref(), &row.ek),
-                entry: row.entry,
                 received_ms: row.received.millis(),
                 proven: row.proven,
-            })
-            .collect();
+                ..v1::StoredEvent::default()
+            };
+            if request.private {
+                self.open_private(&row, &mut event).await?;
+            }
+            event.entry = row.entry;
+            events.push(event);
+        }
+        if request.private {
+            let opened = events.iter().filter(|event| event.private.is_some());
+            info!(by = %operator.name, study = request.study, node = request.node,
+                opened = opened.count(), "private halves read");
+        }
         Ok(Response::new(v1::ListEventsResponse { events }))
+    }
+
+    async fn list_keys(
+        &self,
+        request: Request<v1::ListKeysRequest>,
+    ) -> Result<Response<v1::ListKeysResponse>, Status> {
+        operator(&request)?;
+        self.keys_listed(&request.into_inner().study)
+            .await
+            .map(Response::new)
     }
 
     async fn list_alerts(

@@ -38,6 +38,15 @@ impl Store {
         }
     }
 
+    /// What every act of a kind is about.
+    pub async fn act_bodies(&self, kind: ActKind) -> Result<Vec<Vec<u8>>, StoreError> {
+        let rows = sqlx::query("SELECT body FROM acts WHERE kind = ?")
+            .bind(kind.as_str())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|row| Ok(row.try_get("body")?)).collect()
+    }
+
     /// Acts with their receipts, newest first.
     pub async fn act_list(
         &self,

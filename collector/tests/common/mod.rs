@@ -15,6 +15,7 @@ use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_collector::clock;
 use bailiwick_collector::config::Config;
 use bailiwick_collector::init::{self, Kind, NodeCertificate, Plan, StateDir};
+use bailiwick_collector::keys::{KeyStores, Keys};
 use bailiwick_collector::record::{NewEnrolment, Store};
 use bailiwick_collector::run::{Checked, Running};
 use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256, PublicKeyData as _};
@@ -76,6 +77,13 @@ impl Fixture {
         let signer = NoteSigner::from_pkcs8("log.example/demo", &key).unwrap();
         let path = self.state().path("collector.db");
         Store::open(&path, signer).await.unwrap().0
+    }
+
+    pub(crate) async fn keys(&self) -> Keys {
+        let stores = KeyStores::read(&self.state().key_stores()).unwrap();
+        let deployment = DeploymentId::new("demo").unwrap();
+        let path = self.state().path("keys.db");
+        Keys::open(&path, stores, deployment).await.unwrap()
     }
 
     pub(crate) fn operator(&self) -> Client {

@@ -1,5 +1,7 @@
 //! `events` and `alerts`.
 
+use std::net::IpAddr;
+
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::events::Entry;
 use bailiwick_attestation::proto::v1::{self, log_entry::What};
@@ -29,6 +31,9 @@ pub(crate) struct Events {
     /// Every entry of the nodes' logs: epochs, boots, policies, leases, keys too.
     #[arg(long)]
     all: bool,
+    /// Opens what is sealed beside denials: addresses, ports, paths, users. It is noted who did.
+    #[arg(long)]
+    private: bool,
     /// At most so many, newest first.
     #[arg(long, default_value_t = 100)]
     limit: u32,
@@ -59,7 +64,32 @@ fn event_row(stored: &v1::StoredEvent) -> Value {
     row["node"] = stored.node.as_str().into();
     row["received"] = time(stored.received_ms).into();
     row["proven"] = stored.proven.into();
+    if let Some(private) = &stored.private {
+        row["from"] = address(&private.source).into();
+        row["to"] = address(&private.destination).into();
+        row["from_port"] = private.source_port.into();
+        row["port"] = private.destination_port.into();
+        row["cgroup"] = private.cgroup.as_str().into();
+        row["cgroup_id"] = private.cgroup_id.into();
+        row["uid"] = private.uid.into();
+        row["executable"] = private.executable.as_str().into();
+    }
+    if !stored.closed.is_empty() {
+        row["to"] = format!("({})", stored.closed).into();
+        row["closed"] = stored.closed.as_str().into();
+    }
     row
+}
+
+/// Four or sixteen bytes as an address; anything else as hex.
+fn address(bytes: &[u8]) -> String {
+    if let Ok(v4) = <[u8; 4]>::try_from(bytes) {
+        return IpAddr::from(v4).to_string();
+    }
+    match <[u8; 16]>::try_from(bytes) {
+        Ok(v6) => IpAddr::from(v6).to_string(),
+        Err(_other) => hex::encode(bytes),
+    }
 }
 
 fn entry_row(entry: &Entry) -> Value {
@@ -73,6 +103,8 @@ fn entry_row(entry: &Entry) -> Value {
             "rule": denial.rule,
             "hook": denial.hook,
             "count": denial.count,
+            "key": denial.sealing.as_ref().map(|sealing| hex::encode(&sealing.key_id)),
+            "commitment": denial.sealing.as_ref().map(|sealing| hex::encode(&sealing.commitment)),
         }),
         What::EpochBegan(epoch) => json!({
             "detail": format!("epoch begins: {}", epoch.reason),
@@ -96,7 +128,7 @@ fn entry_row(entry: &Entry) -> Value {
         }),
         What::KeyMade(key) => json!({
             "study": key.study,
-            "detail": format!("key of bucket {}, {}", key.bucket, key.retention),
+            "detail": format!("key of {}, {}, {}", key.study, key.bucket, key.retention),
             "key": hex::encode(&key.key_id),
         }),
         What::KeysErased(erased) => json!({
@@ -120,13 +152,27 @@ pub(crate) fn events(args: &Events) -> anyhow::Result<Exit> {
         to_ms: args.to.map_or(0, UnixTime::millis),
         limit: args.limit,
         all_kinds: args.all,
+        private: args.private,
     };
     let answer = block_on(async { Ok(args.connection.open().await?.list_events(request).await) })?;
     let events = match answer {
         Ok(answer) => answer.into_inner().events,
         Err(status) => return refused(&status),
     };
-    let columns: &[&str] = if args.all {
+    let columns: &[&str] = if args.private {
+        &[
+            "time",
+            "node",
+            "study",
+            "verdict",
+            "direction",
+            "from",
+            "to",
+            "port",
+            "cgroup",
+            "rule",
+        ]
+    } else if args.all {
         &["time", "node", "epoch", "index", "kind", "study", "detail"]
     } else {
         &[

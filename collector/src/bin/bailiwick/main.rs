@@ -9,6 +9,7 @@ mod client;
 mod explain;
 mod format;
 mod inspect;
+mod keys;
 mod lists;
 mod nodes;
 mod policy;
@@ -37,6 +38,9 @@ enum Command {
     Node(nodes::Args),
     /// Has a node challenged at once.
     Challenge(nodes::Challenge),
+    /// Keys of what nodes sealed
+    #[command(subcommand)]
+    Keys(keys::Keys),
     /// Lists what fences denied.
     Events(lists::Events),
     /// Lists alerts.
@@ -109,6 +113,7 @@ fn main() -> ExitCode {
         Command::Nodes(args) => nodes::list(&args),
         Command::Node(args) => nodes::run(&args),
         Command::Challenge(args) => nodes::challenge(&args),
+        Command::Keys(command) => keys::keys(&command),
         Command::Events(args) => lists::events(&args),
         Command::Alerts(args) => lists::alerts(&args),
         Command::Brake(args) => brake::run(&args),
