@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`config`] | the daemon's one file |
 //! | [`init`] | keys and certificates in the state folder |
+//! | [`approve`] | an approver looks at an applicant, and believes nobody |
 //! | [`auth`] | TLS, and who is at the other end |
 //! | [`keys`] | keys of what nodes sealed, and their end |
 //! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
@@ -21,6 +22,7 @@
 
 pub mod alert;
 pub mod appraise;
+pub mod approve;
 pub mod auth;
 pub mod clock;
 pub mod config;

@@ -141,6 +141,12 @@ impl VerifiedEvidence {
         self.clock
     }
 
+    /// `TPMS_ATTEST.firmwareVersion`, as the AK signed it.
+    #[must_use]
+    pub const fn firmware_version(&self) -> u64 {
+        self.firmware_version
+    }
+
     /// The challenge it answers.
     #[must_use]
     pub const fn freshness(&self) -> &Freshness {

@@ -133,6 +133,7 @@ impl Query {
                 })
                 .collect(),
             enrolment: Some(row.enrolment.clone()),
+            ak: self.whose_word(&row, current.as_deref()),
             // Every accepted statement is under a signed head before it is answered.
             receipts: row.statements,
         })

@@ -237,6 +237,21 @@ impl Stand {
         QueryServiceClient::new(channel)
     }
 
+    /// A configuration for the `bailiwick` client.
+    pub(crate) fn client_config(&self) -> PathBuf {
+        let state = &self.made.state_dir;
+        let file = self.dir.path().join("client.toml");
+        let text = format!(
+            "endpoint = \"https://{}\"\nca = {:?}\ncert = {:?}\nkey = {:?}\n",
+            self.running.as_ref().unwrap().bound.query,
+            self.made.ca,
+            state.join("operators/first.pem"),
+            state.join("operators/first.key"),
+        );
+        std::fs::write(&file, text).unwrap();
+        file
+    }
+
     pub(crate) async fn store(&self) -> Store {
         let state = StateDir::at(&self.made.state_dir);
         let key = state.log_key().unwrap();

@@ -6,6 +6,7 @@
 
 mod brake;
 mod client;
+mod enroll;
 mod explain;
 mod format;
 mod inspect;
@@ -41,6 +42,8 @@ enum Command {
     /// Keys of what nodes sealed
     #[command(subcommand)]
     Keys(keys::Keys),
+    /// Who is let in, and who says so.
+    Enroll(enroll::Args),
     /// Lists what fences denied.
     Events(lists::Events),
     /// Lists alerts.
@@ -114,6 +117,7 @@ fn main() -> ExitCode {
         Command::Node(args) => nodes::run(&args),
         Command::Challenge(args) => nodes::challenge(&args),
         Command::Keys(command) => keys::keys(&command),
+        Command::Enroll(args) => enroll::run(&args),
         Command::Events(args) => lists::events(&args),
         Command::Alerts(args) => lists::alerts(&args),
         Command::Brake(args) => brake::run(&args),

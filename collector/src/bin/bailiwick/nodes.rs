@@ -206,6 +206,7 @@ fn print_node(
         return history.print(format);
     }
     let mut json = summary_json(summary);
+    json["ak"] = node.ak.clone().into();
     if format == Format::Json {
         json["receipts"] = node.receipts.into();
         json["intervals"] = history.rows.into();

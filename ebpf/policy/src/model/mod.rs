@@ -7,6 +7,7 @@
 mod collector;
 pub mod confirm;
 mod cross;
+pub mod edit;
 mod host;
 mod inventory;
 #[cfg(test)]
