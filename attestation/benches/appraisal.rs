@@ -73,6 +73,7 @@ fn main() {
         manifest: Sha256Digest([4; 32]),
         not_after: UnixTime(2_000_000_000_000),
         approvers: Sha256Digest([3; 32]),
+        approvers_before: &[],
     };
     let previous = Previous {
         log: bailiwick_attestation::tlog::Head::empty(),

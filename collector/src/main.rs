@@ -49,6 +49,14 @@ enum Command {
         /// The operator's name.
         name: String,
     },
+    /// Makes one more lease key, and prints what to put into collector.toml of the policy.
+    LeaseKey {
+        /// The state folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Name of the key.
+        id: String,
+    },
     /// Serves until SIGTERM.
     Run(File),
     /// Reads everything `run` would, and says what is wrong.
@@ -170,6 +178,9 @@ fn run(command: Command) -> anyhow::Result<()> {
                 certificate.display(),
                 key.display()
             ))
+        }
+        Command::LeaseKey { dir, id } => {
+            print(&StateDir::at(&dir).add_lease_key(&NodeId::new(&id)?)?)
         }
         Command::Run(file) => runtime()?.block_on(serve(load(&file)?)),
         Command::Check(file) => check(&file),

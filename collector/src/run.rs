@@ -6,7 +6,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use bailiwick_attestation::standing::LeaseSigner;
 use bailiwick_attestation::tlog::NoteSigner;
 use bailiwick_policy::approvers::Approvers;
 use rustls::ServerConfig;
@@ -15,7 +14,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tonic::service::Routes;
 use tonic::transport::Server;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::alert::Alerts;
 use crate::auth::{
@@ -23,7 +22,7 @@ use crate::auth::{
 };
 use crate::clock::{self, Latest};
 use crate::config::Config;
-use crate::direct::{self, Director};
+use crate::direct::{self, Director, LeaseKeys};
 use crate::enroll::{EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
@@ -125,8 +124,10 @@ impl Running {
         let deployment = identity.deployment.clone();
         let opened = Director::open(approvers, deployment.clone(), store.clone(), started).await;
         let director = Arc::new(opened.context("the stored policy")?);
-        let leases = LeaseSigner::from_pkcs8(&identity.lease_key_id, &state.lease_key()?)
-            .context("lease.key")?;
+        let leases = LeaseKeys::new(state.lease_signers(&identity)?).context("lease keys")?;
+        warn_of_keys(&director, &leases);
+        let leases = Arc::new(leases);
+        let lease_ids = Arc::clone(&leases);
         let streams = Streams::default();
         let standing = Standing::open(&store).await.context("collector.db")?;
         let stores = KeyStores::read(&state.key_stores()).context("key stores")?;
@@ -180,6 +181,7 @@ impl Running {
             store,
             policy: director.watch(),
             standing,
+            lease_keys: lease_ids,
             config: config.alert.clone(),
             started,
         };
@@ -280,6 +282,20 @@ impl Running {
         if drained.await.is_err() {
             warn!(grace = ?self.grace, "tasks did not stop in time; aborting them");
         }
+    }
+}
+
+/// The rest of the record is as good as ever, and a policy that puts it right has to come in.
+fn warn_of_keys(director: &Director, leases: &LeaseKeys) {
+    let Some(policy) = director.current() else {
+        return;
+    };
+    if leases.active(&policy.verified().model.collector).is_none() {
+        error!(
+            policy = policy.version(),
+            held = leases.ids().join(", "),
+            "the policy in force lists none of this collector's lease keys: no lease is signed"
+        );
     }
 }
 

@@ -14,8 +14,9 @@ use bailiwick_attestation::tlog::{NoteVerifier, verify_receipt};
 use bailiwick_attestation::tpm::{AkPublic, EkChain, EkPublic, Public};
 use bailiwick_attestation::x509::Certificate;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
-use bailiwick_policy::approvers::Approvers;
-use bailiwick_policy::bundle::{Bundle, VerifiedBundle};
+use bailiwick_policy::approvers::{Approvers, Chain};
+use bailiwick_policy::bundle::{Bundle, Verified, VerifiedBundle};
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::model::Node;
 use serde::Serialize;
 
@@ -144,7 +145,9 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         report.undecided("format", "enrolment.request is absent");
         return None;
     };
-    let policy = policy(stored, anchors, received, report);
+    let chain = approvers(stored, anchors, received, report)?;
+    let before: Vec<Sha256Digest> = chain.sets().skip(1).map(Approvers::digest).collect();
+    let policy = policy(stored, anchors, &chain, received, report);
     let ek = ek(request, report)?;
     let listed = policy
         .as_ref()
@@ -175,7 +178,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         roots: anchors.iak_roots,
         intermediates: anchors.iak_intermediates,
     };
-    let word = ak_word(&presented, listed, anchors.approvers, &makers);
+    let word = ak_word(&presented, listed, chain.current(), &makers);
     report.ak = word.to_string();
     let verified = match Freshness::of(evidence)
         .and_then(|freshness| VerifiedEvidence::verify(evidence, &ak, &freshness))
@@ -232,7 +235,8 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         version: policy.manifest.version,
         manifest: policy.manifest.digest,
         not_after: policy.manifest.not_after,
-        approvers: anchors.approvers.digest(),
+        approvers: chain.current().digest(),
+        approvers_before: &before,
     });
     let previous = stored.previous.as_ref().and_then(previous_of);
     if stored.previous.is_some() && previous.is_none() {
@@ -252,9 +256,37 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     Some(())
 }
 
+/// From the auditor's own approvers to those in force when the statement came.
+fn approvers(
+    stored: &v1::StoredStatement,
+    anchors: &Anchors<'_>,
+    received: UnixTime,
+    report: &mut Report,
+) -> Option<Chain> {
+    let changes: Vec<Bundle> = stored.approvers.iter().cloned().map(Bundle::from).collect();
+    let first = anchors.approvers.clone();
+    match Chain::restore(first, anchors.deployment, received, &changes) {
+        Ok(chain) => {
+            if !changes.is_empty() {
+                let detail = format!(
+                    "handed on {} times, each signed by both sets",
+                    changes.len()
+                );
+                report.ok("approvers", detail);
+            }
+            Some(chain)
+        }
+        Err(refused) => {
+            report.refuse("approvers", format!("{}: {refused}", refused.code()));
+            None
+        }
+    }
+}
+
 fn policy(
     stored: &v1::StoredStatement,
     anchors: &Anchors<'_>,
+    chain: &Chain,
     received: UnixTime,
     report: &mut Report,
 ) -> Option<VerifiedBundle> {
@@ -263,17 +295,39 @@ fn policy(
         return None;
     };
     let bundle = Bundle::from(bundle.clone());
-    match bundle.verify_in_force(anchors.approvers, anchors.deployment, received) {
-        Ok(policy) => {
+    let world = match &stored.world {
+        None => None,
+        Some(world) => {
+            let world = Bundle::from(world.clone());
+            match chain.settled(Kind::World, &world, anchors.deployment, None, received) {
+                Ok(Verified::World(world)) => Some(world.content),
+                Ok(_) => None,
+                Err(refused) => {
+                    report.refuse("world", format!("{}: {refused}", refused.code()));
+                    return None;
+                }
+            }
+        }
+    };
+    let settled = chain.settled(
+        Kind::Policy,
+        &bundle,
+        anchors.deployment,
+        world.as_ref(),
+        received,
+    );
+    match settled {
+        Ok(Verified::Policy(policy)) => {
             let detail = format!(
                 "version {}, signed by {} of {} approvers needed",
                 policy.manifest.version,
                 policy.signers.len(),
-                anchors.approvers.threshold()
+                chain.current().threshold()
             );
             report.ok("policy", detail);
-            Some(policy)
+            Some(*policy)
         }
+        Ok(_) => None,
         Err(refused) => {
             report.refuse("policy", format!("{}: {refused}", refused.code()));
             None

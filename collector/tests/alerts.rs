@@ -9,6 +9,7 @@ use bailiwick_attestation::tlog::NoteSigner;
 use bailiwick_collector::alert::Alerts;
 use bailiwick_collector::alert::send::Sender;
 use bailiwick_collector::config;
+use bailiwick_collector::direct::LeaseKeys;
 use bailiwick_collector::record::{AlertChange, AlertRow, NewAlert, Store};
 use bailiwick_collector::standing::Standing;
 use rcgen::{KeyPair, PKCS_ED25519};
@@ -171,6 +172,7 @@ async fn a_restart_neither_forgets_nor_repeats() {
         standing: Standing::open(&second).await.unwrap(),
         store: second.clone(),
         policy: watch::channel(None).1,
+        lease_keys: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),
         config: config(Vec::new()),
         started: UnixTime(0),
     };

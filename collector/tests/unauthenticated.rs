@@ -39,6 +39,7 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/GetStatement", Needs::Operator),
     ("QueryService/ApplyPolicy", Needs::Operator),
     ("QueryService/ShowPolicy", Needs::Operator),
+    ("QueryService/PolicyStatus", Needs::Operator),
     ("QueryService/Challenge", Needs::Operator),
     ("QueryService/RevokeNode", Needs::Operator),
     ("QueryService/ListEnrolments", Needs::Operator),

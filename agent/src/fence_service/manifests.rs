@@ -15,7 +15,7 @@ use bailiwick_attestation::{
 };
 use bailiwick_policy::{
     approvers::{Approvers, Chain},
-    bundle::{Bundle, InForce, Judged, PolicyRefused, Terms, Verified, WorldSource},
+    bundle::{Bundle, InForce, Judged, Terms, Verified, WorldSource},
     content::Erasure,
     kind::Kind,
 };
@@ -136,8 +136,7 @@ impl Manifests {
         Ok(Some(verified))
     }
 
-    /// Reads what was accepted before. Whoever signed it then may have left since: each set of the
-    /// chain may have been the one in force.
+    /// Reads what was accepted before.
     pub(super) fn settled(
         &self,
         kind: Kind,
@@ -145,28 +144,9 @@ impl Manifests {
         world: Option<&WorldSource>,
         now: UnixTime,
     ) -> Result<Verified, CoreError> {
-        let mut refused = None;
-        for approvers in self.chain.sets() {
-            let terms = Terms {
-                approvers,
-                deployment: &self.deployment,
-                now,
-                judged: Judged::Before(None),
-                world,
-            };
-            match bundle.open(kind, &terms) {
-                Ok(verified) => return Ok(verified),
-                Err(why @ (PolicyRefused::UnderSigned { .. } | PolicyRefused::Unsigned { .. })) => {
-                    // The newest set's word is the one that helps.
-                    refused.get_or_insert(why);
-                }
-                Err(why) => return Err(CoreError::policy(why)),
-            }
-        }
-        let none = || PolicyRefused::Unsigned {
-            namespace: kind.namespace(&self.deployment),
-        };
-        Err(CoreError::policy(refused.unwrap_or_else(none)))
+        self.chain
+            .settled(kind, bundle, &self.deployment, world, now)
+            .map_err(CoreError::policy)
     }
 
     /// Whether a manifest may take effect now, by the approvers in force.

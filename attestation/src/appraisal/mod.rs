@@ -72,8 +72,10 @@ pub struct Reference<'a> {
     pub manifest: Sha256Digest,
     /// When it ends.
     pub not_after: UnixTime,
-    /// Digest of the approvers every node was to be installed with.
+    /// Digest of the approvers in force.
     pub approvers: Sha256Digest,
+    /// Digests of those before them, which a node may not have let go of yet.
+    pub approvers_before: &'a [Sha256Digest],
 }
 
 /// The statement accepted before this one from the same TPM.

@@ -116,6 +116,7 @@ impl Case {
             manifest: Sha256Digest([4; 32]),
             not_after: UnixTime(2_000_000_000_000),
             approvers: Sha256Digest([3; 32]),
+            approvers_before: &[Sha256Digest([2; 32])],
         };
         let reference = self.policy.then_some(&reference);
         appraise(
@@ -223,6 +224,12 @@ fn every_way_to_fall_short_has_its_own_code() {
             |c| c.statement.approvers_digest = vec![1; 32],
             Contraindicated,
             "other-approvers",
+        ),
+        (
+            "approvers that have handed on since",
+            |c| c.statement.approvers_digest = vec![2; 32],
+            Warning,
+            "approvers-behind",
         ),
         (
             "no policy on the node",

@@ -22,6 +22,8 @@ pub const LOG_REWRITTEN: &str = "BailiwickLogRewritten";
 pub const BRAKE: &str = "BailiwickBrake";
 /// A node judges studies as if a lease stood, because a person broke the glass.
 pub const BREAK_GLASS: &str = "BailiwickBreakGlass";
+/// The policy in force lists no lease key that this collector holds.
+pub const KEY_NOT_LISTED: &str = "BailiwickLeaseKeyNotListed";
 
 /// A node as the rules look at it.
 #[derive(Clone, Debug)]
@@ -94,6 +96,25 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
         })
         .flatten()
         .collect()
+}
+
+/// Every node loses its lease within minutes, and none of them did anything.
+#[must_use]
+pub fn key_not_listed(signs: bool, version: u64, deployment: &str) -> Option<NewAlert> {
+    (!signs).then(|| NewAlert {
+        name: KEY_NOT_LISTED.to_owned(),
+        node: String::new(),
+        labels: json!({
+            "alertname": KEY_NOT_LISTED,
+            "deployment": deployment,
+            "severity": "critical",
+        })
+        .to_string(),
+        severity: "critical".to_owned(),
+        summary: format!(
+            "policy {version} lists none of this collector's lease keys: no lease is signed"
+        ),
+    })
 }
 
 /// Judged by what appraisal last said, so that a node that was refused and fell silent stays so.

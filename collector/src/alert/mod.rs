@@ -6,6 +6,7 @@
 pub mod engine;
 pub mod send;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bailiwick_attestation::UnixTime;
@@ -15,7 +16,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config;
-use crate::direct::Current;
+use crate::direct::{Current, LeaseKeys};
 use crate::record::{AlertChange, AlertRow, Store, StoreError, Verdict};
 use crate::standing::Standing;
 use engine::{Rules, Subject};
@@ -30,6 +31,8 @@ pub struct Alerts {
     pub policy: watch::Receiver<Current>,
     /// What is held back.
     pub standing: Standing,
+    /// Keys this collector may sign leases with.
+    pub lease_keys: Arc<LeaseKeys>,
     /// What the operator configured.
     pub config: config::Alert,
     /// When this process began to listen: its own absence is not the nodes' silence.
@@ -64,6 +67,11 @@ impl Alerts {
         let policy = self.policy.borrow().clone();
         let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
         wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
+        wanted.extend(policy.as_ref().and_then(|policy| {
+            let listed = &policy.verified().model.collector;
+            let signs = self.lease_keys.active(listed).is_some();
+            engine::key_not_listed(signs, policy.version(), policy.deployment().as_str())
+        }));
         let open = self.store.alert_list_open().await?;
         let changes = engine::changes(wanted, &open, now);
         for change in &changes {

@@ -72,7 +72,10 @@ pub struct Case<'a> {
 impl Case<'_> {
     /// Judges it. Only an affirming answer to a challenge grants; *refused* ends standing at once,
     /// *could not check* lets it run out.
-    pub fn judge(&self, signer: &LeaseSigner) -> Result<Appraised, LeaseSignError> {
+    ///
+    /// Without a signer nothing is granted and nothing ended: no key of this collector stands in
+    /// the policy, and no node would believe it.
+    pub fn judge(&self, signer: Option<&LeaseSigner>) -> Result<Appraised, LeaseSignError> {
         let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
         let word = self.ak_word();
         let foreign = match (self.policy, listed) {
@@ -112,7 +115,9 @@ impl Case<'_> {
         let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
         let (mut lease, mut lease_until) = (None, self.row.lease_until);
         let mut outward = None;
-        if let (Some(node), Some(policy), true) = (listed, self.policy, challenged) {
+        if let (Some(node), Some(policy), Some(signer), true) =
+            (listed, self.policy, signer, challenged)
+        {
             let length = match verdict {
                 Verdict::Affirming => Some(policy.lease_ms()),
                 Verdict::Contraindicated => Some(0),

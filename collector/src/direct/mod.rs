@@ -2,6 +2,8 @@
 //! and can add nothing: every node checks the signatures itself.
 
 mod chunks;
+mod director;
+mod keys;
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -9,19 +11,17 @@ use std::sync::Arc;
 
 use bailiwick_attestation::appraisal::Reference;
 use bailiwick_attestation::profile::Brake;
-use bailiwick_attestation::proto::v1;
-use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
-use bailiwick_policy::approvers::{Approvers, ApproversError};
-use bailiwick_policy::bundle::{Bundle, InForce, PolicyRefused, VerifiedBundle};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
+use bailiwick_policy::approvers::{Approvers, ApproversError, Chain};
+use bailiwick_policy::bundle::{PolicyRefused, VerifiedBundle};
 use bailiwick_policy::model::{LogKey, Node};
-use prost::Message as _;
-use tokio::sync::{Mutex, watch};
-use tracing::{info, warn};
 
 use crate::config;
-use crate::record::{NewPolicy, Store, StoreError};
+use crate::record::StoreError;
 
 pub use chunks::{BUNDLE_BYTES, Collect, CollectRefused, chunks};
+pub use director::{Applied, Director, Manifests, Offered};
+pub use keys::LeaseKeys;
 
 /// The policy in force, if there is one.
 pub type Current = Option<Arc<Policy>>;
@@ -30,7 +30,9 @@ pub type Current = Option<Arc<Policy>>;
 #[derive(Debug)]
 pub struct Policy {
     verified: VerifiedBundle,
-    approvers: Arc<Approvers>,
+    chain: Arc<Chain>,
+    /// Digests of approvers that nodes may still have: those before the set in force.
+    approvers_before: Vec<Sha256Digest>,
     /// The serialized `PolicyBundle`, as nodes fetch it.
     bundle: Arc<Vec<u8>>,
     by_ek: HashMap<Sha256Digest, usize>,
@@ -42,7 +44,7 @@ pub struct Policy {
 impl Policy {
     /// Wraps what was verified.
     #[must_use]
-    pub fn new(verified: VerifiedBundle, approvers: Arc<Approvers>, bundle: Vec<u8>) -> Self {
+    pub fn new(verified: VerifiedBundle, chain: Arc<Chain>, bundle: Arc<Vec<u8>>) -> Self {
         let inventory = &verified.model.inventory;
         let nodes = || inventory.nodes.iter().enumerate();
         let by_ek = nodes().map(|(at, node)| (node.ek, at)).collect();
@@ -57,8 +59,9 @@ impl Policy {
             .collect();
         Self {
             verified,
-            approvers,
-            bundle: Arc::new(bundle),
+            approvers_before: chain.sets().skip(1).map(Approvers::digest).collect(),
+            chain,
+            bundle,
             by_ek,
             by_device,
             retired,
@@ -94,7 +97,7 @@ impl Policy {
     /// Whose signatures this policy bears.
     #[must_use]
     pub fn approvers(&self) -> &Approvers {
-        &self.approvers
+        self.chain.current()
     }
 
     /// The inventory's entry of this name.
@@ -153,7 +156,8 @@ impl Policy {
             version: self.version(),
             manifest: self.manifest_digest(),
             not_after: self.verified.manifest.not_after,
-            approvers: self.approvers.digest(),
+            approvers: self.chain.current().digest(),
+            approvers_before: &self.approvers_before,
         }
     }
 
@@ -161,16 +165,6 @@ impl Policy {
     #[must_use]
     pub fn logs(&self) -> &[LogKey] {
         &self.verified.model.collector.logs
-    }
-
-    /// The message that tells a node of it.
-    #[must_use]
-    pub fn offer(&self) -> v1::PolicyOffer {
-        v1::PolicyOffer {
-            version: self.version(),
-            manifest_digest: self.manifest_digest().as_bytes().to_vec(),
-            ..v1::PolicyOffer::default()
-        }
     }
 }
 
@@ -240,113 +234,4 @@ pub fn read_approvers(path: &Path, threshold: u32) -> Result<Approvers, Approver
         &bytes,
         threshold,
     )?)
-}
-
-/// Checks policies and keeps the one in force.
-#[derive(Debug)]
-pub struct Director {
-    approvers: Arc<Approvers>,
-    deployment: DeploymentId,
-    store: Store,
-    current: watch::Sender<Current>,
-    /// Two policies are never judged at once: each must follow the one before.
-    applying: Mutex<()>,
-}
-
-impl Director {
-    /// Starts with the newest stored policy; one that does not verify any more is not used.
-    pub async fn open(
-        approvers: Approvers,
-        deployment: DeploymentId,
-        store: Store,
-        now: UnixTime,
-    ) -> Result<Self, ApplyError> {
-        let director = Self {
-            approvers: Arc::new(approvers),
-            deployment,
-            store,
-            current: watch::channel(None).0,
-            applying: Mutex::new(()),
-        };
-        if let Some(row) = director.store.policy_newest().await? {
-            let message = v1::PolicyBundle::decode(row.bundle.as_slice())?;
-            let checked = Bundle::from(message).verify_in_force(
-                &director.approvers,
-                &director.deployment,
-                now,
-            );
-            match checked {
-                Ok(verified) => director.put(verified, row.bundle),
-                Err(error) => warn!(
-                    version = row.version,
-                    %error,
-                    "the stored policy does not verify under this machine's approvers: none is in force"
-                ),
-            }
-        }
-        Ok(director)
-    }
-
-    /// The policy in force, now and as it changes.
-    #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Current> {
-        self.current.subscribe()
-    }
-
-    /// The policy in force.
-    #[must_use]
-    pub fn current(&self) -> Current {
-        self.current.borrow().clone()
-    }
-
-    /// Checks a serialized `PolicyBundle`, keeps it, and puts it in force.
-    pub async fn apply(
-        &self,
-        bytes: Vec<u8>,
-        by: &str,
-        now: UnixTime,
-    ) -> Result<Arc<Policy>, ApplyError> {
-        let _one_at_a_time = self.applying.lock().await;
-        let in_force = self.in_force().await?;
-        let (approvers, deployment) = (Arc::clone(&self.approvers), self.deployment.clone());
-        let message = v1::PolicyBundle::decode(bytes.as_slice())?;
-        // A world map takes a while to parse, and evidence must not wait for it.
-        let verified = tokio::task::spawn_blocking(move || {
-            Bundle::from(message).verify(&approvers, &deployment, now, in_force)
-        })
-        .await??;
-        let known = in_force.is_some_and(|known| known.manifest_digest == verified.manifest.digest);
-        if !known {
-            self.store
-                .policy_insert(NewPolicy {
-                    version: verified.manifest.version,
-                    manifest_digest: verified.manifest.digest,
-                    bundle: bytes.clone(),
-                    applied_by: by.to_owned(),
-                    now,
-                })
-                .await?;
-            info!(
-                version = verified.manifest.version,
-                manifest = %verified.manifest.digest,
-                by,
-                "policy applied"
-            );
-        }
-        self.put(verified, bytes);
-        self.current().ok_or(ApplyError::Store(StoreError::Stopped))
-    }
-
-    /// The newest stored one counts even if it does not verify any more: versions only go up.
-    async fn in_force(&self) -> Result<Option<InForce>, StoreError> {
-        Ok(self.store.policy_newest().await?.map(|row| InForce {
-            version: row.version,
-            manifest_digest: row.manifest_digest,
-        }))
-    }
-
-    fn put(&self, verified: VerifiedBundle, bundle: Vec<u8>) {
-        let policy = Policy::new(verified, Arc::clone(&self.approvers), bundle);
-        self.current.send_replace(Some(Arc::new(policy)));
-    }
 }

@@ -3,7 +3,6 @@
 use std::sync::{Arc, Mutex};
 
 use bailiwick_attestation::proto::v1;
-use bailiwick_attestation::standing::LeaseSigner;
 use bailiwick_attestation::tpm::{AkPublic, Public};
 use bailiwick_attestation::{DeploymentId, Sha256Digest};
 use prost::Message as _;
@@ -18,7 +17,7 @@ use super::{Nonces, Streams};
 use crate::auth::{NodePeer, Peer};
 use crate::clock;
 use crate::config;
-use crate::direct::{Director, chunks};
+use crate::direct::{Director, LeaseKeys, chunks};
 use crate::enroll::EkTrust;
 use crate::keys::Keys;
 use crate::outward::Outward;
@@ -38,8 +37,8 @@ pub struct Shared {
     pub store: Store,
     /// The policy in force.
     pub director: Arc<Director>,
-    /// Signs standing.
-    pub leases: LeaseSigner,
+    /// Sign standing, as far as the policy in force lists them.
+    pub leases: Arc<LeaseKeys>,
     /// Keys of what nodes seal.
     pub keys: Keys,
     /// Signs what others believe.
@@ -157,13 +156,17 @@ impl EvidenceService for Evidence {
                 "node-pending: the signed inventory does not list this node",
             ));
         }
-        let want = request.into_inner().manifest_digest;
-        if Sha256Digest::from_slice(&want) != Some(policy.manifest_digest()) {
+        let want = Sha256Digest::from_slice(&request.into_inner().manifest_digest);
+        let manifests = self.0.director.manifests();
+        let found = manifests
+            .values()
+            .find(|offered| Some(offered.manifest.digest) == want);
+        let Some(offered) = found else {
             return Err(Status::not_found(
-                "policy-superseded: another policy is in force; the stream offers it",
+                "policy-superseded: another one is the newest; the stream offers it",
             ));
-        }
-        Ok(Response::new(send_chunks(policy.bundle())))
+        };
+        Ok(Response::new(send_chunks(Arc::clone(&offered.bundle))))
     }
 }
 

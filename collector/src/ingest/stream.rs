@@ -1,5 +1,6 @@
 //! One node's stream, from its first message to whatever ends it.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use aws_lc_rs::rand;
 use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::proto::v1::{self, collector_message, node_message};
 use bailiwick_attestation::tpm::AkPublic;
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::model::STUDIES_LIMIT;
 use bailiwick_policy::peers::verify;
 use prost::Message as _;
@@ -22,7 +24,7 @@ use super::service::{self, Shared};
 use super::streams::{Command, Registration};
 use crate::auth::NodePeer;
 use crate::clock;
-use crate::direct::Current;
+use crate::direct::Manifests;
 use crate::outward::Last;
 use crate::quiet::Quiet;
 use crate::record::Verdict;
@@ -46,8 +48,8 @@ pub(super) struct Stream {
     pub(super) peer: NodePeer,
     pub(super) ak: AkPublic,
     outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
-    /// Version of the policy the node says it has; until it says so it is offered none.
-    has_policy: Option<u64>,
+    /// The newest version of each kind the node says it has; until it says so it is offered none.
+    has: Option<BTreeMap<Kind, u64>>,
     /// The outward certificate this stream carried last.
     pub(super) last_outward: Last,
     /// Credentials under way.
@@ -68,7 +70,7 @@ impl Stream {
             peer,
             ak,
             outbox,
-            has_policy: None,
+            has: None,
             last_outward: Last::default(),
             relay: Relay::default(),
             told: None,
@@ -86,8 +88,8 @@ impl Stream {
         let life = self.peer.not_after.since(clock::now());
         let expires = Instant::now() + Duration::from_millis(life);
         let mut bucket = Bucket::new(self.shared.config.messages_per_minute, Instant::now());
-        let mut policy = self.shared.director.watch();
-        policy.mark_unchanged();
+        let mut manifests = self.shared.director.watch_manifests();
+        manifests.mark_unchanged();
         let mut peers = self.shared.standing.watch();
         let mut tell_peers: Option<Instant> = None;
 
@@ -122,9 +124,9 @@ impl Stream {
                     tell_peers = None;
                     self.tell_peers().await?;
                 }
-                Ok(()) = policy.changed() => {
-                    let current = policy.borrow_and_update().clone();
-                    self.offer(current).await?;
+                Ok(()) = manifests.changed() => {
+                    let newest = Manifests::clone(&manifests.borrow_and_update());
+                    self.offer(&newest).await?;
                 }
                 message = read(&mut inbound, bucket.ready_at()) => {
                     let Some(message) = message? else { return Ok(()) };
@@ -154,9 +156,13 @@ impl Stream {
     async fn handle(&mut self, message: v1::NodeMessage) -> Result<bool, Status> {
         match message.message {
             Some(node_message::Message::Hello(hello)) => {
-                self.has_policy = Some(hello.policy_version);
-                let current = self.shared.director.current();
-                self.offer(current).await?;
+                let held = hello.held.iter().take(Kind::ALL.len());
+                let held = held.filter_map(|held| Some((Kind::parse(&held.kind)?, held.version)));
+                let mut has: BTreeMap<Kind, u64> = held.collect();
+                has.insert(Kind::Policy, hello.policy_version);
+                self.has = Some(has);
+                let newest = self.shared.director.manifests();
+                self.offer(&newest).await?;
                 Ok(false)
             }
             Some(node_message::Message::Evidence(evidence)) => {
@@ -248,16 +254,25 @@ impl Stream {
         self.send(collector_message::Message::Peers(entries)).await
     }
 
-    /// Tells a listed node of a policy it does not have.
-    async fn offer(&self, current: Current) -> Sent {
-        let (Some(policy), Some(has)) = (current, self.has_policy) else {
+    /// Tells a listed node of manifests it does not have, in the order it needs them.
+    async fn offer(&self, newest: &Manifests) -> Sent {
+        let Some(has) = &self.has else {
             return Ok(());
         };
-        if policy.listed(&self.peer.ek_digest).is_none() || policy.version() <= has {
+        let current = self.shared.director.current();
+        if current.is_none_or(|policy| policy.listed(&self.peer.ek_digest).is_none()) {
             return Ok(());
         }
-        self.send(collector_message::Message::Policy(policy.offer()))
-            .await
+        for kind in Kind::ALL {
+            let Some(offered) = newest.get(&kind) else {
+                continue;
+            };
+            if offered.manifest.version > has.get(&kind).copied().unwrap_or(0) {
+                self.send(collector_message::Message::Policy(offered.offer()))
+                    .await?;
+            }
+        }
+        Ok(())
     }
 
     /// What is held of this node.

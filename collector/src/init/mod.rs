@@ -9,9 +9,11 @@
 //! | `outward-ca.pem`, `outward-ca.key` | signs what others believe of an affirmed node |
 //! | `operators/NAME.pem`, `.key` | one such person |
 //! | `lease.key`, `log.key` | Ed25519: standing, and checkpoints of the log |
+//! | `lease-keys/ID.key` | more keys for standing: the policy in force says which one signs |
 //! | `key-stores/ID.key` | P-256: for whom nodes wrap the keys of what they seal |
 
 mod ca;
+mod lease_keys;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};

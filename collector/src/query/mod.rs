@@ -19,7 +19,7 @@ use crate::auth::{OperatorPeer, Peer};
 use crate::clock;
 use crate::direct::{Current, Director, node_name};
 use crate::enroll::EkTrust;
-use crate::ingest::{Closed, Streams, send_chunks, store_failed};
+use crate::ingest::{Closed, Streams, store_failed};
 use crate::keys::Keys;
 use crate::proto::query_service_server::QueryService;
 use crate::record::{EntryFilter, NewAct, NodeRow, Store};
@@ -230,9 +230,15 @@ impl QueryService for Query {
         request: Request<v1::ShowPolicyRequest>,
     ) -> Result<Response<Self::ShowPolicyStream>, Status> {
         operator(&request)?;
-        let policy = self.director.current();
-        let policy = policy.ok_or_else(|| Status::not_found("no-policy: none is in force"))?;
-        Ok(Response::new(send_chunks(policy.bundle())))
+        self.show(&request.into_inner().kind).map(Response::new)
+    }
+
+    async fn policy_status(
+        &self,
+        request: Request<v1::PolicyStatusRequest>,
+    ) -> Result<Response<v1::PolicyStatusResponse>, Status> {
+        operator(&request)?;
+        self.policy_status_now().await.map(Response::new)
     }
 
     async fn challenge(

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_policy::kind::Kind;
 use prost::Message as _;
 use tonic::Status;
 
@@ -198,8 +199,34 @@ impl Query {
                 .transpose()
                 .map_err(|_malformed| Status::internal("the stored policy does not decode"))?;
         }
+        self.signed_by_whom(&mut stored).await?;
         Ok(v1::GetStatementResponse {
             statement: Some(stored),
         })
+    }
+
+    /// What an auditor needs to follow the policy's signatures to approvers of their own, as it
+    /// stood when the statement was appraised.
+    async fn signed_by_whom(&self, stored: &mut v1::StoredStatement) -> Result<(), Status> {
+        let Some(policy) = &stored.policy else {
+            return Ok(());
+        };
+        let received = UnixTime(stored.received_ms);
+        let broken = |_malformed| Status::internal("a stored manifest does not decode");
+        let then = |kind| async move {
+            let rows = self.store.manifest_list(kind).await.map_err(store_failed)?;
+            let then = rows.into_iter().filter(|row| row.applied <= received);
+            then.map(|row| v1::PolicyBundle::decode(row.bundle.as_slice()).map_err(broken))
+                .collect::<Result<Vec<_>, Status>>()
+        };
+        stored.approvers = then(Kind::Approvers).await?;
+        let carries = policy
+            .files
+            .iter()
+            .any(|file| Kind::World.holds(&file.path));
+        if !carries {
+            stored.world = then(Kind::World).await?.pop();
+        }
+        Ok(())
     }
 }

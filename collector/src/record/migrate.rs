@@ -12,6 +12,11 @@ use super::StoreError;
 const MIGRATIONS: &[(i64, &str, &str)] = &[
     (1, "spine", include_str!("../../migrations/0001_spine.sql")),
     (
+        10,
+        "manifests",
+        include_str!("../../migrations/0010_manifests.sql"),
+    ),
+    (
         20,
         "identity",
         include_str!("../../migrations/0020_identity.sql"),

@@ -27,9 +27,10 @@ pub(super) async fn policy_insert(
     new: &NewPolicy,
 ) -> Result<(), StoreError> {
     sqlx::query(
-        "INSERT INTO policies (version, manifest_digest, bundle, applied_ms, applied_by)
-         VALUES (?, ?, ?, ?, ?)",
+        "INSERT INTO manifests (kind, version, manifest_digest, bundle, applied_ms, applied_by)
+         VALUES (?, ?, ?, ?, ?, ?)",
     )
+    .bind(new.kind.as_str())
     .bind(int(new.version))
     .bind(new.manifest_digest.as_bytes().as_slice())
     .bind(&new.bundle)

@@ -2,6 +2,7 @@
 
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_policy::kind::Kind;
 use prost::Message;
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteRow;
@@ -121,21 +122,33 @@ impl Store {
         .collect()
     }
 
-    /// The policy with the highest version.
-    pub async fn policy_newest(&self) -> Result<Option<PolicyRow>, StoreError> {
-        sqlx::query("SELECT * FROM policies ORDER BY version DESC LIMIT 1")
+    /// The manifest of a kind with the highest version.
+    pub async fn manifest_newest(&self, kind: Kind) -> Result<Option<PolicyRow>, StoreError> {
+        sqlx::query("SELECT * FROM manifests WHERE kind = ? ORDER BY version DESC LIMIT 1")
+            .bind(kind.as_str())
             .fetch_optional(&self.readers)
             .await?
             .map(|row| policy(&row))
             .transpose()
     }
 
-    /// The policy with this manifest.
+    /// All manifests of a kind, oldest first.
+    pub async fn manifest_list(&self, kind: Kind) -> Result<Vec<PolicyRow>, StoreError> {
+        sqlx::query("SELECT * FROM manifests WHERE kind = ? ORDER BY version")
+            .bind(kind.as_str())
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(policy)
+            .collect()
+    }
+
+    /// The manifest with this digest, of any kind.
     pub async fn policy_get(
         &self,
         manifest_digest: &Sha256Digest,
     ) -> Result<Option<PolicyRow>, StoreError> {
-        sqlx::query("SELECT * FROM policies WHERE manifest_digest = ?")
+        sqlx::query("SELECT * FROM manifests WHERE manifest_digest = ?")
             .bind(manifest_digest.as_bytes().as_slice())
             .fetch_optional(&self.readers)
             .await?
@@ -238,6 +251,8 @@ fn statement(row: &SqliteRow) -> Result<StatementRow, StoreError> {
             previous: maybe_decode(row, "statements", "previous")?,
             result: row.try_get("result")?,
             receipt: None,
+            approvers: Vec::new(),
+            world: None,
         },
     })
 }
@@ -245,8 +260,9 @@ fn statement(row: &SqliteRow) -> Result<StatementRow, StoreError> {
 fn policy(row: &SqliteRow) -> Result<PolicyRow, StoreError> {
     Ok(PolicyRow {
         version: number(row, "version")?,
-        manifest_digest: digest(row, "policies", "manifest_digest")?,
+        manifest_digest: digest(row, "manifests", "manifest_digest")?,
         bundle: row.try_get("bundle")?,
+        applied: time(row, "applied_ms")?,
     })
 }
 

@@ -3,6 +3,7 @@
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::ActKind;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_policy::kind::Kind;
 use prost::Message as _;
 
 use super::acts::NewAct;
@@ -241,6 +242,8 @@ pub struct Interval {
 /// A policy that met the threshold.
 #[derive(Clone, Debug)]
 pub struct NewPolicy {
+    /// What it is about.
+    pub kind: Kind,
     /// Its version.
     pub version: u64,
     /// SHA-256 of its manifest.
@@ -277,6 +280,8 @@ pub struct PolicyRow {
     pub manifest_digest: Sha256Digest,
     /// A serialized `PolicyBundle`.
     pub bundle: Vec<u8>,
+    /// When it was applied here.
+    pub applied: UnixTime,
 }
 
 /// An alert to raise.

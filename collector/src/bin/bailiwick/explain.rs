@@ -5,10 +5,12 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use bailiwick_attestation::proto::v1;
-use bailiwick_policy::bundle::Draft;
+use bailiwick_policy::bundle::{Draft, WorldKind, WorldSource};
 use bailiwick_policy::explain::{Direction, Query};
+use bailiwick_policy::kind::Kind;
 use bailiwick_policy::model::Protocol;
 use clap::ValueEnum;
 use prost::Message as _;
@@ -17,7 +19,7 @@ use serde_json::json;
 use crate::Exit;
 use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, print};
-use crate::policy::{fetch, known_files};
+use crate::policy::{fetch, known_files, world};
 
 /// Arguments of `policy explain`.
 #[derive(Debug, clap::Args)]
@@ -73,9 +75,9 @@ impl From<Spoken> for Protocol {
 /// Runs it.
 pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> {
     let files: Vec<(String, Vec<u8>)> = match &args.folder {
-        Some(folder) => known_files(folder)?.into_iter().collect(),
+        Some(folder) => known_files(folder, Kind::Policy)?.into_iter().collect(),
         None => {
-            let bytes = match block_on(fetch(connection))? {
+            let bytes = match block_on(fetch(connection, Kind::Policy))? {
                 Ok(bytes) => bytes,
                 Err(status) => return refused(&status),
             };
@@ -84,7 +86,20 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
             files.map(|file| (file.path, file.content)).collect()
         }
     };
-    let draft = match Draft::read(files, None) {
+    let mut map = None;
+    if !files.iter().any(|(path, _)| Kind::World.holds(path)) {
+        // Without a collector the files are refused below for want of a map, by name.
+        let bundle = world(connection).ok().flatten();
+        let file = bundle.and_then(|bundle| bundle.files.into_iter().next());
+        map = file.map(|file| WorldSource {
+            kind: match file.path.as_str() {
+                "world.txt" => WorldKind::GeoipDb,
+                _ => WorldKind::Csv,
+            },
+            bytes: Arc::new(file.content),
+        });
+    }
+    let draft = match Draft::read(files, map.as_ref()) {
         Ok(draft) => draft,
         Err(fault) => {
             eprintln!("bailiwick: {fault}");

@@ -4,7 +4,8 @@
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 
 use super::Approvers;
-use crate::bundle::{Bundle, InForce, Judged, PolicyRefused, Signed, Terms};
+use crate::bundle::{Bundle, InForce, Judged, PolicyRefused, Signed, Terms, Verified, WorldSource};
+use crate::kind::Kind;
 
 /// Most changes of approvers in one deployment: twenty years of one a week.
 pub const CHAIN_LIMIT: usize = 1024;
@@ -126,6 +127,38 @@ impl Chain {
             judged,
             world: None,
         })
+    }
+
+    /// Reads a manifest of another kind that was accepted before. Whoever signed it then may have
+    /// left since: each set may have been the one in force.
+    pub fn settled(
+        &self,
+        kind: Kind,
+        bundle: &Bundle,
+        deployment: &DeploymentId,
+        world: Option<&WorldSource>,
+        now: UnixTime,
+    ) -> Result<Verified, PolicyRefused> {
+        let mut refused = None;
+        for approvers in self.sets() {
+            let terms = Terms {
+                approvers,
+                deployment,
+                now,
+                judged: Judged::Before(None),
+                world,
+            };
+            match bundle.open(kind, &terms) {
+                Err(why @ (PolicyRefused::UnderSigned { .. } | PolicyRefused::Unsigned { .. })) => {
+                    // The newest set's word is the one that helps.
+                    refused.get_or_insert(why);
+                }
+                outcome => return outcome,
+            }
+        }
+        Err(refused.unwrap_or_else(|| PolicyRefused::Unsigned {
+            namespace: kind.namespace(deployment),
+        }))
     }
 
     /// Whether `digest` names the set in force or one before it.

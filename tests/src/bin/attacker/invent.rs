@@ -117,6 +117,7 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             manifest: policy.manifest.digest,
             not_after: policy.manifest.not_after,
             approvers: approvers.digest(),
+            approvers_before: &[],
         }),
         None,
         received,

@@ -1,14 +1,16 @@
-//! `policy manifest|apply|show`, and the way to `explain`.
+//! `policy manifest|sign|apply|show|status|approvers`, and the way to `explain`.
 
-use std::collections::BTreeMap;
+mod folder;
+mod sign;
+mod status;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use bailiwick_collector::direct::{Collect, chunks};
-use bailiwick_policy::bundle::Bundle;
 use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{self, Draft, Manifest};
 use clap::Subcommand;
@@ -18,6 +20,9 @@ use serde_json::json;
 use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, Listing, parse_time, print, time};
 use crate::{Exit, explain};
+pub(crate) use folder::known_files;
+use folder::{read, read_bundle};
+pub(crate) use status::world;
 
 /// Arguments of `policy`.
 #[derive(Debug, clap::Args)]
@@ -32,7 +37,9 @@ pub(crate) struct Args {
 enum Command {
     /// Writes manifest.toml over the files of a folder, ready for approvers to sign.
     Manifest(Compose),
-    /// Brings a signed folder to the collector.
+    /// Signs the manifest of a folder, of whatever kind; with --version next, writes it first.
+    Sign(sign::Args),
+    /// Brings a signed folder of whatever kind to the collector.
     Apply {
         /// The folder.
         folder: PathBuf,
@@ -42,8 +49,22 @@ enum Command {
     },
     /// Says what a study's fence would answer, and which line of policy makes it so.
     Explain(explain::Args),
+    /// Says what is in force of each kind, who signed, until when, and which nodes lag.
+    Status {
+        /// How it is printed.
+        #[arg(long, value_enum, default_value = "table")]
+        output: Format,
+    },
+    /// Who may sign, and how that changes.
+    Approvers {
+        #[command(subcommand)]
+        command: status::ApproversCommand,
+    },
     /// Shows the policy in force; with --to, writes it into a folder.
     Show {
+        /// Of which kind: policy, approvers, world, break-glass, erasure.
+        #[arg(long, default_value = "policy")]
+        kind: String,
         /// A folder to write it into; must not exist.
         #[arg(long)]
         to: Option<PathBuf>,
@@ -57,6 +78,9 @@ enum Command {
 struct Compose {
     /// The folder.
     folder: PathBuf,
+    /// What it is about: policy, approvers, world, break-glass, erasure.
+    #[arg(long, default_value = "policy")]
+    kind: String,
     /// The installation.
     #[arg(long)]
     deployment: String,
@@ -75,40 +99,24 @@ struct Compose {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Manifest(compose) => write_manifest(compose),
+        Command::Sign(args) => sign::run(args),
+        Command::Status { output } => status::status(&args.connection, *output),
+        Command::Approvers { command } => status::approvers(&args.connection, command),
         Command::Apply { folder, output } => apply(&args.connection, folder, *output),
         Command::Explain(explain) => explain::run(&args.connection, explain),
-        Command::Show { to, output } => show(&args.connection, to.as_deref(), *output),
+        Command::Show { kind, to, output } => {
+            show(&args.connection, parse_kind(kind)?, to.as_deref(), *output)
+        }
     }
 }
 
-fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    std::fs::read(path).with_context(|| path.display().to_string())
-}
-
-/// The files of a folder that a policy may hold; others are left alone and named.
-pub(crate) fn known_files(folder: &Path) -> anyhow::Result<BTreeMap<String, Vec<u8>>> {
-    let mut files = BTreeMap::new();
-    for below in ["", "studies"] {
-        let dir = folder.join(below);
-        if !dir.is_dir() {
-            continue;
-        }
-        for entry in std::fs::read_dir(&dir).with_context(|| dir.display().to_string())? {
-            let path = entry?.path();
-            let name = path.strip_prefix(folder)?.to_string_lossy().into_owned();
-            if Kind::Policy.holds(&name) {
-                files.insert(name, read(&path)?);
-            } else if path.is_file() && name != manifest::MANIFEST && !manifest::is_signature(&name)
-            {
-                eprintln!("bailiwick: {name} is no file of a policy and is left out");
-            }
-        }
-    }
-    Ok(files)
+fn parse_kind(word: &str) -> anyhow::Result<Kind> {
+    Kind::parse(word).with_context(|| format!("--kind: {word:?} is no kind of manifest"))
 }
 
 fn write_manifest(compose: &Compose) -> anyhow::Result<Exit> {
     let deployment = DeploymentId::new(&compose.deployment)?;
+    let kind = parse_kind(&compose.kind)?;
     let (version, previous) = match &compose.previous {
         None => (1, None),
         Some(path) => {
@@ -119,46 +127,22 @@ fn write_manifest(compose: &Compose) -> anyhow::Result<Exit> {
     };
     let draft = Draft {
         deployment: &deployment,
-        kind: Kind::Policy,
+        kind,
         version,
         previous,
         not_after: compose.not_after,
         reason: &compose.reason,
     };
-    let text = manifest::compose(&draft, &known_files(&compose.folder)?)?;
+    let text = manifest::compose(&draft, &known_files(&compose.folder, kind)?)?;
     let path = compose.folder.join(manifest::MANIFEST);
     std::fs::write(&path, text).with_context(|| path.display().to_string())?;
     print(&format!(
         "{}: version {version}; now each approver runs\n  ssh-keygen -Y sign -f KEY -n {} {}\nand renames the .sig to manifest.toml.NAME.sig\n",
         path.display(),
-        Kind::Policy.namespace(&deployment),
+        kind.namespace(&deployment),
         path.display(),
     ))?;
     Ok(Exit::Good)
-}
-
-/// A signed folder as it travels: the manifest, every signature beside it, every file it lists.
-pub(crate) fn read_bundle(folder: &Path) -> anyhow::Result<Bundle> {
-    let bytes = read(&folder.join(manifest::MANIFEST))?;
-    let parsed = Manifest::parse(&bytes)?;
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let name = entry?.file_name().to_string_lossy().into_owned();
-        if manifest::is_signature(&name) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    let signatures = names
-        .iter()
-        .map(|name| read(&folder.join(name)))
-        .collect::<anyhow::Result<_>>()?;
-    let files = parsed
-        .files
-        .keys()
-        .map(|path| Ok((path.clone(), read(&folder.join(path))?)))
-        .collect::<anyhow::Result<Vec<_>>>()?;
-    Ok(Bundle::from_files(bytes, signatures, files))
 }
 
 fn apply(connection: &Connection, folder: &Path, output: Format) -> anyhow::Result<Exit> {
@@ -172,8 +156,9 @@ fn apply(connection: &Connection, folder: &Path, output: Format) -> anyhow::Resu
         Ok(answer) => {
             let answer = answer.into_inner();
             Listing {
-                columns: &["version", "manifest"],
+                columns: &["kind", "version", "manifest"],
                 rows: vec![json!({
+                    "kind": answer.kind,
                     "version": answer.version,
                     "manifest": hex::encode(&answer.manifest_digest),
                 })],
@@ -185,12 +170,16 @@ fn apply(connection: &Connection, folder: &Path, output: Format) -> anyhow::Resu
     }
 }
 
-/// Fetches the policy in force.
+/// Fetches the newest manifest of a kind.
 pub(crate) async fn fetch(
     connection: &Connection,
+    kind: Kind,
 ) -> anyhow::Result<Result<Vec<u8>, tonic::Status>> {
     let mut client = connection.open().await?;
-    let mut stream = match client.show_policy(v1::ShowPolicyRequest {}).await {
+    let request = v1::ShowPolicyRequest {
+        kind: kind.as_str().to_owned(),
+    };
+    let mut stream = match client.show_policy(request).await {
         Ok(answer) => answer.into_inner(),
         Err(status) => return Ok(Err(status)),
     };
@@ -201,15 +190,20 @@ pub(crate) async fn fetch(
     Ok(Ok(collect.finish()))
 }
 
-fn show(connection: &Connection, to: Option<&Path>, output: Format) -> anyhow::Result<Exit> {
-    let bytes = match block_on(fetch(connection))? {
+fn show(
+    connection: &Connection,
+    kind: Kind,
+    to: Option<&Path>,
+    output: Format,
+) -> anyhow::Result<Exit> {
+    let bytes = match block_on(fetch(connection, kind))? {
         Ok(bytes) => bytes,
         Err(status) => return refused(&status),
     };
     let bundle = v1::PolicyBundle::decode(bytes.as_slice())?;
     let parsed = Manifest::parse(&bundle.manifest)?;
     if let Some(folder) = to {
-        write_bundle(folder, &bundle)?;
+        folder::write_bundle(folder, kind, &bundle)?;
     }
     let rows = bundle
         .files
@@ -229,6 +223,7 @@ fn show(connection: &Connection, to: Option<&Path>, output: Format) -> anyhow::R
     if output == Format::Json {
         let json = json!({
             "deployment": parsed.deployment,
+            "kind": kind.as_str(),
             "version": parsed.version,
             "manifest": parsed.digest,
             "previous": parsed.previous,
@@ -242,7 +237,7 @@ fn show(connection: &Connection, to: Option<&Path>, output: Format) -> anyhow::R
     }
     if output == Format::Table {
         print(&format!(
-            "{} policy, version {}, until {}\n{}\nmanifest {}, {} signatures\n\n",
+            "{} {kind}, version {}, until {}\n{}\nmanifest {}, {} signatures\n\n",
             parsed.deployment,
             parsed.version,
             time(parsed.not_after.millis()),
@@ -253,30 +248,4 @@ fn show(connection: &Connection, to: Option<&Path>, output: Format) -> anyhow::R
     }
     files.print(output)?;
     Ok(Exit::Good)
-}
-
-fn write_bundle(folder: &Path, bundle: &v1::PolicyBundle) -> anyhow::Result<()> {
-    std::fs::create_dir(folder).with_context(|| folder.display().to_string())?;
-    let write = |name: &str, content: &[u8]| {
-        let path = folder.join(name);
-        std::fs::write(&path, content).with_context(|| path.display().to_string())
-    };
-    write(manifest::MANIFEST, &bundle.manifest)?;
-    for (number, signature) in (1..).zip(&bundle.signatures) {
-        write(&format!("{}.{number}.sig", manifest::MANIFEST), signature)?;
-    }
-    for file in &bundle.files {
-        // A path of the collector's choosing is no path to write to.
-        ensure!(
-            Kind::Policy.holds(&file.path),
-            "{:?} is no file of a policy",
-            file.path
-        );
-        if file.path.starts_with("studies/") && !folder.join("studies").is_dir() {
-            let studies = folder.join("studies");
-            std::fs::create_dir(&studies).with_context(|| studies.display().to_string())?;
-        }
-        write(&file.path, &file.content)?;
-    }
-    Ok(())
 }

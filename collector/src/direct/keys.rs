@@ -1,0 +1,91 @@
+//! Which of this collector's lease keys signs: the policy in force says, and may say none.
+//!
+//! A key is rotated in three policies, none of which leaves a gap: the new one stands behind the
+//! old one, then before it, then alone. Nodes that lag one policy behind know the key in use.
+
+use bailiwick_attestation::standing::{LeaseKey, LeaseSignError, LeaseSigner};
+use bailiwick_policy::model::CollectorKeys;
+
+/// Every lease key this collector holds.
+#[derive(Debug)]
+pub struct LeaseKeys(Vec<(LeaseKey, LeaseSigner)>);
+
+impl LeaseKeys {
+    /// Of these.
+    pub fn new(signers: Vec<LeaseSigner>) -> Result<Self, LeaseSignError> {
+        let with_public = |signer: LeaseSigner| Ok((signer.public()?, signer));
+        signers
+            .into_iter()
+            .map(with_public)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The first key the policy lists that is held here, id and key alike; with none, nothing may
+    /// be signed.
+    #[must_use]
+    pub fn active(&self, listed: &CollectorKeys) -> Option<&LeaseSigner> {
+        listed.lease_keys.iter().find_map(|wanted| {
+            let found = self
+                .0
+                .iter()
+                .find(|(held, _)| held.id == wanted.id && held.ed25519 == wanted.ed25519);
+            found.map(|(_, signer)| signer)
+        })
+    }
+
+    /// Ids of the keys held, for a person.
+    #[must_use]
+    pub fn ids(&self) -> Vec<&str> {
+        self.0.iter().map(|(key, _)| key.id.as_str()).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use aws_lc_rs::rand::SystemRandom;
+    use aws_lc_rs::signature::Ed25519KeyPair;
+    use bailiwick_policy::model;
+
+    use super::*;
+
+    #[test]
+    fn the_policy_chooses_the_key_and_a_key_it_does_not_list_signs_nothing() {
+        let signer = |id: &str| {
+            let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).unwrap();
+            LeaseSigner::from_pkcs8(id, pkcs8.as_ref()).unwrap()
+        };
+        let entry = |signer: &LeaseSigner| {
+            let key = signer.public().unwrap();
+            model::LeaseKey {
+                id: key.id,
+                ed25519: key.ed25519,
+            }
+        };
+        let (old, new, other) = (signer("lease-1"), signer("lease-2"), signer("lease-1"));
+        let (o, n, stolen) = (entry(&old), entry(&new), entry(&other));
+        let keys = LeaseKeys::new(vec![old, new]).unwrap();
+        let rows: &[(&str, Vec<model::LeaseKey>, Option<&str>)] = &[
+            ("before", vec![o.clone()], Some("lease-1")),
+            (
+                "the new one announced",
+                vec![o.clone(), n.clone()],
+                Some("lease-1"),
+            ),
+            ("the new one in use", vec![n.clone(), o], Some("lease-2")),
+            ("the old one gone", vec![n], Some("lease-2")),
+            ("another key of that name", vec![stolen], None),
+            ("none", vec![], None),
+        ];
+        for (name, lease_keys, want) in rows {
+            let listed = CollectorKeys {
+                lease_keys: lease_keys.clone(),
+                ..CollectorKeys::default()
+            };
+            let active = keys
+                .active(&listed)
+                .map(|signer| signer.public().unwrap().id);
+            assert_eq!(active.as_deref(), *want, "{name}");
+        }
+    }
+}
