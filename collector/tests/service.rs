@@ -10,6 +10,7 @@ use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use common::Fixture;
+use rustix::process::{Pid, Signal, kill_process};
 
 fn daemon() -> Command {
     Command::new(env!("CARGO_BIN_EXE_bailiwick-collector"))
@@ -65,9 +66,7 @@ fn it_says_when_it_is_ready_alive_and_stopping() {
     expect(&socket, "READY=1");
     expect(&socket, "WATCHDOG=1");
     expect(&socket, "WATCHDOG=1");
-    let pid = child.id().to_string();
-    let sent = Command::new("kill").args(["-TERM", &pid]).status();
-    assert!(sent.unwrap().success());
+    kill_process(Pid::from_child(&child), Signal::TERM).unwrap();
     expect(&socket, "STOPPING=1");
     assert!(child.wait().unwrap().success());
 }

@@ -14,6 +14,7 @@ use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::bundle::VerifiedBundle;
 use bailiwick_tests::swtpm::SoftTpm;
+use rustix::process::{Pid, Signal, kill_process};
 use tokio_util::sync::CancellationToken;
 
 /// Stands where the kernel would: this test is about what the service manager hears.
@@ -126,8 +127,7 @@ impl Service {
     }
 
     fn terminate(mut self) -> (ExitStatus, Vec<String>) {
-        let pid = self.child.id().to_string();
-        Command::new("kill").arg(pid).status().unwrap();
+        kill_process(Pid::from_child(&self.child), Signal::TERM).unwrap();
         assert!(self.hears("STOPPING=1", Duration::from_secs(10)));
         (self.child.wait().unwrap(), std::mem::take(&mut self.heard))
     }

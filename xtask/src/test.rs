@@ -164,6 +164,8 @@ fn programs() -> Result<Tally> {
 /// Advisories are a chore of their own: their database is not always reachable.
 fn deny() -> Result<Tally> {
     let deny = cmd::find("cargo-deny").context("cargo-deny was installed above")?;
+    // It reads the crates of every platform, and a build fetches those of this one.
+    cmd::run(cmd::cargo().args(["fetch", "--locked"]))?;
     cmd::run(cmd::command(deny).args([
         "--offline",
         "check",
