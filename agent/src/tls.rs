@@ -294,7 +294,7 @@ impl Signer for TpmKey {
 
 /// `Ecdsa-Sig-Value ::= SEQUENCE { r INTEGER, s INTEGER }`; two P-256 scalars stay below the
 /// lengths that need more than one byte.
-pub(crate) fn ecdsa_der(r: &[u8; 32], s: &[u8; 32]) -> Vec<u8> {
+pub fn ecdsa_der(r: &[u8; 32], s: &[u8; 32]) -> Vec<u8> {
     let mut body = der_integer(r);
     body.extend(der_integer(s));
     tlv(0x30, &body)

@@ -7,13 +7,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bailiwick_attestation::{NodeId, Sha256Digest, StudyId, UnixTime};
+use bailiwick_attestation::{NodeId, Sha256Digest, StudyId, UnixTime, proto::v1::PolicyBundle};
 use bailiwick_policy::{
     bundle::{Bundle, InForce, Judged, Terms},
     content::BreakGlass,
 };
 
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::{Core, CoreError, Enforcer};
 use crate::{
@@ -262,6 +262,23 @@ impl<E: Enforcer> Core<E> {
             end_boot_ns: used.end_boot_ns,
             until_ms: now.millis().saturating_add(seconds.saturating_mul(1000)),
         }))
+    }
+
+    /// The collector brought it to every node: one it is not for keeps it and does nothing, and so
+    /// does one that has used it.
+    pub(super) fn offered_glass(&mut self, bundle: PolicyBundle) -> Result<(), CoreError> {
+        let ask = UseBreakGlass {
+            bundle: Some(bundle),
+        };
+        match self.break_glass(ask) {
+            Err(CoreError::Glass(why @ (GlassRefused::OtherNode(_) | GlassRefused::Used(_)))) => {
+                info!(%why, "break-glass kept, not used");
+                Ok(())
+            }
+            // It is looked at again with the first policy.
+            Err(CoreError::NoPolicy) => Ok(()),
+            outcome => outcome.map(drop),
+        }
     }
 
     /// A restart of this process ends nothing; a reboot does.

@@ -74,7 +74,11 @@ impl<E: Enforcer> Core<E> {
                 self.again(&policy, Some(&world.content))?;
             }
         }
+        let used = matches!(verified, Verified::BreakGlass(_)).then(|| message.clone());
         self.manifests.take(message, &verified)?;
+        if let Some(bundle) = used {
+            self.offered_glass(bundle)?;
+        }
         Ok(Answer::Done(Done {}))
     }
 
@@ -103,12 +107,20 @@ impl<E: Enforcer> Core<E> {
             source,
         };
         write_atomically(&next, &bytes).map_err(|err| keep(&next, err))?;
+        let first = self.policy.is_none();
         self.enforce(*verified)?;
         fs::rename(&next, &file)
             .and_then(|()| file.parent().map_or(Ok(()), sync_folder))
             .map_err(|err| keep(&file, err))?;
         // What counted under the old inventory may not under the new one.
         self.set_peers(None)?;
+        if first
+            && let Some(bundle) = self.manifests.read(Kind::BreakGlass)?
+            && let Err(why) = self.offered_glass(bundle)
+        {
+            // The policy is in force all the same.
+            warn!(code = why.code(), %why, "break-glass kept, not used");
+        }
         Ok(Answer::Done(Done {}))
     }
 

@@ -600,6 +600,75 @@ async fn glass_is_broken_once_by_what_approvers_signed_for_this_node() {
 }
 
 #[test]
+fn glass_that_the_collector_brings_is_broken_where_it_is_for() {
+    let scene = Scene::new();
+    let mut core = scene.core();
+    let apply = |core: &mut Core<Recorder>, kind: &str, bundle: PolicyBundle| -> String {
+        let apply = ApplyPolicy {
+            bundle: Some(bundle),
+            kind: kind.to_owned(),
+        };
+        let request = Request {
+            request: Some(request::Request::ApplyPolicy(apply)),
+        };
+        match core.handle(request).response {
+            Some(response::Response::Done(_)) => "done".to_owned(),
+            Some(response::Response::Refusal(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    let used = || scene.recorder.0.lock().unwrap().glass.len();
+    {
+        let early = Scene::new();
+        let mut core = early.core();
+        let glass = early.glass(1, "demo", "gpu-01");
+        assert_eq!(apply(&mut core, "break-glass", glass), "done");
+        assert!(
+            early.recorder.0.lock().unwrap().glass.is_empty(),
+            "there is no policy"
+        );
+        assert_eq!(apply(&mut core, "policy", early.bundle(1, None)), "done");
+        assert_eq!(
+            early.recorder.0.lock().unwrap().glass.len(),
+            1,
+            "now there is"
+        );
+    }
+    assert_eq!(apply(&mut core, "policy", scene.bundle(1, None)), "done");
+    let other = scene.glass(1, "demo", "gpu-02");
+    assert_eq!(
+        (apply(&mut core, "break-glass", other.clone()), used()),
+        ("done".to_owned(), 0)
+    );
+    let previous = Sha256Digest::of(&[&other.manifest]);
+    let glass_after = |previous| {
+        let files = scene.glass(1, "demo", "gpu-01").files.into_iter();
+        let files = files.map(|file| (file.path, file.content)).collect();
+        scene.signed(Kind::BreakGlass, 2, Some(previous), &files, &["alice"])
+    };
+    let mut unsigned = glass_after(previous);
+    unsigned.signatures.clear();
+    assert_eq!(apply(&mut core, "break-glass", unsigned), "policy-unsigned");
+    assert_eq!(used(), 0);
+    let ours = glass_after(previous);
+    assert_eq!(
+        (apply(&mut core, "break-glass", ours.clone()), used()),
+        ("done".to_owned(), 1)
+    );
+    let end = scene.recorder.0.lock().unwrap().glass["cardio"];
+    assert_eq!(
+        apply(&mut core, "break-glass", ours),
+        "done",
+        "offered again"
+    );
+    assert_eq!(
+        scene.recorder.0.lock().unwrap().glass["cardio"],
+        end,
+        "and not used again"
+    );
+}
+
+#[test]
 fn without_its_memory_no_glass_is_broken() {
     let scene = Scene::new();
     std::fs::create_dir_all(scene.path("state/fence")).unwrap();

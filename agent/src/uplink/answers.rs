@@ -6,11 +6,14 @@ use bailiwick_attestation::{
     Sha256Digest,
     evidence::Nonce,
     proto::v1::{
-        Accepted, Activation, ActivationAnswer, Challenge, CollectorMessage, Lease, NodeMessage,
-        OutwardCertificate, Receipt, Refused, activation_answer, collector_message, node_message,
+        Accepted, Activation, ActivationAnswer, Challenge, CollectorMessage, Lease, LeaseBody,
+        NodeMessage, OutwardCertificate, Receipt, Refused, activation_answer, collector_message,
+        node_message,
     },
     tlog::verify_receipt,
 };
+use prost::Message as _;
+use tokio::time::Instant;
 use tracing::{debug, error, info, warn};
 
 use super::{Node, UplinkError, exchange::Refusal, link};
@@ -187,6 +190,7 @@ impl Node {
     }
 
     async fn lease(&mut self, lease: Lease) {
+        let renewal = renew_after(&lease.body, clock::boot_time_ns());
         let (quoted, reset_count) = self.attester.quoted();
         let identity = self.tpm.identity();
         let apply = ApplyLease {
@@ -203,8 +207,52 @@ impl Node {
                 })
                 .collect(),
         };
-        if let Err(why) = self.fence.apply_lease(apply).await {
-            warn!(why = %link::chain(&why), "lease not applied");
+        match self.fence.apply_lease(apply).await {
+            Ok(()) => self.renew = renewal.map(|wait| Instant::now() + wait),
+            Err(why) => warn!(why = %link::chain(&why), "lease not applied"),
+        }
+    }
+}
+
+/// When to ask for the next lease: once half of this one has passed. A timer and nothing more: the
+/// fence alone decides what a lease is worth. None where it ends standing, or has ended.
+fn renew_after(body: &[u8], now_boot_ns: u64) -> Option<Duration> {
+    let body = LeaseBody::decode(body).ok()?;
+    let length_ms = body.until_clock_ms.checked_sub(body.quoted_clock_ms)?;
+    let half_ns = length_ms.saturating_mul(1_000_000) / 2;
+    let half = body.quoted_boot_time_ns.saturating_add(half_ns);
+    let end = half.saturating_add(half_ns);
+    (now_boot_ns < end).then(|| Duration::from_nanos(half.saturating_sub(now_boot_ns)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_is_renewed_when_half_of_it_is_left() {
+        let body = |until_clock_ms| LeaseBody {
+            quoted_clock_ms: 7_000,
+            quoted_boot_time_ns: 50_000_000_000,
+            until_clock_ms,
+            ..LeaseBody::default()
+        };
+        let minute = body(67_000).encode_to_vec();
+        let second = 1_000_000_000;
+        for (name, body, now, want) in [
+            ("granted at once", &minute, 50 * second, Some(30)),
+            ("granted late", &minute, 70 * second, Some(10)),
+            ("granted after its half", &minute, 90 * second, Some(0)),
+            ("granted after its end", &minute, 110 * second, None),
+            ("ends standing", &body(0).encode_to_vec(), 50 * second, None),
+            ("no time", &body(7_000).encode_to_vec(), 50 * second, None),
+            ("not a lease", &vec![0xff], 50 * second, None),
+        ] {
+            assert_eq!(
+                renew_after(body, now),
+                want.map(Duration::from_secs),
+                "{name}"
+            );
         }
     }
 }

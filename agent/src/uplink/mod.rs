@@ -113,6 +113,8 @@ struct Node {
     activating: Option<JoinHandle<()>>,
     outward: Outward,
     peers: Peers,
+    /// When the lease in force has half of its time left.
+    renew: Option<Instant>,
     notify: Notify,
     enrolled: Option<String>,
     retrying: bool,
@@ -162,6 +164,7 @@ pub async fn run(
         activating: None,
         outward,
         peers: Peers::default(),
+        renew: None,
         notify: Notify::default(),
         enrolled: None,
         retrying: false,
@@ -245,6 +248,10 @@ impl Node {
                 _ = alive.tick() => self.notify.alive(),
                 done = fetched(&mut self.fetching) => self.policy_done(done).await?,
                 () = sleep_until(outward_end) => self.outward.expire(clock::now()),
+                () = renewal(self.renew) => {
+                    self.renew = None;
+                    self.exchange.want();
+                }
                 () = sleep_until(wait) => {}
             }
         }
@@ -439,6 +446,14 @@ impl Node {
         } else {
             self.notify.status(&status);
         }
+    }
+}
+
+/// Never, where there is no lease.
+async fn renewal(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }
 

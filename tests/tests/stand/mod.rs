@@ -167,7 +167,7 @@ impl Stand {
         self.stop().await;
         let folder = self.dir.path().join("policy");
         std::fs::create_dir_all(&folder).unwrap();
-        let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n";
+        let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n[peers]\naddresses = [\"10.9.1.0/24\"]\nattested = true\n";
         let profile = "name = \"test\"\nlease_seconds = 300\nmax_silence_seconds = 180\n[tpm]\nbank = \"sha256\"\nrequire = [0, 1, 7]\n";
         let files: Vec<(String, Vec<u8>)> = [
             ("studies/cardio.toml", study),

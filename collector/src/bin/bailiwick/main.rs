@@ -9,6 +9,7 @@ mod client;
 mod enroll;
 mod explain;
 mod format;
+mod glass;
 mod inspect;
 mod keys;
 mod lists;
@@ -50,6 +51,8 @@ enum Command {
     Alerts(lists::Alerts),
     /// Causes for which many nodes lost standing at once.
     Brake(brake::Args),
+    /// Standing for a while without appraisal, signed beforehand.
+    BreakGlass(glass::Args),
     /// What approvers sign.
     Policy(policy::Args),
     /// Appraises a stored statement again, with no collector and no network.
@@ -121,6 +124,7 @@ fn main() -> ExitCode {
         Command::Events(args) => lists::events(&args),
         Command::Alerts(args) => lists::alerts(&args),
         Command::Brake(args) => brake::run(&args),
+        Command::BreakGlass(args) => glass::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Verify(args) => verify::run(&args),
     };

@@ -21,7 +21,8 @@ use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, Listing, parse_time, print, time};
 use crate::{Exit, explain};
 pub(crate) use folder::known_files;
-use folder::{read, read_bundle};
+use folder::read;
+pub(crate) use folder::read_bundle;
 pub(crate) use status::world;
 
 /// Arguments of `policy`.
@@ -145,7 +146,11 @@ fn write_manifest(compose: &Compose) -> anyhow::Result<Exit> {
     Ok(Exit::Good)
 }
 
-fn apply(connection: &Connection, folder: &Path, output: Format) -> anyhow::Result<Exit> {
+pub(crate) fn apply(
+    connection: &Connection,
+    folder: &Path,
+    output: Format,
+) -> anyhow::Result<Exit> {
     let bundle = v1::PolicyBundle::from(read_bundle(folder)?).encode_to_vec();
     let upload: Vec<_> = chunks(Arc::new(bundle)).collect();
     let answer = block_on(async {
