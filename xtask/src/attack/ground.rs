@@ -217,6 +217,35 @@ impl Ground {
         Ok(begun.elapsed())
     }
 
+    /// One attempt at an affirming verdict, as the collector judged it now.
+    pub(super) fn judged(&self, outcome: &mut Outcome, tried: &str, expected: &str) -> Result<()> {
+        let shown = self.stage.node()?;
+        let verdict = shown["verdict"].as_str().unwrap_or_default().to_owned();
+        let codes: Vec<&str> = shown["result"]["submods"]
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter_map(|(_, submod)| submod["bailiwick.deviations"].as_array())
+            .flatten()
+            .filter_map(|deviation| deviation["code"].as_str())
+            .collect();
+        let code = if verdict == "affirming" {
+            None
+        } else if codes.contains(&expected) {
+            Some(expected)
+        } else {
+            codes.first().copied().or(Some(&*verdict))
+        };
+        let why = self.stage.why()?.join("; ");
+        outcome.tried(
+            tried,
+            expected,
+            code,
+            &format!("{verdict} {codes:?}: {why}"),
+        );
+        Ok(())
+    }
+
     /// The newest stored statement of the node.
     pub(super) fn stored_statement(&self, name: &str) -> Result<PathBuf> {
         let file = self.scene.path(name);
@@ -311,6 +340,14 @@ impl Log {
             .split_once("Z ")
             .map(|(_, rest)| rest.trim().to_owned());
         Some(said.unwrap_or(line))
+    }
+
+    /// How many lines have this in them.
+    pub(super) fn count(&self, with: &str) -> usize {
+        self.text()
+            .lines()
+            .filter(|line| line.contains(with))
+            .count()
     }
 
     /// The first line with this in it.

@@ -4,10 +4,12 @@
 //! should not have. What was tried and what came of it is counted where it happens; an attack that
 //! could not be carried out is an error, and is never shown as a refusal.
 
+mod fence;
 mod ground;
 mod identity;
 mod loss;
 mod outcome;
+mod peers;
 mod policy;
 mod standing;
 mod time;
@@ -115,6 +117,18 @@ const TRUST: &[Attack] = &[
         spoils: false,
     },
     Attack {
+        name: "made-up-approver",
+        what: "a stolen collector appoints an approver of its own",
+        run: policy::made_up_approver,
+        spoils: false,
+    },
+    Attack {
+        name: "log-rewritten",
+        what: "root rewrites the node's log between two quotes",
+        run: loss::log_rewritten,
+        spoils: false,
+    },
+    Attack {
         name: "agent-killed-uplink-cut",
         what: "nobody attests any more, and the studies go on",
         run: standing::killed_and_cut,
@@ -139,15 +153,39 @@ const TRUST: &[Attack] = &[
         spoils: true,
     },
     Attack {
+        name: "reimaged-node-old-policy",
+        what: "a node with a new disk is offered a policy that was replaced",
+        run: policy::reimaged,
+        spoils: true,
+    },
+    Attack {
         name: "made-up-world-map",
         what: "a stolen collector moves a country",
         run: policy::made_up_world_map,
         spoils: true,
     },
     Attack {
+        name: "fence-detached-and-forged",
+        what: "root detaches the fence, extends nothing and forges the statement",
+        run: fence::forged,
+        spoils: true,
+    },
+    Attack {
+        name: "made-up-peer-entry",
+        what: "whoever carries peer entries makes one",
+        run: peers::made_up_peer,
+        spoils: true,
+    },
+    Attack {
         name: "statements-signed-in-advance",
         what: "a stock of statements, played out when they are no longer true",
         run: standing::signed_in_advance,
+        spoils: true,
+    },
+    Attack {
+        name: "disk-rolled-back",
+        what: "the node's disk is put back as it was an hour ago",
+        run: loss::disk_rolled_back,
         spoils: true,
     },
     Attack {

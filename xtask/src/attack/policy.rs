@@ -10,7 +10,7 @@ use super::ground::Ground;
 use super::outcome::Outcome;
 use crate::cmd;
 use crate::demo::flows::Standing;
-use crate::demo::policy::{APPROVERS, DEPLOYMENT};
+use crate::demo::policy::{APPROVERS, DEPLOYMENT, THRESHOLD};
 use crate::demo::world::WORLD_CSV;
 use crate::paths;
 
@@ -107,10 +107,23 @@ impl Forgery {
         tried: &str,
         expected: &str,
     ) -> Result<()> {
+        self.of_kind(ground, outcome, "policy", (tried, expected))
+    }
+
+    /// Straight to the fence, as what it is said to be.
+    fn of_kind(
+        &self,
+        ground: &Ground,
+        outcome: &mut Outcome,
+        kind: &str,
+        (tried, expected): (&str, &str),
+    ) -> Result<()> {
         let config = ground.stage.node.config().display().to_string();
         let tried = format!("{tried}, at the fence");
         let folder = self.folder.display().to_string();
-        let words = ["policy", "--config", &config, "--tried", &tried];
+        let words = [
+            "policy", "--config", &config, "--tried", &tried, "--kind", kind,
+        ];
         ground.attacker(
             outcome,
             words.into_iter().chain(["--expected", expected, &folder]),
@@ -320,7 +333,11 @@ pub(super) fn made_up_world_map(ground: &mut Ground, outcome: &mut Outcome) -> R
     let allowed = ground.scene.path("strangers-approvers");
     fs::write(&allowed, format!("stranger {public}")).context("appoint a stranger")?;
     ground.stage.collector.kill()?;
-    ground.stage.collector = ground.stage.collector.stolen(&ground.scene, &allowed)?;
+    ground.stage.collector =
+        ground
+            .stage
+            .collector
+            .copied(&ground.scene, "collector-stolen", (&allowed, 1))?;
     let fence = ground.log_from_now("fence");
     ground.stage.collector.start(&ground.scene)?;
     // The thief's collector takes what its own approvers signed.
@@ -342,4 +359,172 @@ pub(super) fn made_up_world_map(ground: &mut Ground, outcome: &mut Outcome) -> R
     ground
         .at_most(outcome, "afterwards", Standing::Attested)
         .map(drop)
+}
+
+/// A stolen collector appoints an approver of its own, by the door that approvers use.
+pub(super) fn made_up_approver(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
+    let stranger = strangers_key(ground)?;
+    let keys: Vec<PathBuf> = APPROVERS
+        .iter()
+        .map(|name| ground.stage.approvers.key(name))
+        .collect();
+    let [alice, bob] = keys.as_slice() else {
+        anyhow::bail!("two approvers");
+    };
+    let old = ground.stage.approvers.allowed_signers().to_owned();
+    let public = fs::read_to_string(stranger.with_extension("pub")).context("read a key")?;
+    let grown = fs::read_to_string(&old).context("read the approvers")? + "mallory " + &public;
+    let alone = format!("mallory {public}");
+    let both = namespace(DEPLOYMENT, "approvers");
+    let other = namespace(DEPLOYMENT, "policy");
+    /// In words, signers, threshold, version, keys and namespaces, what is due.
+    type Row<'a> = (
+        &'a str,
+        &'a str,
+        u32,
+        u64,
+        &'a [(&'a Path, &'a str)],
+        &'a str,
+    );
+    let rows: [Row<'_>; 7] = [
+        (
+            "an approver more, that nobody signed for",
+            &grown,
+            2,
+            1,
+            &[],
+            "policy-unsigned",
+        ),
+        (
+            "an approver more, signed by itself",
+            &grown,
+            2,
+            1,
+            &[(&stranger, &both)],
+            "policy-under-signed",
+        ),
+        (
+            "an approver more, signed by itself and one of the two",
+            &grown,
+            2,
+            1,
+            &[(&stranger, &both), (alice, &both)],
+            "policy-under-signed",
+        ),
+        (
+            "a set of the stranger alone, signed by it",
+            &alone,
+            1,
+            1,
+            &[(&stranger, &both)],
+            "policy-under-signed",
+        ),
+        (
+            "a set that has not signed for itself",
+            &alone,
+            1,
+            1,
+            &[(alice, &both), (bob, &both)],
+            "approvers-new-under-signed",
+        ),
+        (
+            "signatures that both gave for a policy",
+            &grown,
+            2,
+            1,
+            &[(alice, &other), (bob, &other)],
+            "policy-wrong-kind",
+        ),
+        (
+            "a change that follows one nobody has",
+            &grown,
+            2,
+            2,
+            &[(alice, &both), (bob, &both)],
+            "approvers-gap",
+        ),
+    ];
+    for (tried, signers, threshold, version, signatures, expected) in rows {
+        let folder = ground.scene.path("forged-approvers");
+        drop(fs::remove_dir_all(&folder));
+        fs::create_dir_all(&folder).context("make a folder")?;
+        let forged = Forgery { folder };
+        forged
+            .write("allowed_signers", signers)?
+            .write("approvers.toml", &format!("threshold = {threshold}\n"))?;
+        let mut compose = cmd::command(paths::binary(false, "attacker"));
+        compose
+            .args(["compose", "--deployment", DEPLOYMENT, "--kind", "approvers"])
+            .args(["--version", &version.to_string()])
+            .args(["--not-after", &tomorrow()?.to_string(), "--genesis"])
+            .arg(&old)
+            .arg(&forged.folder);
+        cmd::output(&mut compose)?;
+        for (place, (key, namespace)) in signatures.iter().enumerate() {
+            forged.sign(key, &format!("signer{place}"), namespace)?;
+        }
+        forged.of_kind(ground, outcome, "approvers", (tried, expected))?;
+    }
+    let forged = Forgery::begin(ground, "of-strangers")?;
+    forged.compose(ground, DEPLOYMENT, tomorrow()?)?;
+    forged.sign(&stranger, "stranger", &other)?;
+    forged.sign(alice, "alice", &other)?;
+    let tried = "a policy of such an approver";
+    forged.deliver(ground, outcome, tried, "policy-under-signed")?;
+    ground.outside(outcome, "afterwards", Standing::Attested)
+}
+
+/// A collector restored from a backup, and a node whose disk is new: neither knows of the newest.
+pub(super) fn reimaged(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
+    let older = newest(ground)?.to_owned();
+    ground.stage.collector.kill()?;
+    let allowed = ground.stage.approvers.allowed_signers().to_owned();
+    let backup =
+        ground
+            .stage
+            .collector
+            .copied(&ground.scene, "collector-backup", (&allowed, THRESHOLD))?;
+    ground.stage.collector.start(&ground.scene)?;
+    let listed = ground.listed.clone();
+    let reason = "the policy that the backup does not know";
+    ground.stage.apply(&ground.scene, Some(&listed), reason)?;
+    ground.stage.wait_for_policy(&ground.scene)?;
+    ground.stage.wait_for_statement(&ground.scene)?;
+
+    ground.stage.collector.kill()?;
+    ground.stage.node.cut_power()?;
+    ground.scene.kill_workloads()?;
+    ground.scene.drop_pins()?;
+    fs::remove_dir_all(ground.scene.path("node").join("fence")).context("image the disk anew")?;
+    ground.stage.tpm.boot(&ground.scene, false)?;
+    ground.stage.node.draw_boot_id()?;
+    ground.stage.node.start_fence(&ground.scene)?;
+    ground.stage.workloads = ground.stage.world.start_workloads(&ground.scene)?;
+    let fence = ground.log_from_now("fence");
+    ground.stage.node.start_agent(&ground.scene)?;
+    std::thread::sleep(Duration::from_secs(3));
+    let forged = Forgery { folder: older };
+    let tried = "the version before, as both approvers signed it";
+    forged.to_fence(ground, outcome, tried, "policy-rolled-back")?;
+    ground.outside(outcome, "with no policy that counts", Standing::Closed)?;
+
+    ground.stage.collector = backup;
+    ground.stage.collector.start(&ground.scene)?;
+    let line = ground.scene.wait(
+        "the node to answer the older policy",
+        Duration::from_secs(60),
+        || {
+            let lines = fence.count("policy-rolled-back");
+            anyhow::ensure!(lines > 1, "{lines} refusals");
+            fence.line("policy-rolled-back")
+        },
+    )?;
+    let tried = "a collector restored from a backup offers it";
+    outcome.tried(
+        tried,
+        "policy-rolled-back",
+        Some("policy-rolled-back"),
+        &line,
+    );
+    ground.outside(outcome, "afterwards", Standing::Closed)
 }

@@ -79,12 +79,9 @@ pub(super) fn reboot(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
         Standing::Unattested,
     )?;
     ground.stage.wait_for_statement(&ground.scene)?;
-    let verdict = ground.stage.wait_for_verdict(&ground.scene, false)?;
+    ground.stage.wait_for_verdict(&ground.scene, false)?;
     ground.outside(outcome, "once it had attested", Standing::Unattested)?;
-    let said = ground.stage.why()?.join("; ");
-    let refused = format!("verdict-{verdict}");
-    let tried = "the tampered machine attests";
-    outcome.tried(tried, "verdict-contraindicated", Some(&refused), &said);
+    ground.judged(outcome, "the tampered machine attests", "pcr-value")?;
 
     // Another boot id, and the TPM was not reset: what kexec looks like.
     ground.stage.reboot(&ground.scene, false)?;
@@ -93,12 +90,10 @@ pub(super) fn reboot(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
     ground.stage.node.kill_agent()?;
     ground.stage.node.draw_boot_id()?;
     ground.stage.node.start_agent(&ground.scene)?;
-    let verdict = ground.stage.wait_for_verdict(&ground.scene, false)?;
+    ground.stage.wait_for_verdict(&ground.scene, false)?;
     ground.stage.wait_for_standing(&ground.scene, false)?;
-    let said = ground.stage.why()?.join("; ");
-    let refused = format!("verdict-{verdict}");
     let tried = "another kernel without a reset of the TPM";
-    outcome.tried(tried, "verdict-contraindicated", Some(&refused), &said);
+    ground.judged(outcome, tried, "boot-without-reset")?;
     ground.outside(outcome, "meanwhile", Standing::Unattested)?;
 
     ground.stage.reboot(&ground.scene, false)?;

@@ -44,7 +44,7 @@ fn short_leases(ground: &mut Ground, seconds: u32, reason: &str) -> Result<()> {
     let listed = ground.listed.clone();
     ground
         .stage
-        .apply_with(&ground.scene, Some(&listed), reason, |terms| {
+        .apply_with(&ground.scene, Some(&listed), reason, &[], |terms| {
             terms.lease_seconds = seconds;
         })?;
     ground.stage.wait_for_policy(&ground.scene)?;

@@ -138,21 +138,26 @@ evaluate_seconds = 1
         format!("127.0.0.1:{query}")
     }
 
-    /// A copy of everything it has, as a thief would start it in its place: its keys, its record,
-    /// its ports, and approvers of the thief's own. It must not run meanwhile.
-    pub fn stolen(&self, scene: &Scene, allowed_signers: &Path) -> Result<Self> {
-        let state = scene.path("collector-stolen");
+    /// A copy of everything it has, as a thief would start it in its place, or whoever restores a
+    /// backup: its keys, its record, its ports, and these approvers. It must not run meanwhile.
+    pub fn copied(
+        &self,
+        scene: &Scene,
+        name: &str,
+        (allowed_signers, threshold): (&Path, usize),
+    ) -> Result<Self> {
+        let state = scene.path(name);
         cmd::run(cmd::command("cp").arg("-a").arg(&self.state).arg(&state))?;
         let honest = fs::read_to_string(&self.config).context("read the collector's file")?;
         let lines = honest.lines().map(|line| match line.split_once(" = ") {
             Some(("state_dir", _)) => format!("state_dir = {state:?}"),
             Some(("approvers", _)) => format!("approvers = {allowed_signers:?}"),
-            Some(("threshold", _)) => "threshold = 1".to_owned(),
+            Some(("threshold", _)) => format!("threshold = {threshold}"),
             _ => line.to_owned(),
         });
-        let config = scene.path("collector-stolen.toml");
+        let config = scene.path(&format!("{name}.toml"));
         fs::write(&config, lines.collect::<Vec<_>>().join("\n"))
-            .context("configure the thief's collector")?;
+            .context("configure a copied collector")?;
         Ok(Self {
             process: None,
             state,

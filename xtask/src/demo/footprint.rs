@@ -110,6 +110,7 @@ fn apply(scene: &Scene, stage: &mut Stage, world: &str, listed: bool) -> Result<
         max_silence_seconds: 300,
         world: ("world.txt", world),
         reason: "a whole world",
+        instead: &[],
     };
     let bundle = stage.approvers.sign(scene, terms)?;
     stage.collector.apply(&bundle)

@@ -37,6 +37,8 @@ pub struct Terms<'a> {
     pub world: (&'static str, &'a str),
     /// Why this version is made.
     pub reason: &'a str,
+    /// Files that stand in place of those the demo would write.
+    pub instead: &'a [(String, String)],
 }
 
 /// The node as the signed inventory names it.
@@ -79,7 +81,7 @@ impl Approvers {
                 fs::read_to_string(key.with_extension("pub")).context("read a public key")?;
             let words: Vec<&str> = public.split_whitespace().take(2).collect();
             lines += &format!(
-                "{name}@demo.example namespaces=\"bailiwick/{DEPLOYMENT}/policy\" {}\n",
+                "{name}@demo.example namespaces=\"bailiwick/{DEPLOYMENT}/*\" {}\n",
                 words.join(" ")
             );
         }
@@ -137,8 +139,8 @@ impl Approvers {
                 study(group.name, &selector),
             ));
         }
-        for (path, text) in files {
-            fs::write(bundle.join(&path), text).with_context(|| format!("write {path}"))?;
+        for (path, text) in files.iter().chain(terms.instead) {
+            fs::write(bundle.join(path), text).with_context(|| format!("write {path}"))?;
         }
         let mut compose = cmd::command(&self.client);
         compose

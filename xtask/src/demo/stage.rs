@@ -81,7 +81,7 @@ impl Stage {
 
     /// Signs the next version of the policy and gives it to the collector.
     pub fn apply(&mut self, scene: &Scene, listed: Option<&Listed>, reason: &str) -> Result<()> {
-        self.apply_with(scene, listed, reason, |_| {})
+        self.apply_with(scene, listed, reason, &[], |_| {})
     }
 
     /// The same, where something is to be otherwise than always.
@@ -90,6 +90,7 @@ impl Stage {
         scene: &Scene,
         listed: Option<&Listed>,
         reason: &str,
+        instead: &[(String, String)],
         edit: impl FnOnce(&mut Terms<'_>),
     ) -> Result<()> {
         let mut terms = Terms {
@@ -100,6 +101,7 @@ impl Stage {
             max_silence_seconds: MAX_SILENCE_SECONDS,
             world: ("world.csv", WORLD_CSV),
             reason,
+            instead,
         };
         edit(&mut terms);
         let bundle = self.approvers.sign(scene, terms)?;

@@ -6,9 +6,13 @@
 //! for each thing tried; what could not be tried ends it with an error, and is no refusal.
 
 mod certificate;
+mod compose;
+mod forge;
 mod invent;
 mod lease;
+mod peer;
 mod policy;
+mod rewrite;
 mod stock;
 mod stranger;
 mod tries;
@@ -42,8 +46,16 @@ enum Attack {
     Lease(lease::Args),
     /// A policy handed to the fence, whoever delivers it
     Policy(policy::Args),
+    /// A peer entry made up by whoever carries it
+    Peer(peer::Args),
+    /// A node's log rewritten between two quotes
+    Rewrite(rewrite::Args),
+    /// A statement about a fence that is not what it says
+    Forge(forge::Args),
     /// A stored statement of a node that is a software key
     Invent(invent::Args),
+    /// Nobody's attack: a manifest of any kind, to be signed
+    Compose(compose::Args),
     /// Nobody's attack: reads EK and AK out of a stored statement
     Identity(invent::Identity),
 }
@@ -72,7 +84,11 @@ fn run(attack: &Attack) -> anyhow::Result<()> {
             Attack::Certificate(args) => certificate::run(args).await,
             Attack::Lease(args) => lease::run(args).await,
             Attack::Policy(args) => policy::run(args).await,
+            Attack::Peer(args) => peer::run(args).await,
+            Attack::Rewrite(args) => rewrite::run(args).await,
+            Attack::Forge(args) => forge::run(args).await,
             Attack::Invent(args) => invent::run(args),
+            Attack::Compose(args) => compose::run(args),
             Attack::Identity(args) => invent::identity(args),
         }
     })

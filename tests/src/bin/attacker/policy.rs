@@ -21,6 +21,9 @@ pub(crate) struct Args {
     /// The refusal that is due
     #[arg(long)]
     expected: String,
+    /// What it is said to be
+    #[arg(long, default_value = "policy")]
+    kind: String,
     /// The bundle's folder: whatever lies there travels, listed or not
     folder: PathBuf,
 }
@@ -30,7 +33,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let bundle = bundle(&args.folder)?;
     let apply = ApplyPolicy {
         bundle: Some(bundle),
-        ..ApplyPolicy::default()
+        kind: args.kind.clone(),
     };
     let came = match FenceClient::new(&config.fence.socket)
         .apply_policy(apply)
