@@ -11,7 +11,9 @@ use super::outcome::Outcome;
 use crate::demo::flows::Standing;
 
 /// What the log and its register show; everything else is the kernel's word, passed on by root.
-const MEASURED: [&str; 4] = [
+const MEASURED: [&str; 6] = [
+    "fence.agent",
+    "fence.rules",
     "fence.programs",
     "fence.world",
     "fence.policy",
@@ -57,6 +59,11 @@ pub(super) fn forged(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
     let mut unheard = Outcome::new("as before");
     let tried = ("nothing", "as if nothing had been", "");
     say(ground, &mut unheard, &early, tried, None)?;
+    let verdict = ground.stage.verdict()?;
+    outcome.saw(format!(
+        "a profile that takes the agent's word for fence.mode then said {verdict}: what has to \
+         hold before root can lie, a profile must demand as measured"
+    ));
     above_its_source(ground, outcome)?;
 
     // The fence is never loaded in this boot, and its log of the last one is shown.

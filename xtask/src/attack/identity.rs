@@ -11,6 +11,7 @@ use super::ground::Ground;
 use super::outcome::Outcome;
 use super::time;
 use crate::cmd;
+use crate::demo::flows::Standing;
 use crate::demo::policy::{NODE, THRESHOLD};
 use crate::demo::tpm::Factory;
 use crate::paths;
@@ -190,4 +191,56 @@ fn invent(
     outcome.tried(tried, expected, code, &said);
     outcome.saw(format!("{tried}: {said}"));
     Ok(())
+}
+
+/// The TPM is the one listed, and the machine around it another.
+pub(super) fn other_chassis(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
+    const LISTED: &str = "CHASSIS-1";
+    let sys = ground.scene.path("sys");
+    let dmi = sys.join("class/dmi/id");
+    fs::create_dir_all(&dmi).context("make a sysfs")?;
+    let config = ground.stage.node.config();
+    let text = fs::read_to_string(config).context("read agent.toml")?;
+    fs::write(config, format!("{text}\n[host]\nsys = {sys:?}\n")).context("write agent.toml")?;
+    let newest = ground.stage.approvers.newest().context("a policy")?;
+    let inventory = fs::read_to_string(newest.join("inventory.toml")).context("read inventory")?;
+    let place = "jurisdiction = \"DE\"\n";
+    let named = format!("{place}chassis_serial = \"{LISTED}\"\n");
+    let instead = [(
+        "inventory.toml".to_owned(),
+        inventory.replacen(place, &named, 1),
+    )];
+    let listed = ground.listed.clone();
+    let reason = "the chassis is named";
+    ground
+        .stage
+        .apply_with(&ground.scene, Some(&listed), reason, &instead, |_| {})?;
+    for (tried, serial, expected) in [
+        ("the listed chassis", Some(LISTED), None),
+        ("another chassis", Some("CHASSIS-2"), Some("chassis-serial")),
+        (
+            "a chassis that says nothing",
+            None,
+            Some("chassis-unavailable"),
+        ),
+    ] {
+        ground.stage.node.kill_agent()?;
+        let file = dmi.join("chassis_serial");
+        match serial {
+            Some(serial) => fs::write(&file, serial).context("write a serial number")?,
+            None => fs::remove_file(&file).context("remove a serial number")?,
+        }
+        ground.stage.node.start_agent(&ground.scene)?;
+        ground.stage.wait_for_statement(&ground.scene)?;
+        ground
+            .stage
+            .wait_for_verdict(&ground.scene, expected.is_none())?;
+        let Some(expected) = expected else {
+            outcome.saw(format!("{tried}: affirmed, the neighbour that is let in"));
+            continue;
+        };
+        ground.judged(outcome, tried, expected)?;
+    }
+    ground.stage.wait_for_standing(&ground.scene, false)?;
+    ground.outside(outcome, "afterwards", Standing::Unattested)
 }

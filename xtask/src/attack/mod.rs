@@ -171,6 +171,12 @@ const TRUST: &[Attack] = &[
         spoils: true,
     },
     Attack {
+        name: "other-chassis",
+        what: "the listed TPM in a machine with another chassis serial",
+        run: identity::other_chassis,
+        spoils: true,
+    },
+    Attack {
         name: "made-up-peer-entry",
         what: "whoever carries peer entries makes one",
         run: peers::made_up_peer,
