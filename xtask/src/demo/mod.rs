@@ -116,10 +116,16 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     report.enrolled = Some(true);
     step(format_args!("   pending: ek {}", listed.ek));
 
-    step("== both approvers sign an inventory with that TPM in it");
-    stage.apply(scene, Some(&listed), "gpu-01 is listed")?;
+    step("== an approver's own client challenges EK and AK; the collector only passes bytes");
+    let inventory = stage.approve(scene)?;
+    step("== both approvers sign the inventory with that entry in it");
+    let instead = [("inventory.toml".to_owned(), inventory)];
+    let reason = "gpu-01 is listed and confirmed";
+    stage.apply_with(scene, Some(&listed), reason, &instead, |_| {})?;
     let first = stage.wait_for_verdict(scene, true)?;
-    step(format_args!("   verdict: {first}"));
+    let word = stage.ak_word()?;
+    step(format_args!("   verdict: {first}; ak: {word}"));
+    report.approved = Some(word.starts_with("confirmed"));
     report.verdict_before = Some(first);
     stage.wait_for_standing(scene, true)?;
     let since = SystemTime::now();
@@ -149,10 +155,16 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     show(report, &stage.measure(scene, Standing::Attested)?);
     alerted &= stage.notice(scene, "firing", STALE, heard)?;
     stage.wait_for_standing(scene, false)?;
-    show(report, &stage.measure(scene, Standing::Unattested)?);
+    let ended = stage.measure(scene, Standing::Unattested)?;
+    show(report, &ended);
+    report.lease_ended = Some(ended.as_expected());
+    step("== it speaks again: the next affirming statement earns a lease");
     stage.node.start_agent(scene)?;
     stage.wait_for_verdict(scene, true)?;
     stage.wait_for_standing(scene, true)?;
+    let returned = stage.measure(scene, Standing::Attested)?;
+    show(report, &returned);
+    report.lease_returned = Some(returned.as_expected());
     resolved &= stage.notice(scene, "resolved", STALE, heard)?;
 
     step("== tampering: somebody extends PCR 4 behind the agent's back");

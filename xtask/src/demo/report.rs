@@ -8,6 +8,8 @@ use super::flows::Matrix;
 #[derive(Debug, Default)]
 pub(super) struct Report {
     pub(super) enrolled: Option<bool>,
+    /// An approver challenged EK and AK, and the result says so.
+    pub(super) approved: Option<bool>,
     pub(super) verdict_before: Option<String>,
     pub(super) verdict_after_tamper: Option<String>,
     /// The matrix of an attested node.
@@ -18,6 +20,10 @@ pub(super) struct Report {
     /// Studies were cut to what they may have `unattested`, and a reboot while tampered gained
     /// nothing.
     pub(super) quarantined: Option<bool>,
+    /// A silent node's lease ran out, and nothing was left but what needs none.
+    pub(super) lease_ended: Option<bool>,
+    /// The next affirming statement opened the fence again.
+    pub(super) lease_returned: Option<bool>,
     pub(super) recovered: Option<bool>,
     pub(super) alerted: Option<bool>,
     pub(super) resolved: Option<bool>,
@@ -49,12 +55,15 @@ impl Report {
     fn is_good(&self) -> bool {
         self.complete()
             && self.enrolled == Some(true)
+            && self.approved == Some(true)
             && self.verdict_before.as_deref() == Some("affirming")
             && self.verdict_after_tamper.as_deref() != Some("affirming")
             && self.flows.as_ref().is_some_and(Matrix::as_expected)
             && self.others == Some(true)
             && self.leaks == Some(0)
             && self.quarantined == Some(true)
+            && self.lease_ended == Some(true)
+            && self.lease_returned == Some(true)
             && self.recovered == Some(true)
             && self.alerted == Some(true)
             && self.resolved == Some(true)
@@ -66,11 +75,14 @@ impl Report {
     fn json_of_measured(&self) -> Value {
         json!({
             "enrolled": self.enrolled,
+            "approved": self.approved,
             "verdict_before": self.verdict_before,
             "verdict_after_tamper": self.verdict_after_tamper,
             "flows": self.flows.as_ref().map(Matrix::json),
             "leaks": self.leaks,
             "quarantined": self.quarantined,
+            "lease_ended": self.lease_ended,
+            "lease_returned": self.lease_returned,
             "recovered": self.recovered,
             "alerted": self.alerted,
             "resolved": self.resolved,

@@ -1,6 +1,7 @@
 //! Everything that runs in a demo, and how to wait for it and ask it.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::process::Stdio;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -10,12 +11,12 @@ use serde_json::Value;
 use super::fleet::{Collector, Node};
 use super::flows::{self, Matrix, Standing};
 use super::pager::Pager;
-use super::policy::{Approvers, Listed, NODE, Terms};
+use super::policy::{Approvers, DEPLOYMENT, Listed, NODE, Terms};
 use super::report::Report;
 use super::scene::Scene;
 use super::tpm::SoftTpm;
 use super::world::{WORLD_CSV, Workloads, World};
-use crate::cmd::step;
+use crate::cmd::{self, step};
 
 /// The alert of a node whose verdict turned.
 pub const NOT_TRUSTED: &str = "BailiwickNodeNotTrusted";
@@ -77,6 +78,48 @@ impl Stage {
         self.apply(scene, Some(&listed), "gpu-01 is listed")?;
         self.wait_for_verdict(scene, true)?;
         self.wait_for_standing(scene, true)
+    }
+
+    /// Has an approver's own client challenge EK and AK of the pending node, and sign its entry;
+    /// returns the inventory that holds it.
+    pub fn approve(&mut self, scene: &Scene) -> Result<String> {
+        let folder = scene.path("approval");
+        fs::create_dir_all(&folder).context("make a folder")?;
+        let inventory = folder.join("inventory.toml");
+        fs::write(&inventory, "").context("begin an inventory")?;
+        let (roots, between) = SoftTpm::maker(scene)?;
+        let mut approve = self.collector.client();
+        approve
+            .args([
+                "enroll",
+                "approve",
+                NODE,
+                "--deployment",
+                DEPLOYMENT,
+                "--policy",
+            ])
+            .arg(&folder)
+            .arg("--key")
+            .arg(self.approvers.key("alice"))
+            .args(["--by", "alice", "--yes", "--jurisdiction", "DE"])
+            .args(["--place", "demo / row 1 / rack 1"]);
+        for (option, files) in [("--roots", roots), ("--intermediates", between)] {
+            for file in files {
+                approve.arg(option).arg(file);
+            }
+        }
+        let saw = cmd::output(&mut approve)?;
+        for line in saw.lines().filter(|line| !line.trim().is_empty()) {
+            step(format_args!("   {line}"));
+        }
+        fs::read_to_string(&inventory).context("read the signed inventory")
+    }
+
+    /// Whose word it is that the AK lives in the node's TPM.
+    pub fn ak_word(&self) -> Result<String> {
+        let shown = self.node()?;
+        let word = shown["ak"].as_str();
+        Ok(word.context("whose word the AK is")?.to_owned())
     }
 
     /// Signs the next version of the policy and gives it to the collector.
