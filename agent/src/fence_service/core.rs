@@ -236,6 +236,10 @@ impl<E: Enforcer> Core<E> {
             }
             self.trouble = trouble;
         }
+        self.try_held_back();
+    }
+
+    fn try_held_back(&mut self) {
         if self.held_back && self.enforcer.ready() {
             self.put_back();
         }

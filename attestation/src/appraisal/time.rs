@@ -85,20 +85,16 @@ struct Elapsed {
 }
 
 impl Elapsed {
-    /// `None`: another boot, a resume in between, or a clock that went back and is judged as such.
+    /// `None`: a clock that went back, which is judged as such. The tie is of the same boot.
     fn since(tie: &Tie, evidence: &VerifiedEvidence) -> Option<Self> {
-        let (then, now) = (tie.clock, evidence.clock);
-        let one_boot =
-            then.reset_count == now.reset_count && then.restart_count == now.restart_count;
         let boot_ns = evidence
             .statement
             .boot_time_ns
             .checked_sub(tie.boot_time_ns)?;
-        let elapsed = Self {
-            tpm: now.clock.checked_sub(then.clock)?,
+        Some(Self {
+            tpm: evidence.clock.clock.checked_sub(tie.clock.clock)?,
             boot: boot_ns / 1_000_000,
-        };
-        one_boot.then_some(elapsed)
+        })
     }
 
     /// The statement says it is later than the TPM's clock was when it signed.
@@ -130,7 +126,8 @@ pub(super) fn tie_after(evidence: &VerifiedEvidence, previous: Option<&Previous>
     }
 }
 
-/// The tie of the statement's own boot.
+/// The tie of the statement's own boot, with no resume in between: the TPM's clock may have stood
+/// still, as the kernel's does not.
 fn tie_of<'a>(evidence: &VerifiedEvidence, previous: &'a Previous) -> Option<&'a Tie> {
     let tie = previous.tie.as_ref()?;
     let one_boot = previous.boot.id == evidence.statement.boot_id

@@ -91,7 +91,8 @@ impl Nonces {
             .position(|open| open.nonce == *nonce)
             .ok_or(NonceRefused::Unknown)?;
         match open.remove(at) {
-            Some(open) if now < open.until => Ok(open.now),
+            // By a clock that went back in between, nobody knows how old the answer is.
+            Some(open) if open.now <= now && now < open.until => Ok(open.now),
             _ => Err(NonceRefused::Expired),
         }
     }
@@ -134,6 +135,29 @@ mod tests {
         let (late, _) = nonces.open(A, [9; 32], None, now);
         let refused = nonces.take(&A, &late, UnixTime(6000));
         assert_eq!(refused, Err(NonceRefused::Expired));
+    }
+
+    #[test]
+    fn a_collectors_clock_that_is_set_makes_no_answer_younger() {
+        let hour = 3_600_000;
+        let year = 365 * 24 * hour;
+        let now = UnixTime(2 * year);
+        for (name, then, want) in [
+            ("an hour forward", now.0 + hour, Err(NonceRefused::Expired)),
+            ("a year forward", now.0 + year, Err(NonceRefused::Expired)),
+            ("a millisecond back", now.0 - 1, Err(NonceRefused::Expired)),
+            ("an hour back", now.0 - hour, Err(NonceRefused::Expired)),
+            ("a year back", now.0 - year, Err(NonceRefused::Expired)),
+            ("left alone", now.0, Ok(now)),
+        ] {
+            let mut nonces = Nonces::new(1000);
+            let (nonce, _) = nonces.open(A, [7; 32], None, now);
+            assert_eq!(nonces.take(&A, &nonce, UnixTime(then)), want, "{name}");
+            // The refusal carries another, drawn by the clock as it is now.
+            let then = UnixTime(then);
+            let (next, _) = nonces.open(A, [8; 32], None, then);
+            assert_eq!(nonces.take(&A, &next, then), Ok(then), "{name}");
+        }
     }
 
     #[test]

@@ -329,6 +329,20 @@ fn a_register_that_the_log_does_not_explain_is_told() {
 }
 
 #[test]
+fn a_log_that_cannot_be_read_is_left_alone() {
+    let scene = Scene::new();
+    std::fs::create_dir_all(scene.file()).unwrap();
+    let mut recorder = scene.recorder();
+    let refused = recorder.record(&policy(1)).unwrap_err();
+    assert!(matches!(refused, RecordError::File { .. }), "{refused}");
+    let beside: Vec<_> = std::fs::read_dir(scene.file().parent().unwrap())
+        .unwrap()
+        .collect();
+    assert_eq!(beside.len(), 1, "nothing was written");
+    assert_eq!(scene.chip.extended(), 0);
+}
+
+#[test]
 fn a_log_has_an_end() {
     let scene = Scene::new();
     let mut recorder = scene.recorder();

@@ -341,6 +341,29 @@ fn the_quote_covers_the_register_that_the_profile_names() {
     assert_eq!(result.status, Status::Contraindicated);
 }
 
+#[test]
+fn without_its_log_the_statement_has_nothing_but_its_own_word() {
+    let mut case = measured();
+    case.logs.clear();
+    let result = case.appraise();
+    assert_eq!(codes(&result), ["fence-log-missing"]);
+    for claim in ["fence.programs", "fence.policy", "fence.world"] {
+        let found = source(&result, claim);
+        assert_eq!(found, Some(Provenance::SelfReported), "{claim}");
+    }
+    let programs = &result.submods["fence"].claims["fence.programs"];
+    assert_eq!(programs.value, Value::Text("08".repeat(32)));
+    case.fence().object_digest.clear();
+    assert_eq!(source(&case.appraise(), "fence.programs"), None);
+    case.require(
+        "fence.policy_version",
+        "at_least = 1\nprovenance = \"measured\"",
+    );
+    let result = case.appraise();
+    assert_eq!(result.status, Status::Contraindicated);
+    assert!(codes(&result).contains(&"claim-provenance"));
+}
+
 /// Root has detached the fence, extended nothing, and has the TPM sign what it likes.
 #[test]
 fn root_that_forges_the_statement_gains_no_provenance() {

@@ -216,6 +216,48 @@ fn history_is_held_against_the_tpms_clock() {
             &["signed-in-advance"],
         ),
         (
+            "as far ahead as clocks may drift",
+            |c| later(c, HOUR_MS, HOUR_MS - 570_000),
+            Status::None,
+            &[],
+        ),
+        (
+            "a millisecond further",
+            |c| later(c, HOUR_MS, HOUR_MS - 570_001),
+            Status::Contraindicated,
+            &["signed-in-advance"],
+        ),
+        (
+            "as far behind as clocks may drift",
+            |c| later(c, HOUR_MS - 570_000, HOUR_MS),
+            Status::None,
+            &[],
+        ),
+        (
+            "a millisecond later",
+            |c| later(c, HOUR_MS - 570_001, HOUR_MS),
+            Status::None,
+            &["quoted-late"],
+        ),
+        (
+            "a TPM reset under a running kernel ties nothing",
+            |c| {
+                later(c, HOUR_MS, 1000);
+                c.tpm.clock.reset_count = 8;
+            },
+            Status::Contraindicated,
+            &["reset-without-boot"],
+        ),
+        (
+            "a kernel that came without a reset ties nothing",
+            |c| {
+                later(c, HOUR_MS, 1000);
+                c.statement.boot_id = vec![2; 16];
+            },
+            Status::Contraindicated,
+            &["boot-without-reset"],
+        ),
+        (
             "signed in advance, as far as a first statement of a boot can tell",
             |c| {
                 later(c, HOUR_MS, 1000);
@@ -235,6 +277,24 @@ fn history_is_held_against_the_tpms_clock() {
             |c| {
                 later(c, 60_000, 60_000);
                 c.statement.wall_time_ms -= 31_000;
+            },
+            Status::None,
+            &["clock-disagrees"],
+        ),
+        (
+            "as far as a wall clock is corrected",
+            |c| {
+                later(c, 60_000, 60_000);
+                c.statement.wall_time_ms -= 30_600;
+            },
+            Status::None,
+            &[],
+        ),
+        (
+            "a millisecond more",
+            |c| {
+                later(c, 60_000, 60_000);
+                c.statement.wall_time_ms -= 30_601;
             },
             Status::None,
             &["clock-disagrees"],
