@@ -181,6 +181,20 @@ pub struct TpmSection {
     pub bank: Bank,
     /// PCRs to quote.
     pub pcrs: Vec<u8>,
+    /// The maker's attestation key, where it provided one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub iak: Option<Iak>,
+}
+
+/// `[tpm.iak]`
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Iak {
+    /// Persistent handle, for example `0x81090000`.
+    pub handle: u32,
+    /// Its certificate and what else leads to the maker's root, leaf first: PEM or DER files, or
+    /// NV indices as `nv:0x01c90000`.
+    pub certificates: Vec<String>,
 }
 
 impl Default for TpmSection {
@@ -192,6 +206,7 @@ impl Default for TpmSection {
             bank: Bank::default(),
             // Firmware and boot (0 to 7), boot loader (8, 9), IMA (10), UKI (11 to 13), shim (14).
             pcrs: (0..=14).collect(),
+            iak: None,
         }
     }
 }

@@ -11,21 +11,24 @@ use std::{
 
 use bailiwick_attestation::{
     NodeId, Sha256Digest, UnixTime,
-    evidence::transport_binding,
+    evidence::{iak_binding, transport_binding},
     proto::v1::{Claim, EnrollProof, EnrollRequest, Enrolled, claim, enrolled::State},
+    x509::Bundle,
 };
 use prost::Message;
 use rustls::pki_types::CertificateDer;
 use tonic::{Code, Status};
+use tracing::warn;
 
 use crate::{
     channel::{self, ChannelError},
     clock,
-    config::Config,
+    config::{self, Config},
     files::write_atomically,
     proto::v1::enroll_service_client::EnrollServiceClient,
     tls::{self, TlsError},
     tpm::{Tpm, TpmError},
+    uplink::link,
 };
 
 /// Longest file kept of an enrolment: a chain of a few certificates.
@@ -224,6 +227,17 @@ pub async fn request(
     let certified = tpm
         .certify_transport(transport_binding(&config.deployment, &ek_digest).0)
         .await?;
+    let maker = match &config.tpm.iak {
+        None => EnrollRequest::default(),
+        Some(iak) => match makers_word(config, tpm, iak, &ek_digest).await {
+            Ok(word) => word,
+            Err(why) => {
+                // What it would vouch for an approver can vouch for, too.
+                warn!(why = %link::chain(&*why), "the maker's key does not vouch for the AK");
+                EnrollRequest::default()
+            }
+        },
+    };
     Ok(EnrollRequest {
         deployment: config.deployment.to_string(),
         node: config.node.to_string(),
@@ -235,6 +249,39 @@ pub async fn request(
         transport_signature: certified.signature,
         chassis_serial: hardware.chassis_serial,
         devices: hardware.devices,
+        ..maker
+    })
+}
+
+/// The IAK's fields of the request.
+async fn makers_word(
+    config: &Config,
+    tpm: &Tpm,
+    iak: &config::Iak,
+    ek_digest: &Sha256Digest,
+) -> Result<EnrollRequest, Box<dyn std::error::Error + Send + Sync>> {
+    let binding = iak_binding(&config.deployment, ek_digest).0;
+    let word = tpm.certify_ak(iak.handle, binding).await?;
+    let mut certificates = Vec::new();
+    for place in &iak.certificates {
+        match place.strip_prefix("nv:") {
+            Some(index) => {
+                let digits = index.trim_start_matches("0x");
+                let index = u32::from_str_radix(digits, 16)?;
+                certificates.push(tpm.nv_certificate(index).await?);
+            }
+            None => {
+                let bundle = Bundle::parse(&fs::read(place)?)?;
+                let ders = bundle.certificates.iter();
+                certificates.extend(ders.map(|certificate| certificate.as_der().to_vec()));
+            }
+        }
+    }
+    Ok(EnrollRequest {
+        iak_public: word.public,
+        iak_certificates: certificates,
+        iak_attest: word.certified.attest,
+        iak_signature: word.certified.signature,
         ..EnrollRequest::default()
     })
 }

@@ -57,6 +57,18 @@ enum Command {
         /// Name of the key.
         id: String,
     },
+    /// Renews the server's certificate, or an operator's, over the key it has.
+    Renew {
+        /// The state folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// The operator's; absent: the server's.
+        #[arg(long, conflicts_with = "names")]
+        operator: Option<String>,
+        /// A name or address that agents and operators reach this collector by; may be repeated.
+        #[arg(long = "name", required_unless_present = "operator")]
+        names: Vec<String>,
+    },
     /// Serves until SIGTERM.
     Run(File),
     /// Reads everything `run` would, and says what is wrong.
@@ -169,6 +181,18 @@ fn run(command: Command) -> anyhow::Result<()> {
             print(&format!(
                 "# for the policy file collector.toml, before the key stores it replaces\n{text}"
             ))
+        }
+        Command::Renew {
+            dir,
+            operator,
+            names,
+        } => {
+            let (state, now) = (StateDir::at(&dir), clock::now());
+            let renewed = match operator {
+                Some(name) => state.renew_operator(&NodeId::new(&name)?, now)?,
+                None => state.renew_server(&names, now)?,
+            };
+            print(&format!("cert = \"{}\"\n", renewed.display()))
         }
         Command::Operator { dir, name } => {
             let name = NodeId::new(&name)?;

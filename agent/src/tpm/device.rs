@@ -34,9 +34,9 @@ const AK: &str = "ak";
 const TRANSPORT: &str = "transport";
 
 /// What one connection holds.
-struct Session {
-    context: Context,
-    ak: KeyHandle,
+pub(super) struct Session {
+    pub(super) context: Context,
+    pub(super) ak: KeyHandle,
     transport: KeyHandle,
 }
 
@@ -260,7 +260,7 @@ impl Device {
 
     /// Runs `work` on the connection, made (again) where needed. A failure drops the connection,
     /// and one retry follows: the TPM may have been reset under us, or its device replaced.
-    fn with_session<T>(
+    pub(super) fn with_session<T>(
         &mut self,
         what: &'static str,
         mut work: impl FnMut(&mut Session) -> tss_esapi::Result<T>,
@@ -454,7 +454,7 @@ fn selection(settings: &Settings) -> Result<PcrSelectionList, TpmError> {
 
 /// The library hands out parsed structures; they are marshalled again, and whoever sends them
 /// checks the signature over these bytes first.
-fn signed(attest: &Attest, signature: &Signature) -> Result<Signed, TpmError> {
+pub(super) fn signed(attest: &Attest, signature: &Signature) -> Result<Signed, TpmError> {
     Ok(Signed {
         attest: attest.marshall().map_err(doing("marshal TPMS_ATTEST"))?,
         signature: signature

@@ -92,7 +92,7 @@ fn defined_indices(
         .collect())
 }
 
-fn read_nv(context: &mut Context, index: u32) -> tss_esapi::Result<Vec<u8>> {
+pub(super) fn read_nv(context: &mut Context, index: u32) -> tss_esapi::Result<Vec<u8>> {
     let index = NvIndexTpmHandle::new(index)?;
     context.clear_sessions();
     let handle = context.tr_from_tpm_public(TpmHandle::NvIndex(index))?;

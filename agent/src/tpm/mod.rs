@@ -10,6 +10,7 @@
 
 mod device;
 mod endorsement;
+mod iak;
 mod keys;
 pub(crate) mod nv;
 #[cfg(test)]
@@ -28,6 +29,7 @@ use tokio::sync::{mpsc, oneshot};
 use tss_esapi::{TctiNameConf, interface_types::algorithm::HashingAlgorithm};
 
 use device::Device;
+pub use iak::IakWord;
 
 /// Requests waiting for the TPM's thread. Full: the caller is told [`TpmError::Busy`], for a TPM
 /// that is eight commands behind does not answer a challenge in time either.
@@ -354,6 +356,17 @@ impl Tpm {
     pub async fn certify_transport(&self, qualifying: [u8; 32]) -> Result<Signed, TpmError> {
         self.call(move |device| device.certify_transport(&qualifying))
             .await
+    }
+
+    /// `TPM2_Certify` of the AK by the maker's key at a persistent handle.
+    pub async fn certify_ak(&self, handle: u32, qualifying: [u8; 32]) -> Result<IakWord, TpmError> {
+        self.call(move |device| device.certify_ak(handle, &qualifying))
+            .await
+    }
+
+    /// A certificate as an NV index holds it.
+    pub async fn nv_certificate(&self, index: u32) -> Result<Vec<u8>, TpmError> {
+        self.call(move |device| device.nv_certificate(index)).await
     }
 
     /// `TPM2_ActivateCredential`: the secret sealed to this EK and this AK.

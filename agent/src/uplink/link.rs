@@ -292,7 +292,7 @@ fn refused(status: &Status) -> Ended {
 }
 
 /// An error with all its sources, on one line.
-pub(super) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+pub(crate) fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     let mut out = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {

@@ -273,6 +273,9 @@ pub fn due(row: &AlertRow, resend_ms: u64, now: UnixTime) -> bool {
 }
 
 #[cfg(test)]
+pub(super) use tests::subject as subject_for_tests;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use crate::record::FenceFacts;
@@ -285,7 +288,7 @@ mod tests {
         gap_hold_ms: 5000,
     };
 
-    fn subject() -> Subject {
+    pub(crate) fn subject() -> Subject {
         Subject {
             name: "gpu-01".into(),
             enrolled: true,

@@ -3,6 +3,7 @@
 //! [`engine`] compares wanted with actual and holds every decision; this file is the timer around
 //! it. State lies in the store, so that a restart neither forgets an alert nor tells it anew.
 
+pub mod devices;
 pub mod engine;
 pub mod send;
 
@@ -65,6 +66,15 @@ impl Alerts {
         let subjects = self.subjects(now).await?;
         let mut wanted = engine::wanted(&subjects, &Rules::new(&self.config), now);
         let policy = self.policy.borrow().clone();
+        let owner = |device: &str| {
+            let node = policy.as_ref()?.device_owner(device)?;
+            Some(node.name.as_str())
+        };
+        let retired = |subject: &Subject| {
+            let policy = policy.as_ref();
+            policy.is_some_and(|policy| policy.retired(&subject.row.ek).is_some())
+        };
+        wanted.extend(devices::wanted(&subjects, owner, retired));
         let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
         wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
         wanted.extend(policy.as_ref().and_then(|policy| {

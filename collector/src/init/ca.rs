@@ -68,6 +68,9 @@ impl Kind {
     }
 }
 
+/// What is to be certified, for what, and for how long (ms).
+type Terms = (CertificateParams, ExtendedKeyUsagePurpose, u64);
+
 /// A certificate and its key, both PEM.
 pub(super) struct Issued {
     pub(super) certificate: String,
@@ -155,41 +158,72 @@ impl Authority {
     }
 
     pub(super) fn issue_server(&self, names: &[String], now: UnixTime) -> Result<Issued, CaError> {
-        let mut params = CertificateParams::new(names.to_vec())?;
-        let common = names.first().map_or("collector", String::as_str);
-        params.distinguished_name = name(common, &self.deployment);
-        self.issue(
-            params,
-            ExtendedKeyUsagePurpose::ServerAuth,
-            2 * YEAR_MS,
-            now,
-        )
+        self.issue(self.server(names)?, now)
     }
 
     pub(super) fn issue_operator(&self, who: &NodeId, now: UnixTime) -> Result<Issued, CaError> {
+        self.issue(self.operator(who)?, now)
+    }
+
+    /// The certificate alone, PEM, over a key that is there already.
+    pub(super) fn renew_server(
+        &self,
+        names: &[String],
+        key: &str,
+        now: UnixTime,
+    ) -> Result<String, CaError> {
+        let (params, usage, life) = self.server(names)?;
+        self.certify(params, usage, life, &KeyPair::from_pem(key)?, now)
+    }
+
+    /// Likewise.
+    pub(super) fn renew_operator(
+        &self,
+        who: &NodeId,
+        key: &str,
+        now: UnixTime,
+    ) -> Result<String, CaError> {
+        let (params, usage, life) = self.operator(who)?;
+        self.certify(params, usage, life, &KeyPair::from_pem(key)?, now)
+    }
+
+    fn server(&self, names: &[String]) -> Result<Terms, CaError> {
+        let mut params = CertificateParams::new(names.to_vec())?;
+        let common = names.first().map_or("collector", String::as_str);
+        params.distinguished_name = name(common, &self.deployment);
+        Ok((params, ExtendedKeyUsagePurpose::ServerAuth, 2 * YEAR_MS))
+    }
+
+    fn operator(&self, who: &NodeId) -> Result<Terms, CaError> {
         let mut params = CertificateParams::default();
         params.distinguished_name = name(who.as_str(), &self.deployment);
         let uri = format!("bailiwick://{}/operator/{who}", self.deployment);
         params.subject_alt_names = vec![SanType::URI(Ia5String::try_from(uri)?)];
-        self.issue(params, ExtendedKeyUsagePurpose::ClientAuth, YEAR_MS, now)
+        Ok((params, ExtendedKeyUsagePurpose::ClientAuth, YEAR_MS))
     }
 
-    fn issue(
+    fn issue(&self, terms: Terms, now: UnixTime) -> Result<Issued, CaError> {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let (params, usage, life) = terms;
+        Ok(Issued {
+            certificate: self.certify(params, usage, life, &key, now)?,
+            key: key.serialize_pem(),
+        })
+    }
+
+    fn certify(
         &self,
         mut params: CertificateParams,
         usage: ExtendedKeyUsagePurpose,
         life_ms: u64,
+        key: &KeyPair,
         now: UnixTime,
-    ) -> Result<Issued, CaError> {
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    ) -> Result<String, CaError> {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![usage];
         params.use_authority_key_identifier_extension = true;
         (params.not_before, params.not_after) = validity(now, life_ms)?;
-        Ok(Issued {
-            certificate: params.signed_by(&key, &self.issuer)?.pem(),
-            key: key.serialize_pem(),
-        })
+        Ok(params.signed_by(key, &self.issuer)?.pem())
     }
 
     /// Issues a node's transport certificate over the key its AK certified; DER.

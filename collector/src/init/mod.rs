@@ -14,6 +14,7 @@
 
 mod ca;
 mod lease_keys;
+mod renew;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write as _};

@@ -79,6 +79,23 @@ impl Maker {
         }
     }
 
+    /// A certificate that calls the key of a `TPMT_PUBLIC` an IAK of device `serial`; PEM.
+    pub(crate) fn certify_iak(&self, public: &[u8], serial: &str) -> String {
+        let public = Public::parse(public).unwrap();
+        let Some(PublicKey::Ec { point, .. }) = public.key() else {
+            panic!("the IAK is not on P-256");
+        };
+        let mut params = CertificateParams::default();
+        let kind = DnType::CustomDnType(vec![2, 5, 4, 5]);
+        params.distinguished_name.push(kind, serial);
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        // tcg-kp-AIKCertificate, 2.23.133.8.3.
+        let usage = vec![0x30, 0x07, 0x06, 0x05, 0x67, 0x81, 0x05, 0x08, 0x03];
+        params.custom_extensions = vec![CustomExtension::from_oid_content(&[2, 5, 29, 37], usage)];
+        let certificate = params.signed_by(&EkKey(point.clone()), &self.issuer);
+        certificate.unwrap().pem()
+    }
+
     /// An EK certificate over a TPM's EK.
     pub(crate) fn certify(&self, ek_public: &[u8]) -> Vec<u8> {
         let public = Public::parse(ek_public).unwrap();
@@ -151,6 +168,18 @@ impl Stand {
         };
         stand.start().await;
         stand
+    }
+
+    /// Device makers whose IAK certificates count, from the next start on.
+    pub(crate) fn trust_devices_of(&mut self, maker: &Maker) {
+        let path = self.dir.path().join("iak-roots.pem");
+        std::fs::write(&path, &maker.root).unwrap();
+        self.config.enroll.iak_roots = vec![path];
+    }
+
+    /// The certificates of nodes last so long, from the next start on.
+    pub(crate) fn certificates_last(&mut self, seconds: u64) {
+        self.config.enroll.certificate_seconds = seconds;
     }
 
     pub(crate) async fn start(&mut self) {
@@ -276,7 +305,15 @@ impl Stand {
 
     /// A machine with a TPM of its own.
     pub(crate) fn machine(&self, name: &str) -> Machine {
+        self.machine_with(name, &[])
+    }
+
+    /// The same, after these tools of tpm2-tools have been at its TPM.
+    pub(crate) fn machine_with(&self, name: &str, tools: &[&str]) -> Machine {
         let soft = SoftTpm::start().unwrap();
+        for tool in tools {
+            soft.tool(tool).unwrap();
+        }
         let keys = self.dir.path().join(format!("keys-{name}"));
         std::fs::create_dir_all(&keys).unwrap();
         let tpm = open(&soft, &keys);
