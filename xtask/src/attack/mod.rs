@@ -7,6 +7,7 @@
 mod fence;
 mod ground;
 mod identity;
+mod keys;
 mod loss;
 mod outcome;
 mod peers;
@@ -168,6 +169,12 @@ const TRUST: &[Attack] = &[
         name: "fence-detached-and-forged",
         what: "root detaches the fence, extends nothing and forges the statement",
         run: fence::forged,
+        spoils: true,
+    },
+    Attack {
+        name: "lease-key-rotated-and-revoked",
+        what: "a lease key is replaced under load, and the old one was stolen",
+        run: keys::lease_key,
         spoils: true,
     },
     Attack {

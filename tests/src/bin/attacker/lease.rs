@@ -30,6 +30,9 @@ pub(crate) struct Args {
     /// The collector's stolen state folder
     #[arg(long)]
     stolen: PathBuf,
+    /// Its first lease key is in the policy no more
+    #[arg(long)]
+    revoked: bool,
 }
 
 /// The boot, and the statement, that the request is about.
@@ -67,6 +70,18 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let state = StateDir::at(&args.stolen);
     let id = state.identity()?.lease_key_id;
     let stolen = LeaseSigner::from_pkcs8(&id, &state.lease_key()?)?;
+    if args.revoked {
+        for (tried, until) in [("for an hour", good.until_clock_ms), ("to end standing", 0)] {
+            let body = v1::LeaseBody {
+                until_clock_ms: until,
+                ..good.clone()
+            };
+            let came = offer(&config, &request, stolen.sign(&body)?).await?;
+            let tried = format!("signed with the revoked key, {tried}");
+            tell(&tried, "lease-unknown-key", &came)?;
+        }
+        return Ok(());
+    }
     let own = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new());
     let own = own.map_err(|_unspecified| anyhow!("the provider drew no key"))?;
     let unknown = LeaseSigner::from_pkcs8("lease-of-mine", own.as_ref())?;
