@@ -5,6 +5,8 @@
 //! and log key. Not shown by one file alone: that `previous` was the statement before, and that
 //! the log showed everyone the same head.
 
+mod entry;
+
 use bailiwick_attestation::appraisal::{
     AkWord, AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
 };
@@ -253,6 +255,8 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     report.reasons = reasons(&result);
     same_result(stored, &result, anchors.iak_roots.is_empty(), report);
     receipt(stored, policy.as_ref(), &result, received, report);
+    entry::node_log(evidence, statement, previous.as_ref(), report);
+    entry::entry(stored, statement, report);
     Some(())
 }
 

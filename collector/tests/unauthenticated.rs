@@ -35,6 +35,7 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/GetNode", Needs::Operator),
     ("QueryService/ListEvents", Needs::Operator),
     ("QueryService/ListKeys", Needs::Operator),
+    ("QueryService/GetEntry", Needs::Operator),
     ("QueryService/ListAlerts", Needs::Operator),
     ("QueryService/GetStatement", Needs::Operator),
     ("QueryService/ApplyPolicy", Needs::Operator),

@@ -8,7 +8,12 @@
 
 mod entry;
 pub mod hpke;
+mod proof;
 mod seal;
 
 pub use entry::{Entry, EntryRefused, MAX_ENTRY, MAX_SEALED};
-pub use seal::{BUCKETS, BucketKey, KeyId, KeyTerms, SealError, WRAPPED, bucket_of, keys_digest};
+pub use proof::{EntryUnproven, ProvenEntry, verify_entry};
+pub use seal::{
+    BUCKETS, BucketKey, KeyId, KeyTerms, SealError, WRAPPED, bucket_of, committed_under,
+    keys_digest,
+};

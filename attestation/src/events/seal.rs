@@ -168,6 +168,13 @@ impl BucketKey {
             .map_err(|_differs| SealError::Commitment)
     }
 
+    /// The key of one entry's commitment: whoever has it and the private half can check that the
+    /// entry commits to it, and learns nothing about any other entry.
+    pub fn opening(&self, sealing: &v1::Sealing) -> Result<[u8; 32], SealError> {
+        let salt = <[u8; 16]>::try_from(sealing.salt.as_slice());
+        self.derive(&salt.map_err(|_length| SealError::Malformed)?, COMMIT)
+    }
+
     /// Wraps the key for a key store. `ephemeral` are random bytes drawn for this alone.
     pub fn wrap(
         &self,
@@ -210,6 +217,19 @@ impl BucketKey {
             .map_err(|_unspecified| SealError::Provider)?;
         Ok(out)
     }
+}
+
+/// Checks a private half against an entry, with the [`BucketKey::opening`] of that entry.
+pub fn committed_under(
+    opening: &[u8],
+    sealing: &v1::Sealing,
+    private: &[u8],
+) -> Result<(), SealError> {
+    if opening.len() != 32 {
+        return Err(SealError::Malformed);
+    }
+    let key = hmac::Key::new(hmac::HMAC_SHA256, opening);
+    hmac::verify(&key, private, &sealing.commitment).map_err(|_differs| SealError::Commitment)
 }
 
 struct ThirtyTwo;
@@ -342,6 +362,27 @@ mod tests {
         // The same content twice looks like two contents.
         let (again, _) = key().seal(ID, [2; 16], PRIVATE).unwrap();
         assert_ne!(again.commitment, sealing.commitment);
+    }
+
+    #[test]
+    fn one_commitment_is_opened_without_its_key() {
+        let (sealing, _) = sealed();
+        let opening = key().opening(&sealing).unwrap();
+        committed_under(&opening, &sealing, PRIVATE).unwrap();
+        let refused = Err(SealError::Commitment);
+        assert_eq!(committed_under(&opening, &sealing, b"another"), refused);
+        assert_eq!(committed_under(&[1; 32], &sealing, PRIVATE), refused);
+        let (other, _) = key().seal(ID, [2; 16], PRIVATE).unwrap();
+        assert_eq!(
+            committed_under(&opening, &other, PRIVATE),
+            refused,
+            "another entry's"
+        );
+        let short = committed_under(&opening[1..], &sealing, PRIVATE);
+        assert_eq!(short, Err(SealError::Malformed));
+        let mut bad = sealing;
+        bad.salt.pop();
+        assert_eq!(key().opening(&bad), Err(SealError::Malformed));
     }
 
     #[test]

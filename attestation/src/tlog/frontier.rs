@@ -5,7 +5,7 @@
 //! frontier on.
 
 use super::merkle::{
-    NodeIndex, Plan, ProofRefused, consistency_plan, empty_root, node_hash, tiles,
+    NodeIndex, Plan, ProofRefused, consistency_plan, empty_root, inclusion_plan, node_hash, tiles,
     verify_consistency,
 };
 use crate::{ids::Sha256Digest, proto::v1};
@@ -296,6 +296,17 @@ impl Tail {
         })
     }
 
+    /// Proof that leaf `index` stands in the log of `size` leaves; `None` outside of what is kept.
+    #[must_use]
+    pub fn inclusion(&self, index: u64, size: u64) -> Option<Vec<Sha256Digest>> {
+        let until = Self {
+            base: self.base.clone(),
+            leaves: self.leaves.get(..self.position(size)?)?.to_vec(),
+            end: self.at(size)?,
+        };
+        until.fold(&inclusion_plan(index, size)?)
+    }
+
     fn position(&self, size: u64) -> Option<usize> {
         usize::try_from(size.checked_sub(self.base.size)?).ok()
     }
@@ -327,7 +338,7 @@ impl Tail {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::tlog::leaf_hash;
+    use crate::tlog::{leaf_hash, verify_inclusion};
 
     fn leaf(index: u64) -> Sha256Digest {
         leaf_hash(&index.to_be_bytes())
@@ -393,6 +404,20 @@ mod tests {
             }
             assert_eq!(whole.consistency(base, 41), None, "not there");
         }
+    }
+
+    #[test]
+    fn every_leaf_that_is_kept_is_proved() {
+        let whole = tail(0, 23);
+        for size in 1..=23 {
+            let root = frontier(size).head().root;
+            for index in 0..size {
+                let path = whole.inclusion(index, size).unwrap();
+                verify_inclusion(&leaf(index), index, size, &path, &root).unwrap();
+            }
+            assert_eq!(whole.inclusion(size, size), None, "{size}");
+        }
+        assert_eq!(whole.inclusion(0, 24), None);
     }
 
     #[test]

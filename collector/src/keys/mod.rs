@@ -212,16 +212,46 @@ impl Keys {
         let Some(sealing) = &denial.sealing else {
             return Ok(Err(Closed::Nothing));
         };
-        let row = sqlx::query("SELECT * FROM keys WHERE ek = ? AND id = ?")
-            .bind(ek.as_bytes().as_slice())
-            .bind(&sealing.key_id)
-            .fetch_optional(&self.pool)
-            .await?;
-        let Some(row) = row else {
+        let Some((key, wrapped)) = self.get(ek, &sealing.key_id).await? else {
             return Ok(Err(Closed::NoKey));
         };
-        let wrapped: Vec<u8> = row.try_get("wrapped")?;
-        Ok(self.open_with(&key_row(&row)?, &wrapped, sealing, sealed))
+        Ok(self.open_with(&key, &wrapped, sealing, sealed))
+    }
+
+    /// The private half of a denial, byte for byte, and the key of its commitment alone: enough to
+    /// show it to somebody else.
+    pub async fn show(
+        &self,
+        ek: &Sha256Digest,
+        denial: &v1::Denial,
+        sealed: &[u8],
+    ) -> Result<Result<(Vec<u8>, Vec<u8>), Closed>, KeysError> {
+        let Some(sealing) = &denial.sealing else {
+            return Ok(Err(Closed::Nothing));
+        };
+        let Some((key, wrapped)) = self.get(ek, &sealing.key_id).await? else {
+            return Ok(Err(Closed::NoKey));
+        };
+        let shown = self.bucket(&key, &wrapped).and_then(|bucket| {
+            let private = bucket.open(sealing, sealed).map_err(Closed::Seal)?;
+            let opening = bucket.opening(sealing).map_err(Closed::Seal)?;
+            Ok((private, opening.to_vec()))
+        });
+        Ok(shown)
+    }
+
+    async fn get(
+        &self,
+        ek: &Sha256Digest,
+        id: &[u8],
+    ) -> Result<Option<(KeyRow, Vec<u8>)>, KeysError> {
+        let row = sqlx::query("SELECT * FROM keys WHERE ek = ? AND id = ?")
+            .bind(ek.as_bytes().as_slice())
+            .bind(id)
+            .fetch_optional(&self.pool)
+            .await?;
+        let Some(row) = row else { return Ok(None) };
+        Ok(Some((key_row(&row)?, row.try_get("wrapped")?)))
     }
 
     fn open_with(
@@ -231,6 +261,12 @@ impl Keys {
         sealing: &v1::Sealing,
         sealed: &[u8],
     ) -> Result<v1::DenialPrivate, Closed> {
+        let bucket = self.bucket(key, wrapped)?;
+        let private = bucket.open(sealing, sealed).map_err(Closed::Seal)?;
+        v1::DenialPrivate::decode(private.as_slice()).map_err(|_malformed| Closed::Malformed)
+    }
+
+    fn bucket(&self, key: &KeyRow, wrapped: &[u8]) -> Result<BucketKey, Closed> {
         if key.destroyed.is_some() {
             return Err(Closed::Erased);
         }
@@ -242,10 +278,7 @@ impl Keys {
             bucket: &key.bucket,
             retention: &key.retention,
         };
-        let bucket =
-            BucketKey::unwrap_with(&terms, store, wrapped).map_err(|_error| Closed::Unwrap)?;
-        let private = bucket.open(sealing, sealed).map_err(Closed::Seal)?;
-        v1::DenialPrivate::decode(private.as_slice()).map_err(|_malformed| Closed::Malformed)
+        BucketKey::unwrap_with(&terms, store, wrapped).map_err(|_error| Closed::Unwrap)
     }
 
     /// Destroys every key that `meant` says, and answers with those that were there and are gone.

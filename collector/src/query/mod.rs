@@ -173,6 +173,20 @@ impl QueryService for Query {
         Ok(Response::new(v1::ListEventsResponse { events }))
     }
 
+    async fn get_entry(
+        &self,
+        request: Request<v1::GetEntryRequest>,
+    ) -> Result<Response<v1::GetStatementResponse>, Status> {
+        let operator = operator(&request)?;
+        let request = request.into_inner();
+        let answer = self.entry_proved(&request).await?;
+        if request.private {
+            info!(by = %operator.name, node = request.node, epoch = request.epoch,
+                index = request.index, "private half shown");
+        }
+        Ok(Response::new(answer))
+    }
+
     async fn list_keys(
         &self,
         request: Request<v1::ListKeysRequest>,

@@ -2,7 +2,7 @@
 
 use bailiwick_attestation::events::Entry;
 use bailiwick_attestation::proto::v1::log_entry::What;
-use bailiwick_attestation::tlog::{Frontier, Head};
+use bailiwick_attestation::tlog::{Frontier, Head, Tail};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use sqlx::Row as _;
 use sqlx::sqlite::{SqliteConnection, SqliteRow};
@@ -131,16 +131,73 @@ impl Store {
         .fetch_all(&self.readers)
         .await?
         .iter()
-        .map(|row| {
-            Ok(StoredEntry {
-                ek: digest(row, "ek")?,
-                entry: row.try_get("entry")?,
-                sealed: row.try_get("sealed")?,
-                received: UnixTime(number(row, "received_ms")?),
-                proven: row.try_get("proven")?,
-            })
-        })
+        .map(stored_entry)
         .collect()
+    }
+
+    /// One entry.
+    pub async fn entry_get(
+        &self,
+        ek: &Sha256Digest,
+        epoch: u64,
+        index: u64,
+    ) -> Result<Option<StoredEntry>, StoreError> {
+        sqlx::query(
+            "SELECT e.ek, e.entry, e.sealed, e.received_ms, e.number < l.proven AS proven
+             FROM node_entries e JOIN node_logs l ON l.ek = e.ek AND l.epoch = e.epoch
+             WHERE e.ek = ? AND e.epoch = ? AND e.number = ?",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(int(epoch))
+        .bind(int(index))
+        .fetch_optional(&self.readers)
+        .await?
+        .map(|row| stored_entry(&row))
+        .transpose()
+    }
+
+    /// The leaves of a node's log, as far as they go without a hole.
+    pub async fn entry_tail(
+        &self,
+        ek: &Sha256Digest,
+        epoch: u64,
+        size: u64,
+    ) -> Result<Tail, StoreError> {
+        let rows = sqlx::query(
+            "SELECT number, leaf FROM node_entries
+             WHERE ek = ? AND epoch = ? AND number < ? ORDER BY number",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(int(epoch))
+        .bind(int(size))
+        .fetch_all(&self.readers)
+        .await?;
+        let mut tail = Tail::default();
+        for row in &rows {
+            if number(row, "number")? != tail.size() {
+                break;
+            }
+            tail.push(digest(row, "leaf")?);
+        }
+        Ok(tail)
+    }
+
+    /// The newest statement of an epoch.
+    pub async fn statement_last_of(
+        &self,
+        ek: &Sha256Digest,
+        epoch: u64,
+    ) -> Result<Option<Sha256Digest>, StoreError> {
+        sqlx::query(
+            "SELECT digest FROM statements WHERE ek = ? AND epoch = ?
+             ORDER BY sequence DESC LIMIT 1",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(int(epoch))
+        .fetch_optional(&self.readers)
+        .await?
+        .map(|row| digest(&row, "digest"))
+        .transpose()
     }
 
     /// SHA-256 of what the collector's own log says about the statement; empty if it has none.
@@ -424,6 +481,16 @@ async fn gap(
         .execute(connection)
         .await?;
     Ok(())
+}
+
+fn stored_entry(row: &SqliteRow) -> Result<StoredEntry, StoreError> {
+    Ok(StoredEntry {
+        ek: digest(row, "ek")?,
+        entry: row.try_get("entry")?,
+        sealed: row.try_get("sealed")?,
+        received: UnixTime(number(row, "received_ms")?),
+        proven: row.try_get("proven")?,
+    })
 }
 
 fn study(what: &What) -> &str {

@@ -253,6 +253,7 @@ fn statement(row: &SqliteRow) -> Result<StatementRow, StoreError> {
             receipt: None,
             approvers: Vec::new(),
             world: None,
+            entry: None,
         },
     })
 }

@@ -1,6 +1,10 @@
-//! `keys`: what the private halves of events hang on.
+//! `keys`: what the private halves of events hang on; `event`: one of them, to be shown to others.
 
+use std::path::PathBuf;
+
+use anyhow::Context as _;
 use bailiwick_attestation::proto::v1;
+use prost::Message as _;
 use serde_json::json;
 
 use crate::Exit;
@@ -21,6 +25,43 @@ pub(crate) enum Keys {
         #[arg(long, value_enum, default_value = "table")]
         output: Format,
     },
+}
+
+/// Arguments of `event`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Event {
+    #[command(flatten)]
+    connection: Connection,
+    /// The node.
+    node: String,
+    /// Epoch of its log, as `events` shows it.
+    epoch: u64,
+    /// Number of the entry in it.
+    index: u64,
+    /// With the private half, and what shows that the entry commits to it. It is noted who did.
+    #[arg(long)]
+    private: bool,
+    /// Where to write it, for `bailiwick verify`.
+    #[arg(long)]
+    out: PathBuf,
+}
+
+/// Writes one entry of a node's log with everything that proves it.
+pub(crate) fn event(args: &Event) -> anyhow::Result<Exit> {
+    let request = v1::GetEntryRequest {
+        node: args.node.clone(),
+        epoch: args.epoch,
+        index: args.index,
+        private: args.private,
+    };
+    let answer = block_on(async { Ok(args.connection.open().await?.get_entry(request).await) })?;
+    let stored = match answer {
+        Ok(answer) => answer.into_inner().statement.unwrap_or_default(),
+        Err(status) => return refused(&status),
+    };
+    std::fs::write(&args.out, stored.encode_to_vec())
+        .with_context(|| args.out.display().to_string())?;
+    Ok(Exit::Good)
 }
 
 /// Runs `keys`.

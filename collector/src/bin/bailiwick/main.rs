@@ -40,6 +40,8 @@ enum Command {
     Node(nodes::Args),
     /// Has a node challenged at once.
     Challenge(nodes::Challenge),
+    /// One entry of a node's log with its proof, for `verify`
+    Event(keys::Event),
     /// Keys of what nodes sealed
     #[command(subcommand)]
     Keys(keys::Keys),
@@ -119,6 +121,7 @@ fn main() -> ExitCode {
         Command::Nodes(args) => nodes::list(&args),
         Command::Node(args) => nodes::run(&args),
         Command::Challenge(args) => nodes::challenge(&args),
+        Command::Event(args) => keys::event(&args),
         Command::Keys(command) => keys::keys(&command),
         Command::Enroll(args) => enroll::run(&args),
         Command::Events(args) => lists::events(&args),
