@@ -26,7 +26,7 @@ use crate::direct::{self, Director, LeaseKeys};
 use crate::enroll::{EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
-use crate::keys::{KeyStores, Keys};
+use crate::keys::{Erasures, KeyStores, Keys};
 use crate::outward::Outward;
 use crate::proto::enroll_service_server::EnrollServiceServer;
 use crate::proto::evidence_service_server::EvidenceServiceServer;
@@ -163,6 +163,17 @@ impl Running {
             store: store.clone(),
             streams: streams.clone(),
         };
+        let erasures = Erasures {
+            director: Arc::clone(&director),
+            store: store.clone(),
+            keys: keys.clone(),
+            deployment: identity.deployment.clone(),
+        };
+        let erasing = stop.clone();
+        tasks.spawn(async move {
+            erasures.run(erasing).await;
+            Ok(())
+        });
         let query = Query {
             store: store.clone(),
             director: Arc::clone(&director),

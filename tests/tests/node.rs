@@ -327,6 +327,40 @@ impl Scene {
         Sha256Digest::of(&[manifest.as_bytes()])
     }
 
+    /// Approvers want the keys of a study gone.
+    fn erase(&self, study: &str) {
+        let text = format!("study = \"{study}\"\nreason = \"consent withdrawn\"\n");
+        let files = BTreeMap::from([("erasure.toml".to_owned(), text.into_bytes())]);
+        let deployment = DeploymentId::new("demo").unwrap();
+        let draft = Draft {
+            deployment: &deployment,
+            kind: Kind::Erasure,
+            version: 1,
+            previous: None,
+            not_after: UnixTime::from_secs(4_000_000_000),
+            reason: "a test",
+        };
+        let folder = self.path("erasure");
+        fs::create_dir_all(&folder).unwrap();
+        for (path, content) in &files {
+            fs::write(folder.join(path), content).unwrap();
+        }
+        let file = folder.join("manifest.toml");
+        fs::write(&file, compose(&draft, &files).unwrap()).unwrap();
+        succeed(
+            Command::new("ssh-keygen")
+                .args(["-q", "-Y", "sign", "-n", "bailiwick/demo/erasure", "-f"])
+                .arg(self.path("alice"))
+                .arg(&file),
+        );
+        succeed(
+            Command::new(program("bailiwick"))
+                .args(["policy", "apply", "--config"])
+                .arg(self.path("client.toml"))
+                .arg(&folder),
+        );
+    }
+
     fn collector_toml(&self) -> String {
         let dir = bailiwick_collector::init::StateDir::at(&self.path("collector"));
         dir.collector_toml(&dir.identity().unwrap()).unwrap()
@@ -472,6 +506,23 @@ async fn a_node_outlives_its_collector_and_loses_nothing() {
         assert!(
             !record.windows(9).any(|w| w == b"user-jane"),
             "not in the record"
+        );
+
+        // Approvers say so, and it is gone: here, on the node, and in every copy of the record.
+        scene.erase("cardio");
+        wait("the collector's key is destroyed", 30, || {
+            let private = scene.client(&["events", "--private"]);
+            private.is_some_and(|private| private.to_string().contains("(erased)"))
+        });
+        wait("the node's key is destroyed", 60, || {
+            let all = scene.client(&["events", "--all"]);
+            all.is_some_and(|all| all.to_string().contains("1 keys erased"))
+        });
+        let private = scene.client(&["events", "--private"]).unwrap().to_string();
+        assert!(!private.contains("jane"), "{private}");
+        assert!(
+            private.contains("\"proven\":true"),
+            "its proof stays: {private}"
         );
 
         // Killed in the middle, and back: what was made meanwhile arrives too.

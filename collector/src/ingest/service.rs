@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::{AkPublic, Public};
 use bailiwick_attestation::{DeploymentId, Sha256Digest};
+use bailiwick_policy::kind::Kind;
 use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -161,12 +162,21 @@ impl EvidenceService for Evidence {
         let found = manifests
             .values()
             .find(|offered| Some(offered.manifest.digest) == want);
-        let Some(offered) = found else {
+        if let Some(offered) = found {
+            return Ok(Response::new(send_chunks(Arc::clone(&offered.bundle))));
+        }
+        // Each erasure is an act of its own: older ones are offered, too.
+        let erasures = self.0.store.manifest_list(Kind::Erasure).await;
+        let erasures = erasures.map_err(store)?;
+        let found = erasures
+            .into_iter()
+            .find(|row| Some(row.manifest_digest) == want);
+        let Some(row) = found else {
             return Err(Status::not_found(
                 "policy-superseded: another one is the newest; the stream offers it",
             ));
         };
-        Ok(Response::new(send_chunks(Arc::clone(&offered.bundle))))
+        Ok(Response::new(send_chunks(Arc::new(row.bundle))))
     }
 }
 

@@ -267,12 +267,30 @@ impl Stream {
             let Some(offered) = newest.get(&kind) else {
                 continue;
             };
-            if offered.manifest.version > has.get(&kind).copied().unwrap_or(0) {
+            let has = has.get(&kind).copied().unwrap_or(0);
+            if kind == Kind::Erasure && offered.manifest.version > has {
+                self.offer_erasure(has).await?;
+            } else if offered.manifest.version > has {
                 self.send(collector_message::Message::Policy(offered.offer()))
                     .await?;
             }
         }
         Ok(())
+    }
+
+    /// Each erasure is an act of its own: the oldest one the node has not applied.
+    async fn offer_erasure(&self, has: u64) -> Sent {
+        let all = self.shared.store.manifest_list(Kind::Erasure).await;
+        let all = all.map_err(service::store)?;
+        let Some(next) = all.into_iter().find(|row| row.version > has) else {
+            return Ok(());
+        };
+        let offer = v1::PolicyOffer {
+            version: next.version,
+            manifest_digest: next.manifest_digest.as_bytes().to_vec(),
+            kind: Kind::Erasure.as_str().to_owned(),
+        };
+        self.send(collector_message::Message::Policy(offer)).await
     }
 
     /// What is held of this node.

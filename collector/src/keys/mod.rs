@@ -5,6 +5,7 @@
 //! A row of a destroyed key stays, without the key: it says when and by whose word.
 
 mod erase;
+mod follow;
 mod store;
 #[cfg(test)]
 mod tests;
@@ -24,6 +25,7 @@ use sqlx::sqlite::{
 use tokio::sync::Mutex;
 
 pub use erase::EraseError;
+pub use follow::Erasures;
 pub(crate) use store::{FOLDER, public_of};
 pub use store::{KeyStoreError, KeyStores, store_id};
 
