@@ -16,6 +16,7 @@ use crate::format::{Format, Listing, parse_time};
 
 /// Arguments of `policy sign`.
 #[derive(Debug, clap::Args)]
+#[command(disable_version_flag = true)] // here it means the manifest's
 pub(super) struct Args {
     /// The folder.
     folder: PathBuf,
