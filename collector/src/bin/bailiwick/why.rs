@@ -44,6 +44,17 @@ fn restore(code: &str) -> &'static str {
         "chain-broken" | "sequence-repeated" => {
             "two histories of one node exist: a restored snapshot or a copied disk; find the other"
         }
+        "epoch-unacknowledged" => {
+            "look at the node, then: bailiwick enroll approve NODE, and sign the policy"
+        }
+        "ak-not-of-node" => "have an approver challenge it: bailiwick enroll approve NODE",
+        "chassis-serial" | "device-missing" | "device-of-another-node" => {
+            "compare machine and inventory.toml; whichever is wrong, put right"
+        }
+        "device-unlisted" => "list the device in inventory.toml, or take it out",
+        "chassis-unavailable" | "devices-unavailable" | "clock-unsafe" => {
+            "see why the node could not read it; the next statement is judged anew"
+        }
         "tpm-cleared" => "somebody cleared the TPM: enrol the node again and have it confirmed",
         "clock-went-back" => "the TPM's clock was set back: treat the machine as tampered with",
         "reset-without-boot" | "boot-without-reset" => {
