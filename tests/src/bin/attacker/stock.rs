@@ -59,7 +59,13 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         statement
     };
     let first = next(1);
-    let answered = quote(&tpm, &first, Freshness::Challenged(stream.nonce)).await?;
+    // What the fence put in force stays true, and travels with each of them.
+    let log = v1::Log {
+        name: "fence".to_owned(),
+        content: std::fs::read(&config.fence.log).context("read the fence's log")?,
+    };
+    let mut answered = quote(&tpm, &first, Freshness::Challenged(stream.nonce)).await?;
+    answered.logs.push(log.clone());
     let guessed = quote(&tpm, &first, Freshness::Challenged(Nonce::new([3; 32]))).await?;
     let mut kept = Vec::new();
     for number in 1..=5 {
@@ -67,7 +73,9 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             last_receipt,
             number,
         };
-        kept.push(quote(&tpm, &next(number + 1), freshness).await?);
+        let mut evidence = quote(&tpm, &next(number + 1), freshness).await?;
+        evidence.logs.push(log.clone());
+        kept.push(evidence);
     }
 
     // And is no more.

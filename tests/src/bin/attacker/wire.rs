@@ -123,7 +123,11 @@ impl Conversation {
         };
         self.sender.send(message).await.context("the stream")?;
         let (mut verdict, mut gifts) = (None, Vec::new());
-        while let Some(message) = self.next(HOPE).await? {
+        // An answer must come; a gift must not, and is waited for a while.
+        while let Some(message) = self
+            .next(if verdict.is_none() { PATIENCE } else { HOPE })
+            .await?
+        {
             match message {
                 collector_message::Message::Accepted(accepted) => {
                     self.last = Some(statement);
