@@ -168,7 +168,7 @@ pub extern "C" fn fence_peer(who: u64, hi: u64, lo: u64) -> u32 {
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let key = PeerKey::new(who, Address { hi, lo });
     // SAFETY: the agent alone writes, and writes eight aligned bytes: an end is old or new.
-    let entry = unsafe { maps::PEERS.get(&key) };
+    let entry = unsafe { maps::PEERS.get(key) };
     u32::from(peers::stands(entry, now))
 }
 
