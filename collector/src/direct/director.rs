@@ -251,17 +251,20 @@ impl Director {
     /// Puts what was verified in force.
     fn put(&self, held: &mut Held, verified: Verified, bundle: Vec<u8>) {
         let bundle = Arc::new(bundle);
-        self.publish(Offered {
+        let offered = Offered {
             manifest: verified.manifest().clone(),
             signers: verified.signers().to_vec(),
             bundle: Arc::clone(&bundle),
-        });
+        };
         match verified {
             Verified::Policy(policy) => self.put_policy(held, *policy, bundle),
             Verified::World(world) => held.world = Some(world.content),
             // Approvers come by their chain; the rest is for nodes alone.
             _ => {}
         }
+        // Last: a stream that this wakes asks the policy in force whether its node is listed, and
+        // is not woken again.
+        self.publish(offered);
     }
 
     fn put_policy(&self, held: &Held, verified: VerifiedBundle, bundle: Arc<Vec<u8>>) {

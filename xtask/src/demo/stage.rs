@@ -210,7 +210,7 @@ impl Stage {
         };
         self.wait(scene, what, |stage| match stage.verdict()? {
             verdict if (verdict == AFFIRMING) == affirming => Ok(verdict),
-            verdict => bail!("the verdict is {verdict}"),
+            verdict => bail!("the verdict is {verdict}:\n{}", stage.why()?.join("\n")),
         })
     }
 
