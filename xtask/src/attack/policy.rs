@@ -208,8 +208,9 @@ pub(super) fn other_kind_or_deployment(ground: &mut Ground, outcome: &mut Outcom
     let text = text.replace("kind = \"policy\"", "kind = \"inventory\"");
     forged.write("manifest.toml", &text)?;
     forged.sign_both(ground, &namespace(DEPLOYMENT, "policy"))?;
+    // There is no such kind, so the client knows no place to take it to.
     let tried = "a manifest that says it is of another kind";
-    forged.deliver(ground, outcome, tried, "policy-wrong-kind")?;
+    forged.to_fence(ground, outcome, tried, "policy-malformed")?;
     ground.outside(outcome, "afterwards", Standing::Attested)
 }
 
