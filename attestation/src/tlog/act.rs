@@ -1,6 +1,6 @@
 //! An act that matters by itself: an enrolment, a policy, a retirement.
 
-use super::receipt::LogEntryError;
+use super::{lines::Lines, receipt::LogEntryError};
 use crate::ids::{Sha256Digest, UnixTime};
 
 /// First line of every entry; another version is another line.
@@ -85,39 +85,20 @@ impl ActEntry {
 
     /// Reads an entry back; only the one spelling [`ActEntry::to_bytes`] writes is accepted.
     pub fn parse(bytes: &[u8]) -> Result<Self, LogEntryError> {
-        let fail = |line, fault| LogEntryError { line, fault };
-        let text = str::from_utf8(bytes).map_err(|_utf8| fail(1, "not UTF-8"))?;
-        let mut lines = text.split('\n');
-        if lines.next() != Some(HEADER) {
-            return Err(fail(1, "not an act of version 1"));
-        }
-        let mut field = |line, name: &'static str| {
-            lines
-                .next()
-                .and_then(|text| text.strip_prefix(name))
-                .and_then(|text| text.strip_prefix(' '))
-                .ok_or_else(|| fail(line, name))
-        };
-        let kind =
-            ActKind::from_word(field(2, "kind")?).ok_or_else(|| fail(2, "not a kind of act"))?;
-        let subject = field(3, "subject")?;
+        let mut lines = Lines::new(bytes, HEADER, "not an act of version 1")?;
+        let kind = ActKind::from_word(lines.text("kind")?)
+            .ok_or_else(|| lines.fail("not a kind of act"))?;
+        let subject = lines.text("subject")?;
         if subject.is_empty() || subject.len() > SUBJECT || subject.chars().any(char::is_control) {
-            return Err(fail(3, "not a subject"));
+            return Err(lines.fail("not a subject"));
         }
         let entry = Self {
             kind,
             subject: subject.to_owned(),
-            body: Sha256Digest::try_from(field(4, "body")?.to_owned())
-                .map_err(|_digest| fail(4, "not a SHA-256 digest"))?,
-            at: UnixTime(
-                field(5, "at")?
-                    .parse()
-                    .map_err(|_digits| fail(5, "not a decimal number"))?,
-            ),
+            body: lines.digest("body")?,
+            at: lines.time("at")?,
         };
-        if entry.to_bytes() != bytes {
-            return Err(fail(6, "not the canonical spelling"));
-        }
+        lines.finish(&entry.to_bytes())?;
         Ok(entry)
     }
 }

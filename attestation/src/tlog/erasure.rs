@@ -1,6 +1,6 @@
 //! What is left when keys were destroyed: a certificate, whose digest stands in the log.
 
-use super::receipt::LogEntryError;
+use super::{lines::Lines, receipt::LogEntryError};
 use crate::ids::{Sha256Digest, UnixTime};
 
 /// First line; another version is another line.
@@ -45,39 +45,17 @@ impl ErasureCertificate {
 
     /// Reads an entry back; only the one spelling [`ErasureCertificate::to_bytes`] writes is accepted.
     pub fn parse(bytes: &[u8]) -> Result<Self, LogEntryError> {
-        let fail = |line, fault| LogEntryError { line, fault };
-        let text = str::from_utf8(bytes).map_err(|_utf8| fail(1, "not UTF-8"))?;
-        let mut lines = text.split('\n');
-        if lines.next() != Some(HEADER) {
-            return Err(fail(1, "not an erasure certificate of version 1"));
-        }
-        let mut field = |line, name: &'static str| {
-            lines
-                .next()
-                .and_then(|text| text.strip_prefix(name))
-                .and_then(|text| text.strip_prefix(' '))
-                .map(str::to_owned)
-                .ok_or_else(|| fail(line, name))
-        };
-        let number = |line, text: &str| {
-            text.parse::<u64>()
-                .map_err(|_digits| fail(line, "not a decimal number"))
-        };
-        let digest = |line, text| {
-            Sha256Digest::try_from(text).map_err(|_digest| fail(line, "not a SHA-256 digest"))
-        };
+        let mut lines = Lines::new(bytes, HEADER, "not an erasure certificate of version 1")?;
         let entry = Self {
-            study: field(2, "study")?,
-            buckets: field(3, "buckets")?,
-            retention: field(4, "retention")?,
-            manifest: digest(5, field(5, "manifest")?)?,
-            keys: number(6, &field(6, "keys")?)?,
-            keys_digest: digest(7, field(7, "keys-digest")?)?,
-            destroyed: UnixTime(number(8, &field(8, "destroyed")?)?),
+            study: lines.text("study")?.to_owned(),
+            buckets: lines.text("buckets")?.to_owned(),
+            retention: lines.text("retention")?.to_owned(),
+            manifest: lines.digest("manifest")?,
+            keys: lines.number("keys")?,
+            keys_digest: lines.digest("keys-digest")?,
+            destroyed: lines.time("destroyed")?,
         };
-        if entry.to_bytes() != bytes {
-            return Err(fail(9, "not the canonical spelling"));
-        }
+        lines.finish(&entry.to_bytes())?;
         Ok(entry)
     }
 }

@@ -10,6 +10,7 @@ mod act;
 mod checkpoint;
 mod erasure;
 mod frontier;
+mod lines;
 mod merkle;
 mod note;
 mod receipt;

@@ -3,6 +3,7 @@
 use super::{
     act::ActEntry,
     checkpoint::{Checkpoint, CheckpointError},
+    lines::Lines,
     merkle::{ProofRefused, leaf_hash, verify_inclusion},
     note::NoteVerifier,
 };
@@ -62,35 +63,16 @@ impl LogEntry {
 
     /// Reads an entry back; only the one spelling [`LogEntry::to_bytes`] writes is accepted.
     pub fn parse(bytes: &[u8]) -> Result<Self, LogEntryError> {
-        let fail = |line, fault| LogEntryError { line, fault };
-        let text = str::from_utf8(bytes).map_err(|_utf8| fail(1, "not UTF-8"))?;
-        let mut lines = text.split('\n');
-        if lines.next() != Some(HEADER) {
-            return Err(fail(1, "not a statement entry of version 1"));
-        }
-        let mut field = |line, name: &'static str| {
-            lines
-                .next()
-                .and_then(|text| text.strip_prefix(name))
-                .and_then(|text| text.strip_prefix(' '))
-                .ok_or_else(|| fail(line, name))
-        };
-        let number = |line, text: &str| {
-            text.parse::<u64>()
-                .map_err(|_digits| fail(line, "not a decimal number"))
-        };
+        let mut lines = Lines::new(bytes, HEADER, "not a statement entry of version 1")?;
         let entry = Self {
-            subject: field(2, "subject")?.to_owned(),
-            epoch: number(3, field(3, "epoch")?)?,
-            sequence: number(4, field(4, "sequence")?)?,
-            statement: Sha256Digest::try_from(field(5, "statement")?.to_owned())
-                .map_err(|_digest| fail(5, "not a SHA-256 digest"))?,
-            verdict: field(6, "verdict")?.to_owned(),
-            received: UnixTime(number(7, field(7, "received")?)?),
+            subject: lines.text("subject")?.to_owned(),
+            epoch: lines.number("epoch")?,
+            sequence: lines.number("sequence")?,
+            statement: lines.digest("statement")?,
+            verdict: lines.text("verdict")?.to_owned(),
+            received: lines.time("received")?,
         };
-        if entry.to_bytes() != bytes {
-            return Err(fail(8, "not the canonical spelling"));
-        }
+        lines.finish(&entry.to_bytes())?;
         Ok(entry)
     }
 }
