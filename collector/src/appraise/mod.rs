@@ -4,7 +4,7 @@
 //! here it gets its arguments, and its result becomes a lease or the end of one.
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Boot, Finding, Previous, Run, Status, Subject, Tie,
+    AkWord, AttestationResult, Boot, Deviation, Finding, Previous, Run, Status, Subject, Tie,
     VerifiedEvidence, appraise, shown_receipt,
 };
 use bailiwick_attestation::evidence::Freshness;
@@ -70,8 +70,8 @@ pub struct Case<'a> {
 }
 
 impl Case<'_> {
-    /// Judges it. Only an affirming answer to a challenge grants; *refused* ends standing at once,
-    /// *could not check* lets it run out.
+    /// Judges it. Only an affirming answer to a challenge grants, and a warning keeps what stands;
+    /// *refused* ends standing at once, *could not check* lets it run out.
     ///
     /// Without a signer nothing is granted and nothing ended: no key of this collector stands in
     /// the policy, and no node would believe it.
@@ -121,6 +121,9 @@ impl Case<'_> {
             let length = match verdict {
                 Verdict::Affirming => Some(policy.lease_ms()),
                 Verdict::Contraindicated => Some(0),
+                Verdict::Warning if self.stands() && keeps(result.deviations()) => {
+                    Some(policy.lease_ms())
+                }
                 Verdict::None | Verdict::Warning | Verdict::Stale => None,
             };
             if let Some(length) = length {
@@ -147,7 +150,7 @@ impl Case<'_> {
                 // the challenge: for however long the answer was held back, the certificate
                 // outlasts no lease.
                 let quoted = self.asked.unwrap_or(self.now);
-                outward = (length > 0).then(|| Grant {
+                outward = (verdict == Verdict::Affirming).then(|| Grant {
                     node: node.name.clone(),
                     manifest: policy.manifest_digest(),
                     until: UnixTime(quoted.millis().saturating_add(length)),
@@ -167,6 +170,12 @@ impl Case<'_> {
 }
 
 impl Case<'_> {
+    fn stands(&self) -> bool {
+        let before = self.previous.map(|previous| previous.boot.reset_count);
+        let boot = self.evidence.clock().reset_count;
+        stands(self.row.lease_until, self.now, before, boot)
+    }
+
     /// Whose word it is that the node's AK and EK are one TPM's.
     fn ak_word(&self) -> AkWord {
         let (Some(policy), Some(request)) = (self.policy, &self.row.enrolment.request) else {
@@ -198,6 +207,22 @@ pub fn reasons(result: &AttestationResult) -> Vec<String> {
         Finding::Warning => 2,
     });
     deviations.iter().map(ToString::to_string).collect()
+}
+
+/// Nothing but what a person should look at: a clock that is off, an endorsement or a policy that
+/// ended. Cutting off whoever runs then would be an outage, and no fence would be the better for it.
+/// A node behind what approvers signed has what is left of its lease to catch up.
+fn keeps<'a>(mut deviations: impl Iterator<Item = &'a Deviation>) -> bool {
+    deviations.all(|deviation| {
+        deviation.finding == Finding::Warning
+            && !matches!(&*deviation.code, "policy-behind" | "approvers-behind")
+    })
+}
+
+/// A lease granted in this boot, by its `resetCount`, has not run out. After a reboot the kernel
+/// has none, whatever the store still says.
+fn stands(lease_until: Option<UnixTime>, now: UnixTime, before: Option<u32>, boot: u32) -> bool {
+    lease_until.is_some_and(|until| now < until) && before == Some(boot)
 }
 
 /// What the brake counts by: stable words alone, for values differ from node to node.
@@ -363,5 +388,55 @@ pub fn fence_facts(fence: &v1::FenceState, quoted_boot_ns: u64, received: UnixTi
             let until = wall(glass.end_boot_ns, quoted_boot_ns, received);
             (manifest, until)
         }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Deviation, Finding, keeps, stands};
+    use bailiwick_attestation::UnixTime;
+
+    #[test]
+    fn a_warning_keeps_what_stands_and_a_node_left_behind_runs_out() {
+        let of = |finding, code: &str| Deviation {
+            claim: "evidence.wall_time".to_owned(),
+            finding,
+            code: code.to_owned(),
+            expected: String::new(),
+            found: String::new(),
+            provenance: None,
+        };
+        let skew = of(Finding::Warning, "clock-skew");
+        let ended = of(Finding::Warning, "policy-expired");
+        let behind = of(Finding::Warning, "policy-behind");
+        let approvers = of(Finding::Warning, "approvers-behind");
+        let rows = [
+            ("a clock and a policy", vec![&skew, &ended], true),
+            ("behind the policy", vec![&behind], false),
+            ("behind it, and more", vec![&skew, &behind], false),
+            ("behind the approvers", vec![&approvers, &skew], false),
+        ];
+        for (name, deviations, want) in rows {
+            assert_eq!(keeps(deviations.into_iter()), want, "{name}");
+        }
+        for finding in [Finding::Unchecked, Finding::Refused] {
+            let worse = of(finding, "clock-skew");
+            assert!(!keeps([&skew, &worse].into_iter()), "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn a_lease_stands_in_its_boot_until_its_end() {
+        let until = Some(UnixTime(100));
+        let rows = [
+            ("in time", until, 99, Some(7), true),
+            ("at its end", until, 100, Some(7), false),
+            ("after a reboot", until, 99, Some(6), false),
+            ("the first statement of all", until, 99, None, false),
+            ("none", None, 99, Some(7), false),
+        ];
+        for (name, until, now, before, want) in rows {
+            assert_eq!(stands(until, UnixTime(now), before, 7), want, "{name}");
+        }
     }
 }

@@ -126,6 +126,15 @@ pub fn why(facts: &Facts<'_>) -> Vec<StandingLine> {
             "nothing has to be restored".to_owned(),
             Some(until),
         ),
+        Some(until) if facts.now < until && facts.verdict == Verdict::Warning => say(
+            "warned",
+            format!(
+                "its lease stands, and is renewed until the next boot unless it is behind what \
+                 approvers signed: {because}"
+            ),
+            next.to_owned(),
+            Some(until),
+        ),
         Some(until) if facts.now < until => say(
             "running-out",
             format!("its lease runs out and is not renewed: {because}"),
@@ -200,8 +209,14 @@ mod tests {
                 "affirming",
             ),
             (
-                "could not be checked",
+                "something to look at",
                 |f| f.verdict = Verdict::Warning,
+                &["warned"],
+                "affirming statement",
+            ),
+            (
+                "could not be checked",
+                |f| f.verdict = Verdict::None,
                 &["running-out"],
                 "affirming statement",
             ),
