@@ -4,6 +4,7 @@
 //! configuration, so that a test never touches the machine it runs on.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::IpAddr,
     path::{Path, PathBuf},
@@ -241,6 +242,78 @@ pub struct FenceSection {
     pub pcr: u8,
     /// Log of those extensions. It has to live exactly as long as the PCR, so on a tmpfs.
     pub log: PathBuf,
+    /// Devices by which packets leave the host: `["auto"]`, names, or none. Not said: found where
+    /// the whole host is fenced, none where a part of it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uplinks: Option<Devices>,
+    /// Devices on whose other side workloads are: `["auto"]`, names, or none; as `uplinks`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Devices>,
+    /// Bits of a packet's mark in which a port writes whose it is, for the uplink to read: at
+    /// least eight, side by side, that nothing else on the host uses.
+    pub mark_mask: u32,
+}
+
+/// Network devices to attach to.
+#[derive(Clone, Debug, Eq, PartialEq, Deserialize, Serialize)]
+#[serde(try_from = "Vec<String>", into = "Vec<String>")]
+pub enum Devices {
+    /// Found, and followed as they come and go.
+    Auto,
+    /// These, as soon as they are there. Empty: none.
+    Named(BTreeSet<String>),
+}
+
+impl TryFrom<Vec<String>> for Devices {
+    type Error = String;
+    fn try_from(names: Vec<String>) -> Result<Self, String> {
+        if names == ["auto"] {
+            return Ok(Self::Auto);
+        }
+        let fits = |name: &str| {
+            // What the kernel takes for a device's name (`dev_valid_name`).
+            (1..16).contains(&name.len())
+                && !matches!(name, "." | "..")
+                && !name.contains(|c: char| c == '/' || c == ':' || c.is_whitespace())
+        };
+        match names.iter().find(|name| !fits(name) || *name == "auto") {
+            None => Ok(Self::Named(names.into_iter().collect())),
+            Some(name) if name == "auto" => Err("\"auto\" stands alone".to_owned()),
+            Some(name) => Err(format!("{name:?} is no device's name")),
+        }
+    }
+}
+
+impl From<Devices> for Vec<String> {
+    fn from(devices: Devices) -> Self {
+        match devices {
+            Devices::Auto => vec!["auto".to_owned()],
+            Devices::Named(names) => names.into_iter().collect(),
+        }
+    }
+}
+
+impl FenceSection {
+    /// Which uplinks.
+    #[must_use]
+    pub fn uplinks(&self) -> Devices {
+        self.devices(self.uplinks.as_ref())
+    }
+
+    /// Which ports of workloads.
+    #[must_use]
+    pub fn ports(&self) -> Devices {
+        self.devices(self.ports.as_ref())
+    }
+
+    /// Nothing is found by itself that a trial did not ask for.
+    fn devices(&self, said: Option<&Devices>) -> Devices {
+        match said {
+            Some(devices) => devices.clone(),
+            None if self.whole_host => Devices::Auto,
+            None => Devices::Named(BTreeSet::new()),
+        }
+    }
 }
 
 impl Default for FenceSection {
@@ -253,6 +326,10 @@ impl Default for FenceSection {
             measured: true,
             pcr: 13,
             log: PathBuf::from("/run/bailiwick/fence.log"),
+            uplinks: None,
+            ports: None,
+            // Ten bits for the study, two for the policy that numbered it.
+            mark_mask: 0xfff0_0000,
         }
     }
 }
@@ -388,6 +465,18 @@ impl Config {
             let fault = "must lie within 0 to 15: only a reset of the TPM clears those";
             return Err(("fence.pcr", fault.into()));
         }
+        let mask = self.fence.mark_mask;
+        let side_by_side = mask >> mask.trailing_zeros().min(31);
+        if mask.count_ones() < 8 || side_by_side.count_ones() != side_by_side.trailing_ones() {
+            let fault = "must be at least eight bits side by side";
+            return Err(("fence.mark_mask", fault.into()));
+        }
+        if let (Devices::Named(uplinks), Devices::Named(ports)) =
+            (self.fence.uplinks(), self.fence.ports())
+            && let Some(name) = uplinks.intersection(&ports).next()
+        {
+            return Err(("fence.ports", format!("{name:?} is an uplink")));
+        }
         if !self.fence.log.is_absolute() {
             return Err(("fence.log", "must be an absolute path".into()));
         }
@@ -483,6 +572,27 @@ threshold = 2
     }
 
     #[test]
+    fn devices_are_found_only_where_the_whole_host_is_fenced() {
+        let named = |names: &[&str]| Devices::Named(names.iter().map(|n| (*n).into()).collect());
+        let trial = "root = \"/trial\"\nwhole_host = false";
+        for (lines, want) in [
+            (String::new(), Devices::Auto),
+            (trial.to_owned(), named(&[])),
+            (format!("{trial}\nuplinks = [\"auto\"]"), Devices::Auto),
+            (
+                format!("{trial}\nuplinks = [\"b\", \"a\"]"),
+                named(&["a", "b"]),
+            ),
+            ("uplinks = []".to_owned(), named(&[])),
+            ("uplinks = [\"eth0\"]".to_owned(), named(&["eth0"])),
+        ] {
+            let text = format!("{SMALL}\n[fence]\n{lines}\n");
+            let config = Config::parse(Path::new("a.toml"), &text).unwrap();
+            assert_eq!(config.fence.uplinks(), want, "{lines}");
+        }
+    }
+
+    #[test]
     fn the_fences_pcr_is_quoted() {
         for (lines, want) in [
             ("", (0..=14).collect()),
@@ -528,6 +638,36 @@ threshold = 2
                 "the debug PCR",
                 "[fence]\npcr = 16",
                 "a.toml: fence.pcr: must lie within 0 to 15",
+            ),
+            (
+                "a device that is both",
+                "[fence]\nuplinks = [\"a\", \"b\"]\nports = [\"b\"]",
+                "a.toml: fence.ports: \"b\" is an uplink",
+            ),
+            (
+                "no device",
+                "[fence]\nuplinks = [\"a/b\"]",
+                "a.toml, line 12 (uplinks = [\"a/b\"]): \"a/b\" is no device's name",
+            ),
+            (
+                "found, and named",
+                "[fence]\nports = [\"auto\", \"b\"]",
+                "a.toml, line 12 (ports = [\"auto\", \"b\"]): \"auto\" stands alone",
+            ),
+            (
+                "seven bits",
+                "[fence]\nmark_mask = 0xfe000000",
+                "a.toml: fence.mark_mask: must be at least eight bits",
+            ),
+            (
+                "bits with others between",
+                "[fence]\nmark_mask = 0x00ff00ff",
+                "a.toml: fence.mark_mask: must be at least eight bits side by side",
+            ),
+            (
+                "no mark",
+                "[fence]\nmark_mask = 0",
+                "a.toml: fence.mark_mask: ",
             ),
             (
                 "a log beside whoever starts the agent",

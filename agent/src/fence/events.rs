@@ -9,11 +9,11 @@ use aya::maps::{MapData, RingBuf};
 use bailiwick_attestation::proto::v1::FenceEvent;
 use bailiwick_ebpf_common::{
     Jurisdiction,
-    abi::{Event, counter, direction, rule_name},
+    abi::{Event, counter, direction, hook, rule_name},
 };
 use bailiwick_policy::world::Codes;
 
-use super::{admit, hook::Hook, load::Maps, place::Hierarchy};
+use super::{admit, load::Maps, place::Hierarchy};
 use crate::{clock, sys::bpf};
 
 /// Most events taken at once: more than the ring holds.
@@ -139,17 +139,16 @@ fn in_words(
         .then(|| names.map(|names| names.codes.name(Jurisdiction(event.jurisdiction))))
         .flatten();
     let way = match event.direction {
-        direction::EGRESS => 0,
-        _ => 1,
+        direction::EGRESS => "egress",
+        _ => "ingress",
     };
-    let hook = Hook::NAMES.get(way).map_or("", |names| names.hook);
     FenceEvent {
         boot_time_ns: event.boot_ns,
         wall_time_ms: wall_ms.saturating_sub(age_ms),
         study: study.unwrap_or_default(),
         cgroup_id: event.cgroup,
         cgroup,
-        direction: hook.rsplit('/').next().unwrap_or_default().to_owned(),
+        direction: way.to_owned(),
         source: address(event.source),
         destination: address(event.destination),
         protocol: event.protocol.into(),
@@ -158,7 +157,7 @@ fn in_words(
         jurisdiction: jurisdiction.unwrap_or_default().to_owned(),
         rule: rule_name(event.rule).to_owned(),
         verdict: if event.audit == 1 { "audit" } else { "deny" }.to_owned(),
-        hook: hook.to_owned(),
+        hook: hook::name(event.hook).to_owned(),
         count: event.count,
     }
 }
@@ -216,6 +215,7 @@ mod tests {
             cgroup: 9,
             subject: 0,
             direction: direction::EGRESS,
+            hook: hook::SKB_EGRESS,
             rule: 1,
             count: 3,
             source: std::net::Ipv4Addr::LOCALHOST.to_ipv6_mapped().octets(),
@@ -277,6 +277,7 @@ mod tests {
             audit: 1,
             rule: 200,
             direction: 2,
+            hook: hook::SKB_INGRESS,
             ..event
         });
         assert!(unread.source.is_empty());

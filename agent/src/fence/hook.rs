@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
+use bailiwick_ebpf_common::abi::hook;
 use tracing::{info, warn};
 
 use super::{
@@ -21,6 +22,8 @@ pub(super) struct Names {
     /// In statements and events.
     pub(super) hook: &'static str,
     pub(super) attach: Attach,
+    /// It judges packets: until it is loaded, something that drops them all stands in.
+    pub(super) judges: bool,
 }
 
 /// Where freshly loaded programs come from.
@@ -45,19 +48,28 @@ pub(super) struct Hook {
 }
 
 impl Hook {
-    /// In the order they are attached: the way out first.
-    pub(super) const NAMES: [Names; 2] = [
+    /// In the order they are attached: the way out first, what sees no packets last.
+    pub(super) const NAMES: [Names; 3] = [
         Names {
             pin: "egress",
             program: "fence_egress",
-            hook: "cgroup_skb/egress",
+            hook: hook::name(hook::SKB_EGRESS),
             attach: Attach::Egress,
+            judges: true,
         },
         Names {
             pin: "ingress",
             program: "fence_ingress",
-            hook: "cgroup_skb/ingress",
+            hook: hook::name(hook::SKB_INGRESS),
             attach: Attach::Ingress,
+            judges: true,
+        },
+        Names {
+            pin: "setsockopt",
+            program: "fence_setsockopt",
+            hook: hook::name(hook::SETSOCKOPT),
+            attach: Attach::SetSockOpt,
+            judges: false,
         },
     ];
 

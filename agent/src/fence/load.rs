@@ -8,14 +8,14 @@ use std::{
 use aya::{
     Ebpf, EbpfLoader,
     maps::{MapData, RingBuf},
-    programs::CgroupSkb,
+    programs::Program,
 };
 use bailiwick_attestation::Sha256Digest;
 use bailiwick_ebpf_common::abi::{Config, counter};
 
 use super::{
     FenceError,
-    hook::{Hook, Source},
+    hook::{Hook, Names, Source},
     pins::{Kind, Pins},
     place::Root,
 };
@@ -56,17 +56,17 @@ pub(super) struct Maps {
 pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) events: RingBuf<MapData>,
-    /// Egress, ingress.
-    pub(super) programs: [OwnedFd; 2],
+    /// In the order of [`Hook::NAMES`].
+    pub(super) programs: Vec<(Names, OwnedFd)>,
     pub(super) source: Source,
 }
 
 /// Loads the object on the maps that are pinned, making those that are not.
-pub(super) fn load(pins: &Pins, root: &Root) -> Result<Loaded, FenceError> {
+pub(super) fn load(pins: &Pins, root: &Root, mark_mask: u32) -> Result<Loaded, FenceError> {
     let config = config_bytes(&Config {
         root_level: root.level,
+        mark_mask,
         event_window_ns: EVENT_WINDOW_NS,
-        ..Config::default()
     });
     forget_unfit(pins, &config)?;
     let mut loader = EbpfLoader::new();
@@ -97,11 +97,10 @@ pub(super) fn load(pins: &Pins, root: &Root) -> Result<Loaded, FenceError> {
         Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {}
         Err(err) => return Err(FenceError::kernel("write", "CONFIG")(err)),
     }
-    let [egress, ingress] = Hook::NAMES;
-    let programs = [
-        program(&mut object, egress.program)?,
-        program(&mut object, ingress.program)?,
-    ];
+    let mut programs = Vec::new();
+    for names in Hook::NAMES {
+        programs.push((names, program(&mut object, names.program)?));
+    }
     let mut source = Source {
         known: false,
         maps: Vec::new(),
@@ -146,12 +145,13 @@ pub(super) fn remember(pins: &Pins) -> Result<(), FenceError> {
 
 /// Through the verifier.
 fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, FenceError> {
-    let program: &mut CgroupSkb = object
-        .program_mut(name)
-        .ok_or(FenceError::Missing(name))?
-        .try_into()
-        .map_err(refused(name))?;
-    program.load().map_err(refused(name))?;
+    let program = object.program_mut(name).ok_or(FenceError::Missing(name))?;
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSockopt(program) => program.load(),
+        _ => return Err(FenceError::Missing(name)),
+    }
+    .map_err(refused(name))?;
     let fd = program.fd().map_err(refused(name))?.as_fd();
     fd.try_clone_to_owned()
         .map_err(FenceError::kernel("duplicate", name))
@@ -179,12 +179,12 @@ fn forget_unfit(pins: &Pins, config: &[u8]) -> Result<(), FenceError> {
 fn config_bytes(config: &Config) -> Vec<u8> {
     let Config {
         root_level,
-        reserved,
+        mark_mask,
         event_window_ns,
     } = config;
     let mut bytes = Vec::with_capacity(size_of::<Config>());
     bytes.extend(root_level.to_ne_bytes());
-    bytes.extend(reserved.to_ne_bytes());
+    bytes.extend(mark_mask.to_ne_bytes());
     bytes.extend(event_window_ns.to_ne_bytes());
     bytes
 }

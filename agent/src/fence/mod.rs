@@ -86,7 +86,7 @@ pub struct Fence {
     root: Root,
     pins: Pins,
     maps: Maps,
-    hooks: [Hook; 2],
+    hooks: Vec<Hook>,
     events: Events,
     recorder: Recorder,
     /// SHA-256 of the object the programs come from.
@@ -182,29 +182,33 @@ impl Fence {
         let hierarchy = Hierarchy::find()?;
         let root = Root::open(&hierarchy, section)?;
         let pins = Pins::open(&section.bpffs)?;
-        let [out, into] = Hook::NAMES;
+        let judging = || Hook::NAMES.into_iter().filter(|names| names.judges);
         let begin = Entry::Begin(Begun {
             agent: env!("CARGO_PKG_VERSION").to_owned(),
             root: root.path.display().to_string(),
             whole_host: root.whole_host,
         });
-        if Hook::stands(out, &pins, &root)? && Hook::stands(into, &pins, &root)? {
+        let mut stands = true;
+        for names in judging() {
+            stands &= Hook::stands(names, &pins, &root)?;
+        }
+        if stands {
             recorder.note(&[begin]);
         } else {
             recorder.note(&[begin, Entry::Deny]);
         }
-        for names in [out, into] {
+        for names in judging() {
             Hook::close(names, &pins, &root)?;
         }
         let Loaded {
             maps,
             events,
-            programs: [egress, ingress],
+            programs,
             source,
-        } = load::load(&pins, &root)?;
+        } = load::load(&pins, &root, section.mark_mask)?;
         let object = load::object_digest();
         let mut judges = Vec::new();
-        for (names, program) in [(out, &egress), (into, &ingress)] {
+        for (names, program) in &programs {
             let info = bpf::program_info(program.as_fd())
                 .map_err(FenceError::kernel("look at", names.program))?;
             judges.push(Entry::Program {
@@ -216,10 +220,10 @@ impl Fence {
             });
         }
         recorder.note(&judges);
-        let hooks = [
-            Hook::adopt(out, &pins, &root, egress, &source)?,
-            Hook::adopt(into, &pins, &root, ingress, &source)?,
-        ];
+        let mut hooks = Vec::new();
+        for (names, program) in programs {
+            hooks.push(Hook::adopt(names, &pins, &root, program, &source)?);
+        }
         if !source.known {
             load::remember(&pins)?;
         }

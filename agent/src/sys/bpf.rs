@@ -53,6 +53,8 @@ pub(crate) enum Attach {
     Ingress,
     /// `BPF_CGROUP_INET_EGRESS`
     Egress,
+    /// `BPF_CGROUP_SETSOCKOPT`
+    SetSockOpt,
 }
 
 impl Attach {
@@ -61,6 +63,7 @@ impl Attach {
         match self {
             Self::Ingress => 0,
             Self::Egress => 1,
+            Self::SetSockOpt => 22,
         }
     }
 }

@@ -54,7 +54,7 @@ impl Scene {
     }
 
     pub(crate) fn pin(&self, below: &str) -> PathBuf {
-        self.section.bpffs.join("v2").join(below)
+        self.section.bpffs.join("v3").join(below)
     }
 
     /// What a process in that cgroup is told when it sends a datagram to the loopback device.

@@ -13,18 +13,21 @@ use crate::scene::{PROGRAM, Scene, run_in};
 fn sound(state: &FenceState, mode: Mode) {
     assert_eq!(state.fault, None);
     assert_eq!(state.mode(), mode);
-    assert_eq!(state.links.len(), 2);
+    let hooks: Vec<&str> = state.links.iter().map(|link| link.hook.as_str()).collect();
+    assert_eq!(hooks[..2], ["cgroup_skb/egress", "cgroup_skb/ingress"]);
+    assert!(hooks.contains(&"cgroup/setsockopt"), "{hooks:?}");
     for link in &state.links {
         assert_eq!(link.program_tag.len(), 8, "{}", link.hook);
         assert_ne!((link.link_id, link.program_id), (0, 0), "{}", link.hook);
     }
 }
 
-/// Link ids and program ids.
+/// Link ids and program ids of what judges packets.
 fn ids(state: &FenceState) -> Vec<(u32, u32)> {
     let ids = state
         .links
         .iter()
+        .filter(|link| link.hook.starts_with("cgroup_skb/"))
         .map(|link| (link.link_id, link.program_id));
     ids.collect()
 }

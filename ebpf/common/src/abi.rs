@@ -2,7 +2,7 @@
 
 /// Version of everything pinned: part of the pins' path. Raise it when a layout, a map's flags or
 /// the meaning of a field changes; programs of one version never read maps of another.
-pub const ABI: u32 = 2;
+pub const ABI: u32 = 3;
 
 /// Map `CONFIG`, index 0. Written once, before the programs are attached.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -10,8 +10,8 @@ pub const ABI: u32 = 2;
 pub struct Config {
     /// Level of the fence root in the hierarchy; 0 is the root of the hierarchy.
     pub root_level: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Bits of a packet's mark that hold the study it came from; 0: marks say nothing.
+    pub mark_mask: u32,
     /// Within this time one flow reports one event.
     pub event_window_ns: u64,
 }
@@ -57,8 +57,10 @@ pub struct Event {
     pub rule: u8,
     /// 1: audit mode, the packet passed.
     pub audit: u8,
+    /// One of [`hook`].
+    pub hook: u8,
     /// Zero.
-    pub reserved: [u8; 2],
+    pub reserved: u8,
 }
 const _: () = assert!(size_of::<Event>() == 80);
 
@@ -68,6 +70,59 @@ pub mod direction {
     pub const EGRESS: u8 = 1;
     /// Comes to the workload.
     pub const INGRESS: u8 = 2;
+}
+
+/// Where something was judged. The numbers are part of the events' layout and never reused.
+pub mod hook {
+    /// First line: what a socket sends.
+    pub const SKB_EGRESS: u8 = 1;
+    /// First line: what comes to a socket.
+    pub const SKB_INGRESS: u8 = 2;
+    /// Second line: what leaves by an uplink.
+    pub const TCX_EGRESS: u8 = 3;
+    /// Threshold: what a workload port takes in.
+    pub const TCX_INGRESS: u8 = 4;
+    /// A process asks for a connection, IPv4.
+    pub const CONNECT4: u8 = 5;
+    /// The same, IPv6.
+    pub const CONNECT6: u8 = 6;
+    /// A process sends a datagram, IPv4.
+    pub const SENDMSG4: u8 = 7;
+    /// The same, IPv6.
+    pub const SENDMSG6: u8 = 8;
+    /// A process sets a socket option.
+    pub const SETSOCKOPT: u8 = 9;
+    /// A process opens a device, or makes a node for one.
+    pub const DEVICE: u8 = 10;
+    /// A process makes a socket.
+    pub const SOCK_CREATE: u8 = 11;
+    /// As statements and events spell them.
+    pub const NAMES: [(u8, &str); 11] = [
+        (SKB_EGRESS, "cgroup_skb/egress"),
+        (SKB_INGRESS, "cgroup_skb/ingress"),
+        (TCX_EGRESS, "tcx/egress"),
+        (TCX_INGRESS, "tcx/ingress"),
+        (CONNECT4, "cgroup/connect4"),
+        (CONNECT6, "cgroup/connect6"),
+        (SENDMSG4, "cgroup/sendmsg4"),
+        (SENDMSG6, "cgroup/sendmsg6"),
+        (SETSOCKOPT, "cgroup/setsockopt"),
+        (DEVICE, "cgroup/dev"),
+        (SOCK_CREATE, "cgroup/sock_create"),
+    ];
+
+    /// The name of a hook's number; an unknown number has none.
+    #[must_use]
+    pub const fn name(number: u8) -> &'static str {
+        let mut rest: &[(u8, &str)] = &NAMES;
+        while let [(hook, name), others @ ..] = rest {
+            if *hook == number {
+                return name;
+            }
+            rest = others;
+        }
+        ""
+    }
 }
 
 /// Key of the map that keeps a flood of one flow's denials to one event per window.
@@ -86,8 +141,10 @@ pub struct FlowKey {
     pub direction: u8,
     /// [`crate::Rule`] as a number.
     pub rule: u8,
+    /// One of [`hook`].
+    pub hook: u8,
     /// Zero.
-    pub reserved: [u8; 3],
+    pub reserved: [u8; 2],
 }
 const _: () = assert!(size_of::<FlowKey>() == 32);
 
@@ -134,7 +191,7 @@ pub mod counter {
 }
 
 /// Names of rules in events and counters.
-pub const RULE_NAMES: [(crate::Rule, &str); 14] = [
+pub const RULE_NAMES: [(crate::Rule, &str); 17] = [
     (crate::Rule::NoPolicy, "no-policy"),
     (crate::Rule::NoSubject, "no-subject"),
     (crate::Rule::Malformed, "malformed"),
@@ -149,6 +206,9 @@ pub const RULE_NAMES: [(crate::Rule, &str); 14] = [
     (crate::Rule::Loopback, "loopback"),
     (crate::Rule::NoLease, "no-lease"),
     (crate::Rule::PeerLost, "peer-lost"),
+    (crate::Rule::Forwarded, "forwarded"),
+    (crate::Rule::EtherType, "ethertype"),
+    (crate::Rule::SocketOption, "socket-option"),
 ];
 
 impl crate::Rule {

@@ -4,6 +4,7 @@
 //! `policy explain` and from the tests. Nothing in this crate allocates on the kernel's side.
 //!
 //! - [`address`]: one number for both families, embedded IPv4 addresses taken out
+//! - [`option`]: socket options that nobody may set
 //! - [`packet`]: bounded parsing of IP headers, from a slice or from the kernel's buffer
 //! - [`world`]: where an address lies (IP → jurisdiction)
 //! - [`policy`]: who may go there (subjects, rule sets, owned addresses)
@@ -21,6 +22,7 @@ extern crate std;
 
 pub mod abi;
 pub mod address;
+pub mod option;
 pub mod packet;
 pub mod peers;
 pub mod policy;

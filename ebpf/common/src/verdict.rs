@@ -53,6 +53,12 @@ pub enum Rule {
     NoLease = 13,
     /// One of the study's own addresses, and no node in standing has signed for it.
     PeerLost = 14,
+    /// Forwarded, and no port of a study has marked it.
+    Forwarded = 15,
+    /// A frame that is neither IP nor address resolution, or has more tags than are unwrapped.
+    EtherType = 16,
+    /// A socket option that would lead past a line of the fence.
+    SocketOption = 17,
 }
 
 /// Outcome, reason, and where the address lies as far as it was looked up.

@@ -1,8 +1,8 @@
 //! Counting every verdict, and telling the agent of denials without drowning it.
 
-use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
-use bailiwick_ebpf_common::abi::{Event, FlowKey, FlowState, counter, direction};
-use bailiwick_ebpf_common::{Action, Address, Flow, Verdict};
+use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
+use bailiwick_ebpf_common::abi::{Event, FlowKey, FlowState, counter, direction, hook};
+use bailiwick_ebpf_common::{Action, Address, Flow, Rule, Verdict};
 
 use crate::maps::{CONFIG, COUNTERS, DENIED_FLOWS, EVENTS};
 use crate::skb::Skb;
@@ -66,7 +66,8 @@ impl Answer {
 
 /// Counts a denial (or an audited one), and sends an event unless this flow's last one is fresh.
 #[inline(always)]
-pub(crate) fn denied(skb: &Skb, answer: &Answer, who: u64, ingress: bool) {
+pub(crate) fn denied(skb: &Skb, answer: &Answer, who: u64, at: u8) {
+    let ingress = at == hook::SKB_INGRESS;
     let audit = u8::from(answer.action == AUDIT);
     let (base, direction) = if ingress {
         (counter::INGRESS_DENIED, direction::INGRESS)
@@ -94,7 +95,8 @@ pub(crate) fn denied(skb: &Skb, answer: &Answer, who: u64, ingress: bool) {
         protocol: flow.protocol,
         direction,
         rule: answer.rule,
-        reserved: [0; 3],
+        hook: at,
+        reserved: [0; 2],
     };
     let Some(silent) = due(&key, now) else {
         return;
@@ -118,7 +120,43 @@ pub(crate) fn denied(skb: &Skb, answer: &Answer, who: u64, ingress: bool) {
         direction,
         rule: answer.rule,
         audit,
-        reserved: [0; 2],
+        hook: at,
+        reserved: 0,
+    });
+    entry.submit(0);
+}
+
+/// Counts a socket option that was refused, and tells which cgroup's process asked.
+#[inline(always)]
+pub(crate) fn option_refused() {
+    count(counter::RULES + u32::from(Rule::SocketOption.number()));
+    // SAFETY: the helper takes nothing and returns a number.
+    let cgroup = unsafe { bpf_get_current_cgroup_id() };
+    // SAFETY: the helper takes nothing and returns a number.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let key = FlowKey {
+        cgroup,
+        direction: direction::EGRESS,
+        rule: Rule::SocketOption.number(),
+        hook: hook::SETSOCKOPT,
+        ..FlowKey::default()
+    };
+    let Some(silent) = due(&key, now) else {
+        return;
+    };
+    let Some(mut entry) = EVENTS.reserve(0) else {
+        count(counter::EVENTS_LOST);
+        return;
+    };
+    entry.write(Event {
+        boot_ns: now,
+        cgroup,
+        count: silent + 1,
+        subject: u32::MAX,
+        direction: direction::EGRESS,
+        rule: key.rule,
+        hook: key.hook,
+        ..Event::default()
     });
     entry.submit(0);
 }

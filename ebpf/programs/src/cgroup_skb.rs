@@ -1,0 +1,48 @@
+//! First line: every IP packet of every socket below the fence root, in any network namespace.
+
+use aya_ebpf::macros::cgroup_skb;
+use aya_ebpf::programs::SkBuffContext;
+use bailiwick_ebpf_common::abi::{direction, hook};
+
+use crate::judge::{fence_far_end, fence_judge, fence_report, fence_resolve};
+use crate::loopback;
+use crate::report::{self, Answer};
+use crate::skb::Skb;
+
+/// What leaves a workload.
+#[cgroup_skb]
+#[expect(unreachable_pub, reason = "the loader finds it by name")]
+pub fn fence_egress(ctx: SkBuffContext) -> i32 {
+    decide(&Skb::new(&ctx), hook::SKB_EGRESS)
+}
+
+/// What comes to a workload.
+#[cgroup_skb]
+#[expect(unreachable_pub, reason = "the loader finds it by name")]
+pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
+    decide(&Skb::new(&ctx), hook::SKB_INGRESS)
+}
+
+/// 1 lets the packet pass, 0 drops it.
+#[inline(always)]
+fn decide(skb: &Skb, at: u8) -> i32 {
+    let who = fence_resolve(skb.as_ptr());
+    let ingress = u32::from(at == hook::SKB_INGRESS);
+    let far_end = if skb.on_loopback() {
+        fence_far_end(skb.as_ptr(), who, ingress)
+    } else {
+        loopback::NOT
+    };
+    let answer = fence_judge(skb.as_ptr(), who, ingress, far_end);
+    let verdict = Answer::unpack(answer);
+    if verdict.action == report::ALLOW {
+        report::allowed(if ingress == 1 {
+            direction::INGRESS
+        } else {
+            direction::EGRESS
+        });
+        return 1;
+    }
+    fence_report(skb.as_ptr(), answer, who, at.into());
+    i32::from(verdict.action == report::AUDIT)
+}
