@@ -7,8 +7,9 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 
 use bailiwick_agent::fence_service::{Enforcer, Peer};
+use bailiwick_ebpf_common::verdict::keeps_up;
 use bailiwick_ebpf_common::{
-    Action, Address, Flow, Loopback, PolicyImage, Question, Verdict, WorldImage, judge,
+    Action, Address, Flow, Line, Loopback, PolicyImage, Question, Verdict, Whose, WorldImage, judge,
 };
 use bailiwick_policy::{
     image::{compile, subjects},
@@ -224,10 +225,13 @@ impl Host {
         judge(&Question {
             world: Some(&self.world),
             policy: &self.policy,
-            subject: Some(subject),
+            line: Line::First,
+            whose: Whose::Subject(subject),
+            translated: false,
             attested,
             peer,
             ingress,
+            essential: keeps_up(&self.policy, flow, ingress),
             loopback: Loopback::No,
             flow,
             zero: 0,

@@ -191,7 +191,7 @@ pub mod counter {
 }
 
 /// Names of rules in events and counters.
-pub const RULE_NAMES: [(crate::Rule, &str); 17] = [
+pub const RULE_NAMES: [(crate::Rule, &str); 22] = [
     (crate::Rule::NoPolicy, "no-policy"),
     (crate::Rule::NoSubject, "no-subject"),
     (crate::Rule::Malformed, "malformed"),
@@ -209,6 +209,11 @@ pub const RULE_NAMES: [(crate::Rule, &str); 17] = [
     (crate::Rule::Forwarded, "forwarded"),
     (crate::Rule::EtherType, "ethertype"),
     (crate::Rule::SocketOption, "socket-option"),
+    (crate::Rule::Kernel, "kernel"),
+    (crate::Rule::Essential, "essential"),
+    (crate::Rule::Management, "management"),
+    (crate::Rule::Resolver, "resolver"),
+    (crate::Rule::Translated, "translated"),
 ];
 
 impl crate::Rule {

@@ -88,6 +88,13 @@ impl Address {
         self.hi >> 54 == 0xfe80 >> 6 || (self.hi == 0 && self.lo >> 16 == 0xffff_a9fe)
     }
 
+    /// `127.0.0.0/8`, `::1`, and the addresses that mean "this host": `0.0.0.0`, `::`.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_loopback(self) -> bool {
+        self.hi == 0 && (self.lo <= 1 || self.lo >> 24 == 0xff_ff7f || self.lo == 0xffff_0000_0000)
+    }
+
     /// `ff02::/16`: multicast that no router forwards.
     #[inline(always)]
     #[must_use]
@@ -164,6 +171,24 @@ mod tests {
     fn bytes_come_back() {
         let address = v6("2001:db8::42");
         assert_eq!(Address::from_bytes(address.to_bytes()), address);
+    }
+
+    #[test]
+    fn what_stays_on_the_host() {
+        for (text, want) in [
+            ("::ffff:127.0.0.1", true),
+            ("::ffff:127.255.255.255", true),
+            ("::ffff:126.255.255.255", false),
+            ("::ffff:128.0.0.0", false),
+            ("::ffff:0.0.0.0", true),
+            ("::ffff:0.0.0.1", false),
+            ("::1", true),
+            ("::", true),
+            ("::2", false),
+            ("1::1", false),
+        ] {
+            assert_eq!(v6(text).is_loopback(), want, "{text}");
+        }
     }
 
     #[test]

@@ -32,7 +32,7 @@ pub mod world;
 pub use address::Address;
 pub use packet::{Flow, Malformed, Packet};
 pub use policy::PolicyImage;
-pub use verdict::{Action, Loopback, Question, Rule, Verdict, judge, judge_with};
+pub use verdict::{Action, Line, Loopback, Question, Rule, Verdict, Whose, judge, judge_with};
 pub use world::{Jurisdiction, WorldImage};
 
 /// Plain data: every bit pattern is a value and no byte is padding.

@@ -1,6 +1,7 @@
 //! IP headers, read within bounds.
 
 use crate::Address;
+use crate::policy::essential;
 
 /// Bytes of a packet, from its network header on.
 pub trait Packet {
@@ -61,6 +62,8 @@ pub struct Flow {
 pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// Group membership for IPv4.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
@@ -242,6 +245,52 @@ impl Flow {
             && self.hop_limit == 255
             && self.source.v4().is_none()
             && (self.destination.is_link_local() || self.destination.is_link_multicast())
+    }
+}
+
+impl Flow {
+    /// Which of [`essential`] this is, as its bit; 0: none.
+    #[inline(always)]
+    #[must_use]
+    pub fn essential(&self, ingress: bool) -> u64 {
+        let [kind, _, _, _] = self.upper.to_be_bytes();
+        let four = self.source.v4().is_some();
+        match self.protocol {
+            _ if self.is_neighbour_discovery() => essential::NEIGHBOUR_DISCOVERY,
+            _ if self.fragment != 0 => 0,
+            protocol::UDP => self.dhcp(four, ingress),
+            protocol::IGMP if four && self.hop_limit == 1 => essential::GROUPS,
+            protocol::ICMP if four && matches!(kind, 3 | 11 | 12) => essential::ICMP_ERRORS,
+            protocol::ICMPV6 if !four => match kind {
+                1..=4 => essential::ICMP_ERRORS,
+                // Listener queries, reports, done: hop limit 1, to a group.
+                130..=132 | 143 if self.hop_limit == 1 => essential::GROUPS,
+                _ => 0,
+            },
+            protocol::TCP if self.flags & 0x04 != 0 => essential::TCP_RESETS,
+            _ => 0,
+        }
+    }
+
+    /// A client's DHCP: out to everybody on the link, in from a server's port.
+    #[inline(always)]
+    fn dhcp(&self, four: bool, ingress: bool) -> u64 {
+        let (client, server): (u16, u16) = if four { (68, 67) } else { (546, 547) };
+        let (near, far) = if ingress {
+            (self.destination_port(), self.source_port())
+        } else {
+            (self.source_port(), self.destination_port())
+        };
+        let to_all = if four {
+            self.destination == Address::from_v4(u32::MAX)
+        } else {
+            self.destination.is_link_multicast()
+        };
+        if near == client && far == server && (ingress || to_all) {
+            essential::DHCP
+        } else {
+            0
+        }
     }
 }
 

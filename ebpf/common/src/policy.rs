@@ -28,7 +28,7 @@ pub const DEPTH: u32 = 16;
 /// `BAILFENC`, big-endian.
 pub const POLICY_MAGIC: u64 = 0x4241_494c_4645_4e43;
 /// Of this layout.
-pub const POLICY_FORMAT: u32 = 2;
+pub const POLICY_FORMAT: u32 = 3;
 
 /// [`Subject::kind`].
 pub mod kind {
@@ -64,6 +64,30 @@ pub mod decision {
     pub const ALLOW: u8 = 1;
     /// A denied prefix is the longest, or as long as an allowed one.
     pub const DENY: u8 = 2;
+}
+
+/// What [`PolicyImage::owner`] answers where an address is not a study's. No subject has these
+/// numbers; `u32::MAX` stands for "nobody's" where an answer crosses a function's border.
+pub mod owned {
+    /// Of the management plane: for the host services named for it, and for no study.
+    pub const MANAGEMENT: u32 = u32::MAX - 2;
+    /// A service address that the host translates before the packet leaves.
+    pub const TRANSLATED: u32 = u32::MAX - 3;
+}
+
+/// Bits of [`PolicyHeader::essentials`]: what the host itself sends and receives so that it has a
+/// network at all. Never a study's.
+pub mod essential {
+    /// Solicitations and advertisements that do not leave the link (RFC 4861).
+    pub const NEIGHBOUR_DISCOVERY: u64 = 1;
+    /// A client's DHCP, IPv4 (RFC 2131) and IPv6 (RFC 8415), to everybody on the link.
+    pub const DHCP: u64 = 2;
+    /// Which groups this host listens to: IGMP, MLD (RFC 9776, RFC 9777).
+    pub const GROUPS: u64 = 4;
+    /// ICMP's errors: unreachable, too big, time exceeded, parameter problem.
+    pub const ICMP_ERRORS: u64 = 8;
+    /// TCP's refusals, which the kernel sends from no socket.
+    pub const TCP_RESETS: u64 = 16;
 }
 
 /// What one subject may reach in one state of the lease.
@@ -108,8 +132,10 @@ pub struct Subject {
     pub mode: u8,
     /// One of [`peering`].
     pub peers: u8,
+    /// 1: a host service that may reach the management plane, by its own rules.
+    pub management: u8,
     /// Zero.
-    pub reserved: [u8; 5],
+    pub reserved: [u8; 4],
 }
 const _: () = assert!(size_of::<Subject>() == 224);
 
@@ -150,7 +176,8 @@ pub struct Interval {
     pub lo: u64,
     /// Services that reach into this interval.
     pub services: Slice,
-    /// In the table of owners: subject index + 1, or 0. In a rule set: zero.
+    /// In the table of owners: subject index + 1, 0, or one of [`owned`] + 1. In the kernel's
+    /// table: the index + 1 of the study that is served, 0 for the host itself. In a rule set: zero.
     pub owner: u32,
     /// One of [`decision`].
     pub decision: u8,
@@ -200,8 +227,14 @@ pub struct PolicyHeader {
     pub digest: [u8; 32],
     /// Odd multiplier of the cgroups' hash.
     pub seed: u64,
+    /// Intervals of what the kernel's own sockets (NFS, WireGuard) may reach, and for whom.
+    pub kernel: Slice,
+    /// Bits of [`essential`].
+    pub essentials: u64,
+    /// Ethertypes that may leave beside IPv4, IPv6 and ARP, host byte order; 0 ends the list.
+    pub ethertypes: [u16; 8],
     /// Zero.
-    pub reserved: [u8; 144],
+    pub reserved: [u8; 112],
 }
 const _: () = assert!(size_of::<PolicyHeader>() == 256);
 
@@ -348,11 +381,26 @@ impl PolicyImage {
         &self.services[index]
     }
 
-    /// The study an address belongs to.
+    /// The study an address belongs to, or one of [`owned`].
     #[inline(always)]
     #[must_use]
     pub fn owner(&self, address: Address) -> Option<u32> {
         self.find(self.header.owners, address)?.owner.checked_sub(1)
+    }
+}
+
+impl PolicyHeader {
+    /// Whether a frame of this ethertype may leave, where it is neither IPv4, IPv6 nor ARP.
+    #[inline(always)]
+    #[must_use]
+    pub fn names_ethertype(&self, ethertype: u16) -> bool {
+        let mut named = 0;
+        let mut at = 0;
+        while at < 8 {
+            named |= crate::equal(self.ethertypes[at].into(), ethertype.into());
+            at += 1;
+        }
+        ethertype != 0 && named != 0
     }
 }
 

@@ -6,7 +6,7 @@ use crate::address::Address;
 use crate::packet::{Flow, Malformed, protocol};
 use crate::policy::{
     ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject,
-    UNATTESTED, decision, kind, mode, peering,
+    UNATTESTED, decision, kind, mode, owned, peering,
 };
 use crate::world::{Jurisdiction, WorldImage};
 
@@ -59,6 +59,80 @@ pub enum Rule {
     EtherType = 16,
     /// A socket option that would lead past a line of the fence.
     SocketOption = 17,
+    /// The host's kernel, from a socket of its own: NFS, WireGuard.
+    Kernel = 18,
+    /// The host's network itself, as the host fence names it.
+    Essential = 19,
+    /// The management plane.
+    Management = 20,
+    /// DNS, to what is not an approved resolver.
+    Resolver = 21,
+    /// A service address; where it leads is judged on the uplink.
+    Translated = 22,
+}
+
+/// Which line of the fence asks.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(u8)]
+pub enum Line {
+    /// A socket's packet, in and out of it.
+    First = 1,
+    /// A workload's packet, before the host translates or forwards it.
+    Threshold = 2,
+    /// What leaves by an uplink, translated or not.
+    Second = 3,
+    /// A process that connects or sends. Not yet a packet, and not the last word: which device it
+    /// will take is not known.
+    Early = 4,
+}
+
+/// Whose traffic a packet is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Whose {
+    /// A study's or a host service's, by the cgroup of its socket ([`PolicyImage::resolve`]), by
+    /// its workload port, or by the mark that the threshold has given it.
+    Subject(u32),
+    /// No process's: the host's kernel sends it, from a socket of its own or from none. Asked of
+    /// [`served`] whom it serves; still this, nobody.
+    Kernel,
+    /// The kernel's, to a target that the host fence names for the host itself.
+    Served,
+    /// Forwarded by this host, and carries no mark.
+    Unmarked,
+    /// A cgroup, a port or a mark that is nobody's.
+    Nobody,
+}
+
+impl Whose {
+    /// As one number, across a function's border and into [`PolicyImage::tag`].
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        match self {
+            Self::Subject(number) => number,
+            Self::Kernel => u32::MAX - 1,
+            Self::Unmarked => u32::MAX - 2,
+            Self::Served => u32::MAX - 3,
+            Self::Nobody => u32::MAX,
+        }
+    }
+
+    /// The reverse. A number that is no subject's is nobody's, once it is looked up.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u32) -> Self {
+        const KERNEL: u32 = Whose::Kernel.number();
+        const UNMARKED: u32 = Whose::Unmarked.number();
+        const SERVED: u32 = Whose::Served.number();
+        const NOBODY: u32 = Whose::Nobody.number();
+        match number {
+            KERNEL => Self::Kernel,
+            UNMARKED => Self::Unmarked,
+            SERVED => Self::Served,
+            NOBODY => Self::Nobody,
+            number => Self::Subject(number),
+        }
+    }
 }
 
 /// Outcome, reason, and where the address lies as far as it was looked up.
@@ -97,8 +171,12 @@ pub struct Question<'a> {
     pub world: Option<&'a WorldImage>,
     /// The policy in force.
     pub policy: &'a PolicyImage,
-    /// Who: a number from [`PolicyImage::resolve`].
-    pub subject: Option<u32>,
+    /// Who asks where.
+    pub line: Line,
+    /// Whose packet it is.
+    pub whose: Whose,
+    /// Threshold and uplinks are attached, so that what the host translates is judged again.
+    pub translated: bool,
     /// The node's lease lasts, or something stands in for it: [`Subject::attested`].
     pub attested: bool,
     /// An entry for the far end stands ([`crate::peers::stands`]); asked of studies whose own
@@ -106,6 +184,9 @@ pub struct Question<'a> {
     pub peer: bool,
     /// The packet comes in: the far end is its source.
     pub ingress: bool,
+    /// [`keeps_up`] says so. It turns denials of the host's own packets alone, so that it need not
+    /// be asked before one.
+    pub essential: bool,
     /// Set for the loopback device.
     pub loopback: Loopback,
     /// The packet's header.
@@ -153,18 +234,15 @@ impl Verdict {
 
 /// Judges one packet.
 ///
-/// In this order: neighbour discovery on the link; sockets of the same or of another study on the
-/// loopback device; addresses of another study; explicit prefixes; services; the study's own
-/// addresses, where they count; the jurisdiction. The first that answers decides, and what nothing answers is denied.
+/// In this order: whose it is; sockets of the same or of another study on the loopback device;
+/// addresses of another study and of the management plane; explicit prefixes and services; the
+/// study's own addresses, where they count; resolvers; service addresses; the jurisdiction; what
+/// keeps the host's network up. The first that answers decides, and what nothing answers is denied.
+/// `ebpf/policy/README.md` has the table.
 #[inline(always)]
 #[must_use]
 pub fn judge(question: &Question<'_>) -> Verdict {
-    let images = Images {
-        world: question.world,
-        policy: question.policy,
-        peer: question.peer,
-    };
-    judge_with(question, &images)
+    judge_with(question, &Images { question })
 }
 
 /// What a verdict looks up.
@@ -172,7 +250,7 @@ pub fn judge(question: &Question<'_>) -> Verdict {
 /// In the kernel each of these is a function of its own, which the verifier checks once; what is
 /// inlined it walks again for every path that leads there.
 pub trait Tables {
-    /// Which study a canonical address belongs to.
+    /// Which study a canonical address belongs to, or one of [`owned`].
     fn owner(&self, far: Address) -> Option<u32>;
     /// What a subject's prefixes and services say of it: a number of [`weighed`].
     fn weigh(&self, subject: u32, attested: bool, far: Address, carried: Carried) -> u32;
@@ -183,27 +261,26 @@ pub trait Tables {
 }
 
 /// The tables, where they can simply be read.
-struct Images<'a> {
-    world: Option<&'a WorldImage>,
-    policy: &'a PolicyImage,
-    peer: bool,
+struct Images<'a, 'q> {
+    question: &'q Question<'a>,
 }
 
-impl Tables for Images<'_> {
+impl Tables for Images<'_, '_> {
     fn owner(&self, far: Address) -> Option<u32> {
-        self.policy.owner(far)
+        self.question.policy.owner(far)
     }
 
     fn weigh(&self, subject: u32, attested: bool, far: Address, carried: Carried) -> u32 {
-        weigh(self.policy, subject, attested, far, carried)
+        weigh(self.question.policy, subject, attested, far, carried)
     }
 
     fn peer(&self, _subject: u32, _far: Address) -> bool {
-        self.peer
+        self.question.peer
     }
 
     fn locate(&self, far: Address) -> Jurisdiction {
-        locate(self.world, self.policy.header.own_table, far)
+        let Question { world, policy, .. } = self.question;
+        locate(*world, policy.header.own_table, far)
     }
 }
 
@@ -227,8 +304,15 @@ pub fn locate(world: Option<&WorldImage>, own_table: u64, far: Address) -> Juris
 #[must_use]
 pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     let flow = question.flow;
-    let Some(number) = question.subject else {
-        return Verdict::deny(Rule::NoSubject);
+    let zero = question.zero;
+    let (far, mut carried) = far_side(flow, question.ingress, zero);
+    let number = match question.whose {
+        Whose::Subject(number) => number,
+        Whose::Kernel if question.essential => return Verdict::allow(Rule::Essential),
+        Whose::Kernel => return Verdict::deny(Rule::Kernel),
+        Whose::Served => return Verdict::allow(Rule::Kernel),
+        Whose::Unmarked => return Verdict::deny(Rule::Forwarded),
+        Whose::Nobody => return Verdict::deny(Rule::NoSubject),
     };
     let Some(subject) = question.policy.subject(number) else {
         return Verdict::deny(Rule::NoSubject);
@@ -243,32 +327,27 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         Loopback::Unclear => return Verdict::deny(Rule::Loopback),
         Loopback::Host | Loopback::No => {}
     }
-    let zero = question.zero;
     let on_loopback = hidden(u64::from(question.loopback == Loopback::Host), zero);
     if on_loopback == 0 && flow.is_neighbour_discovery() {
         return Verdict::allow(Rule::Neighbour);
     }
-    let (far, port) = if question.ingress {
-        (flow.source.canonical(), flow.source_port())
-    } else {
-        (flow.destination.canonical(), flow.destination_port())
-    };
-    let far = Address {
-        hi: hidden(far.hi, zero),
-        lo: hidden(far.lo, zero),
-    };
-    let carried = Carried {
-        protocol: flow.protocol,
-        has_ports: flow.has_ports(),
-        port,
-    };
-
     let is_study = subject.kind == kind::STUDY;
+    if question.line == Line::Early && far.is_loopback() {
+        // Which sockets meet there the first line finds out.
+        return Verdict::allow(Rule::Loopback);
+    }
     let owner = tables.owner(far);
-    if is_study && owner.is_some_and(|owner| owner != number) {
+    if owner == Some(owned::MANAGEMENT) && (is_study || subject.management != 1) {
+        return Verdict::deny(Rule::Management);
+    }
+    let translated = owner == Some(owned::TRANSLATED);
+    let is_owned = !translated && owner.is_some();
+    if is_study && is_owned && owner != Some(number) {
         return Verdict::deny(Rule::OtherStudy);
     }
-    let own = hidden(u64::from(is_study && owner.is_some()), zero);
+    let own = hidden(u64::from(is_study && is_owned), zero);
+    // A resolver passes on whatever it is asked: only a service that names it by its port answers.
+    carried.by_port = is_study && carried.is_dns();
     let explicit = tables.weigh(number, question.attested, far, carried);
     match explicit {
         weighed::PREFIX => return Verdict::allow(Rule::Prefix),
@@ -283,6 +362,11 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     else {
         return Verdict::deny(Rule::NoLease);
     };
+    // What leaves as it is was not translated after all.
+    let translated = hidden(
+        u64::from(translated && question.translated && question.line != Line::Second),
+        zero,
+    );
     let jurisdiction = tables.locate(far).0;
     // Most studies never ask.
     let lost = if own != 0 && subject.peers != peering::DECLARED {
@@ -291,7 +375,11 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         0
     };
     let lost = hidden(lost, zero);
-    let (action, rule) = if explicit != weighed::NOTHING && explicit != weighed::UNANSWERED {
+    let essential = hidden(u64::from(question.essential && !is_study), zero);
+    let (action, rule) = if !matches!(
+        explicit,
+        weighed::NOTHING | weighed::UNANSWERED | weighed::RESOLVER
+    ) {
         (refusal(subject, attested), Rule::Prefix)
     } else if on_loopback != 0 {
         (refusal(subject, attested), Rule::Loopback)
@@ -300,8 +388,14 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         (refusal(subject, attested), Rule::PeerLost)
     } else if own & attested != 0 {
         (Action::Allow, Rule::Peer)
+    } else if explicit == weighed::RESOLVER {
+        (refusal(subject, attested), Rule::Resolver)
+    } else if translated != 0 {
+        (Action::Allow, Rule::Translated)
     } else if rules.allows(jurisdiction) {
         (Action::Allow, Rule::Jurisdiction)
+    } else if essential != 0 {
+        (Action::Allow, Rule::Essential)
     } else if explicit == weighed::UNANSWERED {
         (refusal(subject, attested), Rule::Fragment)
     } else if attested == 0 {
@@ -314,6 +408,13 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         rule,
         jurisdiction,
     }
+}
+
+/// Whether the host fence names this packet as one without which the host has no network.
+#[inline(always)]
+#[must_use]
+pub fn keeps_up(policy: &PolicyImage, flow: &Flow, ingress: bool) -> bool {
+    flow.essential(ingress) & policy.header.essentials != 0
 }
 
 /// The value, as something the kernel's verifier has to take as it comes: see [`Question::zero`].
@@ -345,6 +446,8 @@ pub mod weighed {
     pub const DENIED: u32 = 3;
     /// A port rule stands here, and this packet carries no ports.
     pub const UNANSWERED: u32 = 4;
+    /// A study's DNS, which services answer and nothing else does.
+    pub const RESOLVER: u32 = 5;
 }
 
 /// What a service's rule is compared with.
@@ -354,28 +457,48 @@ pub struct Carried {
     pub protocol: u8,
     /// Whether `port` was read.
     pub has_ports: bool,
+    /// Only a service that names its ports answers.
+    pub by_port: bool,
     /// Of the far end.
     pub port: u16,
 }
 
 impl Carried {
+    /// DNS (RFC 1035, RFC 7858) by the far end's port; inside HTTPS nobody can tell.
+    #[inline(always)]
+    #[must_use]
+    pub const fn is_dns(self) -> bool {
+        self.has_ports && (self.port == 53 || self.port == 853)
+    }
+
+    #[inline(always)]
+    const fn unnamed(self) -> u32 {
+        if self.by_port {
+            weighed::RESOLVER
+        } else {
+            weighed::NOTHING
+        }
+    }
+
     /// As one number: what a function of the kernel side takes.
     #[inline(always)]
     #[must_use]
     pub const fn pack(self) -> u32 {
         let [high, low] = self.port.to_be_bytes();
         let has_ports = if self.has_ports { 1 } else { 0 };
-        u32::from_be_bytes([self.protocol, has_ports, high, low])
+        let by_port = if self.by_port { 2 } else { 0 };
+        u32::from_be_bytes([self.protocol, has_ports | by_port, high, low])
     }
 
     /// The reverse.
     #[inline(always)]
     #[must_use]
     pub const fn unpack(packed: u32) -> Self {
-        let [protocol, has_ports, high, low] = packed.to_be_bytes();
+        let [protocol, bits, high, low] = packed.to_be_bytes();
         Self {
             protocol,
-            has_ports: has_ports & 1 == 1,
+            has_ports: bits & 1 == 1,
+            by_port: bits & 2 == 2,
             port: u16::from_be_bytes([high, low]),
         }
     }
@@ -400,17 +523,59 @@ pub fn weigh(
         return weighed::DENIED;
     };
     let Some(interval) = policy.find(rules.intervals, far) else {
-        return weighed::NOTHING;
+        return carried.unnamed();
     };
-    if interval.decision == decision::ALLOW {
+    if interval.decision == decision::ALLOW && !carried.by_port {
         return weighed::PREFIX;
     }
     let answer = services(policy, interval.services, carried);
+    if answer != weighed::SERVICE && carried.by_port && interval.decision <= decision::ALLOW {
+        return weighed::RESOLVER;
+    }
     if answer == weighed::SERVICE || interval.decision == decision::NONE {
         answer
     } else {
         weighed::DENIED
     }
+}
+
+/// Whose a packet of the kernel's own is, by where it goes: the study's for which the host fence
+/// names the target, and then it is judged as that study's; the host's; nobody's.
+#[inline(always)]
+#[must_use]
+pub fn served(policy: &PolicyImage, flow: &Flow, ingress: bool, zero: u64) -> Whose {
+    let (far, carried) = far_side(flow, ingress, zero);
+    let Some(interval) = policy.find(policy.header.kernel, far) else {
+        return Whose::Kernel;
+    };
+    if services(policy, interval.services, carried) != weighed::SERVICE {
+        return Whose::Kernel;
+    }
+    match interval.owner {
+        0 => Whose::Served,
+        study => Whose::Subject(study - 1),
+    }
+}
+
+/// The address that is judged, and what goes there.
+#[inline(always)]
+fn far_side(flow: &Flow, ingress: bool, zero: u64) -> (Address, Carried) {
+    let (far, port) = if ingress {
+        (flow.source.canonical(), flow.source_port())
+    } else {
+        (flow.destination.canonical(), flow.destination_port())
+    };
+    let far = Address {
+        hi: hidden(far.hi, zero),
+        lo: hidden(far.lo, zero),
+    };
+    let carried = Carried {
+        protocol: flow.protocol,
+        has_ports: flow.has_ports(),
+        by_port: false,
+        port,
+    };
+    (far, carried)
 }
 
 /// Without a branch per rule: the verifier would walk every combination of answers.
@@ -421,6 +586,7 @@ fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
     let port = u64::from(carried.port);
     let is_icmp = crate::equal(protocol, protocol::ICMP.into())
         | crate::equal(protocol, protocol::ICMPV6.into());
+    let by_port = u64::from(carried.by_port);
     let mut allowed = 0;
     let mut unanswered = 0;
     let mut number = 0;
@@ -437,7 +603,9 @@ fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
             | (crate::equal(wanted, ICMP_PROTOCOL.into()) & is_icmp);
         let any_port = crate::equal(first, 0) & crate::equal(last, u16::MAX.into());
         let in_range = at_most(first, port) & at_most(port, last);
-        allowed |= meant & (any_port | (has_ports & in_range));
+        let by_any = any_port & (by_port ^ 1);
+        let by_range = has_ports & in_range & (any_port ^ 1);
+        allowed |= meant & (by_any | by_range);
         unanswered |= meant & (has_ports ^ 1);
         number += 1;
     }

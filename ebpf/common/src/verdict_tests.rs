@@ -111,10 +111,13 @@ fn ask<'a>(world: &'a WorldImage, policy: &'a PolicyImage, flow: &'a Flow) -> Qu
     Question {
         world: Some(world),
         policy,
-        subject: Some(ME),
+        line: Line::First,
+        whose: Whose::Subject(ME),
+        translated: false,
         attested: true,
         peer: false,
         ingress: false,
+        essential: false,
         loopback: Loopback::No,
         flow,
         zero: 0,
@@ -130,7 +133,7 @@ fn one_row_per_rule() {
             "allowed jurisdiction",
             [1, 0, 0, 1],
             17,
-            53,
+            123,
             Action::Allow,
             Rule::Jurisdiction,
         ),
@@ -138,7 +141,7 @@ fn one_row_per_rule() {
             "unknown place",
             [1, 2, 0, 1],
             17,
-            53,
+            123,
             Action::Deny,
             Rule::Jurisdiction,
         ),
@@ -146,7 +149,7 @@ fn one_row_per_rule() {
             "own code",
             [1, 1, 0, 1],
             17,
-            53,
+            123,
             Action::Allow,
             Rule::Jurisdiction,
         ),
@@ -154,7 +157,7 @@ fn one_row_per_rule() {
             "allowed prefix",
             [2, 0, 0, 1],
             17,
-            53,
+            123,
             Action::Allow,
             Rule::Prefix,
         ),
@@ -162,7 +165,7 @@ fn one_row_per_rule() {
             "denied within allowed",
             [2, 1, 0, 1],
             17,
-            53,
+            123,
             Action::Deny,
             Rule::Prefix,
         ),
@@ -170,7 +173,7 @@ fn one_row_per_rule() {
             "behind the denied",
             [2, 2, 0, 1],
             17,
-            53,
+            123,
             Action::Allow,
             Rule::Prefix,
         ),
@@ -178,7 +181,7 @@ fn one_row_per_rule() {
             "a decision nobody knows",
             [2, 3, 0, 1],
             17,
-            53,
+            123,
             Action::Deny,
             Rule::Prefix,
         ),
@@ -227,7 +230,7 @@ fn one_row_per_rule() {
             "not icmp",
             [3, 0, 0, 3],
             17,
-            53,
+            123,
             Action::Deny,
             Rule::Jurisdiction,
         ),
@@ -235,7 +238,7 @@ fn one_row_per_rule() {
             "own address",
             [10, 9, 1, 9],
             17,
-            53,
+            123,
             Action::Allow,
             Rule::Peer,
         ),
@@ -243,7 +246,7 @@ fn one_row_per_rule() {
             "another study's",
             [10, 9, 2, 9],
             17,
-            53,
+            123,
             Action::Deny,
             Rule::OtherStudy,
         ),
@@ -251,7 +254,7 @@ fn one_row_per_rule() {
             "nobody's",
             [10, 9, 3, 9],
             17,
-            53,
+            123,
             Action::Deny,
             Rule::Jurisdiction,
         ),
@@ -442,7 +445,7 @@ fn an_own_address_counts_as_the_study_says() {
     ];
     for (name, peers, attested, peer, to, action, rule) in rows {
         policy.subjects[0].peers = *peers;
-        let flow = flow(*to, 17, 53);
+        let flow = flow(*to, 17, 123);
         let question = Question {
             attested: *attested,
             peer: *peer,
@@ -451,7 +454,7 @@ fn an_own_address_counts_as_the_study_says() {
         let verdict = judge(&question);
         assert_eq!((verdict.action, verdict.rule), (*action, *rule), "{name}");
     }
-    let there = flow([10, 9, 1, 9], 17, 53);
+    let there = flow([10, 9, 1, 9], 17, 123);
     let from_there = Flow {
         source: there.destination,
         destination: there.source,
@@ -495,7 +498,7 @@ fn a_lease_or_what_stands_in_for_it() {
 fn audit_speaks_of_the_study_s_own_rules_only() {
     let (world, mut policy) = (world(), policy());
     policy.subjects[0].mode = mode::AUDIT;
-    let away = flow([9, 9, 9, 9], 17, 53);
+    let away = flow([9, 9, 9, 9], 17, 123);
     let audited = judge(&ask(&world, &policy, &away));
     assert_eq!(
         (audited.action, audited.rule),
@@ -506,7 +509,7 @@ fn audit_speaks_of_the_study_s_own_rules_only() {
         ..ask(&world, &policy, &away)
     };
     assert_eq!(judge(&without).action, Action::Deny);
-    let other = flow([10, 9, 2, 9], 17, 53);
+    let other = flow([10, 9, 2, 9], 17, 123);
     assert_eq!(judge(&ask(&world, &policy, &other)).action, Action::Deny);
     policy.subjects[0].mode = 77;
     assert_eq!(
@@ -519,14 +522,14 @@ fn audit_speaks_of_the_study_s_own_rules_only() {
 #[test]
 fn what_is_missing_is_denied() {
     let (world, mut policy) = (world(), policy());
-    let allowed = flow([1, 0, 0, 1], 17, 53);
-    for (name, subject) in [
-        ("no subject", None),
-        ("free slot", Some(9)),
-        ("out of range", Some(512)),
+    let allowed = flow([1, 0, 0, 1], 17, 123);
+    for (name, whose) in [
+        ("no subject", Whose::Nobody),
+        ("free slot", Whose::Subject(9)),
+        ("out of range", Whose::Subject(512)),
     ] {
         let question = Question {
-            subject,
+            whose,
             ..ask(&world, &policy, &allowed)
         };
         assert_eq!(judge(&question), Verdict::deny(Rule::NoSubject), "{name}");
@@ -536,7 +539,7 @@ fn what_is_missing_is_denied() {
         ..ask(&world, &policy, &allowed)
     };
     assert_eq!(judge(&question).action, Action::Deny, "no world map");
-    let own = flow([1, 1, 0, 1], 17, 53);
+    let own = flow([1, 1, 0, 1], 17, 123);
     policy.header.own_table = 1;
     assert_eq!(
         judge(&ask(&world, &policy, &own)).action,
@@ -629,7 +632,7 @@ fn the_inner_address_is_judged() {
     ] {
         let flow = Flow {
             destination: Address { hi, lo },
-            ..flow([0; 4], 17, 53)
+            ..flow([0; 4], 17, 123)
         };
         assert_eq!(judge(&ask(&world, &policy, &flow)).action, action, "{name}");
     }
@@ -676,9 +679,9 @@ fn on_the_loopback_device_sockets_decide() {
 #[test]
 fn host_services_have_no_peers_and_meet_studies_by_their_rules() {
     let (world, policy) = (world(), policy());
-    let to_study = flow([10, 9, 2, 9], 17, 53);
+    let to_study = flow([10, 9, 2, 9], 17, 123);
     let question = Question {
-        subject: Some(HOST),
+        whose: Whose::Subject(HOST),
         ..ask(&world, &policy, &to_study)
     };
     let verdict = judge(&question);

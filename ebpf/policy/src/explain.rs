@@ -8,9 +8,10 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bailiwick_attestation::Place;
+use bailiwick_ebpf_common::verdict::keeps_up;
 use bailiwick_ebpf_common::{
-    Action, Address, Flow, Jurisdiction, Loopback, PolicyImage, Question, Rule as Why, Verdict,
-    WorldImage, judge,
+    Action, Address, Flow, Jurisdiction, Line, Loopback, PolicyImage, Question, Rule as Why,
+    Verdict, Whose, WorldImage, judge,
 };
 use ipnet::IpNet;
 
@@ -168,10 +169,13 @@ impl<'a> Explainer<'a> {
             Ok(flow) => judge(&Question {
                 world: Some(self.world),
                 policy: self.policy,
-                subject: Some(subject),
+                line: Line::First,
+                whose: Whose::Subject(subject),
+                translated: false,
                 attested: query.attested,
                 peer: query.peer,
                 ingress: query.direction == Direction::Ingress,
+                essential: keeps_up(self.policy, &flow, query.direction == Direction::Ingress),
                 loopback: Loopback::No,
                 flow: &flow,
                 zero: 0,

@@ -4,7 +4,10 @@ use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use bailiwick_ebpf_common::abi::{direction, hook};
 
-use crate::judge::{fence_far_end, fence_judge, fence_report, fence_resolve};
+use crate::judge::{
+    fence_far_end, fence_judge, fence_keeps_up, fence_report, fence_resolve, fence_served,
+    is_kernel,
+};
 use crate::loopback;
 use crate::report::{self, Answer};
 use crate::skb::Skb;
@@ -26,14 +29,23 @@ pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
 /// 1 lets the packet pass, 0 drops it.
 #[inline(always)]
 fn decide(skb: &Skb, at: u8) -> i32 {
-    let who = fence_resolve(skb.as_ptr());
     let ingress = u32::from(at == hook::SKB_INGRESS);
+    let mut who = fence_resolve(skb.as_ptr());
+    if is_kernel(who) {
+        who = fence_served(skb.as_ptr(), who, ingress);
+    }
     let far_end = if skb.on_loopback() {
         fence_far_end(skb.as_ptr(), who, ingress)
     } else {
         loopback::NOT
     };
-    let answer = fence_judge(skb.as_ptr(), who, ingress, far_end);
+    let mut answer = fence_judge(skb.as_ptr(), who, ingress, far_end, 0);
+    if Answer::unpack(answer).action != report::ALLOW
+        && fence_keeps_up(skb.as_ptr(), who, ingress) == 1
+    {
+        // Asked last: nearly all packets need no answer.
+        answer = fence_judge(skb.as_ptr(), who, ingress, far_end, 1);
+    }
     let verdict = Answer::unpack(answer);
     if verdict.action == report::ALLOW {
         report::allowed(if ingress == 1 {

@@ -5,7 +5,7 @@ use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use bailiwick_ebpf_common::peers::PeerKey;
 use bailiwick_ebpf_common::verdict::{Carried, Tables, weighed};
 use bailiwick_ebpf_common::{
-    Address, Flow, Jurisdiction, Question, Rule, Verdict, judge_with, peers, verdict,
+    Address, Flow, Jurisdiction, Line, Question, Rule, Verdict, Whose, judge_with, peers, verdict,
 };
 
 use crate::report::{self, Answer};
@@ -27,10 +27,53 @@ pub(crate) extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
         return NO_SUBJECT.into();
     };
     let root = config.root_level;
-    let subject = policy
-        .resolve(|level| skb.ancestor(root.wrapping_add(level)))
-        .unwrap_or(NO_SUBJECT);
-    policy.tag(subject)
+    let subject = policy.resolve(|level| skb.ancestor(root.wrapping_add(level)));
+    // No process lives in the root of the hierarchy but the kernel's own.
+    let nobody = if root == 0 && skb.ancestor(1) == 0 {
+        Whose::Kernel.number()
+    } else {
+        NO_SUBJECT
+    };
+    policy.tag(subject.unwrap_or(nobody))
+}
+
+/// Whether [`fence_served`] has to be asked.
+#[inline(always)]
+pub(crate) fn is_kernel(who: u64) -> bool {
+    let [.., a, b, c, d] = who.to_be_bytes();
+    u32::from_be_bytes([a, b, c, d]) == Whose::Kernel.number()
+}
+
+/// Whose a packet of the kernel's own is, by where it goes; everybody else's stays whose it is.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_served(skb: *mut __sk_buff, who: u64, ingress: u32) -> u64 {
+    let Some((policy, number)) = maps::tagged(who) else {
+        return who;
+    };
+    if number != Whose::Kernel.number() {
+        return who;
+    }
+    let Ok(flow) = Flow::parse(&Skb::from_ptr(skb)) else {
+        return who;
+    };
+    // SAFETY: the helper takes nothing and returns a number.
+    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let zero = (now >> 63).wrapping_neg();
+    let whose = verdict::served(policy, &flow.washed(zero), ingress == 1, zero);
+    policy.tag(whose.number())
+}
+
+/// 1: the host fence names this packet as one without which the host has no network.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_keeps_up(skb: *mut __sk_buff, who: u64, ingress: u32) -> u32 {
+    match (maps::tagged(who), Flow::parse(&Skb::from_ptr(skb))) {
+        (Some((policy, _)), Ok(flow)) => verdict::keeps_up(policy, &flow, ingress == 1).into(),
+        _ => 0,
+    }
 }
 
 /// Who has the other end of a packet on the loopback device: a number of `loopback`.
@@ -149,6 +192,7 @@ pub(crate) extern "C" fn fence_judge(
     who: u64,
     ingress: u32,
     far_end: u32,
+    essential: u32,
 ) -> u64 {
     let skb = Skb::from_ptr(skb);
     // SAFETY: the helper takes nothing and returns a number.
@@ -162,12 +206,15 @@ pub(crate) extern "C" fn fence_judge(
             let question = Question {
                 world: None, // looked up by `fence_locate`
                 policy,
-                subject: Some(subject),
+                line: Line::First,
+                whose: Whose::from_number(subject),
+                translated: false, // nothing judges again what the host translates
                 attested: policy
                     .subject(subject)
                     .is_some_and(|subject| subject.attested(lease, now)),
                 peer: false, // looked up by `fence_peer`
                 ingress: ingress == 1,
+                essential: essential == 1,
                 loopback: loopback::from_number(far_end),
                 flow: &flow.washed(zero),
                 zero,
@@ -190,4 +237,4 @@ pub(crate) extern "C" fn fence_report(skb: *mut __sk_buff, answer: u64, who: u64
 }
 
 /// No number in any policy image.
-pub(crate) const NO_SUBJECT: u32 = u32::MAX;
+pub(crate) const NO_SUBJECT: u32 = Whose::Nobody.number();

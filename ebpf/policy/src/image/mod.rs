@@ -213,7 +213,8 @@ impl Tables<'_> {
             kind,
             mode,
             peers,
-            reserved: [0; 5],
+            management: 0,
+            reserved: [0; 4],
         })
     }
 
