@@ -1,6 +1,7 @@
-//! `cargo xtask attack trust`: everybody who is against us, played on real parts.
+//! `cargo xtask attack`: everybody who is against us, played on real parts.
 //!
-//! The demo's stage stands, with the real programs on it, and each attack tries to get what it
+//! `fence` tries every known way round it; `rows` starts the program that does. `trust` is the rest
+//! of this room: the demo's stage stands, with the real programs on it, and each attack tries to get what it
 //! should not have. What was tried and what came of it is counted where it happens; an attack that
 //! could not be carried out is an error, and is never shown as a refusal.
 
@@ -12,6 +13,7 @@ mod loss;
 mod outcome;
 mod peers;
 mod policy;
+mod rows;
 mod standing;
 mod time;
 
@@ -28,6 +30,8 @@ use crate::install::{self, capability};
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Family {
+    /// Every known way round the fence
+    Fence(rows::Args),
     /// Liars, thieves and broken disks
     Trust(Args),
 }
@@ -216,7 +220,13 @@ const TRUST: &[Attack] = &[
 ];
 
 pub(crate) fn run(family: &Family) -> Result<()> {
-    let Family::Trust(args) = family;
+    match family {
+        Family::Fence(args) => rows::run(args),
+        Family::Trust(args) => trust(args),
+    }
+}
+
+fn trust(args: &Args) -> Result<()> {
     if args.list {
         for attack in TRUST {
             cmd::result(format_args!("{:<28} {}", attack.name, attack.what))?;

@@ -1,0 +1,172 @@
+//! Every known way round a fence, tried on the real one.
+//!
+//! Two nets alike are made of network namespaces: on one of them workloads are fenced by the real
+//! `bailiwick-agent`, on the other by nobody. Each row is an attack of a process in a study's
+//! cgroup; what gets out is counted in the namespace where it arrives, and the same attack has to
+//! arrive on the other net, or the row is worth nothing.
+//!
+//! `cargo xtask attack fence` runs it here, `cargo xtask vm-test` in virtual machines. It needs
+//! root, iproute2 and the agent's program, and touches only cgroups, namespaces and folders that
+//! it made.
+
+mod act;
+mod actor;
+mod ground;
+mod net;
+mod play;
+mod policy;
+mod row;
+mod rows;
+mod signer;
+mod sys;
+mod wire;
+mod witness;
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand, ValueEnum};
+use serde_json::Value;
+
+use self::ground::Ground;
+use self::play::Play;
+use self::row::{Outcome, Place, Row, progress};
+
+#[derive(Debug, Parser)]
+#[command(name = "bailiwick-fence-rows", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Plays the rows
+    Run(Run),
+    /// Says what there is
+    List,
+    /// One attacker's process, started by the others
+    #[command(hide = true)]
+    Act(act::Args),
+}
+
+#[derive(Debug, clap::Args)]
+struct Run {
+    /// The agent's program
+    #[arg(long)]
+    agent: PathBuf,
+    /// Which machine this is
+    #[arg(long = "where", value_enum, default_value_t = Place::Host)]
+    place: Place,
+    #[arg(long, value_enum, default_value_t = Output::Text)]
+    output: Output,
+    /// Names or numbers of rows; none: all of this machine
+    rows: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
+enum Output {
+    Text,
+    Json,
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Run(args) => run(&args),
+        Command::List => list(),
+        Command::Act(args) => act::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            progress(&format!("bailiwick-fence-rows: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn list() -> Result<()> {
+    for row in rows::all() {
+        let line = format!("{:>2} {:<28} {}", row.number, row.attack, row.what);
+        print(&line)?;
+    }
+    Ok(())
+}
+
+fn print(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("stdout")
+}
+
+fn run(args: &Run) -> Result<()> {
+    let chosen = choose(args)?;
+    ground::remove_stale(&args.agent)?;
+    let mut ground = None;
+    let mut made = 0;
+    let mut bad = Vec::new();
+    let mut values = Vec::new();
+    for row in chosen {
+        let begun = Instant::now();
+        let mut outcome = Outcome::default();
+        if let Err(error) = play(&args.agent, &mut ground, &mut made, row, &mut outcome) {
+            outcome.wrong(format!("could not be tried: {error:#}"));
+            ground = None;
+        }
+        let line = outcome.line(row);
+        progress(&format!("{line} ({:.1} s)", begun.elapsed().as_secs_f64()));
+        if !outcome.is_good(row.claim) {
+            bad.push(row.attack);
+        }
+        values.push(outcome.json(row));
+    }
+    if args.output == Output::Json {
+        print(&format!("{:#}", Value::from(values)))?;
+    }
+    if bad.is_empty() {
+        return Ok(());
+    }
+    bail!("not as it must be: {}", bad.join(", "))
+}
+
+fn choose(args: &Run) -> Result<Vec<&'static Row>> {
+    let meant = |row: &Row, word: &String| *word == row.attack || *word == row.number.to_string();
+    let all = rows::all();
+    for word in &args.rows {
+        if !all.iter().any(|row| meant(row, word)) {
+            bail!("there is no row {word:?}; `list` says what there is");
+        }
+    }
+    let here = all.into_iter().filter(|row| {
+        if args.rows.is_empty() {
+            row.place == args.place
+        } else {
+            args.rows.iter().any(|word| meant(row, word))
+        }
+    });
+    Ok(here.collect())
+}
+
+fn play(
+    agent: &std::path::Path,
+    slot: &mut Option<Ground>,
+    made: &mut u32,
+    row: &Row,
+    outcome: &mut Outcome,
+) -> Result<()> {
+    let mut own = None;
+    let place = if row.alone { &mut own } else { slot };
+    let ground = match place {
+        Some(ground) => ground,
+        None => {
+            *made += 1;
+            let mut ground = Ground::new(agent, *made)?;
+            if !row.alone {
+                ground.stand()?;
+            }
+            place.insert(ground)
+        }
+    };
+    (row.run)(&mut Play { ground, outcome })
+}

@@ -1,0 +1,80 @@
+//! How a row is played: the same attack where nothing stops it, where the fence stands, and
+//! where it may.
+
+use anyhow::Result;
+
+use crate::act::{Shot, Technique};
+use crate::actor::Tried;
+use crate::ground::{Ground, Side};
+use crate::row::Outcome;
+
+/// The cgroup of the study that attacks.
+pub(crate) const CARDIO: &str = "studies/cardio";
+
+/// A row in progress.
+#[derive(Debug)]
+pub(crate) struct Play<'a> {
+    pub(crate) ground: &'a mut Ground,
+    pub(crate) outcome: &'a mut Outcome,
+}
+
+impl Play<'_> {
+    /// A whole attack on what may not be reached. Everything that arrives behind the fence got out;
+    /// nothing that arrives beside it means that the attack is none.
+    pub(crate) fn attack(&mut self, technique: Technique, shot: &Shot) -> Result<()> {
+        self.attack_as(CARDIO, technique, shot)
+    }
+
+    /// The same, by a process in another cgroup.
+    pub(crate) fn attack_as(&mut self, who: &str, how: Technique, shot: &Shot) -> Result<()> {
+        let (_, arrived) = self.ground.fire(Side::Open, who, how, shot)?;
+        self.would_leak(how.name(), arrived.len());
+        self.ground.hush()?;
+        let (tried, arrived) = self.ground.fire(Side::Fenced, who, how, shot)?;
+        self.counted(&tried, arrived.len())
+    }
+
+    /// What arrived beside the fence.
+    pub(crate) fn would_leak(&mut self, what: &str, arrived: usize) {
+        self.outcome.could_leak += number(arrived);
+        if arrived == 0 {
+            let line = format!("{what} does not work where nothing stops it");
+            self.outcome.wrong(line);
+        }
+    }
+
+    /// What was tried behind it, what arrived, and who says that it stopped it.
+    pub(crate) fn counted(&mut self, tried: &Tried, arrived: usize) -> Result<()> {
+        self.outcome.attempts += tried.attempts;
+        self.outcome.leaked += number(arrived);
+        let denials = self.ground.denials()?;
+        if denials.is_empty() {
+            let said = tried
+                .refused
+                .keys()
+                .map(|said| format!("{said}, unreported"));
+            self.outcome.stopped_by.extend(said);
+            self.outcome.wrong("what stopped it told nobody");
+        }
+        self.outcome.stopped_by.extend(denials);
+        Ok(())
+    }
+
+    /// What may be reached is reached, so that it is a fence and no broken wire.
+    pub(crate) fn passes(&mut self, technique: Technique, shot: &Shot) -> Result<()> {
+        let (tried, arrived) = self.ground.fire(Side::Fenced, CARDIO, technique, shot)?;
+        let what = format!("{} to {}, which may be", technique.name(), shot.to);
+        if arrived.is_empty() {
+            let line = format!("{what}, does not arrive: {:?}", tried.refused);
+            self.outcome.wrong(line);
+        } else {
+            let line = format!("{what}, arrives: {} packets", arrived.len());
+            self.outcome.saw(line);
+        }
+        Ok(())
+    }
+}
+
+pub(crate) fn number(count: usize) -> u64 {
+    u64::try_from(count).unwrap_or(u64::MAX)
+}

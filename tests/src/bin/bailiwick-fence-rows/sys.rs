@@ -1,0 +1,265 @@
+//! Calls into the kernel as an attacker makes them: every kind of socket, raw options, raw
+//! addresses. Unsafe code of this program lives here alone.
+
+use std::ffi::{CString, c_int};
+use std::io;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::ptr;
+
+/// A socket, closed on exec.
+pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
+    // SAFETY: takes no pointer.
+    let fd = unsafe { libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol) };
+    owned(fd)
+}
+
+/// `setsockopt` with the option's bytes as they are.
+pub(crate) fn set(fd: impl AsFd, level: c_int, name: c_int, value: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `value.len()` bytes there and keeps no pointer.
+    let done = unsafe {
+        libc::setsockopt(
+            fd.as_fd().as_raw_fd(),
+            level,
+            name,
+            value.as_ptr().cast(),
+            length(value),
+        )
+    };
+    checked(done)
+}
+
+/// The same for an option that is a number.
+pub(crate) fn set_number(fd: impl AsFd, level: c_int, name: c_int, value: c_int) -> io::Result<()> {
+    set(fd, level, name, &value.to_ne_bytes())
+}
+
+/// `address` is a `sockaddr`'s bytes, as [`internet`] and [`link`] make them.
+pub(crate) fn bind(fd: impl AsFd, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `address.len()` bytes there and keeps no pointer.
+    let done = unsafe {
+        libc::bind(
+            fd.as_fd().as_raw_fd(),
+            address.as_ptr().cast(),
+            length(address),
+        )
+    };
+    checked(done)
+}
+
+/// Likewise.
+pub(crate) fn connect(fd: impl AsFd, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `address.len()` bytes there and keeps no pointer.
+    let done = unsafe {
+        libc::connect(
+            fd.as_fd().as_raw_fd(),
+            address.as_ptr().cast(),
+            length(address),
+        )
+    };
+    checked(done)
+}
+
+/// `sendto`; without an address, to where the socket is connected or bound.
+pub(crate) fn send(
+    fd: impl AsFd,
+    bytes: &[u8],
+    flags: c_int,
+    address: Option<&[u8]>,
+) -> io::Result<()> {
+    let (at, len) = address.map_or((ptr::null(), 0), |a| (a.as_ptr().cast(), length(a)));
+    // SAFETY: the kernel reads both buffers within their lengths and keeps no pointer.
+    let sent = unsafe {
+        libc::sendto(
+            fd.as_fd().as_raw_fd(),
+            bytes.as_ptr().cast(),
+            bytes.len(),
+            flags,
+            at,
+            len,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// Index of a device in this thread's network namespace.
+pub(crate) fn ifindex(name: &str) -> io::Result<u32> {
+    let name = CString::new(name)?;
+    // SAFETY: a string with its end.
+    match unsafe { libc::if_nametoindex(name.as_ptr()) } {
+        0 => Err(io::Error::last_os_error()),
+        index => Ok(index),
+    }
+}
+
+/// `sockaddr_in` or `sockaddr_in6`.
+pub(crate) fn internet(address: IpAddr, port: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match address {
+        IpAddr::V4(v4) => {
+            bytes.extend(2_u16.to_ne_bytes());
+            bytes.extend(port.to_be_bytes());
+            bytes.extend(v4.octets());
+            bytes.extend([0; 8]);
+        }
+        IpAddr::V6(v6) => {
+            bytes.extend(10_u16.to_ne_bytes());
+            bytes.extend(port.to_be_bytes());
+            bytes.extend([0; 4]);
+            bytes.extend(v6.octets());
+            bytes.extend([0; 4]);
+        }
+    }
+    bytes
+}
+
+/// `sockaddr_ll` of a device; `ethertype` is what the sender says the frames are.
+pub(crate) fn link(ifindex: u32, ethertype: u16) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    bytes.extend(17_u16.to_ne_bytes());
+    bytes.extend(ethertype.to_be_bytes());
+    bytes.extend(ifindex.to_ne_bytes());
+    bytes.extend(1_u16.to_ne_bytes());
+    bytes.extend([0, 6]);
+    bytes.extend([2, 0, 0, 0, 0, 2, 0, 0]);
+    bytes
+}
+
+/// Moves this thread into a network namespace that has nothing but a loopback device.
+pub(crate) fn new_network_namespace() -> io::Result<()> {
+    // SAFETY: changes nothing that memory or descriptors depend on.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
+    Ok(())
+}
+
+/// One command of `bpf(2)`.
+fn bpf(command: c_int, attributes: &[u8]) -> io::Result<c_int> {
+    // SAFETY: the kernel reads `attributes.len()` bytes there; what they point to outlives the call
+    // in each of the callers below.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            command,
+            attributes.as_ptr(),
+            attributes.len(),
+        )
+    };
+    match c_int::try_from(done) {
+        Ok(done) if done >= 0 => Ok(done),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+/// `BPF_OBJ_GET`
+pub(crate) fn open_pin(path: &std::path::Path) -> io::Result<OwnedFd> {
+    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
+    let mut attributes = address_of(path.as_ptr()).to_vec();
+    attributes.extend([0; 8]);
+    let fd = bpf(7, &attributes)?;
+    owned(fd)
+}
+
+/// `BPF_LINK_DETACH`
+pub(crate) fn detach_link(link: impl AsFd) -> io::Result<()> {
+    let fd = link.as_fd().as_raw_fd().to_ne_bytes();
+    bpf(34, &fd).map(drop)
+}
+
+/// A program for the way out of a cgroup that lets everything pass.
+pub(crate) fn pass_all() -> io::Result<OwnedFd> {
+    const CGROUP_SKB: u32 = 8;
+    const EGRESS: u32 = 1;
+    // r0 = 1; exit
+    let code: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    let licence = c"GPL";
+    let mut attributes = Vec::new();
+    attributes.extend(CGROUP_SKB.to_ne_bytes());
+    attributes.extend(2_u32.to_ne_bytes());
+    attributes.extend(address_of(code.as_ptr()));
+    attributes.extend(address_of(licence.as_ptr()));
+    // log_level, log_size, log_buf, kern_version, prog_flags, prog_name, prog_ifindex
+    attributes.extend([0; 4 + 4 + 8 + 4 + 4 + 16 + 4]);
+    attributes.extend(EGRESS.to_ne_bytes());
+    let fd = bpf(5, &attributes)?;
+    owned(fd)
+}
+
+/// `BPF_PROG_ATTACH` on the way out of a cgroup, as it was done before there were links.
+pub(crate) fn attach_legacy(program: impl AsFd, cgroup: impl AsFd, flags: u32) -> io::Result<()> {
+    const EGRESS: u32 = 1;
+    let mut attributes = Vec::new();
+    attributes.extend(cgroup.as_fd().as_raw_fd().to_ne_bytes());
+    attributes.extend(program.as_fd().as_raw_fd().to_ne_bytes());
+    attributes.extend(EGRESS.to_ne_bytes());
+    attributes.extend(flags.to_ne_bytes());
+    attributes.extend([0; 4]);
+    bpf(8, &attributes).map(drop)
+}
+
+fn address_of<T>(pointer: *const T) -> [u8; 8] {
+    u64::try_from(pointer.addr()).unwrap_or(0).to_ne_bytes()
+}
+
+fn length(bytes: &[u8]) -> libc::socklen_t {
+    libc::socklen_t::try_from(bytes.len()).unwrap_or(0)
+}
+
+fn checked(done: c_int) -> io::Result<()> {
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+fn owned(fd: c_int) -> io::Result<OwnedFd> {
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: made by the call before this one, and nobody else's.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Has a ring do one thing, and waits for what came of it. What the entry points to has to outlive
+/// the call, which ends when the kernel is done with it.
+pub(crate) fn by_ring(
+    ring: &mut io_uring::IoUring,
+    entry: &io_uring::squeue::Entry,
+) -> anyhow::Result<io::Result<()>> {
+    // SAFETY: whoever calls holds what the entry points to until this returns.
+    unsafe { ring.submission().push(entry) }?;
+    ring.submit_and_wait(1)?;
+    let done = ring.completion().next();
+    let done = done.ok_or_else(|| anyhow::anyhow!("the ring says nothing"))?;
+    Ok(said(done.result()))
+}
+
+/// Marks the entry whose outcome is asked for.
+pub(crate) const MEANT: u64 = 1;
+
+/// The same, given up after a time.
+pub(crate) fn by_ring_within(
+    ring: &mut io_uring::IoUring,
+    entry: &io_uring::squeue::Entry,
+    limit: &io_uring::squeue::Entry,
+) -> anyhow::Result<io::Result<()>> {
+    // SAFETY: whoever calls holds what the entries point to until this returns.
+    unsafe {
+        ring.submission()
+            .push_multiple(&[entry.clone(), limit.clone()])
+    }?;
+    ring.submit_and_wait(2)?;
+    // Both complete, the limit first or last.
+    let done = ring.completion().find(|done| done.user_data() == MEANT);
+    let done = done.ok_or_else(|| anyhow::anyhow!("the ring says nothing"))?;
+    Ok(said(done.result()))
+}
+
+fn said(result: i32) -> io::Result<()> {
+    if result < 0 {
+        return Err(io::Error::from_raw_os_error(-result));
+    }
+    Ok(())
+}
