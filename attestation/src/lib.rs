@@ -10,6 +10,7 @@
 //! | [`tpm`] | quotes, public areas, names, EK certificates, credential activation |
 //! | [`x509`] | certificates and the paths between them |
 //! | [`evidence`] | the statement, its envelope and what a signer binds |
+//! | [`boot`] | the boot event log: reading, replay, what of it may be believed |
 //! | [`events`] | entries of a node's own log, and what of them can be forgotten |
 //! | [`fence_log`] | what the fence put in force, as its PCR holds it |
 //! | [`profile`] | the validated stack a node is held against |
@@ -31,6 +32,7 @@ mod reader;
 mod toml_file;
 
 pub mod appraisal;
+pub mod boot;
 pub mod crypto;
 pub mod events;
 pub mod evidence;

@@ -21,6 +21,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Starts `offset` bytes into the structure, where another reader left it, under another name;
+    /// at the end if it is shorter.
+    #[must_use]
+    pub fn starting(structure: &'static str, bytes: &'a [u8], offset: usize) -> Self {
+        let offset = offset.min(bytes.len());
+        Self {
+            structure,
+            rest: bytes.get(offset..).unwrap_or_default(),
+            offset,
+        }
+    }
+
     /// Bytes taken so far.
     #[must_use]
     pub const fn offset(&self) -> usize {
@@ -100,6 +112,11 @@ impl<'a> Reader<'a> {
     /// Eight bytes, big-endian.
     pub fn u64(&mut self, field: &'static str) -> Result<u64, ParseError> {
         self.array(field).map(u64::from_be_bytes)
+    }
+
+    /// Eight bytes, little-endian.
+    pub fn u64_le(&mut self, field: &'static str) -> Result<u64, ParseError> {
+        self.array(field).map(u64::from_le_bytes)
     }
 
     /// Two bytes, little-endian.

@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 2] = ["tpm-quote", "ek-cert"];
+const BUILT: [&str; 3] = ["tpm-quote", "ek-cert", "tcg-eventlog"];
 
 /// One entry of a `CASES.json`.
 #[derive(Clone, Debug)]

@@ -6,6 +6,7 @@
 mod ek_cert;
 mod file;
 mod report;
+mod tcg_eventlog;
 mod tpm_quote;
 
 use clap::Subcommand;
@@ -26,6 +27,8 @@ pub(crate) struct Args {
 enum Kind {
     /// An EK certificate: the path to a maker's root.
     EkCert(ek_cert::Args),
+    /// A boot event log: structure, replay, what its events may be believed for.
+    TcgEventlog(tcg_eventlog::Args),
     /// A TPM quote: signature, challenge, PCR values.
     TpmQuote(tpm_quote::Args),
 }
@@ -34,6 +37,7 @@ enum Kind {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = match &args.kind {
         Kind::EkCert(args) => ek_cert::inspect(args)?,
+        Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,
         Kind::TpmQuote(args) => tpm_quote::inspect(args)?,
     };
     report.print(args.output)?;

@@ -34,6 +34,23 @@ impl Finding {
         }
     }
 
+    /// A finding at a place: field of a structure that begins `offset` bytes into the file.
+    pub(super) fn at(
+        code: &'static str,
+        structure: &'static str,
+        field: &'static str,
+        offset: Option<usize>,
+        detail: String,
+    ) -> Self {
+        Self {
+            code,
+            structure: Some(structure),
+            field: Some(field),
+            offset,
+            detail,
+        }
+    }
+
     /// Says which of several inputs it is about.
     pub(super) fn prefix(&mut self, what: &str) {
         self.detail = format!("{what}: {}", self.detail);

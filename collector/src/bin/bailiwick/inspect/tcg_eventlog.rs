@@ -1,0 +1,130 @@
+//! `bailiwick inspect tcg-eventlog`.
+
+use std::path::PathBuf;
+
+use bailiwick_attestation::boot::{self, EventLog, Quirk, Replay};
+use bailiwick_attestation::crypto::HashAlgorithm;
+use bailiwick_attestation::tpm::PcrValues;
+use serde_json::{Map, Value};
+
+use super::file::read;
+use super::report::{Finding, Report};
+
+/// Windows writes the longest logs, some hundred KiB.
+const LOG_LIMIT: u64 = 4 * 1024 * 1024;
+/// Every PCR of every bank as text is below 64 KiB.
+const PCRS_LIMIT: u64 = 256 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The log as the kernel shows it: `binary_bios_measurements`, or a CCEL table.
+    #[arg(value_name = "FILE")]
+    log: PathBuf,
+    /// PCR values to compare with: JSON, tpm2-tools YAML, or its serialized form.
+    #[arg(long, value_name = "FILE")]
+    pcrs: Option<PathBuf>,
+    /// Bank to replay; the strongest that every event carries where none is given.
+    #[arg(long, value_name = "NAME", value_parser = bank)]
+    bank: Option<HashAlgorithm>,
+    /// A known firmware defect to excuse.
+    #[arg(long = "quirk", value_name = "NAME", value_parser = quirk)]
+    quirks: Vec<Quirk>,
+}
+
+fn bank(text: &str) -> Result<HashAlgorithm, String> {
+    HashAlgorithm::from_name(text).ok_or_else(|| format!("no bank is called {text:?}"))
+}
+
+fn quirk(text: &str) -> Result<Quirk, String> {
+    Quirk::from_name(text).ok_or_else(|| {
+        let known: Vec<_> = Quirk::ALL.iter().map(|quirk| quirk.name()).collect();
+        format!("no quirk is called {text:?}; known: {}", known.join(", "))
+    })
+}
+
+pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
+    let mut report = Report::new("tcg-eventlog");
+    let bytes = read(&args.log, LOG_LIMIT, &mut report)?;
+    let pcrs = match &args.pcrs {
+        Some(path) => read(path, PCRS_LIMIT, &mut report)?,
+        None => None,
+    };
+    let pcrs = pcrs.and_then(|bytes| match PcrValues::parse_file(&bytes) {
+        Ok(values) => Some(values),
+        Err(error) => {
+            report.refuse(Finding::from_error("pcr-values", &error));
+            None
+        }
+    });
+    let Some(bytes) = bytes else {
+        return Ok(report);
+    };
+    match EventLog::parse(&bytes) {
+        Ok(log) => judge(&log, args, pcrs.as_ref(), &mut report),
+        Err(error) => report.refuse(Finding::from_error(error.code(), &error)),
+    }
+    Ok(report)
+}
+
+fn judge(log: &EventLog<'_>, args: &Args, pcrs: Option<&PcrValues>, report: &mut Report) {
+    let banks: Vec<Value> = log.banks().iter().map(|bank| bank.name().into()).collect();
+    report.fact("format", log.format().name());
+    report.fact("events", log.events().len());
+    report.fact("banks", banks);
+    report.fact("startup_locality", log.startup_locality());
+
+    if let Some(pcrs) = pcrs {
+        compare(log, pcrs, report);
+    }
+    let bank = match log.choose(args.bank) {
+        Ok(bank) => bank,
+        Err(error) => {
+            report.refuse(Finding::from_error(error.code(), &error));
+            return;
+        }
+    };
+    report.fact("bank", bank.name());
+    report.fact("pcrs", values(&log.replay(bank)));
+
+    let content = boot::examine(log, bank, &args.quirks);
+    report.fact("secure_boot", content.secure_boot);
+    let finding = |found: boot::Finding| {
+        Finding::at(
+            found.code,
+            "TCG_PCR_EVENT2",
+            found.field,
+            found.offset,
+            found.detail,
+        )
+    };
+    for found in content.refusals {
+        report.refuse(finding(found));
+    }
+    for found in content.warnings {
+        report.warn(finding(found));
+    }
+}
+
+fn compare(log: &EventLog<'_>, pcrs: &PcrValues, report: &mut Report) {
+    let compared = boot::compare(log, pcrs);
+    let mismatched: Vec<u32> = compared.mismatched.into_iter().collect();
+    if compared.compared == 0 {
+        let detail = "no register is both in the log and among the values given";
+        report.undecided(Finding::new("pcr-not-compared", detail));
+    }
+    if !mismatched.is_empty() {
+        let names: Vec<String> = mismatched.iter().map(ToString::to_string).collect();
+        let detail = format!("replayed and reported values differ: {}", names.join(", "));
+        report.refuse(Finding::new("pcr-mismatch", detail));
+    }
+    report.fact("mismatched_pcrs", mismatched);
+}
+
+fn values(replay: &Replay) -> Map<String, Value> {
+    let registers = replay.values.iter();
+    let registers: Map<String, Value> = registers
+        .map(|(register, value)| (register.to_string(), value.to_string().into()))
+        .collect();
+    let bank = (replay.bank.name().to_owned(), registers.into());
+    Map::from_iter([bank])
+}
