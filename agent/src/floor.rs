@@ -189,6 +189,8 @@ mod tests {
             };
             assert_eq!(other.raised(floor).policy, *want, "{name}");
         }
+        let (first, second) = (Some(at(3, 3)), Some(at(3, 4)));
+        assert_eq!(higher(first, second), first, "two of one version");
     }
 
     #[test]

@@ -182,6 +182,27 @@ fn a_process_that_starts_again_extends_nothing() {
 }
 
 #[test]
+fn a_line_found_missing_at_a_start_is_closed_first_and_recorded() {
+    for (name, missing, closed) in [
+        ("none", &[][..], false),
+        ("out", &["egress"], true),
+        ("in", &["ingress"], true),
+        ("a line that judges nothing", &["setsockopt"], false),
+    ] {
+        let scene = Scene::new("measured-missing");
+        let chip = Chip::new(&scene);
+        drop(open(&scene, &chip));
+        chip.seen();
+        for link in missing {
+            std::fs::remove_file(scene.pin("links").join(link)).unwrap();
+        }
+        drop(open(&scene, &chip));
+        let said = chip.seen().iter().any(|(entry, _)| *entry == "deny");
+        assert_eq!(said, closed, "{name}");
+    }
+}
+
+#[test]
 fn without_a_tpm_it_closes_and_opens_for_nobody() {
     let scene = Scene::new("unmeasured");
     let chip = Chip::new(&scene);

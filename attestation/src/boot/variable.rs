@@ -39,8 +39,10 @@ impl<'a> UefiVariable<'a> {
         }
         let at = r.offset();
         let len = r.u64_le("VariableDataLength")?;
-        let len = usize::try_from(len)
-            .map_err(|_| r.fault_at("VariableDataLength", at, Fault::Unsupported { found: len }))?;
+        let Ok(len) = usize::try_from(len) else {
+            let fault = Fault::Unsupported { found: len };
+            return Err(r.fault_at("VariableDataLength", at, fault));
+        };
         let units = usize::try_from(units).unwrap_or_default();
         let name = r.take("UnicodeName", units * 2)?;
         let name = name.chunks_exact(2).map(|unit| match unit {

@@ -1,0 +1,22 @@
+#![no_main]
+use bailiwick_attestation::boot::{EventLog, Quirk, examine};
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    let Ok(log) = EventLog::parse(data) else {
+        return;
+    };
+    let declared = log.banks().iter().filter_map(|bank| bank.hash());
+    for bank in declared {
+        let replay = log.replay(bank);
+        assert!(replay.values.keys().all(|register| *register < 24));
+        let strict = examine(&log, bank, &[]);
+        let excused = examine(&log, bank, &Quirk::ALL);
+        // A quirk turns refusals into warnings and hides nothing.
+        assert_eq!(
+            strict.refusals.len() + strict.warnings.len(),
+            excused.refusals.len() + excused.warnings.len()
+        );
+    }
+    if let Ok(bank) = log.choose(None) {
+        assert!(log.replay(bank).unknown.is_empty());
+    }
+});
