@@ -28,6 +28,9 @@ pub enum Direction {
     Ingress,
 }
 
+/// What a query names for the host's own kernel, whose sockets are no study's and no service's.
+pub const KERNEL: &str = "kernel";
+
 /// A packet, as far as a person knows it.
 #[derive(Clone, Copy, Debug)]
 pub struct Query<'a> {

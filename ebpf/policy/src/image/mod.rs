@@ -17,7 +17,7 @@ use bailiwick_ebpf_common::Plain;
 use bailiwick_ebpf_common::policy::{
     ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, INTERVALS, Interval, POLICY_FORMAT, POLICY_MAGIC,
     PolicyHeader, PolicyImage, RuleSet, SERVICES, SERVICES_PER_INTERVAL, SUBJECTS,
-    Service as Target, Slice, Subject, kind, mode, peering,
+    Service as Target, Slice, Subject, essential, kind, mode, owned, peering,
 };
 use ipnet::IpNet;
 use std::collections::BTreeMap;
@@ -25,7 +25,7 @@ use std::mem::offset_of;
 
 pub use cgroups::{CgroupsRefused, set_cgroups};
 
-use crate::model::{Grant, Host, Mode, Model, Protocol, Rule, Selector, Service, Study};
+use crate::model::{Essential, Grant, Host, Mode, Model, Protocol, Rule, Selector, Service, Study};
 use crate::world::Codes;
 use intervals::{Item, What};
 
@@ -129,6 +129,14 @@ pub fn compile(
     }
     image.header.subjects = number(all.len());
     image.header.owners = tables.owners()?;
+    image.header.kernel = tables.kernel()?;
+    let fence = &model.host_fence;
+    for rule in &fence.essentials {
+        image.header.essentials |= bit(rule.value);
+    }
+    for (slot, rule) in image.header.ethertypes.iter_mut().zip(&fence.ethertypes) {
+        *slot = rule.value;
+    }
     for (slot, interval) in image.intervals.iter_mut().zip(&tables.intervals) {
         *slot = *interval;
     }
@@ -213,7 +221,7 @@ impl Tables<'_> {
             kind,
             mode,
             peers,
-            management: 0,
+            management: matches!(who, Who::Host(host) if host.management.is_some()).into(),
             reserved: [0; 4],
         })
     }
@@ -254,13 +262,23 @@ impl Tables<'_> {
     }
 
     fn flatten(&mut self, items: Vec<(IpNet, What)>, who: &Who<'_>) -> Result<Slice, FileError> {
+        self.flatten_at(items, who.name(), who.place())
+    }
+
+    /// `what` and `place` are what a complaint names.
+    fn flatten_at(
+        &mut self,
+        items: Vec<(IpNet, What)>,
+        what: &str,
+        place: &Place,
+    ) -> Result<Slice, FileError> {
         let first = self.intervals.len();
         let items: Vec<Item> = items
             .into_iter()
             .flat_map(|(net, what)| intervals::items(net, what))
             .collect();
         for piece in intervals::flatten(items) {
-            let services = self.list(&piece.services, who)?;
+            let services = self.list(&piece.services, what, place)?;
             self.intervals.push(Interval {
                 hi: piece.start.hi,
                 lo: piece.start.lo,
@@ -270,18 +288,17 @@ impl Tables<'_> {
                 reserved: [0; 3],
             });
         }
-        self.slice(first, who)
+        self.slice(first, what, place)
     }
 
     /// Everything from `first` on, if it is not too much.
-    fn slice(&self, first: usize, who: &Who<'_>) -> Result<Slice, FileError> {
+    fn slice(&self, first: usize, what: &str, place: &Place) -> Result<Slice, FileError> {
         if self.intervals.len() > INTERVALS {
             let fault = format!(
-                "with {} the rules of all studies and host services take more than {INTERVALS} \
-                 intervals of addresses; join neighbouring prefixes, or name a jurisdiction",
-                who.name()
+                "with {what} the rules of all studies and host services take more than {INTERVALS} \
+                 intervals of addresses; join neighbouring prefixes, or name a jurisdiction"
             );
-            return Err(who.place().error(fault));
+            return Err(place.error(fault));
         }
         Ok(Slice {
             first: number(first),
@@ -290,7 +307,12 @@ impl Tables<'_> {
     }
 
     /// The services of one interval; equal lists stand in the image once.
-    fn list(&mut self, list: &[(u16, u16, u16)], who: &Who<'_>) -> Result<Slice, FileError> {
+    fn list(
+        &mut self,
+        list: &[(u16, u16, u16)],
+        what: &str,
+        place: &Place,
+    ) -> Result<Slice, FileError> {
         if list.is_empty() {
             return Ok(Slice::default());
         }
@@ -300,12 +322,11 @@ impl Tables<'_> {
         let room = SERVICES_PER_INTERVAL;
         if number(list.len()) > room {
             let fault = format!(
-                "{} names {} services that meet at one address; there is room for {room}: join \
+                "{what} names {} services that meet at one address; there is room for {room}: join \
                  their ports, or allow the prefix",
-                who.name(),
                 list.len()
             );
-            return Err(who.place().error(fault));
+            return Err(place.error(fault));
         }
         let slice = Slice {
             first: number(self.services.len()),
@@ -322,26 +343,70 @@ impl Tables<'_> {
         self.services.extend(targets);
         if self.services.len() > SERVICES {
             let fault = format!(
-                "with {} there are more than {SERVICES} combinations of services at one address",
-                who.name()
+                "with {what} there are more than {SERVICES} combinations of services at one address"
             );
-            return Err(who.place().error(fault));
+            return Err(place.error(fault));
         }
         self.lists.insert(list.to_vec(), slice);
         Ok(slice)
     }
 
+    /// Of which study, or of what else, an address is: prefixes of different owners do not meet.
     fn owners(&mut self) -> Result<Slice, FileError> {
         let mut items = Vec::new();
+        let mut last: Option<&Place> = None;
         for (owner, study) in (1_u32..).zip(&self.model.studies) {
             for rule in &study.peers {
                 items.push((rule.value, What::Owner(owner)));
             }
+            last = Some(&study.place);
         }
-        match self.model.studies.last() {
-            Some(last) => self.flatten(items, &Who::Study(last)),
+        let fence = &self.model.host_fence;
+        for (rules, owner) in [
+            (&fence.management, owned::MANAGEMENT),
+            (&fence.translated, owned::TRANSLATED),
+        ] {
+            for rule in rules {
+                items.push((rule.value, What::Owner(owner.saturating_add(1))));
+                last = Some(&rule.place);
+            }
+        }
+        match last {
+            Some(place) => self.flatten_at(items, "addresses with an owner", place),
             None => Ok(Slice::default()),
         }
+    }
+
+    /// What the kernel's own sockets may reach; entries for different studies do not meet.
+    fn kernel(&mut self) -> Result<Slice, FileError> {
+        let mut items = Vec::new();
+        let entries = &self.model.host_fence.kernel;
+        for entry in entries {
+            let address = entry.target.address;
+            items.push((address, What::Service(target(&entry.target))));
+            let study = entry.study.as_ref().and_then(|study| {
+                let mut studies = (1_u32..).zip(&self.model.studies);
+                studies.find(|(_, one)| one.name.as_str() == study.value)
+            });
+            if let Some((owner, _)) = study {
+                items.push((address, What::Owner(owner)));
+            }
+        }
+        match entries.last() {
+            Some(last) => self.flatten_at(items, "the kernel's targets", &last.target.place),
+            None => Ok(Slice::default()),
+        }
+    }
+}
+
+/// The bit of the header's mask.
+const fn bit(essential: Essential) -> u64 {
+    match essential {
+        Essential::NeighbourDiscovery => essential::NEIGHBOUR_DISCOVERY,
+        Essential::Dhcp => essential::DHCP,
+        Essential::Groups => essential::GROUPS,
+        Essential::IcmpErrors => essential::ICMP_ERRORS,
+        Essential::TcpResets => essential::TCP_RESETS,
     }
 }
 

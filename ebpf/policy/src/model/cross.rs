@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bailiwick_attestation::{FileError, Place};
 use ipnet::IpNet;
 
-use super::{Model, Rule, SELECTORS_TOTAL_LIMIT, STUDIES_LIMIT, Selector, prefix};
+use super::{KernelTarget, Model, Rule, SELECTORS_TOTAL_LIMIT, STUDIES_LIMIT, Selector, prefix};
 
 /// Checks all files against one another, sorts, and notes what is allowed but hardly meant.
 pub(super) fn check(model: &mut Model) -> Result<(), FileError> {
@@ -18,6 +18,9 @@ pub(super) fn check(model: &mut Model) -> Result<(), FileError> {
     services(model)?;
     selectors(model)?;
     peers(model)?;
+    addresses(model)?;
+    management(model)?;
+    kernel(model)?;
     model.warnings = warnings(model);
     model.studies.sort_by(|a, b| a.name.cmp(&b.name));
     model.hosts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -30,6 +33,10 @@ fn names(model: &Model) -> Result<(), FileError> {
     let studies = model.studies.iter().map(|s| (s.name.as_str(), &s.place));
     let hosts = model.hosts.iter().map(|h| (h.name.as_str(), &h.place));
     for (name, place) in studies.chain(hosts) {
+        if name == crate::explain::KERNEL {
+            let fault = format!("{name:?} means the host's own kernel; take another name");
+            return Err(place.error(fault));
+        }
         if let Some(first) = seen.insert(name, place) {
             return Err(place.error(format!("{name:?} is also the name in {first}")));
         }
@@ -126,6 +133,104 @@ fn peers(model: &Model) -> Result<(), FileError> {
             return Err(place.error(fault));
         }
         open.push((net, name, place));
+    }
+    Ok(())
+}
+
+/// An address is a study's own, of the management plane, translated, or none of these.
+fn addresses(model: &Model) -> Result<(), FileError> {
+    let fence = &model.host_fence;
+    let of = |what: &'static str, rules: &'_ [Rule<IpNet>]| -> Vec<(&'static str, Rule<IpNet>)> {
+        rules.iter().map(|rule| (what, rule.clone())).collect()
+    };
+    let mut named = of("the management plane", &fence.management);
+    named.extend(of("what is translated", &fence.translated));
+    let mut own: Vec<(&'static str, Rule<IpNet>)> = Vec::new();
+    for study in &model.studies {
+        own.extend(of("a study's own addresses", &study.peers));
+    }
+    for (what, rule) in named.iter().chain(&own) {
+        if rule.value.addr().is_multicast() {
+            let fault = format!("{} is a group's, and cannot be of {what}", rule.value);
+            return Err(rule.place.error(fault));
+        }
+    }
+    for (at, (what, rule)) in named.iter().enumerate() {
+        let others = named.iter().skip(at.saturating_add(1)).chain(&own);
+        let met = others
+            .filter(|(other, _)| other != what)
+            .find(|(_, other)| prefix::overlap(&other.value, &rule.value));
+        if let Some((kind, other)) = met {
+            let fault = format!(
+                "{} of {what} overlaps {} of {kind} ({})",
+                rule.value, other.value, other.place
+            );
+            return Err(rule.place.error(fault));
+        }
+    }
+    Ok(())
+}
+
+/// What a study is told and can never have, and a host service that is let into nothing.
+fn management(model: &Model) -> Result<(), FileError> {
+    let plane = &model.host_fence.management;
+    let within = |net: &IpNet| plane.iter().find(|rule| rule.value.contains(net));
+    let refuse = |place: &Place, net: &IpNet, rule: &Rule<IpNet>| {
+        place.error(format!(
+            "{net} is of the management plane ({}), which no study reaches",
+            rule.place
+        ))
+    };
+    for study in &model.studies {
+        for grant in [&study.allow, &study.unattested] {
+            for rule in &grant.prefixes {
+                if let Some(inside) = within(&rule.value) {
+                    return Err(refuse(&rule.place, &rule.value, inside));
+                }
+            }
+            for rule in &grant.services {
+                let service = model.services.get(&rule.value);
+                if let Some(service) = service
+                    && let Some(inside) = within(&service.address)
+                {
+                    return Err(refuse(&rule.place, &service.address, inside));
+                }
+            }
+        }
+    }
+    if plane.is_empty()
+        && let Some(place) = model.hosts.iter().find_map(|host| host.management.as_ref())
+    {
+        return Err(place.error("there is no management plane: name management.addresses"));
+    }
+    Ok(())
+}
+
+/// A target of the kernel's is one study's or the host's.
+fn kernel(model: &Model) -> Result<(), FileError> {
+    let served = |target: &KernelTarget| target.study.as_ref().map(|study| study.value.clone());
+    let mut before: Vec<&KernelTarget> = Vec::new();
+    for entry in &model.host_fence.kernel {
+        if let Some(study) = &entry.study
+            && !model
+                .studies
+                .iter()
+                .any(|one| one.name.as_str() == study.value)
+        {
+            return Err(study.place.error(format!("{:?} is no study", study.value)));
+        }
+        let address = &entry.target.address;
+        let met = before.iter().find(|other| {
+            served(other) != served(entry) && prefix::overlap(&other.target.address, address)
+        });
+        if let Some(other) = met {
+            let fault = format!(
+                "{address} overlaps {} of {} ({}), which serves another",
+                other.target.address, other.target.name, other.target.place
+            );
+            return Err(entry.target.place.error(fault));
+        }
+        before.push(entry);
     }
     Ok(())
 }

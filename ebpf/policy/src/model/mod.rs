@@ -9,6 +9,8 @@ pub mod confirm;
 mod cross;
 pub mod edit;
 mod host;
+#[cfg(test)]
+mod host_tests;
 mod inventory;
 #[cfg(test)]
 mod inventory_tests;
@@ -43,6 +45,8 @@ pub const SELECTORS_LIMIT: usize = 64;
 pub const SELECTORS_TOTAL_LIMIT: usize = 4096;
 /// Most prefixes in one list: an allow list longer than this is a geo database, and belongs there.
 pub const PREFIXES_LIMIT: usize = 4096;
+/// Most ethertypes beside those that are judged or always pass.
+pub const ETHERTYPES_LIMIT: usize = 8;
 /// Most prefixes of the operator's own: they are merged into the world map.
 pub const SITES_LIMIT: usize = 65_536;
 /// Most nodes of one deployment: what one collector is designed for.
@@ -74,6 +78,8 @@ pub struct Model {
     pub services: BTreeMap<String, Service>,
     /// What may talk without being a study, sorted by name.
     pub hosts: Vec<Host>,
+    /// What concerns every packet of the host.
+    pub host_fence: HostFence,
     /// The operator's own networks; they win over the geo database.
     pub sites: Vec<Site>,
     /// The nodes, sorted by name.
@@ -207,8 +213,58 @@ pub struct Host {
     pub select: Vec<Rule<Selector>>,
     /// What it may reach; leases do not matter.
     pub allow: Grant,
+    /// Where it says that it may reach the management plane, by its own rules; `None`: it may not.
+    pub management: Option<Place>,
     /// Where its name stands.
     pub place: Place,
+}
+
+/// What `host-fence.toml` says beside services and who may name them.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct HostFence {
+    /// What the host itself sends and receives so that it has a network at all.
+    pub essentials: Vec<Rule<Essential>>,
+    /// Ethertypes that may leave beside IPv4, IPv6 and ARP.
+    pub ethertypes: Vec<Rule<u16>>,
+    /// Service addresses: judged where the packet leaves, once they have been translated.
+    pub translated: Vec<Rule<IpNet>>,
+    /// The management plane: for the host services named for it, and for no study.
+    pub management: Vec<Rule<IpNet>>,
+    /// What the kernel's own sockets may reach; names are unique.
+    pub kernel: Vec<KernelTarget>,
+}
+
+/// What a host needs to have a network at all. Never a study's.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Essential {
+    /// Solicitations and advertisements that do not leave the link.
+    NeighbourDiscovery,
+    /// A client's DHCP, to everybody on the link.
+    Dhcp,
+    /// Which groups this host listens to: IGMP, MLD.
+    Groups,
+    /// ICMP's errors.
+    IcmpErrors,
+    /// TCP's refusals.
+    TcpResets,
+}
+
+impl Essential {
+    /// The word used in policy files and tables.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        let found = host::ESSENTIALS.iter().find(|(_, one)| *one == self);
+        found.map_or("", |(name, _)| name)
+    }
+}
+
+/// A target of the kernel's own sockets: NFS, SMB, NVMe over TCP, Ceph, WireGuard.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct KernelTarget {
+    /// Its name, address, protocol and ports.
+    pub target: Service,
+    /// The study that is served, by whose fence it is judged; `None`: the host itself.
+    pub study: Option<Rule<String>>,
 }
 
 /// One network of the operator's own.
@@ -284,11 +340,16 @@ impl Model {
         for (path, bytes) in files.studies {
             studies.push(study::parse(path, bytes)?);
         }
-        let (services, hosts) = host::parse("host-fence.toml", files.host_fence)?;
+        let host::Parsed {
+            services,
+            hosts,
+            fence,
+        } = host::parse("host-fence.toml", files.host_fence)?;
         let mut model = Self {
             studies,
             services,
             hosts,
+            host_fence: fence,
             sites: site::parse("sites.toml", files.sites)?,
             inventory: inventory::parse("inventory.toml", files.inventory)?,
             collector: collector::parse("collector.toml", files.collector)?,

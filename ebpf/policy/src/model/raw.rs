@@ -20,10 +20,26 @@ pub(super) struct RawGrant {
     services: Texts,
 }
 
+/// Whose traffic is meant: cgroups by path, slices and units by the paths systemd gives them.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct RawSelect {
-    pub(super) cgroups: Spanned<Texts>,
+    #[serde(default)]
+    cgroups: Texts,
+    #[serde(default)]
+    slices: Texts,
+    #[serde(default)]
+    units: Texts,
+}
+
+impl RawSelect {
+    pub(super) fn parts(cgroups: &Texts, slices: &Texts, units: &Texts) -> Self {
+        Self {
+            cgroups: cgroups.clone(),
+            slices: slices.clone(),
+            units: units.clone(),
+        }
+    }
 }
 
 /// Checks each text of a list; a value that stands there twice is a slip of the pen, and refused.
@@ -80,12 +96,22 @@ pub(super) fn grant(file: &TomlFile<'_>, raw: &RawGrant) -> Result<Grant, FileEr
     })
 }
 
+/// At least one selector; `span` is where it is told that there is none.
 pub(super) fn select(
     file: &TomlFile<'_>,
-    cgroups: &Spanned<Texts>,
+    raw: &RawSelect,
+    span: &std::ops::Range<usize>,
 ) -> Result<Vec<Rule<Selector>>, FileError> {
-    if cgroups.get_ref().is_empty() {
-        return Err(file.error(cgroups.span(), "selects nothing: name at least one cgroup"));
+    let mut all = rules(file, &raw.cgroups, SELECTORS_LIMIT, Selector::parse)?;
+    all.extend(rules(file, &raw.slices, SELECTORS_LIMIT, Selector::slice)?);
+    all.extend(rules(file, &raw.units, SELECTORS_LIMIT, Selector::unit)?);
+    if all.is_empty() {
+        let fault = "selects nothing: name at least one cgroup, slice or unit";
+        return Err(file.error(span.clone(), fault));
     }
-    rules(file, cgroups.get_ref(), SELECTORS_LIMIT, Selector::parse)
+    if let Some(extra) = all.get(SELECTORS_LIMIT) {
+        let fault = format!("more than {SELECTORS_LIMIT} selectors");
+        return Err(extra.place.error(fault));
+    }
+    Ok(all)
 }

@@ -42,12 +42,42 @@ impl Selector {
                 return Err(format!("{text:?} holds a control character"));
             }
         }
-        if components.iter().all(|c| c.chars().all(|c| c == '*')) {
+        let any = |component: &String| {
+            let name = component.strip_suffix(".slice").unwrap_or(component);
+            name.chars().all(|c| c == '*')
+        };
+        if components.iter().all(any) {
             return Err(format!(
                 "{text:?} means every cgroup; name at least one component"
             ));
         }
         Ok(Self { components })
+    }
+
+    /// Reads a systemd slice: `cardio-train.slice` lies at `/cardio.slice/cardio-train.slice`
+    /// (systemd.slice(5): each dash is a level).
+    pub fn slice(name: &str) -> Result<Self, String> {
+        Self::parse(&slice_path(name)?)
+    }
+
+    /// Reads a systemd unit, in `system.slice` where systemd puts it unless told otherwise
+    /// (instances of a template in a slice of their own), or `SLICE/UNIT`.
+    pub fn unit(text: &str) -> Result<Self, String> {
+        let (slice, unit) = match text.split_once('/') {
+            Some((slice, unit)) => (slice_path(slice)?, unit),
+            None => (default_slice(text), text),
+        };
+        let known = UNITS.iter().any(|kind| {
+            unit.strip_suffix(kind)
+                .is_some_and(|name| !name.is_empty() && name != "*")
+        });
+        if !known || unit.contains('/') {
+            return Err(format!(
+                "{text:?} is no unit that runs something: NAME.service, NAME.scope, NAME.socket or \
+                 NAME.mount, or SLICE/UNIT"
+            ));
+        }
+        Self::parse(&format!("{slice}/{unit}"))
     }
 
     /// Number of components.
@@ -87,6 +117,39 @@ impl Selector {
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.components.iter().try_for_each(|c| write!(f, "/{c}"))
+    }
+}
+
+/// Kinds of units that have processes and a cgroup of their own.
+const UNITS: [&str; 4] = [".service", ".scope", ".socket", ".mount"];
+
+fn slice_path(name: &str) -> Result<String, String> {
+    let bad = || format!("{name:?} is no slice: NAME.slice, a dash for each level");
+    let stem = name.strip_suffix(".slice").ok_or_else(bad)?;
+    if stem.is_empty() || name.contains('/') || stem.split('-').any(str::is_empty) {
+        return Err(bad());
+    }
+    let mut path = String::new();
+    let mut so_far = String::new();
+    for part in stem.split('-') {
+        if !so_far.is_empty() {
+            so_far.push('-');
+        }
+        so_far.push_str(part);
+        path.push_str(&format!("/{so_far}.slice"));
+    }
+    Ok(path)
+}
+
+/// `system.slice`, or for an instance of a template `system-TEMPLATE.slice` below it, in which a
+/// dash of the template's name is escaped.
+fn default_slice(unit: &str) -> String {
+    match unit.split_once('@') {
+        Some((template, _)) => {
+            let template = template.replace('-', "\\x2d");
+            format!("/system.slice/system-{template}.slice")
+        }
+        None => "/system.slice".to_owned(),
     }
 }
 
@@ -187,6 +250,66 @@ mod tests {
             assert!(Selector::parse(bad).is_err(), "{bad:?}");
         }
         assert_eq!(Selector::parse("/a/*").unwrap().to_string(), "/a/*");
+    }
+
+    #[test]
+    fn slices_and_units_lie_where_systemd_puts_them() {
+        let slices = [
+            ("cardio.slice", "/cardio.slice"),
+            ("a-b-c.slice", "/a.slice/a-b.slice/a-b-c.slice"),
+            (
+                "kubepods-burstable.slice",
+                "/kubepods.slice/kubepods-burstable.slice",
+            ),
+            ("user-1000.slice", "/user.slice/user-1000.slice"),
+            ("pod*.slice", "/pod*.slice"),
+        ];
+        for (name, path) in slices {
+            assert_eq!(Selector::slice(name).unwrap().to_string(), path, "{name}");
+        }
+        let units = [
+            ("train.service", "/system.slice/train.service"),
+            (
+                "train@7.service",
+                "/system.slice/system-train.slice/train@7.service",
+            ),
+            (
+                "a-b@7.service",
+                "/system.slice/system-a\\x2db.slice/a-b@7.service",
+            ),
+            ("cardio.slice/train.service", "/cardio.slice/train.service"),
+            (
+                "a-b.slice/docker-*.scope",
+                "/a.slice/a-b.slice/docker-*.scope",
+            ),
+            ("mnt-data.mount", "/system.slice/mnt-data.mount"),
+        ];
+        for (name, path) in units {
+            assert_eq!(Selector::unit(name).unwrap().to_string(), path, "{name}");
+        }
+        for bad in [
+            "cardio",
+            ".slice",
+            "-.slice",
+            "a--b.slice",
+            "a/b.slice",
+            "a-.slice",
+            "*.slice",
+        ] {
+            assert!(Selector::slice(bad).is_err(), "{bad:?}");
+        }
+        for bad in [
+            "train",
+            ".service",
+            "*.service",
+            "a.slice/b.slice/c.service",
+            "a/b.service",
+            "train.timer",
+            "a.slice/",
+            "a.slice",
+        ] {
+            assert!(Selector::unit(bad).is_err(), "{bad:?}");
+        }
     }
 
     /// Every name of up to seven of `a` and `b`: long enough to tell patterns of three apart.

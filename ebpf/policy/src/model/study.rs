@@ -12,7 +12,7 @@ use super::{Mode, STUDY_FILE_LIMIT, Study};
 struct RawStudy {
     name: Spanned<String>,
     mode: Spanned<String>,
-    select: RawSelect,
+    select: Spanned<RawSelect>,
     #[serde(default)]
     allow: RawGrant,
     #[serde(default)]
@@ -57,7 +57,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Study, FileError> {
     Ok(Study {
         name,
         mode,
-        select: raw::select(&file, &raw.select.cgroups)?,
+        select: raw::select(&file, raw.select.get_ref(), &raw.select.span())?,
         allow: raw::grant(&file, &raw.allow)?,
         deny: raw::prefixes(&file, &raw.deny.prefixes)?,
         peers: raw::prefixes(&file, &raw.peers.addresses)?,

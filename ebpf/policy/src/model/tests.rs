@@ -185,7 +185,7 @@ fn each_file_is_checked_by_itself() {
             "cardio",
             "[\"/studies/cardio\", \"/kubepods.slice/*cardio*\"]",
             "[]",
-            "studies/cardio.toml:5: select.cgroups: selects nothing: name at least one cgroup",
+            "studies/cardio.toml:4: select: selects nothing: name at least one cgroup, slice or unit",
         ),
         (
             "cardio",
@@ -288,7 +288,7 @@ fn each_file_is_checked_by_itself() {
             "host",
             "[\"/system.slice/ssh.service\"]",
             "[]",
-            "host-fence.toml:15: host.cgroups: selects nothing: name at least one cgroup",
+            "host-fence.toml:14: host.name: selects nothing: name at least one cgroup, slice or unit",
         ),
         // sites
         (
