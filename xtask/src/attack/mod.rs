@@ -1,6 +1,7 @@
 //! `cargo xtask attack`: everybody who is against us, played on real parts.
 //!
-//! `fence` tries every known way round it; `rows` starts the program that does. `trust` is the rest
+//! `fence` tries every known way round it, `survival` what must not open it; `rows` starts the
+//! program that does both. `trust` is the rest
 //! of this room: the demo's stage stands, with the real programs on it, and each attack tries to get what it
 //! should not have. What was tried and what came of it is counted where it happens; an attack that
 //! could not be carried out is an error, and is never shown as a refusal.
@@ -32,6 +33,8 @@ use crate::install::{self, capability};
 pub(crate) enum Family {
     /// Every known way round the fence
     Fence(rows::Args),
+    /// The agent killed, upgraded and given policies under a flood, and killed at every BPF call
+    Survival(rows::Survival),
     /// Liars, thieves and broken disks
     Trust(Args),
 }
@@ -222,6 +225,7 @@ const TRUST: &[Attack] = &[
 pub(crate) fn run(family: &Family) -> Result<()> {
     match family {
         Family::Fence(args) => rows::run(args),
+        Family::Survival(args) => rows::survival(args),
         Family::Trust(args) => trust(args),
     }
 }

@@ -161,15 +161,13 @@ impl Ground {
 
     /// Starts the real program and waits until it answers.
     pub(crate) fn start_fence(&mut self) -> Result<()> {
-        let log = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder().join("agent.log"))
-            .context("open the agent's log")?;
-        let mut command = Command::new(&self.agent);
-        command.arg("--config").arg(self.config()).arg("fence");
-        command.stdin(Stdio::null()).stdout(Stdio::null());
-        command.stderr(log);
+        let program = self.agent.clone();
+        self.start_fence_of(&program)
+    }
+
+    /// The same with another build of it.
+    pub(crate) fn start_fence_of(&mut self, program: &Path) -> Result<()> {
+        let mut command = self.fence_command(program)?;
         // Its uplinks are the net's.
         let child = net::within(&self.net(Side::Fenced).job, || {
             command.spawn().context("start the agent")
@@ -190,6 +188,49 @@ impl Ground {
             }
             thread::sleep(GLANCE);
         }
+    }
+
+    /// `bailiwick-agent fence`, not yet started.
+    pub(crate) fn fence_command(&self, program: &Path) -> Result<Command> {
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder().join("agent.log"))
+            .context("open the agent's log")?;
+        let mut command = Command::new(program);
+        command.arg("--config").arg(self.config()).arg("fence");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(log);
+        Ok(command)
+    }
+
+    /// SIGTERM, and its end.
+    pub(crate) fn stop_fence(&mut self) -> Result<()> {
+        let mut child = self.fence.take().context("the agent runs")?;
+        let pid = i32::try_from(child.id()).context("its process id")?;
+        crate::sys::kill(pid, libc::SIGTERM).context("stop the agent")?;
+        child.wait().context("wait for the agent")?;
+        Ok(())
+    }
+
+    /// Detaches everything, as an operator would.
+    pub(crate) fn unfence(&self) -> Result<()> {
+        let out = Command::new(&self.agent)
+            .arg("--config")
+            .arg(self.config())
+            .arg("unfence")
+            .stdin(Stdio::null())
+            .output()
+            .context("start the agent")?;
+        if !out.status.success() {
+            bail!("unfence: {}", String::from_utf8_lossy(&out.stderr).trim());
+        }
+        Ok(())
+    }
+
+    /// The agent's program.
+    pub(crate) fn agent(&self) -> &Path {
+        &self.agent
     }
 
     /// SIGKILL.
@@ -224,6 +265,18 @@ impl Ground {
             self.signer.forget(Kind::Policy, before);
         }
         Ok(said)
+    }
+
+    /// A world map of its own, signed as such.
+    pub(crate) fn sign_world(&mut self, world: &str) -> Result<PolicyBundle> {
+        let file = ("world.csv".to_owned(), world.as_bytes().to_vec());
+        self.signer.sign(Kind::World, [file].into())
+    }
+
+    /// The next policy, not handed over.
+    pub(crate) fn sign(&mut self, terms: &Terms) -> Result<PolicyBundle> {
+        let files = terms.files(&self.root());
+        self.signer.sign(Kind::Policy, files)
     }
 
     /// What was signed, whatever it is.

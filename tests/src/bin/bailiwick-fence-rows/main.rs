@@ -18,7 +18,9 @@ mod policy;
 mod row;
 mod rows;
 mod signer;
+mod survive;
 mod sys;
+mod trace;
 mod wire;
 mod witness;
 
@@ -46,6 +48,8 @@ struct Cli {
 enum Command {
     /// Plays the rows
     Run(Run),
+    /// Kills, upgrades and swaps under a flood, and kills at every call
+    Survive(survive::Args),
     /// Says what there is
     List,
     /// One attacker's process, started by the others
@@ -76,6 +80,7 @@ enum Output {
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
+        Command::Survive(args) => survive::run(&args),
         Command::List => list(),
         Command::Act(args) => act::run(&args),
     };

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-const WORLD: &str = "192.0.2.0/24,DE\n198.51.100.0/24,US\n203.0.113.0/24,FR\n\
+pub(crate) const WORLD: &str = "192.0.2.0/24,DE\n198.51.100.0/24,US\n203.0.113.0/24,FR\n\
                      2001:db8:1::/48,DE\n2001:db8:2::/48,US\n";
 
 const PROFILE: &str = "name = \"rows\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
@@ -22,6 +22,8 @@ pub(crate) struct Terms {
     pub(crate) prefixes: Vec<String>,
     /// In place of files that would be written, and beside them.
     pub(crate) instead: Vec<(String, String)>,
+    /// Files that are left out.
+    pub(crate) without: Vec<String>,
 }
 
 impl Default for Terms {
@@ -30,6 +32,7 @@ impl Default for Terms {
             jurisdictions: vec!["DE".to_owned()],
             prefixes: Vec::new(),
             instead: Vec::new(),
+            without: Vec::new(),
         }
     }
 }
@@ -45,6 +48,12 @@ impl Terms {
     /// One file otherwise than always.
     pub(crate) fn with(mut self, path: &str, text: impl Into<String>) -> Self {
         self.instead.push((path.to_owned(), text.into()));
+        self
+    }
+
+    /// Its world map comes in a manifest of its own.
+    pub(crate) fn without_world(mut self) -> Self {
+        self.without.push("world.csv".to_owned());
         self
     }
 
@@ -86,6 +95,9 @@ impl Terms {
         );
         for (path, text) in &self.instead {
             files.insert(path.clone(), text.as_bytes().to_vec());
+        }
+        for path in &self.without {
+            files.remove(path);
         }
         files
     }

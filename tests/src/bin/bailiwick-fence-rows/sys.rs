@@ -263,3 +263,156 @@ fn said(result: i32) -> io::Result<()> {
     }
     Ok(())
 }
+
+/// Why a traced thread stopped.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Stop {
+    /// It is gone.
+    Ended,
+    /// About to make the system call of that number.
+    Call(i64),
+    /// Back from one; its number was told when it was made.
+    Return,
+    /// About to be given a signal.
+    Signal(c_int),
+    /// Something else: a new thread, a new program.
+    Other,
+}
+
+/// The child asks to be traced by the thread that starts it.
+pub(crate) fn let_parent_trace(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt as _;
+    let ask = || {
+        // SAFETY: takes no pointer; async-signal-safe.
+        let done = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0_usize, 0_usize) };
+        if done < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    };
+    // SAFETY: between fork and exec it makes one system call and allocates nothing.
+    unsafe { command.pre_exec(ask) };
+}
+
+/// System calls are told from signals, new threads are traced too, and all die with the tracer.
+pub(crate) fn trace_threads(pid: c_int) -> io::Result<()> {
+    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
+    let options = usize::try_from(options).unwrap_or(0);
+    // SAFETY: the child is stopped and traced by this thread; no pointer is passed.
+    let done = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0_usize, options) };
+    traced(done)
+}
+
+/// Until the next system call, its return, or a signal.
+pub(crate) fn go_on(thread: c_int, signal: c_int) -> io::Result<()> {
+    let signal = usize::try_from(signal).unwrap_or(0);
+    // SAFETY: as above.
+    let done = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0_usize, signal) };
+    traced(done)
+}
+
+/// The next stop of a thread that this thread traces; `None` once there is none left.
+pub(crate) fn wait_for_traced() -> io::Result<Option<(c_int, Stop)>> {
+    let mut status = 0;
+    // SAFETY: the kernel writes one integer there.
+    let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
+    if thread < 0 {
+        let error = io::Error::last_os_error();
+        return match error.raw_os_error() {
+            Some(libc::ECHILD) => Ok(None),
+            Some(libc::EINTR) => Ok(Some((0, Stop::Other))),
+            _ => Err(error),
+        };
+    }
+    if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
+        return Ok(Some((thread, Stop::Ended)));
+    }
+    let stop = match libc::WSTOPSIG(status) {
+        signal if signal == libc::SIGTRAP | 0x80 => at_call(thread),
+        // An event of the tracing, and the stop a new thread begins with.
+        libc::SIGTRAP | libc::SIGSTOP => Stop::Other,
+        signal => Stop::Signal(signal),
+    };
+    Ok(Some((thread, stop)))
+}
+
+/// Which system call it stopped at.
+fn at_call(thread: c_int) -> Stop {
+    // `struct ptrace_syscall_info`: op, then at 24 what depends on it.
+    let mut info = [0_u64; 11];
+    // SAFETY: the kernel writes at most the given number of bytes there.
+    let written = unsafe {
+        libc::ptrace(
+            libc::PTRACE_GET_SYSCALL_INFO,
+            thread,
+            size_of_val(&info),
+            info.as_mut_ptr(),
+        )
+    };
+    if written < 0 {
+        return Stop::Other;
+    }
+    let [op, ..] = info.map(|word| word.to_ne_bytes().first().copied().unwrap_or(0));
+    match op {
+        1 => Stop::Call(
+            info.get(3)
+                .and_then(|nr| i64::try_from(*nr).ok())
+                .unwrap_or(-1),
+        ),
+        2 => Stop::Return,
+        _ => Stop::Other,
+    }
+}
+
+/// Sends a signal to a process that this program started.
+pub(crate) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
+    // SAFETY: takes no pointer.
+    checked(unsafe { libc::kill(pid, signal) })
+}
+
+fn traced(done: libc::c_long) -> io::Result<()> {
+    if done < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+/// A packet socket that counts IPv4 packets to one address, and keeps none.
+pub(crate) fn count_only(socket: impl AsFd, to: std::net::Ipv4Addr) -> io::Result<()> {
+    // ld [30]; jeq #to, 0, 1; ret #64; ret #0
+    let code: [[u8; 8]; 4] = [
+        instruction(0x20, 0, 0, 30),
+        instruction(0x15, 0, 1, to.to_bits()),
+        instruction(0x06, 0, 0, 64),
+        instruction(0x06, 0, 0, 0),
+    ];
+    let mut program = 4_u16.to_ne_bytes().to_vec();
+    program.extend([0; 6]);
+    program.extend(address_of(code.as_ptr()));
+    set(socket, libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+}
+
+fn instruction(code: u16, yes: u8, no: u8, k: u32) -> [u8; 8] {
+    let [a, b] = code.to_ne_bytes();
+    let [c, d, e, f] = k.to_ne_bytes();
+    [a, b, yes, no, c, d, e, f]
+}
+
+/// Packets that a packet socket has seen since the last call, kept or not.
+pub(crate) fn packets_seen(socket: impl AsFd) -> io::Result<u32> {
+    let mut seen = [0_u32; 2];
+    let mut length = libc::socklen_t::try_from(size_of_val(&seen)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes there.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            263,
+            6,
+            seen.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    checked(done)?;
+    let [packets, _dropped] = seen;
+    Ok(packets)
+}

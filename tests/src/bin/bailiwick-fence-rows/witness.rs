@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -93,6 +94,46 @@ impl Drop for Witness {
         if let Some(reader) = self.reader.take() {
             drop(reader.join());
         }
+    }
+}
+
+/// Counts packets to one address, however many: the kernel counts them, and nothing is kept.
+#[derive(Debug)]
+pub(crate) struct Counter(OwnedFd);
+
+impl Counter {
+    /// At the wire's end in a namespace.
+    pub(crate) fn at(space: &str, to: Ipv4Addr) -> Result<Self> {
+        let socket = net::within(space, || {
+            let socket = tap(WIRE).context("open a packet socket")?;
+            sys::count_only(&socket, to).context("attach a filter")?;
+            Ok(socket)
+        })?;
+        let counter = Self(socket);
+        // What came before there was a filter.
+        counter.take()?;
+        Ok(counter)
+    }
+
+    /// Since the last call.
+    pub(crate) fn take(&self) -> Result<u64> {
+        let seen = sys::packets_seen(&self.0).context("ask a packet socket")?;
+        Ok(seen.into())
+    }
+
+    /// The same, once no more comes.
+    pub(crate) fn settled(&self) -> Result<u64> {
+        let mut total = self.take()?;
+        let mut since = Instant::now();
+        while since.elapsed() < SETTLED {
+            thread::sleep(Duration::from_millis(10));
+            let more = self.take()?;
+            if more > 0 {
+                total += more;
+                since = Instant::now();
+            }
+        }
+        Ok(total)
     }
 }
 

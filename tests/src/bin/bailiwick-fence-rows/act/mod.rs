@@ -3,11 +3,14 @@
 //! `bailiwick-fence-rows act` waits for a line on stdin before it does anything, so that it can be
 //! put into a cgroup first; then it enters its namespace, tries, and prints what it was told.
 
+mod flood;
 mod header;
 mod held;
 mod packet;
 mod ring;
 mod socket;
+
+pub(crate) use self::flood::{MAY_REFUSED, MAY_SENT, MUST_NOT_REFUSED, MUST_NOT_SENT, OTHERWISE};
 
 use std::io::{self, BufRead as _, Write as _};
 use std::net::IpAddr;
@@ -189,6 +192,10 @@ techniques! {
     Unshare "unshare" held::unshare,
     /// Passes on what it is sent on the loopback device
     Relay "relay" held::relay,
+    /// To `to` and to `via` by turns, as fast as it goes, until told to stop
+    Flood "flood" flood::flood,
+    /// One datagram to each of a list, whenever asked
+    Probe "probe" flood::probe,
 }
 
 #[derive(Debug, clap::Args)]
