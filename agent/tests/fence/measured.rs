@@ -191,7 +191,9 @@ fn a_line_found_missing_at_a_start_is_closed_first_and_recorded() {
     ] {
         let scene = Scene::new("measured-missing");
         let chip = Chip::new(&scene);
-        drop(open(&scene, &chip));
+        let mut fence = open(&scene, &chip);
+        fence.apply_policy(&policy(&scene, 1, true)).unwrap();
+        drop(fence);
         chip.seen();
         for link in missing {
             std::fs::remove_file(scene.pin("links").join(link)).unwrap();
