@@ -252,6 +252,11 @@ pub struct FenceSection {
     /// Bits of a packet's mark in which a port writes whose it is, for the uplink to read: at
     /// least eight, side by side, that nothing else on the host uses.
     pub mark_mask: u32,
+    /// Root of /proc and /sys, as far as they tell of drivers and their numbers.
+    pub drivers: PathBuf,
+    /// A device that nobody holds and nobody has opened for so long is free for another study.
+    /// Not shorter than a driver takes to open one.
+    pub device_idle_seconds: u64,
 }
 
 /// Network devices to attach to.
@@ -330,6 +335,8 @@ impl Default for FenceSection {
             ports: None,
             // Ten bits for the study, two for the policy that numbered it.
             mark_mask: 0xfff0_0000,
+            drivers: PathBuf::from("/"),
+            device_idle_seconds: 30,
         }
     }
 }

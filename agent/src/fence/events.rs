@@ -10,10 +10,11 @@ use bailiwick_attestation::proto::v1::FenceEvent;
 use bailiwick_ebpf_common::{
     Jurisdiction,
     abi::{Event, counter, direction, hook, rule_name},
+    device::DeviceEvent,
 };
 use bailiwick_policy::world::Codes;
 
-use super::{admit, load::Maps, place::Hierarchy};
+use super::{admit, devices::denial, load::Maps, place::Hierarchy};
 use crate::{clock, sys::bpf};
 
 /// Most events taken at once: more than the ring holds.
@@ -92,6 +93,27 @@ impl Events {
         (events, newly)
     }
 
+    /// Denials of devices, in the words of all events.
+    pub(super) fn of_devices(
+        &mut self,
+        denied: &[DeviceEvent],
+        hierarchy: &Hierarchy,
+    ) -> Vec<FenceEvent> {
+        let (wall_ms, boot_ns) = (clock::now().millis(), clock::boot_time_ns());
+        let mut events = Vec::with_capacity(denied.len());
+        for event in denied {
+            let study = study(event.generation, event.subject, &self.names);
+            let age_ms = boot_ns.saturating_sub(event.boot_ns) / 1_000_000;
+            events.push(FenceEvent {
+                study: study.unwrap_or_default(),
+                cgroup: self.path_of(hierarchy, event.cgroup),
+                wall_time_ms: wall_ms.saturating_sub(age_ms),
+                ..denial(event)
+            });
+        }
+        events
+    }
+
     fn path_of(&mut self, hierarchy: &Hierarchy, id: u64) -> String {
         if let Some(path) = self.paths.get(&id) {
             return path.clone();
@@ -122,18 +144,22 @@ fn lost(maps: &Maps) -> Option<u64> {
     bpf::sum_per_cpu(maps.counters.as_fd(), counter::EVENTS_LOST).ok()
 }
 
+/// The study of a number that a policy of this generation gave.
+fn study(generation: u64, subject: u32, names: &VecDeque<Names>) -> Option<String> {
+    let names = names.iter().find(|names| names.generation == generation)?;
+    names.studies.get(usize::try_from(subject).ok()?)?.clone()
+}
+
 fn in_words(
     event: &Event,
     names: &VecDeque<Names>,
     cgroup: String,
     (wall_ms, boot_ns): (u64, u64),
 ) -> FenceEvent {
+    let study = study(event.generation, event.subject, names);
     let names = names
         .iter()
         .find(|names| names.generation == event.generation);
-    let study = usize::try_from(event.subject)
-        .ok()
-        .and_then(|subject| names?.studies.get(subject)?.clone());
     let age_ms = boot_ns.saturating_sub(event.boot_ns) / 1_000_000;
     let jurisdiction = (event.jurisdiction != 0)
         .then(|| names.map(|names| names.codes.name(Jurisdiction(event.jurisdiction))))
@@ -159,6 +185,7 @@ fn in_words(
         verdict: if event.audit == 1 { "audit" } else { "deny" }.to_owned(),
         hook: hook::name(event.hook).to_owned(),
         count: event.count,
+        ..FenceEvent::default()
     }
 }
 

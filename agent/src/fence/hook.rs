@@ -49,7 +49,7 @@ pub(super) struct Hook {
 
 impl Hook {
     /// In the order they are attached: the way out first, what sees no packets last.
-    pub(super) const NAMES: [Names; 3] = [
+    pub(super) const NAMES: [Names; 5] = [
         Names {
             pin: "egress",
             program: "fence_egress",
@@ -69,6 +69,20 @@ impl Hook {
             program: "fence_setsockopt",
             hook: hook::name(hook::SETSOCKOPT),
             attach: Attach::SetSockOpt,
+            judges: false,
+        },
+        Names {
+            pin: "device",
+            program: "fence_device",
+            hook: hook::name(hook::DEVICE),
+            attach: Attach::Device,
+            judges: false,
+        },
+        Names {
+            pin: "sock_create",
+            program: "fence_socket",
+            hook: hook::name(hook::SOCK_CREATE),
+            attach: Attach::SockCreate,
             judges: false,
         },
     ];

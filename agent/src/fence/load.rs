@@ -15,6 +15,7 @@ use bailiwick_ebpf_common::abi::{Config, counter};
 
 use super::{
     FenceError,
+    devices::DeviceMaps,
     hook::{Hook, Names, Source},
     pins::{Kind, Pins},
     place::Root,
@@ -30,10 +31,15 @@ const OBJECT_PIN: &str = "OBJECT";
 const EVENT_WINDOW_NS: u64 = 1_000_000_000;
 
 /// Name, type, key size and value size of every map: a pin of another shape is not used again.
-const MAPS: [(&str, u32, u32, u32); 8] = [
+const MAPS: [(&str, u32, u32, u32); 13] = [
     ("CONFIG", bpf::MAP_TYPE_ARRAY, 4, 16),
     ("COUNTERS", bpf::MAP_TYPE_PERCPU_ARRAY, 4, 8),
+    ("DENIED_DEVICES", 9, 24, 16),
     ("DENIED_FLOWS", 9, 32, 16),
+    ("DEVICES", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
+    ("DEVICE_EVENTS", 27, 0, 0),
+    ("DEVICE_OPENED", bpf::MAP_TYPE_HASH, 4, 8),
+    ("DEVICE_OWNERS", bpf::MAP_TYPE_HASH, 4, 16),
     ("EVENTS", 27, 0, 0),
     ("LEASE", bpf::MAP_TYPE_ARRAY, 4, 8),
     ("PEERS", bpf::MAP_TYPE_HASH, 24, 8),
@@ -56,6 +62,8 @@ pub(super) struct Maps {
 pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) events: RingBuf<MapData>,
+    pub(super) devices: DeviceMaps,
+    pub(super) device_events: RingBuf<MapData>,
     /// In the order of [`Hook::NAMES`].
     pub(super) programs: Vec<(Names, OwnedFd)>,
     pub(super) source: Source,
@@ -116,13 +124,21 @@ pub(super) fn load(pins: &Pins, root: &Root, mark_mask: u32) -> Result<Loaded, F
         bpf::lookup(map.as_fd(), 0, &mut digest).map_err(FenceError::kernel("read", OBJECT_PIN))?;
         source.known = digest == object_digest().0;
     }
-    let events = object
-        .take_map("EVENTS")
-        .ok_or(FenceError::Missing("EVENTS"))?;
-    let events = RingBuf::try_from(events).map_err(FenceError::Events)?;
+    let devices = DeviceMaps {
+        table: open("DEVICES")?,
+        owners: open("DEVICE_OWNERS")?,
+        opened: open("DEVICE_OPENED")?,
+    };
+    let mut ring = |name| {
+        let map = object.take_map(name).ok_or(FenceError::Missing(name))?;
+        RingBuf::try_from(map).map_err(FenceError::Events)
+    };
+    let (events, device_events) = (ring("EVENTS")?, ring("DEVICE_EVENTS")?);
     Ok(Loaded {
         maps,
         events,
+        devices,
+        device_events,
         programs,
         source,
     })
@@ -149,6 +165,8 @@ fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, FenceError>
     match program {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
+        Program::CgroupDevice(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
         _ => return Err(FenceError::Missing(name)),
     }
     .map_err(refused(name))?;

@@ -14,11 +14,13 @@
 //! | `image` | frozen tables and their swap |
 //! | `select`, `watch`, `admit` | selectors to cgroups, as they come and go, and which count |
 //! | `peers` | addresses of studies on other nodes |
+//! | `devices` | governed devices: numbers, owners, holders |
 //! | `events`, `state` | what the kernel says, in words |
 //! | `probe` | a datagram that must be denied |
 //! | `record`, `register` | what takes effect, extended into a PCR before it does |
 
 mod admit;
+mod devices;
 mod error;
 mod events;
 mod hook;
@@ -50,7 +52,7 @@ use bailiwick_attestation::{
 use bailiwick_ebpf_common::{Plain, PolicyImage, peers::PEERS};
 use bailiwick_policy::{
     bundle::VerifiedBundle,
-    image::{Who, set_break_glass, set_cgroups, subjects},
+    image::{DeviceNames, Unmet, Who, device_names, set_break_glass, set_cgroups, subjects},
     model::Selector,
     world::Codes,
 };
@@ -58,6 +60,7 @@ use tracing::{error, info, warn};
 
 use self::{
     admit::{HeldBack, Met},
+    devices::{Devices, Place, Rules},
     events::{Events, Names},
     hook::Hook,
     image::Image,
@@ -88,6 +91,7 @@ pub struct Fence {
     maps: Maps,
     hooks: Vec<Hook>,
     events: Events,
+    devices: Devices,
     recorder: Recorder,
     /// SHA-256 of the object the programs come from.
     object: Sha256Digest,
@@ -122,6 +126,10 @@ struct Policy {
     studies: Vec<Option<String>>,
     /// Cgroups that would be a study's, had its policy not expired before they came.
     held_back: HeldBack,
+    /// What each subject may open.
+    devices: Vec<DeviceNames>,
+    /// Of those, what this host does not have.
+    unmet: Vec<String>,
 }
 
 impl Policy {
@@ -151,6 +159,11 @@ fn glass(studies: &[Option<String>], ends: &BTreeMap<String, u64>) -> Vec<(u32, 
     numbered
         .filter_map(|(number, study)| Some((number, *ends.get(study.as_ref()?)?)))
         .collect()
+}
+
+fn unmet(unmet: &[Unmet]) -> Vec<String> {
+    let of = |unmet: &Unmet| format!("{}: {}", unmet.subject, unmet.name);
+    unmet.iter().map(of).collect()
 }
 
 impl std::fmt::Debug for Policy {
@@ -203,6 +216,8 @@ impl Fence {
         let Loaded {
             maps,
             events,
+            devices,
+            device_events,
             programs,
             source,
         } = load::load(&pins, &root, section.mark_mask)?;
@@ -220,6 +235,8 @@ impl Fence {
             });
         }
         recorder.note(&judges);
+        let idle = std::time::Duration::from_secs(section.device_idle_seconds);
+        let devices = Devices::open(devices, device_events, &section.drivers, idle)?;
         let mut hooks = Vec::new();
         for (names, program) in programs {
             hooks.push(Hook::adopt(names, &pins, &root, program, &source)?);
@@ -239,6 +256,7 @@ impl Fence {
             maps,
             hooks,
             events,
+            devices,
             recorder,
             object,
             policy: None,
@@ -327,6 +345,8 @@ impl Fence {
         let met = self.resolve(&mut selectors);
         let (cgroups, held_back) = self.admitted(met, &studies, self.policy.as_ref())?;
         let mut image = bundle.policy_image(&cgroups)?;
+        let devices = device_names(&bundle.model);
+        let unmet = unmet(&self.devices.fill(&mut image, &devices));
         let table = bundle.world_image();
         let names = Names {
             generation: bundle.manifest.version,
@@ -342,6 +362,8 @@ impl Fence {
             cgroups,
             studies,
             held_back,
+            devices,
+            unmet,
         };
         Ok((policy, names))
     }
@@ -387,6 +409,35 @@ impl Fence {
             }
         }
         Ok(())
+    }
+
+    /// Numbers that the policy's names have on this host have changed.
+    fn follow_drivers(&mut self, changed: bool, policy: &mut Policy) -> Result<(), FenceError> {
+        if !changed {
+            return Ok(());
+        }
+        policy.unmet = unmet(&self.devices.fill(&mut policy.image, &policy.devices));
+        let rules = Image::new("POLICY", policy.image.bytes())?;
+        rules.enforce(&self.maps.policy, "POLICY")?;
+        policy.rules = rules;
+        Ok(())
+    }
+
+    fn tend_devices(&mut self, policy: Option<&Policy>) -> Result<(), FenceError> {
+        let mut lease_end_ns = [0; 8];
+        bpf::lookup(self.maps.lease.as_fd(), 0, &mut lease_end_ns)
+            .map_err(FenceError::kernel("read", "LEASE"))?;
+        let rules = policy.map(|policy| Rules {
+            image: &policy.image,
+            names: &policy.devices,
+            cgroups: &policy.cgroups,
+            lease_end_ns: u64::from_ne_bytes(lease_end_ns),
+        });
+        let place = Place {
+            hierarchy: &self.hierarchy,
+            root: &self.root,
+        };
+        self.devices.tend(rules, place)
     }
 
     fn follow_cgroups(&mut self, policy: &mut Policy) -> Result<(), FenceError> {
@@ -478,10 +529,14 @@ impl Enforcer for Fence {
             watch.drain();
         }
         let outcome = self.mend().and_then(|()| {
+            let drivers = self.devices.follow()?;
             let Some(mut policy) = self.policy.take() else {
-                return Ok(());
+                return self.tend_devices(None);
             };
-            let outcome = self.follow_cgroups(&mut policy);
+            let outcome = self
+                .follow_cgroups(&mut policy)
+                .and_then(|()| self.follow_drivers(drivers, &mut policy))
+                .and_then(|()| self.tend_devices(Some(&policy)));
             self.policy = Some(policy);
             outcome
         });
@@ -537,6 +592,9 @@ impl Enforcer for Fence {
 
     fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
         let (mut events, lost) = self.events.drain(&self.maps, &self.hierarchy);
+        let (denied, acts) = self.devices.drain();
+        events.extend(self.events.of_devices(&denied, &self.hierarchy));
+        events.extend(acts);
         let held_back = self.policy.as_ref().map(|policy| &policy.held_back);
         if let Some(held_back) = held_back {
             events::hold_back(&mut events, held_back);

@@ -17,6 +17,7 @@ use bailiwick_ebpf_common::abi::{RULE_NAMES, counter};
 
 use super::{
     Fence, FenceError,
+    devices::Devices,
     hook::Hook,
     image::{self, Image},
     peers,
@@ -76,9 +77,15 @@ impl Fence {
             policy.map(|p| &p.rules),
             &mut faults,
         );
+        let (table, ours) = self.devices.table();
+        let table = self.inner("DEVICES", table, ours, &mut faults);
+        let none = Vec::new();
+        let names = policy.map_or(&none, |policy| &policy.devices);
+        let (devices, all_seen) = self.devices.held(names);
         let denying = rules.is_none();
         maps.extend(world);
         maps.extend(rules);
+        maps.extend(table);
         maps.push(map("LEASE", &self.maps.lease, None));
         faults.extend(self.trouble.clone());
         faults.extend(self.peers_trouble.clone());
@@ -110,6 +117,9 @@ impl Fence {
             peers_live,
             log_fault: self.recorder.fault(),
             object_digest: self.object.0.to_vec(),
+            devices,
+            devices_unmet: policy.map_or_else(Vec::new, |policy| policy.unmet.clone()),
+            devices_unseen: !all_seen,
             ..FenceState::default()
         }
     }
@@ -216,6 +226,7 @@ impl Fence {
         let selectors = self.policy.iter().flat_map(|policy| &policy.selectors);
         let unmet = selectors.filter(|selected| !selected.met).count();
         of_kernel
+            .chain(Devices::counters(&self.maps.counters))
             .chain([
                 ("links.mended".to_owned(), self.mended),
                 (

@@ -321,6 +321,7 @@ pub fn denial(event: &FenceEvent, sealed: Option<(Sealing, Vec<u8>)>) -> New {
             hook: event.hook.clone(),
             count: event.count,
             sealing,
+            device: event.device.clone(),
         }),
         sealed: sealed.unwrap_or_default(),
         wall_time: UnixTime(event.wall_time_ms),

@@ -23,6 +23,7 @@ fn event() -> FenceEvent {
         verdict: "deny".to_owned(),
         hook: "cgroup_skb/egress".to_owned(),
         count: 3,
+        ..FenceEvent::default()
     }
 }
 

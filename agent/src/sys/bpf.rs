@@ -55,6 +55,10 @@ pub(crate) enum Attach {
     Egress,
     /// `BPF_CGROUP_SETSOCKOPT`
     SetSockOpt,
+    /// `BPF_CGROUP_DEVICE`
+    Device,
+    /// `BPF_CGROUP_INET_SOCK_CREATE`
+    SockCreate,
 }
 
 impl Attach {
@@ -64,6 +68,8 @@ impl Attach {
             Self::Ingress => 0,
             Self::Egress => 1,
             Self::SetSockOpt => 22,
+            Self::Device => 6,
+            Self::SockCreate => 2,
         }
     }
 }

@@ -7,6 +7,7 @@
 )]
 
 mod bundle;
+mod devices;
 mod differential;
 mod measured;
 mod net;

@@ -174,6 +174,10 @@ pub mod counter {
     pub const INGRESS_AUDITED: u32 = 5;
     /// Events the full ring buffer did not take.
     pub const EVENTS_LOST: u32 = 6;
+    /// Opens of governed devices that were denied.
+    pub const DEVICES_DENIED: u32 = 10;
+    /// Raw sockets that were denied.
+    pub const SOCKETS_DENIED: u32 = 11;
     /// Denials by rule stand from here on: `RULES + rule`.
     pub const RULES: u32 = 16;
     /// Entries of the map.

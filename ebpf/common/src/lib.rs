@@ -10,6 +10,7 @@
 //! - [`policy`]: who may go there (subjects, rule sets, owned addresses)
 //! - [`peers`]: which addresses of a study on other nodes count, and until when
 //! - [`verdict`]: [`judge`], which joins them
+//! - [`device`]: which devices may be opened, and by whom
 //! - [`abi`]: configuration, events and counters that cross between the two sides
 //!
 //! Whatever is missing, unknown or malformed is denied.
@@ -22,6 +23,7 @@ extern crate std;
 
 pub mod abi;
 pub mod address;
+pub mod device;
 pub mod option;
 pub mod packet;
 pub mod peers;

@@ -7,6 +7,7 @@
 use core::hint::black_box;
 
 use crate::Address;
+use crate::device::DeviceTable;
 
 /// Studies and host services in one image.
 pub const SUBJECTS: usize = 512;
@@ -255,10 +256,17 @@ pub struct PolicyImage {
     pub intervals: [Interval; INTERVALS],
     /// Of all intervals.
     pub services: [Service; SERVICES],
+    /// Which devices each subject may open.
+    pub devices: DeviceTable,
 }
 const _: () = assert!(
     size_of::<PolicyImage>()
-        == 256 + SUBJECTS * 224 + CGROUP_SLOTS * 16 + INTERVALS * 32 + SERVICES * 8
+        == 256
+            + SUBJECTS * 224
+            + CGROUP_SLOTS * 16
+            + INTERVALS * 32
+            + SERVICES * 8
+            + size_of::<DeviceTable>()
 );
 
 // SAFETY: `repr(C)`, integers only; the assertions above leave no room for padding.

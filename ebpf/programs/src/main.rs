@@ -3,6 +3,7 @@
 //! | file | hook | line |
 //! |---|---|---|
 //! | `cgroup_skb` | `cgroup_skb` egress and ingress | first: every IP packet of every socket |
+//! | `device` | `cgroup/dev`, `cgroup/sock_create` | devices: which study opens which |
 //! | `sockopt` | `cgroup/setsockopt` | options: nothing that would leave another line blind |
 //!
 //! Each fetches its arguments (header, subject, tables, lease, the socket at the other end of the
@@ -12,6 +13,7 @@
 #![no_main]
 
 mod cgroup_skb;
+mod device;
 mod judge;
 mod loopback;
 mod maps;

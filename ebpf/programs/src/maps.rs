@@ -4,6 +4,9 @@ use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
 use bailiwick_ebpf_common::abi::{Config, Event, FlowKey, FlowState, Lease, counter};
+use bailiwick_ebpf_common::device::{
+    DeviceEvent, DeviceKey, HOST_MAGIC, HostDevices, Owner, UNITS,
+};
 use bailiwick_ebpf_common::peers::{PEER_SLOTS, PeerEnd, PeerKey};
 use bailiwick_ebpf_common::policy::POLICY_MAGIC;
 use bailiwick_ebpf_common::{PolicyImage, WorldImage};
@@ -61,6 +64,38 @@ pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
 /// Denied flows and when each was last reported.
 #[btf_map]
 pub(crate) static DENIED_FLOWS: LruHashMap<FlowKey, FlowState, FLOWS> = LruHashMap::new();
+
+/// Bytes of the ring buffer of denied devices: some 700 events.
+const DEVICE_EVENT_BYTES: usize = 64 * 1024;
+/// Kinds of denials whose events are held back.
+const DEVICE_DENIALS: usize = 1024;
+
+/// Device numbers of this host, swapped whole.
+#[btf_map]
+pub(crate) static DEVICES: ArrayOfMaps<Array<HostDevices, 1, READ_ONLY>, 1> = ArrayOfMaps::new();
+
+/// Who has which unit. Programs add; the agent closes and removes.
+#[btf_map]
+pub(crate) static DEVICE_OWNERS: HashMap<u32, Owner, UNITS> = HashMap::new();
+
+/// When each unit was last opened, CLOCK_BOOTTIME in nanoseconds. Programs write, the agent reads.
+#[btf_map]
+pub(crate) static DEVICE_OPENED: HashMap<u32, u64, UNITS> = HashMap::new();
+
+#[btf_map]
+pub(crate) static DEVICE_EVENTS: RingBuf<DeviceEvent, DEVICE_EVENT_BYTES> = RingBuf::new();
+
+/// Denied opens and when each was last reported.
+#[btf_map]
+pub(crate) static DENIED_DEVICES: LruHashMap<DeviceKey, FlowState, DEVICE_DENIALS> =
+    LruHashMap::new();
+
+/// Device numbers of this host; `None` before the agent has filled them in.
+#[inline(always)]
+pub(crate) fn devices() -> Option<&'static HostDevices> {
+    let host = DEVICES.get_value(0, &0)?;
+    (host.magic == HOST_MAGIC).then_some(host)
+}
 
 /// The policy in force.
 #[inline(always)]

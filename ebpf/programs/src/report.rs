@@ -196,9 +196,9 @@ fn bytes(address: Address) -> [u8; 16] {
 }
 
 #[inline(always)]
-fn count(index: u32) {
+pub(crate) fn count(index: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: the slot belongs to this CPU, and softirq cannot nest on it.
+        // SAFETY: the slot belongs to this CPU; whoever interrupts may cost a count, not more.
         unsafe { *counter += 1 };
     }
 }

@@ -5,9 +5,11 @@
 //! complete: the kernel never joins two rule sets.
 //!
 //! Subjects are numbered by kind and name: studies first, each kind in the model's order. Cgroups
-//! come last, from whoever knows the host: [`set_cgroups`].
+//! come last, from whoever knows the host: [`set_cgroups`]. So do the numbers of devices:
+//! [`set_devices`].
 
 mod cgroups;
+mod devices;
 mod intervals;
 #[cfg(test)]
 mod tests;
@@ -24,6 +26,9 @@ use std::collections::BTreeMap;
 use std::mem::offset_of;
 
 pub use cgroups::{CgroupsRefused, set_cgroups};
+pub use devices::{
+    DeviceNames, HostGpu, HostNumbers, HostPart, Unmet, device_names, owner_id, set_devices,
+};
 
 use crate::model::{Essential, Grant, Host, Mode, Model, Protocol, Rule, Selector, Service, Study};
 use crate::world::Codes;

@@ -21,9 +21,9 @@ struct Compiled {
     policy: Box<PolicyImage>,
 }
 
-const MANIFEST: Sha256Digest = Sha256Digest([7; 32]);
+pub(super) const MANIFEST: Sha256Digest = Sha256Digest([7; 32]);
 
-fn model(studies: &[&str], host_fence: &str) -> Model {
+pub(super) fn model(studies: &[&str], host_fence: &str) -> Model {
     let studies: Vec<(String, &str)> = studies
         .iter()
         .enumerate()
@@ -45,7 +45,7 @@ fn model(studies: &[&str], host_fence: &str) -> Model {
     .unwrap()
 }
 
-fn world(model: &Model) -> World {
+pub(super) fn world(model: &Model) -> World {
     let source = WorldSource {
         kind: WorldKind::Csv,
         bytes: Arc::new(WORLD.as_bytes().to_vec()),

@@ -8,6 +8,7 @@ use bailiwick_attestation::{FileError, TomlFile};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::devices::{self, RawHostDevices};
 use super::raw::{self, RawGrant, RawSelect, Texts};
 use super::{
     ETHERTYPES_LIMIT, Essential, HOSTS_LIMIT, Host, HostFence, KernelTarget, Protocol, Rule,
@@ -62,6 +63,8 @@ struct RawHost {
     management: Option<Spanned<bool>>,
     #[serde(default)]
     allow: RawGrant,
+    #[serde(default)]
+    devices: RawHostDevices,
 }
 
 #[derive(Deserialize)]
@@ -112,6 +115,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Parsed, FileError> {
             select: raw::select(&file, &select, &entry.name.span())?,
             allow: raw::grant(&file, &entry.allow)?,
             management: management.map(|said| file.place(said.span())),
+            devices: devices::of_host(&file, &entry.devices)?,
             place,
         });
     }

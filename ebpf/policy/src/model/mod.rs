@@ -7,6 +7,7 @@
 mod collector;
 pub mod confirm;
 mod cross;
+pub mod devices;
 pub mod edit;
 mod host;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use bailiwick_attestation::{FileError, JurisdictionCode, Place, StudyId};
 use bailiwick_ebpf_common::policy::SUBJECTS;
 use ipnet::IpNet;
 
+pub use devices::Devices;
 pub use inventory::{Confirmed, Inventory, Node, Retired};
 pub use selector::Selector;
 
@@ -120,6 +122,8 @@ pub struct Study {
     pub peers_attested: bool,
     /// What it may reach without a lease; with one it may too, for standing takes nothing away.
     pub unattested: Grant,
+    /// What it may open.
+    pub devices: Devices,
     /// Where its name stands.
     pub place: Place,
 }
@@ -215,6 +219,8 @@ pub struct Host {
     pub allow: Grant,
     /// Where it says that it may reach the management plane, by its own rules; `None`: it may not.
     pub management: Option<Place>,
+    /// What it may open; leases do not matter.
+    pub devices: Devices,
     /// Where its name stands.
     pub place: Place,
 }

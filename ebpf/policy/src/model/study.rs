@@ -4,6 +4,7 @@ use bailiwick_attestation::{FileError, StudyId, TomlFile};
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::devices::{self, RawDevices};
 use super::raw::{self, RawGrant, RawSelect, Texts};
 use super::{Mode, STUDY_FILE_LIMIT, Study};
 
@@ -21,6 +22,8 @@ struct RawStudy {
     peers: RawPeers,
     #[serde(default)]
     unattested: RawGrant,
+    #[serde(default)]
+    devices: RawDevices,
 }
 
 #[derive(Default, Deserialize)]
@@ -63,6 +66,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Study, FileError> {
         peers: raw::prefixes(&file, &raw.peers.addresses)?,
         peers_attested: raw.peers.attested,
         unattested: raw::grant(&file, &raw.unattested)?,
+        devices: devices::of_study(&file, &raw.devices)?,
         place,
     })
 }
