@@ -107,6 +107,7 @@ impl Terms {
 pub(crate) fn study(root: &str, name: &str, own: &str, unattested: &str) -> String {
     format!(
         "name = \"{name}\"\nmode = \"enforce\"\n[select]\ncgroups = [\"{root}/studies/{name}\"]\n\
+         [devices]\nraw_sockets = true\n\
          [allow]\n[peers]\naddresses = [{own}]\n[unattested]\n{unattested}"
     )
 }
