@@ -13,6 +13,7 @@
 //! | [`boot`] | the boot event log: reading, replay, what of it may be believed |
 //! | [`events`] | entries of a node's own log, and what of them can be forgotten |
 //! | [`fence_log`] | what the fence put in force, as its PCR holds it |
+//! | [`ima`] | the kernel's list of what it measured: reading and replay |
 //! | [`profile`] | the validated stack a node is held against |
 //! | [`appraisal`] | evidence and profile to an attestation result |
 //! | [`tlog`] | Merkle proofs, checkpoints, signed notes |
@@ -37,6 +38,7 @@ pub mod crypto;
 pub mod events;
 pub mod evidence;
 pub mod fence_log;
+pub mod ima;
 pub mod profile;
 pub mod proto;
 pub mod standing;

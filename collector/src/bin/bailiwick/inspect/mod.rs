@@ -5,6 +5,7 @@
 
 mod ek_cert;
 mod file;
+mod ima;
 mod report;
 mod tcg_eventlog;
 mod tpm_quote;
@@ -27,6 +28,8 @@ pub(crate) struct Args {
 enum Kind {
     /// An EK certificate: the path to a maker's root.
     EkCert(ek_cert::Args),
+    /// An IMA measurement list: structure, replay, where a quoted value stands in it.
+    Ima(ima::Args),
     /// A boot event log: structure, replay, what its events may be believed for.
     TcgEventlog(tcg_eventlog::Args),
     /// A TPM quote: signature, challenge, PCR values.
@@ -37,6 +40,7 @@ enum Kind {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = match &args.kind {
         Kind::EkCert(args) => ek_cert::inspect(args)?,
+        Kind::Ima(args) => ima::inspect(args)?,
         Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,
         Kind::TpmQuote(args) => tpm_quote::inspect(args)?,
     };
