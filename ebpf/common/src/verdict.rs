@@ -356,18 +356,20 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     }
     // From here on only what the study was not told explicitly.
     let attested = hidden(u64::from(question.attested), zero);
-    let Some(rules) = subject
-        .rules
-        .get(black_box(usize::try_from(attested).unwrap_or(2)))
-    else {
-        return Verdict::deny(Rule::NoLease);
-    };
     // What leaves as it is was not translated after all.
     let translated = hidden(
         u64::from(translated && question.translated && question.line != Line::Second),
         zero,
     );
     let jurisdiction = tables.locate(far).0;
+    // Chosen and asked in one go: Linux 6.1 forgets the bounds of an index that is put aside.
+    let Some(rules) = subject
+        .rules
+        .get(black_box(usize::try_from(attested).unwrap_or(2)))
+    else {
+        return Verdict::deny(Rule::NoLease);
+    };
+    let allowed = hidden(u64::from(rules.allows(jurisdiction)), zero);
     // Most studies never ask.
     let lost = if own != 0 && subject.peers != peering::DECLARED {
         u64::from(!tables.peer(number, far))
@@ -392,7 +394,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         (refusal(subject, attested), Rule::Resolver)
     } else if translated != 0 {
         (Action::Allow, Rule::Translated)
-    } else if rules.allows(jurisdiction) {
+    } else if allowed != 0 {
         (Action::Allow, Rule::Jurisdiction)
     } else if essential != 0 {
         (Action::Allow, Rule::Essential)

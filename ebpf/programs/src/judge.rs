@@ -27,14 +27,16 @@ pub(crate) extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
         return NO_SUBJECT.into();
     };
     let root = config.root_level;
-    let subject = policy.resolve(|level| skb.ancestor(root.wrapping_add(level)));
+    // A number in every case, at once: the value of an empty `Option` would be a read of nothing,
+    // which Linux 6.1 refuses.
+    let mut subject = policy
+        .resolve(|level| skb.ancestor(root.wrapping_add(level)))
+        .unwrap_or(NO_SUBJECT);
     // No process lives in the root of the hierarchy but the kernel's own.
-    let nobody = if root == 0 && skb.ancestor(1) == 0 {
-        Whose::Kernel.number()
-    } else {
-        NO_SUBJECT
-    };
-    policy.tag(subject.unwrap_or(nobody))
+    if subject == NO_SUBJECT && root == 0 && skb.ancestor(1) == 0 {
+        subject = Whose::Kernel.number();
+    }
+    policy.tag(subject)
 }
 
 /// Whether [`fence_served`] has to be asked.
