@@ -6,7 +6,7 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use crate::cmd::{self, step};
-use crate::{install, paths};
+use crate::{install, paths, stack};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
@@ -29,6 +29,7 @@ pub(crate) fn kernel_side() -> Result<()> {
     step("building the kernel side");
     cmd::run(bpf_cargo("build")?.args(["--quiet", "--release"]))?;
     let built = paths::target().join("ebpf/bpfel-unknown-none/release");
+    stack::check(&built.join("bailiwick"))?;
     for name in OBJECTS {
         copy_if_changed(&built.join(name), &paths::bpf_object().with_file_name(name))?;
     }

@@ -15,6 +15,7 @@ mod fuzz;
 mod install;
 mod mutants;
 mod paths;
+mod stack;
 mod test;
 
 use std::process::ExitCode;
