@@ -17,6 +17,7 @@ mod mutants;
 mod paths;
 mod stack;
 mod test;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -51,6 +52,8 @@ enum Chore {
     Mutants(mutants::Args),
     /// Asks the advisory database about the dependencies
     Advisories,
+    /// Boots virtual machines and fences them whole: Debian's kernels 6.1 and 6.12, Secure Boot, a TPM
+    VmTest(vm::Args),
     /// Runs a command on a fresh Debian 12 with Rust and nothing else
     CleanMachine(clean_machine::Args),
     /// The processes that the demo starts
@@ -64,6 +67,7 @@ pub fn main() -> ExitCode {
         Chore::Install => install::everything(),
         Chore::Build(args) => build::run(&args),
         Chore::Test(args) => test::run(&args),
+        Chore::VmTest(args) => vm::run(&args),
         Chore::CleanMachine(args) => clean_machine::run(&args),
         Chore::Demo(args) => demo::run(&args),
         Chore::Attack(family) => attack::run(&family),

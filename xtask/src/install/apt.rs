@@ -81,6 +81,31 @@ pub(crate) const TEST: &[Package] = &[program(
     "checks the units in deploy/systemd",
 )];
 
+/// Virtual machines, and what their disks are made with.
+pub(crate) const VM: &[Package] = &[
+    program(
+        "qemu-system-x86",
+        "qemu-system-x86_64",
+        "runs virtual machines, without help from the processor",
+    ),
+    Package {
+        name: "ovmf",
+        seen: Seen::File("/usr/share/OVMF/OVMF_VARS_4M.ms.fd"),
+        why: "their firmware, with Secure Boot",
+    },
+    program("mtools", "mcopy", "fills a boot disk without mounting it"),
+    program("dosfstools", "mkfs.fat", "makes that disk"),
+    program("e2fsprogs", "mke2fs", "makes a root disk from a folder"),
+    program("cpio", "cpio", "packs an initial ramdisk"),
+    program("kmod", "depmod", "says which module needs which"),
+    program("xz-utils", "xz", "unpacks modules"),
+    program(
+        "binutils",
+        "strip",
+        "takes debug information out of programs",
+    ),
+];
+
 /// Only the measurements ask for these.
 pub(crate) const BENCH: &[Package] = &[Package {
     name: "tor-geoipdb",

@@ -6,11 +6,13 @@
 mod apt;
 pub(crate) mod capability;
 mod core_source;
+mod mirror;
 mod tools;
 
 use anyhow::Result;
 
-pub(crate) use core_source::{core_source, debian_mirror};
+pub(crate) use core_source::core_source;
+pub(crate) use mirror::{apt, debian_mirror, mirrors};
 pub(crate) use tools::compiler_libraries;
 
 /// What compiling the workspace takes.
@@ -45,6 +47,12 @@ pub(crate) fn for_mutants() -> Result<()> {
     tools::cargo_tool("cargo-mutants", "breaks the guarded functions one by one")
 }
 
+/// What virtual machines take: what runs them, and what makes their disks.
+pub(crate) fn for_vm() -> Result<()> {
+    apt::ensure(&[apt::BUILD, apt::RUN, apt::VM].concat())?;
+    tools::bpf_linker()
+}
+
 /// What makes a fresh Debian in a folder.
 pub(crate) fn for_clean_machine() -> Result<()> {
     apt::ensure(apt::CLEAN_MACHINE)
@@ -57,7 +65,7 @@ pub(crate) fn for_advisories() -> Result<()> {
 
 /// Everything any chore needs.
 pub(crate) fn everything() -> Result<()> {
-    apt::ensure(&[apt::BUILD, apt::RUN, apt::TEST, apt::BENCH].concat())?;
+    apt::ensure(&[apt::BUILD, apt::RUN, apt::TEST, apt::VM, apt::BENCH].concat())?;
     tools::bpf_linker()?;
     core_source()?;
     tools::cargo_tool("cargo-deny", "checks licences, bans and sources")?;

@@ -1,0 +1,135 @@
+//! How this machine was booted, as its kernel shows it: what everything measured rests on.
+
+use std::fs;
+
+use anyhow::Result;
+use serde_json::{Value, json};
+
+use crate::Told;
+use crate::host::read;
+
+const IMA: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
+const PCRS: &str = "/sys/class/tpm/tpm0/pcr-sha256";
+/// The variable `SecureBoot` of the EFI global variables: four bytes of attributes, then 0 or 1.
+const SECURE_BOOT: &str =
+    "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
+
+/// With an initial ramdisk as root the list has one line, and proves nothing.
+const IMA_LINES: usize = 20;
+
+pub(crate) fn run(told: &mut Told, secure: bool) -> Result<()> {
+    told.fact("kernel", read("/proc/sys/kernel/osrelease")?)?;
+    told.fact("command line", read("/proc/cmdline")?)?;
+    drop(crate::host::run(
+        "mount -t efivarfs none /sys/firmware/efi/efivars",
+    ));
+    let variable = fs::read(SECURE_BOOT)
+        .ok()
+        .and_then(|bytes| bytes.get(4).copied());
+    told.check(
+        "firmware says whether Secure Boot is on",
+        variable.map(|value| value == 1) == Some(secure),
+        json!(variable),
+    )?;
+    let lockdown = read("/sys/kernel/security/lockdown")?;
+    let want = if secure { "[integrity]" } else { "[none]" };
+    told.check(
+        "lockdown follows Secure Boot",
+        lockdown.contains(want),
+        lockdown,
+    )?;
+    let modules = read("/sys/kernel/security/lsm")?;
+    told.check(
+        "BPF is among the security modules",
+        modules.split(',').any(|name| name == "bpf"),
+        modules,
+    )?;
+    let unsigned = crate::host::run("insmod /etc/bailiwick/unsigned.ko");
+    told.check(
+        "a module nobody signed loads only where Secure Boot is off",
+        unsigned.is_err() == secure,
+        unsigned
+            .err()
+            .map_or_else(|| "loaded".to_owned(), |why| format!("{why:#}")),
+    )?;
+    // Started, each with its libraries, so that there is something to measure.
+    for words in [
+        "/usr/bin/bailiwick-agent --version",
+        "ip -V",
+        "tc -V",
+        "nsenter --version",
+    ] {
+        crate::host::run(words)?;
+    }
+    let list = read(IMA)?;
+    let lines = list.lines().count();
+    told.check(
+        "IMA measures what runs from the root disk",
+        lines > IMA_LINES,
+        lines,
+    )?;
+    let files: Vec<&str> = list
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .collect();
+    told.fact("measured files", json!(files))?;
+    for file in [
+        "/sbin/init",
+        "/usr/bin/bailiwick-vm-guest",
+        "/usr/bin/bailiwick-agent",
+    ] {
+        told.check(
+            &format!("{file} is in the list"),
+            files.contains(&file),
+            lines,
+        )?;
+    }
+    told.check(
+        "modules are in the list",
+        files.iter().any(|file| file.ends_with(".ko")),
+        lines,
+    )?;
+    told.check(
+        "what was measured last is the TPM's",
+        extended(&list)?,
+        Value::Null,
+    )?;
+    registers(told)?;
+    let boot_log = fs::metadata("/sys/kernel/security/tpm0/binary_bios_measurements");
+    let bytes = fs::read("/sys/kernel/security/tpm0/binary_bios_measurements").map(|log| log.len());
+    told.check(
+        "the firmware's log is there",
+        boot_log.is_ok() && bytes.as_ref().is_ok_and(|length| *length > 1000),
+        bytes.unwrap_or(0),
+    )
+}
+
+/// Whether PCR 10 is not what it is after a reset.
+fn extended(list: &str) -> Result<bool> {
+    let value = read(&format!("{PCRS}/10"))?;
+    Ok(!list.is_empty() && value.chars().any(|digit| digit != '0'))
+}
+
+fn registers(told: &mut Told) -> Result<()> {
+    let mut all = serde_json::Map::new();
+    for index in 0..24 {
+        all.insert(index.to_string(), read(&format!("{PCRS}/{index}"))?.into());
+    }
+    let measured = |index: &str| {
+        all.get(index)
+            .and_then(Value::as_str)
+            .is_some_and(|value| value.chars().any(|digit| digit != '0'))
+    };
+    // Firmware, boot loader, Secure Boot's keys; GRUB's commands and files; shim's own.
+    let boot = ["0", "4", "7", "8", "9"];
+    told.check(
+        "firmware, boot loader, keys, commands and files are measured",
+        boot.iter().all(|index| measured(index)),
+        json!(
+            boot.iter()
+                .filter(|index| measured(index))
+                .collect::<Vec<_>>()
+        ),
+    )?;
+    told.fact("pcr-sha256", all)
+}

@@ -1,0 +1,152 @@
+//! What approvers of the test machines sign, and how an agent inside is configured.
+
+use std::fs;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, Result};
+
+use super::image::{Root, built};
+use crate::cmd;
+
+const DEPLOYMENT: &str = "vm";
+const APPROVERS: [&str; 2] = ["alice", "bob"];
+
+/// The world as the scenarios know it: start, end, code.
+const WORLD: &str = "\
+192.0.2.0,192.0.2.255,DE
+198.51.100.0,198.51.100.255,US
+203.0.113.0,203.0.113.255,CN
+2001:db8:49::,2001:db8:49:ffff:ffff:ffff:ffff:ffff,DE
+2001:db8:1::,2001:db8:1:ffff:ffff:ffff:ffff:ffff,US
+";
+
+const HOST_FENCE: &str = r#"
+[[host]]
+name = "ssh"
+cgroups = ["/system.slice/ssh.service"]
+[host.allow]
+prefixes = ["198.51.100.0/24"]
+"#;
+
+const SITES: &str = "[[site]]\nprefix = \"10.9.0.0/16\"\njurisdiction = \"X-OWN\"\n";
+
+const PROFILE: &str = r#"name = "vm-1"
+lease_seconds = 300
+max_silence_seconds = 180
+
+[tpm]
+bank = "sha256"
+require = [0, 1, 2, 3, 4, 5, 6, 7]
+"#;
+
+const AGENT: &str = r#"deployment = "vm"
+node = "vm-01"
+
+[collector]
+enroll = "127.0.0.1:1"
+evidence = "127.0.0.1:1"
+
+[policy]
+approvers = "/etc/bailiwick/allowed_signers"
+threshold = 2
+"#;
+
+/// Writes `/etc/bailiwick`: configuration, approvers, and a bundle that both of them signed.
+pub(super) fn install(root: &Root, scratch: &Path) -> Result<()> {
+    if scratch.exists() {
+        fs::remove_dir_all(scratch).with_context(|| format!("clear {}", scratch.display()))?;
+    }
+    fs::create_dir_all(scratch).with_context(|| format!("make {}", scratch.display()))?;
+    let etc = root.path("etc/bailiwick");
+    let mut known = String::new();
+    for name in APPROVERS {
+        let key = scratch.join(name);
+        cmd::output(
+            cmd::command("ssh-keygen")
+                .args(["-q", "-t", "ed25519", "-N", "", "-C", name, "-f"])
+                .arg(&key),
+        )?;
+        let public = fs::read_to_string(key.with_extension("pub")).context("read a public key")?;
+        let words: Vec<&str> = public.split_whitespace().take(2).collect();
+        known += &format!(
+            "{name}@vm.example namespaces=\"bailiwick/{DEPLOYMENT}/*\" {}\n",
+            words.join(" ")
+        );
+    }
+    fs::write(etc.join("allowed_signers"), known).context("write allowed_signers")?;
+    fs::write(etc.join("agent.toml"), AGENT).context("configure the agent")?;
+    let bundle = etc.join("policy");
+    fs::create_dir_all(bundle.join("studies")).context("make the bundle's folder")?;
+    for (path, text) in [
+        ("host-fence.toml", HOST_FENCE.to_owned()),
+        ("sites.toml", SITES.to_owned()),
+        ("inventory.toml", String::new()),
+        ("profile.toml", PROFILE.to_owned()),
+        ("collector.toml", String::new()),
+        ("world.csv", WORLD.to_owned()),
+        ("studies/cardio.toml", study("cardio", "DE", "10.9.1.1/32")),
+        ("studies/onco.toml", study("onco", "US", "10.9.2.1/32")),
+    ] {
+        fs::write(bundle.join(path), text).with_context(|| format!("write {path}"))?;
+    }
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("the clock is before 1970")?;
+    cmd::output(
+        cmd::command(built("bailiwick")?)
+            .args([
+                "policy",
+                "manifest",
+                "--deployment",
+                DEPLOYMENT,
+                "--reason",
+                "a test machine",
+            ])
+            .args(["--not-after", &(now.as_secs() + 24 * 3600).to_string()])
+            .arg(&bundle),
+    )?;
+    for name in APPROVERS {
+        let manifest = bundle.join("manifest.toml");
+        cmd::output(
+            cmd::command("ssh-keygen")
+                .args([
+                    "-q",
+                    "-Y",
+                    "sign",
+                    "-n",
+                    &format!("bailiwick/{DEPLOYMENT}/policy"),
+                    "-f",
+                ])
+                .arg(scratch.join(name))
+                .arg(&manifest),
+        )?;
+        fs::rename(
+            bundle.join("manifest.toml.sig"),
+            bundle.join(format!("manifest.toml.{name}.sig")),
+        )
+        .context("name a signature after its signer")?;
+    }
+    Ok(())
+}
+
+/// What it may without a lease is what it may: nobody inside grants one.
+fn study(name: &str, allowed: &str, own: &str) -> String {
+    format!(
+        r#"name = "{name}"
+mode = "enforce"
+
+[select]
+cgroups = ["/studies/{name}"]
+
+[allow]
+jurisdictions = ["{allowed}"]
+
+[peers]
+addresses = ["{own}"]
+
+[unattested]
+jurisdictions = ["{allowed}"]
+"#
+    )
+}

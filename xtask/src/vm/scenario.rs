@@ -1,0 +1,46 @@
+//! What is tried in a machine. The name is what the program inside is told.
+
+use std::time::Duration;
+
+/// One machine, booted once or more.
+#[derive(Debug)]
+pub(super) struct Scenario {
+    pub(super) name: &'static str,
+    /// For people.
+    pub(super) about: &'static str,
+    pub(super) secure_boot: bool,
+    /// How often it is powered on, each time with the disks and the TPM of the last.
+    pub(super) boots: u32,
+    /// List of modules that are loaded beyond those every machine has; empty: none.
+    pub(super) modules: &'static str,
+    /// For the program inside, each boot: many times what it takes on two idle processors.
+    pub(super) limit: Duration,
+}
+
+/// All there are.
+pub(super) const SCENARIOS: &[Scenario] = &[
+    Scenario {
+        name: "boot",
+        about: "Secure Boot, lockdown, IMA, TPM and BPF as the kernel shows them",
+        secure_boot: true,
+        boots: 1,
+        modules: "",
+        limit: Duration::from_secs(300),
+    },
+    Scenario {
+        name: "boot-open",
+        about: "the same with Secure Boot off: measured, and told apart",
+        secure_boot: false,
+        boots: 1,
+        modules: "",
+        limit: Duration::from_secs(300),
+    },
+    Scenario {
+        name: "fence",
+        about: "a whole host: fenced before its network, its agent killed, rebooted",
+        secure_boot: true,
+        boots: 2,
+        modules: "",
+        limit: Duration::from_secs(1200),
+    },
+];
