@@ -9,6 +9,7 @@
 //! | [`crypto`] | hashes, public keys, signature verification |
 //! | [`tpm`] | quotes, public areas, names, EK certificates, credential activation |
 //! | [`x509`] | certificates and the paths between them |
+//! | [`cvm`] | what the processor says of a confidential guest |
 //! | [`evidence`] | the statement, its envelope and what a signer binds |
 //! | [`boot`] | the boot event log: reading, replay, what of it may be believed |
 //! | [`events`] | entries of a node's own log, and what of them can be forgotten |
@@ -35,6 +36,7 @@ mod toml_file;
 pub mod appraisal;
 pub mod boot;
 pub mod crypto;
+pub mod cvm;
 pub mod events;
 pub mod evidence;
 pub mod fence_log;

@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 4] = ["tpm-quote", "ek-cert", "tcg-eventlog", "ima"];
+const BUILT: [&str; 5] = ["tpm-quote", "ek-cert", "tcg-eventlog", "ima", "snp-report"];
 
 /// One entry of a `CASES.json`.
 #[derive(Clone, Debug)]

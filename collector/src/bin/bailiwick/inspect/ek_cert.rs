@@ -1,15 +1,12 @@
 //! `bailiwick inspect ek-cert`.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
-use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::tpm::{EkChain, read_leaf, tpm_identity};
 use bailiwick_attestation::x509::{Bundle, Certificate};
 use serde_json::Value;
 
-use super::file::read;
+use super::file::{self, read};
 use super::report::{Finding, Report};
 
 /// One certificate and, in PEM, a few that vouch for it.
@@ -35,13 +32,7 @@ pub(super) struct Args {
 
 pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::new("ek-cert");
-    let at = match args.at {
-        Some(at) => UnixTime::from_secs(at),
-        None => {
-            let now = SystemTime::now().duration_since(UNIX_EPOCH);
-            UnixTime::from_secs(now.context("the clock is before 1970")?.as_secs())
-        }
-    };
+    let at = file::time(args.at)?;
     let leaf = read(&args.certificate, LEAF_LIMIT, &mut report)?;
     let roots = bundles(&args.roots, true, &mut report)?;
     let intermediates = bundles(&args.intermediates, false, &mut report)?;

@@ -3,8 +3,10 @@
 use std::fs::File;
 use std::io::Read as _;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
+use bailiwick_attestation::UnixTime;
 
 use super::report::{Finding, Report};
 
@@ -30,4 +32,16 @@ pub(super) fn read(
         format!("{} is longer than {limit} bytes", path.display()),
     ));
     Ok(None)
+}
+
+/// The time given, seconds since 1970, or the present.
+pub(super) fn time(given: Option<u64>) -> anyhow::Result<UnixTime> {
+    let secs = match given {
+        Some(secs) => secs,
+        None => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH);
+            now.context("the clock is before 1970")?.as_secs()
+        }
+    };
+    Ok(UnixTime::from_secs(secs))
 }

@@ -7,6 +7,7 @@ mod ek_cert;
 mod file;
 mod ima;
 mod report;
+mod snp_report;
 mod tcg_eventlog;
 mod tpm_quote;
 
@@ -30,6 +31,8 @@ enum Kind {
     EkCert(ek_cert::Args),
     /// An IMA measurement list: structure, replay, where a quoted value stands in it.
     Ima(ima::Args),
+    /// An SEV-SNP attestation report: signature, chip, firmware versions, path to AMD's root.
+    SnpReport(snp_report::Args),
     /// A boot event log: structure, replay, what its events may be believed for.
     TcgEventlog(tcg_eventlog::Args),
     /// A TPM quote: signature, challenge, PCR values.
@@ -41,6 +44,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = match &args.kind {
         Kind::EkCert(args) => ek_cert::inspect(args)?,
         Kind::Ima(args) => ima::inspect(args)?,
+        Kind::SnpReport(args) => snp_report::inspect(args)?,
         Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,
         Kind::TpmQuote(args) => tpm_quote::inspect(args)?,
     };

@@ -1,0 +1,401 @@
+//! Chips made in the test, under roots of the test: what they sign, and who lies about it.
+
+use std::sync::LazyLock;
+
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyPair};
+
+use super::report::REPORT_BYTES;
+use super::verify::verify_under;
+use super::{Endorsement, Product, Report, SigningKey, SnpRefused, Tcb};
+use crate::ids::{Sha256Digest, UnixTime};
+use crate::x509::Certificate;
+
+const AT: UnixTime = UnixTime(1_750_000_000_000);
+
+/// What a chip is, and what its certificate says.
+#[derive(Clone)]
+struct Chip {
+    product: Product,
+    version: u32,
+    cpuid: (u8, u8),
+    id: Vec<u8>,
+    tcb: Tcb,
+    /// `SIGNING_KEY` and its neighbours.
+    keys: u32,
+}
+
+fn milan() -> Chip {
+    Chip {
+        product: Product::Milan,
+        version: 3,
+        cpuid: (0x19, 0x01),
+        id: vec![7; 64],
+        tcb: Tcb([4, 0, 0, 0, 0, 0, 22, 213]),
+        keys: 0,
+    }
+}
+
+fn turin() -> Chip {
+    Chip {
+        product: Product::Turin,
+        version: 5,
+        cpuid: (0x1a, 0x02),
+        id: vec![9; 8],
+        tcb: Tcb([1, 3, 0, 4, 0, 0, 0, 81]),
+        keys: 0,
+    }
+}
+
+/// Root, intermediate and chip, with what the report would be.
+struct Made {
+    root: Certificate,
+    ask: Certificate,
+    key: Certificate,
+    report: Vec<u8>,
+}
+
+fn key() -> KeyPair {
+    KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap()
+}
+
+fn params(name: &str, ca: bool) -> CertificateParams {
+    let mut params = CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2022, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2040, 1, 1);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, name);
+    if ca {
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+    }
+    params
+}
+
+fn extension(last: &[u64], content: Vec<u8>) -> CustomExtension {
+    let oid = [&[1, 3, 6, 1, 4, 1, 3704, 1], last].concat();
+    CustomExtension::from_oid_content(&oid, content)
+}
+
+fn number(value: u8) -> Vec<u8> {
+    match value {
+        0..0x80 => vec![2, 1, value],
+        _ => vec![2, 2, 0, value],
+    }
+}
+
+/// The extensions that the KDS gives the certificate of such a chip.
+fn extensions(chip: &Chip) -> Vec<CustomExtension> {
+    let parts = chip.tcb.parts(chip.product);
+    let [bl, tee, snp, ucode] = parts.map(|(_, value)| number(value));
+    let mut all = vec![
+        extension(&[3, 1], bl),
+        extension(&[3, 2], tee),
+        extension(&[3, 3], snp),
+        extension(&[3, 8], ucode),
+        extension(&[4], chip.id.clone()),
+    ];
+    all.extend(
+        chip.tcb
+            .fmc(chip.product)
+            .map(|fmc| extension(&[3, 9], number(fmc))),
+    );
+    all
+}
+
+fn signed(chip: &Chip, key: &KeyPair) -> Vec<u8> {
+    let mut bytes = vec![0; REPORT_BYTES];
+    let mut put = |at: usize, what: &[u8]| bytes[at..at + what.len()].copy_from_slice(what);
+    put(0, &chip.version.to_le_bytes());
+    put(0x34, &1_u32.to_le_bytes());
+    put(0x48, &chip.keys.to_le_bytes());
+    put(0x50, &[5; 64]);
+    put(0x90, &[6; 48]);
+    put(0x180, &chip.tcb.0);
+    put(0x188, &[chip.cpuid.0, chip.cpuid.1]);
+    put(0x1a0, &chip.id);
+    sign(&mut bytes, key);
+    bytes
+}
+
+fn sign(bytes: &mut [u8], key: &KeyPair) {
+    let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, &key.serialize_der()).unwrap();
+    let fixed = pair.sign(&SystemRandom::new(), &bytes[..0x2a0]).unwrap();
+    for (half, at) in fixed.as_ref().chunks_exact(48).zip([0x2a0, 0x2a0 + 72]) {
+        let mut half = half.to_vec();
+        half.reverse();
+        half.resize(72, 0);
+        bytes[at..at + 72].copy_from_slice(&half);
+    }
+}
+
+fn made_with(chip: &Chip, extensions: Vec<CustomExtension>) -> Made {
+    let (root_key, ask_key, chip_key) = (key(), key(), key());
+    let read = |der: &[u8]| Certificate::parse(der).unwrap();
+    let root_params = params("ARK", true);
+    let root = root_params.self_signed(&root_key).unwrap();
+    let ask_params = params("SEV", true);
+    let by_root = Issuer::new(root_params, root_key);
+    let ask = ask_params.signed_by(&ask_key, &by_root).unwrap();
+    let by_ask = Issuer::new(ask_params, ask_key);
+    let mut leaf = params("SEV-VCEK", false);
+    leaf.custom_extensions = extensions;
+    let leaf = leaf.signed_by(&chip_key, &by_ask).unwrap();
+    Made {
+        root: read(root.der()),
+        ask: read(ask.der()),
+        key: read(leaf.der()),
+        report: signed(chip, &chip_key),
+    }
+}
+
+fn made(chip: &Chip) -> Made {
+    made_with(chip, extensions(chip))
+}
+
+impl Made {
+    fn judge(&self, report: &[u8], product: Product, at: UnixTime) -> Result<Product, Vec<String>> {
+        self.judge_as(report, product, Endorsement::Vcek, at)
+    }
+
+    fn judge_as(
+        &self,
+        report: &[u8],
+        product: Product,
+        endorsement: Endorsement,
+        at: UnixTime,
+    ) -> Result<Product, Vec<String>> {
+        let root = Sha256Digest::of(&[self.root.spki_der()]).to_string();
+        let chain = [self.root.clone(), self.ask.clone()];
+        let report = Report::parse(report).unwrap();
+        verify_under(
+            &[(product, &root)],
+            &report,
+            endorsement,
+            &self.key,
+            &chain,
+            at,
+        )
+        .map_err(|refused| codes(&refused))
+    }
+}
+
+fn codes(refused: &[SnpRefused]) -> Vec<String> {
+    refused.iter().map(|why| why.code().to_owned()).collect()
+}
+
+static MILAN: LazyLock<Made> = LazyLock::new(|| made(&milan()));
+
+#[test]
+fn a_report_is_believed_of_the_chip_that_signed_it() {
+    assert_eq!(
+        MILAN.judge(&MILAN.report, Product::Milan, AT),
+        Ok(Product::Milan)
+    );
+    let turin_chip = made(&turin());
+    let judged = turin_chip.judge(&turin_chip.report, Product::Turin, AT);
+    assert_eq!(judged, Ok(Product::Turin));
+    // Older reports do not say which processor they are of.
+    let old = made(&Chip {
+        version: 2,
+        cpuid: (0, 0),
+        ..milan()
+    });
+    assert_eq!(
+        old.judge(&old.report, Product::Milan, AT),
+        Ok(Product::Milan)
+    );
+}
+
+#[test]
+fn what_the_signature_covers_cannot_be_changed() {
+    for at in [0x04, 0x08, 0x30, 0x50, 0x90, 0x140, 0x29f, 0x2a0, 0x2e8] {
+        let mut report = MILAN.report.clone();
+        report[at] ^= 1;
+        let refused = MILAN.judge(&report, Product::Milan, AT).unwrap_err();
+        assert_eq!(refused, ["report-signature"], "{at:#x}");
+    }
+    let mut none = MILAN.report.clone();
+    none[0x2a0..].fill(0);
+    let refused = MILAN.judge(&none, Product::Milan, AT).unwrap_err();
+    assert_eq!(refused, ["report-signature"]);
+}
+
+#[test]
+fn a_root_is_built_in_or_none() {
+    let report = Report::parse(&MILAN.report).unwrap();
+    let chain = [MILAN.root.clone(), MILAN.ask.clone()];
+    let vcek = Endorsement::Vcek;
+    let refused = super::verify(&report, vcek, &MILAN.key, &chain, AT).unwrap_err();
+    assert_eq!(codes(&refused), ["root-not-known"]);
+
+    // A chain of another chip: its names fit, its signatures do not.
+    let other = made(&milan());
+    let root = Sha256Digest::of(&[other.root.spki_der()]).to_string();
+    let chain = [other.root.clone(), other.ask.clone()];
+    let roots = [(Product::Milan, root.as_str())];
+    let refused = verify_under(&roots, &report, vcek, &MILAN.key, &chain, AT).unwrap_err();
+    assert_eq!(codes(&refused), ["signature"]);
+}
+
+#[test]
+fn the_certificate_is_of_this_chip_and_this_firmware_now() {
+    let other_id = made_with(
+        &milan(),
+        extensions(&Chip {
+            id: vec![8; 64],
+            ..milan()
+        }),
+    );
+    let other_tcb = |at: usize| {
+        let mut chip = milan();
+        chip.tcb.0[at] ^= 1;
+        made_with(&milan(), extensions(&chip))
+    };
+    let no_id = made_with(&milan(), extensions(&milan()).split_off(5));
+    let other_fmc = {
+        let mut chip = turin();
+        chip.tcb.0[0] ^= 1;
+        made_with(&turin(), extensions(&chip))
+    };
+    let long_id = made(&Chip {
+        id: vec![9; 64],
+        ..turin()
+    });
+    let rows: [(&str, &Made, Product, &[&str]); 9] = [
+        ("another chip", &other_id, Product::Milan, &["chip-id"]),
+        (
+            "another boot loader",
+            &other_tcb(0),
+            Product::Milan,
+            &["tcb"],
+        ),
+        ("another TEE", &other_tcb(1), Product::Milan, &["tcb"]),
+        ("another SNP", &other_tcb(6), Product::Milan, &["tcb"]),
+        ("another microcode", &other_tcb(7), Product::Milan, &["tcb"]),
+        ("another FMC", &other_fmc, Product::Turin, &["tcb"]),
+        (
+            "no extensions",
+            &no_id,
+            Product::Milan,
+            &["certificate-extension"; 5],
+        ),
+        (
+            "an id of another length",
+            &long_id,
+            Product::Turin,
+            &["certificate-extension"],
+        ),
+        (
+            "another product's root",
+            &MILAN,
+            Product::Genoa,
+            &["product"],
+        ),
+    ];
+    for (name, made, product, want) in rows {
+        let refused = made.judge(&made.report, product, AT).unwrap_err();
+        assert_eq!(refused, want, "{name}");
+    }
+    for (at, want) in [(1_600_000_000, "not-yet-valid"), (2_300_000_000, "expired")] {
+        let at = UnixTime::from_secs(at);
+        let refused = MILAN.judge(&MILAN.report, Product::Milan, at).unwrap_err();
+        assert_eq!(refused, [want]);
+    }
+}
+
+#[test]
+fn a_report_is_endorsed_by_the_kind_of_key_it_names() {
+    let csp = |chip: &Chip| {
+        let mut all = extensions(chip);
+        all.retain(|one| one.content() != chip.id);
+        all.push(extension(&[5], vec![0x16, 1, b'a']));
+        all
+    };
+    let vlek = Chip {
+        keys: 1 << 2,
+        ..milan()
+    };
+    let provider = made_with(&vlek, csp(&vlek));
+    let as_vlek = |made: &Made| made.judge_as(&made.report, Product::Milan, Endorsement::Vlek, AT);
+    assert_eq!(as_vlek(&provider), Ok(Product::Milan));
+    let as_chip = provider.judge(&provider.report, Product::Milan, AT);
+    assert_eq!(
+        as_chip.unwrap_err(),
+        ["signing-key", "certificate-extension"]
+    );
+    let as_provider = as_vlek(&MILAN).unwrap_err();
+    assert_eq!(as_provider, ["signing-key", "certificate-extension"]);
+    for keys in [7 << 2, 3 << 2] {
+        let unsigned = made(&Chip { keys, ..milan() });
+        let refused = unsigned.judge(&unsigned.report, Product::Milan, AT);
+        assert_eq!(refused.unwrap_err(), ["signing-key"]);
+    }
+}
+
+#[test]
+fn malformed_reports_say_where() {
+    let good = &MILAN.report;
+    let with = |at: usize, value: u8| {
+        let mut report = good.clone();
+        report[at] = value;
+        report
+    };
+    let rows: [(&str, Vec<u8>, &str); 6] = [
+        (
+            "nothing",
+            vec![],
+            "VERSION at offset 0: needs 4 bytes, 0 left",
+        ),
+        (
+            "one byte short",
+            good[..1183].to_vec(),
+            "SIGNATURE.reserved at offset 816",
+        ),
+        (
+            "one byte more",
+            [&good[..], &[0]].concat(),
+            "end at offset 1184: 1 bytes too many",
+        ),
+        ("an old version", with(0, 1), "VERSION at offset 0: 0x1"),
+        ("a version to come", with(0, 6), "VERSION at offset 0: 0x6"),
+        (
+            "another algorithm",
+            with(0x34, 2),
+            "SIGNATURE_ALGO at offset 52: 0x2",
+        ),
+    ];
+    for (name, bytes, want) in rows {
+        let error = Report::parse(&bytes).unwrap_err().to_string();
+        assert!(error.contains(want), "{name}: {error}");
+    }
+    let mut report = good.clone();
+    report[0x08 + 2] = 1 << 3;
+    report[0x48] = 2;
+    let read = Report::parse(&report).unwrap();
+    assert!(read.debug() && read.chip_key_masked);
+    assert_eq!(read.signing_key, SigningKey::Vcek);
+    assert!(!Report::parse(good).unwrap().debug());
+}
+
+#[test]
+fn processors_have_their_root() {
+    for (family, model, want) in [
+        (0x19, 0x01, Some(Product::Milan)),
+        (0x19, 0x11, Some(Product::Genoa)),
+        (0x19, 0xa0, Some(Product::Genoa)),
+        (0x19, 0x20, None),
+        (0x1a, 0x02, Some(Product::Turin)),
+        (0x17, 0x31, None),
+    ] {
+        assert_eq!(
+            Product::of_cpuid(family, model),
+            want,
+            "{family:#x} {model:#x}"
+        );
+    }
+}
