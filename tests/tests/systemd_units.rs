@@ -65,7 +65,15 @@ exec systemd-analyze verify --man=no "$@"
 fn units_are_understood_to_the_last_line() {
     let units = units();
     let scratch = tempfile::tempdir().unwrap();
-    let output = Command::new("unshare")
+    let said = verify(scratch.path(), &programs(&units), &units, None);
+    assert!(said.is_empty(), "{said}");
+}
+
+/// What systemd says of the units, with the programs in place; nothing if all is well. `beside` is
+/// a folder of units that they may name.
+fn verify(scratch: &Path, programs: &[String], units: &[PathBuf], beside: Option<&Path>) -> String {
+    let mut command = Command::new("unshare");
+    command
         .args([
             "--mount",
             "--propagation",
@@ -75,16 +83,119 @@ fn units_are_understood_to_the_last_line() {
             IN_PRIVATE,
             "sh",
         ])
-        .arg(scratch.path())
-        .args(programs(&units))
+        .arg(scratch)
+        .args(programs)
         .arg("--")
-        .args(&units)
-        .env("SYSTEMD_LOG_COLOR", "0")
-        .output()
-        .unwrap();
+        .args(units)
+        .env("SYSTEMD_LOG_COLOR", "0");
+    if let Some(folder) = beside {
+        // The empty entry at the end stands for the usual folders.
+        command.env("SYSTEMD_UNIT_PATH", format!("{}:", folder.display()));
+    }
+    let output = command.output().unwrap();
     let said = [output.stdout, output.stderr].concat();
-    let said = String::from_utf8_lossy(&said);
-    assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    let said = String::from_utf8_lossy(&said).trim().to_owned();
+    if said.is_empty() && !output.status.success() {
+        return format!("systemd-analyze ended with {}", output.status);
+    }
+    said
+}
+
+/// Who starts workloads, on one host or another.
+const STARTERS: [&str; 7] = [
+    "containerd.service",
+    "crio.service",
+    "docker.service",
+    "kubelet.service",
+    "slurmd.service",
+    "systemd-machined.service",
+    "user@.service",
+];
+
+/// Folders of drop-ins, by the unit they belong to.
+fn drop_ins() -> Vec<(String, PathBuf)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd");
+    let mut found: Vec<(String, PathBuf)> = fs::read_dir(&dir)
+        .unwrap()
+        .filter_map(|entry| {
+            let path = entry.unwrap().path();
+            let name = path.file_name()?.to_str()?.strip_suffix(".d")?.to_owned();
+            Some((name, path))
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+#[test]
+fn what_starts_workloads_requires_the_fence() {
+    let found = drop_ins();
+    let names: Vec<&str> = found.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, STARTERS);
+    let fence = units();
+    let fence = fence
+        .iter()
+        .find(|unit| unit.ends_with("bailiwick-fence.service"))
+        .unwrap();
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().join("units");
+    fs::create_dir(&folder).unwrap();
+    fs::copy(fence, folder.join("bailiwick-fence.service")).unwrap();
+    let mut asked = Vec::new();
+    for (name, drop_in) in &found {
+        let conf = fs::read_to_string(drop_in.join("10-bailiwick.conf")).unwrap();
+        for line in [
+            "[Unit]",
+            "Requires=bailiwick-fence.service",
+            "After=bailiwick-fence.service",
+        ] {
+            assert!(
+                conf.lines().any(|found| found == line),
+                "{name} has no {line}"
+            );
+        }
+        // As distributions have them, but for what they start.
+        let unit = "[Unit]\nDescription=Starts workloads\nAfter=network.target\n\
+                    [Service]\nExecStart=/usr/bin/bailiwick-agent\n";
+        fs::write(folder.join(name), unit).unwrap();
+        let own = folder.join(format!("{name}.d"));
+        fs::create_dir(&own).unwrap();
+        fs::write(own.join("10-bailiwick.conf"), conf).unwrap();
+        asked.push(folder.join(name.replace("@.", "@1000.")));
+    }
+    let template = folder.join("user@1000.service");
+    fs::copy(folder.join("user@.service"), template).unwrap();
+    let mount = scratch.path().join("mount");
+    fs::create_dir(&mount).unwrap();
+    let programs = programs(std::slice::from_ref(fence));
+    let output = verify(&mount, &programs, &asked, Some(&folder));
+    assert!(output.is_empty(), "{output}");
+
+    // The check sees what it is for: without the fence's unit there is a complaint.
+    fs::remove_file(folder.join("bailiwick-fence.service")).unwrap();
+    let output = verify(&mount, &programs, &asked, Some(&folder));
+    assert!(output.contains("bailiwick-fence.service"), "{output}");
+}
+
+#[test]
+fn the_fence_stands_before_the_network_and_what_talks() {
+    let all = units();
+    let fence = all
+        .iter()
+        .find(|unit| unit.ends_with("bailiwick-fence.service"))
+        .unwrap();
+    let text = fs::read_to_string(fence).unwrap();
+    let words = |key: &str| -> Vec<&str> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix(key));
+        lines.flat_map(str::split_whitespace).collect()
+    };
+    assert_eq!(words("DefaultDependencies="), ["no"]);
+    assert!(words("Before=").contains(&"network-pre.target"));
+    assert!(words("Before=").contains(&"sysinit.target"));
+    assert!(words("Wants=").contains(&"network-pre.target"));
+    assert!(words("RequiresMountsFor=").contains(&"/sys/fs/bpf"));
+    assert!(text.contains("mount -t bpf"));
+    assert_eq!(words("WantedBy="), ["sysinit.target"]);
 }
 
 #[test]

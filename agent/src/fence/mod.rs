@@ -13,6 +13,7 @@
 //! | `hook` | links, adopted or made |
 //! | `image` | frozen tables and their swap |
 //! | `select`, `watch`, `admit` | selectors to cgroups, as they come and go, and which count |
+//! | `legacy` | workloads under cgroup v1, which no packet leads back to |
 //! | `peers` | addresses of studies on other nodes |
 //! | `devices` | governed devices: numbers, owners, holders |
 //! | `events`, `state` | what the kernel says, in words |
@@ -25,6 +26,7 @@ mod error;
 mod events;
 mod hook;
 mod image;
+mod legacy;
 mod load;
 mod peers;
 mod pins;
@@ -67,6 +69,7 @@ use self::{
     load::{Loaded, Maps},
     pins::Pins,
     place::{Hierarchy, Root},
+    select::{Finder, Tree},
     watch::Watch,
 };
 pub use self::{
@@ -86,6 +89,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Fence {
     hierarchy: Hierarchy,
+    finder: Box<dyn Finder>,
     root: Root,
     pins: Pins,
     maps: Maps,
@@ -250,6 +254,7 @@ impl Fence {
         let events = Events::new(events, &maps);
         info!(root = %root.path.display(), cgroup = root.id, "fenced");
         Ok(Self {
+            finder: Box::new(Tree::new(hierarchy.mount())),
             hierarchy,
             root,
             pins,
@@ -306,7 +311,7 @@ impl Fence {
     fn look(&self, selectors: &mut [Selected], folders: &mut BTreeSet<PathBuf>) -> Vec<(u64, u32)> {
         let mut cgroups = Vec::new();
         for selected in selectors {
-            let ids = select::resolve(self.hierarchy.mount(), &selected.selector, folders);
+            let ids = self.finder.find(&selected.selector, folders);
             let met = !ids.is_empty();
             if met != selected.met {
                 let Selected { name, selector, .. } = selected;
@@ -584,6 +589,19 @@ impl Enforcer for Fence {
 
     fn state(&mut self) -> FenceState {
         self.read_back()
+    }
+
+    fn unfit(&self) -> Option<String> {
+        let policy = self.policy.as_ref()?;
+        let studies = policy.selectors.iter().filter_map(|selected| {
+            let at = usize::try_from(selected.subject).ok()?;
+            let study = policy.studies.get(at)?.as_deref()?;
+            Some((study, &selected.selector))
+        });
+        match legacy::stray(studies) {
+            Ok(stray) => stray.map(|stray| stray.to_string()),
+            Err(err) => Some(format!("{:#}", anyhow::Error::from(err))),
+        }
     }
 
     fn world_digest(&self) -> Option<Sha256Digest> {

@@ -106,6 +106,15 @@ impl Hierarchy {
     }
 }
 
+/// Where hierarchies of version 1 are mounted.
+pub(super) fn legacy_mounts() -> Result<Vec<PathBuf>, PlaceError> {
+    let table = read("/proc/self/mountinfo")?;
+    Ok(table
+        .lines()
+        .filter_map(|line| mount_of(line, "cgroup"))
+        .collect())
+}
+
 /// The cgroup that is fenced, with all below it.
 #[derive(Debug)]
 pub(super) struct Root {
@@ -198,8 +207,12 @@ fn own_cgroup() -> Result<String, PlaceError> {
 /// `36 35 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw`: root and mount point are
 /// the fourth and fifth field, the type is the first after the dash.
 fn cgroup2_mount(line: &str) -> Option<PathBuf> {
+    mount_of(line, "cgroup2")
+}
+
+fn mount_of(line: &str, kind: &str) -> Option<PathBuf> {
     let (left, right) = line.split_once(" - ")?;
-    if right.split(' ').next()? != "cgroup2" {
+    if right.split(' ').next()? != kind {
         return None;
     }
     let mut fields = left.split(' ').skip(3);

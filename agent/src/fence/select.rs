@@ -16,18 +16,46 @@ use bailiwick_policy::model::Selector;
 /// bounded amount.
 const MATCHES_LIMIT: usize = 4096;
 
-/// Ids of the cgroups a selector means at this moment, ascending; notes every folder in which one
-/// could appear or go.
-pub(super) fn resolve(
-    mount: &Path,
-    selector: &Selector,
-    folders: &mut BTreeSet<PathBuf>,
-) -> Vec<u64> {
+/// Who knows which cgroups a selector means. The tree itself does; what a cluster calls its pods
+/// would be asked of the cluster.
+pub(super) trait Finder: std::fmt::Debug + Send {
+    /// Ids of the cgroups meant at this moment, ascending; notes every folder in which one could
+    /// appear or go.
+    fn find(&self, selector: &Selector, folders: &mut BTreeSet<PathBuf>) -> Vec<u64>;
+}
+
+/// The cgroup tree, component by component.
+#[derive(Debug)]
+pub(super) struct Tree {
+    mount: PathBuf,
+}
+
+impl Tree {
+    pub(super) fn new(mount: &Path) -> Self {
+        Self {
+            mount: mount.to_owned(),
+        }
+    }
+}
+
+impl Finder for Tree {
+    fn find(&self, selector: &Selector, folders: &mut BTreeSet<PathBuf>) -> Vec<u64> {
+        let places = walk(&self.mount, selector, folders);
+        let mut ids: Vec<u64> = places.into_iter().map(|(_, id)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+/// The folders a selector means below any mount, at this moment.
+pub(super) fn folders(mount: &Path, selector: &Selector) -> Vec<PathBuf> {
+    let places = walk(mount, selector, &mut BTreeSet::new());
+    places.into_iter().map(|(folder, _)| folder).collect()
+}
+
+fn walk(mount: &Path, selector: &Selector, folders: &mut BTreeSet<PathBuf>) -> Vec<(PathBuf, u64)> {
     let mut places: Vec<(PathBuf, u64)> = vec![(mount.to_owned(), 0)];
-    let mut walked = String::new();
     for component in selector.components() {
-        walked.push('/');
-        walked.push_str(component);
         let Ok(pattern) = Selector::parse(&format!("/x{component}")) else {
             return Vec::new();
         };
@@ -52,10 +80,8 @@ pub(super) fn resolve(
         }
         places = deeper;
     }
-    let mut ids: Vec<u64> = places.into_iter().map(|(_, id)| id).collect();
-    ids.truncate(MATCHES_LIMIT);
-    ids.sort_unstable();
-    ids
+    places.truncate(MATCHES_LIMIT);
+    places
 }
 
 /// A folder that root owns, and the cgroup's id, which is its inode.
@@ -105,7 +131,7 @@ mod tests {
         for (selector, want) in cases {
             let selector = Selector::parse(selector).unwrap();
             let mut folders = BTreeSet::new();
-            let met = resolve(dir.path(), &selector, &mut folders);
+            let met = Tree::new(dir.path()).find(&selector, &mut folders);
             assert_eq!(met, *want, "{selector}");
             assert!(folders.contains(dir.path()), "{selector}");
         }

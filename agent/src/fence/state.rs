@@ -24,7 +24,7 @@ use super::{
     pins::Kind,
     watch::Watch,
 };
-use crate::{clock, sys::bpf};
+use crate::{clock, fence_service::Enforcer as _, sys::bpf};
 
 /// Ways past the hooks, and the device that opens each.
 const DEVICES: [(&str, &str); 4] = [
@@ -87,6 +87,7 @@ impl Fence {
         maps.extend(rules);
         maps.extend(table);
         maps.push(map("LEASE", &self.maps.lease, None));
+        faults.extend(self.unfit());
         faults.extend(self.trouble.clone());
         faults.extend(self.peers_trouble.clone());
         let generation = policy.map(|policy| policy.image.header.generation);

@@ -245,6 +245,11 @@ impl<E: Enforcer> Core<E> {
         }
     }
 
+    /// Why nobody may be told that this host is fenced: [`Enforcer::unfit`].
+    pub(super) fn unfit(&self) -> Option<String> {
+        self.enforcer.unfit()
+    }
+
     /// Readable when [`Core::reconcile`] is worth a call before its time.
     pub(super) fn changes(&self) -> Option<OwnedFd> {
         self.enforcer.changes()

@@ -86,6 +86,12 @@ pub trait Enforcer: Send + 'static {
     /// clock, ns. Studies the policy does not have are passed over.
     fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), Self::Error>;
 
+    /// Why nobody may be told that this host is fenced, although it is: a workload of a study's
+    /// that the fence cannot know as such. Looks at the host each time.
+    fn unfit(&self) -> Option<String> {
+        None
+    }
+
     /// As read back from the kernel.
     fn state(&mut self) -> FenceState;
 

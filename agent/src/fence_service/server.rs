@@ -98,13 +98,14 @@ pub async fn serve<E: Enforcer>(
             }
             _ = alive.tick() => {
                 // Through the core, so that a core that hangs is noticed.
-                let state = with_core(&core, |core| {
-                    core.handle(Request {
+                let (state, unfit) = with_core(&core, |core| {
+                    let state = core.handle(Request {
                         request: Some(request::Request::GetState(Default::default())),
-                    })
+                    });
+                    (state, core.unfit())
                 })
                 .await;
-                tell(&mut notify, &state);
+                tell(&mut notify, &state, unfit);
             }
             accepted = listener.accept() => match accepted {
                 Ok((stream, _)) => {
@@ -156,7 +157,8 @@ async fn changed(
     }
 }
 
-fn tell(notify: &mut Notify, response: &Response) {
+/// Ready is: something judges, and it knows every study's processes as the study's.
+fn tell(notify: &mut Notify, response: &Response, unfit: Option<String>) {
     let Some(response::Response::State(state)) = &response.response else {
         return;
     };
@@ -170,7 +172,9 @@ fn tell(notify: &mut Notify, response: &Response) {
         (Mode::DefaultDeny, None) => "denying by default".to_owned(),
         (Mode::Absent | Mode::Unspecified, None) => "nothing attached".to_owned(),
     };
-    if matches!(fence.mode(), Mode::Enforcing | Mode::DefaultDeny) {
+    if let Some(why) = unfit {
+        notify.status(&format!("not ready: {why}"));
+    } else if matches!(fence.mode(), Mode::Enforcing | Mode::DefaultDeny) {
         notify.ready(&status);
     } else {
         notify.status(&status);

@@ -6,12 +6,21 @@
     reason = "helpers of tests stand outside of test functions"
 )]
 
+#[path = "../../../ebpf/policy/tests/semantics/host.rs"]
+mod host;
+#[path = "../../../ebpf/policy/tests/semantics/packet.rs"]
+mod packet;
+#[path = "../../../ebpf/policy/tests/semantics/table.rs"]
+mod table;
+
 mod bundle;
 mod devices;
 mod differential;
+mod identity;
 mod measured;
 mod net;
 mod policy;
 mod scene;
+mod semantics;
 mod standing;
 mod traffic;

@@ -106,6 +106,20 @@ impl Selector {
         }) && parts.next().is_none()
     }
 
+    /// Whether the path names the selected cgroup or one below it.
+    #[must_use]
+    pub fn holds(&self, path: &str) -> bool {
+        let Some(rest) = path.strip_prefix('/') else {
+            return false;
+        };
+        let mut parts = rest.split('/');
+        self.components.iter().all(|pattern| {
+            parts
+                .next()
+                .is_some_and(|part| meet(pattern.as_bytes(), part.as_bytes(), false))
+        })
+    }
+
     /// Whether some cgroup is meant by both, at the same depth or one inside the other.
     #[must_use]
     pub fn overlaps(&self, other: &Self) -> bool {
@@ -208,6 +222,25 @@ mod tests {
         for (selector, path, want) in cases {
             let selector = Selector::parse(selector).unwrap();
             assert_eq!(selector.matches(path), want, "{selector} {path}");
+        }
+    }
+
+    #[test]
+    fn a_selector_holds_what_lies_below_it_and_no_look_alike() {
+        let cases = [
+            ("/studies/cardio", "/studies/cardio", true),
+            ("/studies/cardio", "/studies/cardio/task/step", true),
+            ("/studies/cardio", "/studies", false),
+            ("/studies/cardio", "/studies/cardiology", false),
+            ("/studies/cardio", "/user/studies/cardio", false),
+            ("/studies/cardio", "studies/cardio", false),
+            ("/studies/*", "/studies/a/b", true),
+            ("/a/*/c", "/a/b/c/d", true),
+            ("/a/*/c", "/a/b/d/c", false),
+        ];
+        for (selector, path, want) in cases {
+            let selector = Selector::parse(selector).unwrap();
+            assert_eq!(selector.holds(path), want, "{selector} {path}");
         }
     }
 

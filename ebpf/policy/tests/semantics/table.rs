@@ -3,6 +3,7 @@
 
 use bailiwick_ebpf_common::{Action, Line, Loopback, Rule};
 
+use crate::host::State;
 use crate::packet::{Packet, icmp, other, tcp, udp};
 
 /// Whose a row's packet is.
@@ -22,15 +23,8 @@ pub(crate) enum From {
 #[derive(Clone, Debug)]
 pub(crate) struct Row {
     pub(crate) name: &'static str,
-    pub(crate) from: From,
     pub(crate) packet: Packet,
-    pub(crate) ingress: bool,
-    pub(crate) lease: bool,
-    /// A node in standing has signed for the far end.
-    pub(crate) signed: bool,
-    pub(crate) line: Line,
-    pub(crate) translated: bool,
-    pub(crate) loopback: Loopback,
+    pub(crate) state: State,
 }
 
 /// The world map of the table's policy.
@@ -157,14 +151,16 @@ pub(crate) fn files(root: &str) -> Vec<(&'static str, String)> {
 fn row(name: &'static str, from: From, packet: Packet) -> Row {
     Row {
         name,
-        from,
         packet,
-        ingress: false,
-        lease: true,
-        signed: false,
-        line: Line::First,
-        translated: false,
-        loopback: Loopback::No,
+        state: State {
+            from,
+            ingress: false,
+            lease: true,
+            signed: false,
+            line: Line::First,
+            translated: false,
+            loopback: Loopback::No,
+        },
     }
 }
 
@@ -178,32 +174,32 @@ fn kernel(name: &'static str, packet: Packet) -> Row {
 
 impl Row {
     fn by(mut self, name: &'static str) -> Self {
-        self.from = From::Named(name);
+        self.state.from = From::Named(name);
         self
     }
 
     fn coming_in(mut self) -> Self {
-        self.ingress = true;
+        self.state.ingress = true;
         self
     }
 
     fn without_lease(mut self) -> Self {
-        self.lease = false;
+        self.state.lease = false;
         self
     }
 
     fn at(mut self, line: Line) -> Self {
-        self.line = line;
+        self.state.line = line;
         self
     }
 
     fn judged_again(mut self) -> Self {
-        self.translated = true;
+        self.state.translated = true;
         self
     }
 
     fn meets(mut self, loopback: Loopback) -> Self {
-        self.loopback = loopback;
+        self.state.loopback = loopback;
         self
     }
 }
@@ -216,6 +212,20 @@ pub(crate) fn spelled(action: Action, rule: Rule) -> String {
         Action::Audit => "audited",
     };
     format!("{word}: {}", rule.name())
+}
+
+/// Name and verdict of each row under "Row by row", in order.
+pub(crate) fn documented() -> Vec<(&'static str, &'static str)> {
+    let readme = include_str!("../../README.md");
+    let (_, section) = readme.split_once("\n## Row by row\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| {
+        let mut cells = line.strip_prefix("| `")?.split(" | ");
+        let name = cells.next()?.strip_suffix('`')?;
+        let verdict = cells.nth(1)?.strip_suffix(" |")?;
+        Some((name, verdict))
+    });
+    rows.collect()
 }
 
 /// All rows, in the README's order.
@@ -241,9 +251,10 @@ fn whose() -> Vec<Row> {
 
 fn addresses() -> Vec<Row> {
     let to = |name, far| study(name, tcp(far, 80));
-    let peer = |name, far, signed| Row {
-        signed,
-        ..study(name, tcp(far, 80)).by("neuro")
+    let peer = |name, far, signed| {
+        let mut row = study(name, tcp(far, 80)).by("neuro");
+        row.state.signed = signed;
+        row
     };
     vec![
         to("place-not-allowed", "203.0.113.200"),
