@@ -56,7 +56,16 @@ pub struct Flow {
     pub hop_limit: u8,
     /// TCP's flags; of other protocols whatever stands there.
     pub flags: u8,
+    /// 1: an ICMPv6 message longer than [`DISCOVERY`].
+    pub long: u8,
 }
+
+/// Bytes of the longest solicitation or advertisement that a kernel sends: 24, and one option, which
+/// holds a link address of InfiniBand at most.
+pub const DISCOVERY: u32 = 48;
+
+/// A type of ICMPv6.
+const ROUTER_ADVERTISEMENT: u8 = 134;
 
 /// Protocol numbers (IANA).
 pub mod protocol {
@@ -90,6 +99,9 @@ impl Flow {
         Ok(Self {
             upper: u32::from_be_bytes(packet.load_or_zero(upper)),
             flags: u8::from_be_bytes(packet.load_or_zero(upper + 13)),
+            long: u8::from(
+                flow.protocol == protocol::ICMPV6 && packet.load::<1>(upper + DISCOVERY).is_some(),
+            ),
             ..flow
         })
     }
@@ -135,6 +147,7 @@ impl Flow {
             protocol,
             hop_limit: ttl,
             flags: 0,
+            long: 0,
         };
         Ok((flow, length))
     }
@@ -180,6 +193,7 @@ impl Flow {
             protocol: next,
             hop_limit,
             flags: 0,
+            long: 0,
         };
         Ok((flow, offset))
     }
@@ -203,6 +217,7 @@ impl Flow {
             protocol: self.protocol ^ f,
             hop_limit: self.hop_limit ^ f,
             flags: self.flags ^ f,
+            long: self.long ^ f,
         }
     }
 
@@ -246,11 +261,16 @@ impl Flow {
 
     /// Neighbour discovery that cannot leave the link: solicitations and advertisements (RFC 4861)
     /// with the hop limit no router leaves at 255, to a link-local address.
+    ///
+    /// On the way out only what a host's kernel sends: no advertisement of a router, and no room
+    /// for a payload behind it. Anybody with a raw socket can write one to the whole link.
     #[inline(always)]
     #[must_use]
-    pub fn is_neighbour_discovery(&self) -> bool {
+    pub fn is_neighbour_discovery(&self, ingress: bool) -> bool {
         let [kind, _, _, _] = self.upper.to_be_bytes();
-        self.protocol == protocol::ICMPV6
+        let a_hosts = kind != ROUTER_ADVERTISEMENT && self.long == 0;
+        (ingress || a_hosts)
+            && self.protocol == protocol::ICMPV6
             && self.fragment == 0
             && (133..=136).contains(&kind)
             && self.hop_limit == 255
@@ -267,7 +287,7 @@ impl Flow {
         let [kind, _, _, _] = self.upper.to_be_bytes();
         let four = self.source.v4().is_some();
         match self.protocol {
-            _ if self.is_neighbour_discovery() => essential::NEIGHBOUR_DISCOVERY,
+            _ if self.is_neighbour_discovery(ingress) => essential::NEIGHBOUR_DISCOVERY,
             _ if self.fragment != 0 => 0,
             protocol::UDP => self.dhcp(four, ingress),
             protocol::IGMP if four && self.hop_limit == 1 => essential::GROUPS,

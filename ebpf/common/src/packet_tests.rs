@@ -127,7 +127,7 @@ fn what_cannot_be_trusted_is_refused() {
 fn neighbour_discovery_stays_on_the_link() {
     let solicitation = [135, 0, 0, 0];
     let yes = Flow::parse(v6(58, 255, &solicitation).as_slice()).unwrap();
-    assert!(yes.is_neighbour_discovery());
+    assert!(yes.is_neighbour_discovery(false) && yes.is_neighbour_discovery(true));
     let mut away = v6(58, 255, &solicitation);
     away[24] = 0x20;
     for (name, packet) in [
@@ -138,7 +138,31 @@ fn neighbour_discovery_stays_on_the_link() {
         ("a global destination", away),
     ] {
         let flow = Flow::parse(packet.as_slice()).unwrap();
-        assert!(!flow.is_neighbour_discovery(), "{name}");
+        for ingress in [false, true] {
+            assert!(!flow.is_neighbour_discovery(ingress), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_goes_out_as_neighbour_discovery_has_no_room_for_a_payload() {
+    let message = |kind: u8, length: usize| {
+        let mut bytes = std::vec![0; length];
+        bytes[0] = kind;
+        bytes
+    };
+    for (name, kind, length, out, inward) in [
+        ("a solicitation", 135, 32, true, true),
+        ("with an address of InfiniBand", 135, 48, true, true),
+        ("with a byte more", 135, 49, false, true),
+        ("with a packet's worth", 136, 1400, false, true),
+        ("of a router, asked for", 133, 16, true, true),
+        ("of a router, given", 134, 16, false, true),
+    ] {
+        let packet = v6(58, 255, &message(kind, length));
+        let flow = Flow::parse(packet.as_slice()).unwrap();
+        assert_eq!(flow.is_neighbour_discovery(false), out, "{name}, out");
+        assert_eq!(flow.is_neighbour_discovery(true), inward, "{name}, in");
     }
 }
 

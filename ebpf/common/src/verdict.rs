@@ -328,7 +328,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         Loopback::Host | Loopback::No => {}
     }
     let on_loopback = hidden(u64::from(question.loopback == Loopback::Host), zero);
-    if on_loopback == 0 && flow.is_neighbour_discovery() {
+    if on_loopback == 0 && flow.is_neighbour_discovery(question.ingress) {
         return Verdict::allow(Rule::Neighbour);
     }
     let is_study = subject.kind == kind::STUDY;

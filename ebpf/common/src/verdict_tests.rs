@@ -104,6 +104,7 @@ fn flow(to: [u8; 4], protocol: u8, port: u16) -> Flow {
         protocol,
         hop_limit: 64,
         flags: 0x02,
+        long: 0,
     }
 }
 
