@@ -16,7 +16,7 @@ use tokio::runtime::Runtime;
 
 use crate::act::{Shot, Technique};
 use crate::actor::{Actor, Tried};
-use crate::net::{self, Net};
+use crate::net::{self, Net, Shape};
 use crate::policy::Terms;
 use crate::signer::{DEPLOYMENT, Signer};
 use crate::witness::Witness;
@@ -30,6 +30,9 @@ const TELLS: Duration = Duration::from_millis(2500);
 const GLANCE: Duration = Duration::from_millis(20);
 /// One flow is told once within a second.
 const WINDOW: Duration = Duration::from_millis(1050);
+
+/// The node's ends of the workloads' wires, and a virtual machine's card.
+const PORTS: [&str; 3] = ["port", "port2", "tap0"];
 
 /// One of the two nets: with a fence, or without.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -55,13 +58,16 @@ pub(crate) struct Ground {
     denied: Option<Instant>,
     witnesses: [Witness; 2],
     pub(crate) nets: [Net; 2],
+    shape: Shape,
+    /// Somebody lives in each namespace that has a port: by them the fence knows whose it is.
+    residents: Vec<(Side, &'static str, Actor)>,
     pub(crate) name: String,
     mount: PathBuf,
 }
 
 impl Ground {
     /// No fence yet.
-    pub(crate) fn new(agent: &Path, number: u32) -> Result<Self> {
+    pub(crate) fn new(agent: &Path, number: u32, shape: Shape) -> Result<Self> {
         let name = format!("{PREFIX}{}-{number}", std::process::id());
         let mount = cgroup2()?;
         for below in [
@@ -75,12 +81,12 @@ impl Ground {
         let folder = folder(&name);
         fs::create_dir_all(&folder).context("make a folder")?;
         let nets = [
-            Net::new(&format!("{number}o"))?,
-            Net::new(&format!("{number}f"))?,
+            Net::new(&format!("{number}o"), shape)?,
+            Net::new(&format!("{number}f"), shape)?,
         ];
         let [open, fenced] = &nets;
         let witnesses = [Witness::watch(&open.world)?, Witness::watch(&fenced.world)?];
-        let ground = Self {
+        let mut ground = Self {
             agent: agent.to_owned(),
             fence: None,
             client: FenceClient::new(&folder.join("fence.sock")),
@@ -94,28 +100,65 @@ impl Ground {
             denied: None,
             witnesses,
             nets,
+            shape,
+            residents: Vec::new(),
             name,
             mount,
         };
         ground.configure()?;
+        ground.settle_in()?;
         Ok(ground)
+    }
+
+    /// Lets somebody live in every namespace behind a port.
+    pub(crate) fn settle_in(&mut self) -> Result<()> {
+        self.residents.clear();
+        if self.shape == Shape::Wire {
+            return Ok(());
+        }
+        for side in [Side::Open, Side::Fenced] {
+            let net = self.net(side);
+            let homes = [
+                (net.job.clone(), "studies/cardio", "10.9.1.1"),
+                (net.neighbour().to_owned(), "studies/neuro", "10.9.2.1"),
+            ];
+            for (space, cgroup, from) in homes {
+                let shot = Shot::at("192.0.2.7").from(from);
+                let mut resident =
+                    self.attacker_in(&space, side, cgroup, Technique::Early, &shot)?;
+                resident.step()?;
+                self.residents.push((side, cgroup, resident));
+            }
+        }
+        Ok(())
+    }
+
+    /// The other study leaves its namespace.
+    pub(crate) fn evict(&mut self, side: Side) {
+        self.residents
+            .retain(|(at, whose, _)| *at != side || *whose != "studies/neuro");
     }
 
     fn configure(&self) -> Result<()> {
         let folder = self.folder();
         let signers = folder.join("allowed_signers");
         fs::write(&signers, self.signer.allowed_signers()).context("write allowed_signers")?;
+        let ports = match self.shape {
+            Shape::Wire => 0,
+            Shape::Routed => PORTS.len(),
+        };
         let text = format!(
             "deployment = \"{DEPLOYMENT}\"\nnode = \"n\"\nstate_dir = {:?}\n\
              [collector]\nenroll = \"localhost:1\"\nevidence = \"localhost:1\"\n\
              [policy]\napprovers = {signers:?}\nthreshold = 1\n\
              [fence]\nroot = {:?}\nwhole_host = false\nbpffs = {:?}\nsocket = {:?}\n\
-             log = {:?}\nmeasured = false\n",
+             log = {:?}\nmeasured = false\nuplinks = [\"wire\"]\nports = {:?}\n",
             folder.join("state"),
             self.root(),
             folder.join("bpf"),
             folder.join("fence.sock"),
             folder.join("fence.log"),
+            PORTS.get(..ports).unwrap_or_default(),
         );
         fs::write(self.config(), text).context("write agent.toml")
     }
@@ -169,7 +212,7 @@ impl Ground {
     pub(crate) fn start_fence_of(&mut self, program: &Path) -> Result<()> {
         let mut command = self.fence_command(program)?;
         // Its uplinks are the net's.
-        let child = net::within(&self.net(Side::Fenced).job, || {
+        let child = net::within(self.net(Side::Fenced).node(), || {
             command.spawn().context("start the agent")
         })?;
         self.fence = Some(child);
@@ -343,7 +386,19 @@ impl Ground {
         }
     }
 
-    /// An attacker that waits for its first step.
+    /// An attacker that waits for its first step, in any namespace.
+    pub(crate) fn attacker_in(
+        &self,
+        space: &str,
+        side: Side,
+        cgroup: &str,
+        technique: Technique,
+        shot: &Shot,
+    ) -> Result<Actor> {
+        Actor::start(&self.cgroup(side, cgroup), space, technique, shot)
+    }
+
+    /// The same where workloads are.
     pub(crate) fn attacker(
         &self,
         side: Side,
@@ -351,8 +406,7 @@ impl Ground {
         technique: Technique,
         shot: &Shot,
     ) -> Result<Actor> {
-        let cgroup = self.cgroup(side, cgroup);
-        Actor::start(&cgroup, &self.net(side).job, technique, shot)
+        self.attacker_in(&self.net(side).job, side, cgroup, technique, shot)
     }
 
     /// One whole attack; what it was told, and what arrived.

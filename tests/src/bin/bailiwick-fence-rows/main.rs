@@ -25,7 +25,7 @@ mod wire;
 mod witness;
 
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -34,6 +34,7 @@ use clap::{Parser, Subcommand, ValueEnum};
 use serde_json::Value;
 
 use self::ground::Ground;
+use self::net::Shape;
 use self::play::Play;
 use self::row::{Outcome, Place, Row, progress};
 
@@ -108,16 +109,19 @@ fn print(line: &str) -> Result<()> {
 fn run(args: &Run) -> Result<()> {
     let chosen = choose(args)?;
     ground::remove_stale(&args.agent)?;
-    let mut ground = None;
-    let mut made = 0;
+    let mut stage = Stage {
+        agent: &args.agent,
+        made: 0,
+        grounds: Vec::new(),
+    };
     let mut bad = Vec::new();
     let mut values = Vec::new();
     for row in chosen {
         let begun = Instant::now();
         let mut outcome = Outcome::default();
-        if let Err(error) = play(&args.agent, &mut ground, &mut made, row, &mut outcome) {
+        if let Err(error) = stage.play(row, &mut outcome) {
             outcome.wrong(format!("could not be tried: {error:#}"));
-            ground = None;
+            stage.grounds.clear();
         }
         let line = outcome.line(row);
         progress(&format!("{line} ({:.1} s)", begun.elapsed().as_secs_f64()));
@@ -153,25 +157,36 @@ fn choose(args: &Run) -> Result<Vec<&'static Row>> {
     Ok(here.collect())
 }
 
-fn play(
-    agent: &std::path::Path,
-    slot: &mut Option<Ground>,
-    made: &mut u32,
-    row: &Row,
-    outcome: &mut Outcome,
-) -> Result<()> {
-    let mut own = None;
-    let place = if row.alone { &mut own } else { slot };
-    let ground = match place {
-        Some(ground) => ground,
-        None => {
-            *made += 1;
-            let mut ground = Ground::new(agent, *made)?;
-            if !row.alone {
-                ground.stand()?;
-            }
-            place.insert(ground)
+/// The grounds that stand.
+struct Stage<'a> {
+    agent: &'a Path,
+    made: u32,
+    /// One of a shape.
+    grounds: Vec<(Shape, Ground)>,
+}
+
+impl Stage<'_> {
+    fn play(&mut self, row: &Row, outcome: &mut Outcome) -> Result<()> {
+        if row.alone {
+            let mut ground = self.make(row.shape)?;
+            let ground = &mut ground;
+            return (row.run)(&mut Play { ground, outcome });
         }
-    };
-    (row.run)(&mut Play { ground, outcome })
+        if !self.grounds.iter().any(|(shape, _)| *shape == row.shape) {
+            let mut ground = self.make(row.shape)?;
+            ground.stand()?;
+            self.grounds.push((row.shape, ground));
+        }
+        let found = self
+            .grounds
+            .iter_mut()
+            .find(|(shape, _)| *shape == row.shape);
+        let (_, ground) = found.context("one was made")?;
+        (row.run)(&mut Play { ground, outcome })
+    }
+
+    fn make(&mut self, shape: Shape) -> Result<Ground> {
+        self.made += 1;
+        Ground::new(self.agent, self.made, shape)
+    }
 }

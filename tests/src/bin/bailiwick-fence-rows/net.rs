@@ -29,55 +29,160 @@ const THERE: [&str; 6] = [
     "2001:db8:2::9",
 ];
 
-/// Two namespaces and the wire between them.
+/// How a net is laid.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Shape {
+    /// Workloads in the namespace of the uplink, as with the host's network.
+    Wire,
+    /// Workloads in namespaces of their own, on a bridge of a node that forwards.
+    Routed,
+}
+
+/// Network namespaces and the wires between them.
 #[derive(Debug)]
 pub(crate) struct Net {
     /// Where workloads are.
     pub(crate) job: String,
     /// Where packets arrive that got out.
     pub(crate) world: String,
+    /// Between the two, and where another study's workloads are; of [`Shape::Routed`] alone.
+    routed: Option<Routed>,
 }
+
+#[derive(Debug)]
+struct Routed {
+    node: String,
+    neighbour: String,
+}
+
+/// Link addresses, by their last byte.
+const JOB: u8 = 1;
+const WORLD: u8 = 2;
+/// The node's end of the uplink.
+const NODE: u8 = 4;
+/// The other study's end.
+pub(crate) const NEIGHBOUR: u8 = 5;
+/// The bridge itself: the workloads' gateway.
+pub(crate) const BRIDGE: u8 = 6;
 
 impl Net {
     /// `name` tells it from the other nets of this process.
-    pub(crate) fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str, shape: Shape) -> Result<Self> {
         let pid = std::process::id();
+        let space = |what: &str| format!("{PREFIX}{pid}-{name}-{what}");
         let net = Self {
-            job: format!("{PREFIX}{pid}-{name}-job"),
-            world: format!("{PREFIX}{pid}-{name}-out"),
+            job: space("job"),
+            world: space("out"),
+            routed: (shape == Shape::Routed).then(|| Routed {
+                node: space("node"),
+                neighbour: space("next"),
+            }),
         };
-        let Self { job, world } = &net;
-        ip(&format!("netns add {job}\nnetns add {world}\n"))?;
-        veth(job, world)?;
-        set_up(job, "02:00:00:00:00:02", &HERE, &THERE)?;
-        set_up(world, "02:00:00:00:00:01", &THERE, &HERE)?;
-        within(job, || {
+        for space in net.spaces() {
+            ip(&format!("netns add {space}"))?;
+        }
+        match &net.routed {
+            None => {
+                veth((&net.job, WIRE, JOB), (&net.world, WIRE, WORLD))?;
+                set_up(&net.job, WORLD, &HERE, &THERE)?;
+                set_up(&net.world, JOB, &THERE, &HERE)?;
+            }
+            Some(routed) => net.route(routed)?,
+        }
+        within(&net.job, || {
             // Datagram sockets for ICMP, for everybody; data in the first segment, unasked.
             write_sysctl("ipv4/ping_group_range", "0 2147483647")?;
             write_sysctl("ipv4/tcp_fastopen", "5")
         })?;
         Ok(net)
     }
+
+    /// The namespace with the uplink.
+    pub(crate) fn node(&self) -> &str {
+        self.routed
+            .as_ref()
+            .map_or(&self.job, |routed| &routed.node)
+    }
+
+    /// Where the other study's workloads are.
+    pub(crate) fn neighbour(&self) -> &str {
+        let routed = self.routed.as_ref();
+        routed.map_or(&self.job, |routed| &routed.neighbour)
+    }
+
+    fn spaces(&self) -> Vec<&String> {
+        let mut spaces = vec![&self.job, &self.world];
+        let routed = self.routed.iter();
+        spaces.extend(routed.flat_map(|routed| [&routed.node, &routed.neighbour]));
+        spaces
+    }
+
+    fn route(&self, Routed { node, neighbour }: &Routed) -> Result<()> {
+        veth((&self.job, WIRE, JOB), (node, "port", 7))?;
+        veth((neighbour, WIRE, NEIGHBOUR), (node, "port2", 8))?;
+        veth((node, WIRE, NODE), (&self.world, WIRE, WORLD))?;
+        set_up(&self.job, BRIDGE, &HERE, &THERE)?;
+        set_up(neighbour, BRIDGE, &["10.9.2.1"], &THERE)?;
+        set_up(&self.world, NODE, &THERE, &HERE)?;
+        set_up(node, WORLD, &["10.9.9.1", "2001:db8:9::9"], &THERE)?;
+        within(node, || {
+            for family in ["ipv4/conf", "ipv6/conf"] {
+                write_sysctl(&format!("{family}/all/forwarding"), "1")?;
+            }
+            ip(&format!(
+                "link add bridge address {} type bridge\n\
+                 link set port master bridge addrgenmode none\n\
+                 link set port2 master bridge addrgenmode none\n\
+                 link set bridge addrgenmode none\n\
+                 link set port up\nlink set port2 up\nlink set bridge up\n",
+                mac(BRIDGE)
+            ))?;
+            let mut script = String::new();
+            for address in HERE {
+                let whose = if address.contains(".2.") {
+                    NEIGHBOUR
+                } else {
+                    JOB
+                };
+                let length = if address.contains(':') { 128 } else { 32 };
+                script += &format!("route add {address}/{length} dev bridge\n");
+                script += &format!(
+                    "neigh replace {address} lladdr {} nud permanent dev bridge\n",
+                    mac(whose)
+                );
+            }
+            ip(&script)
+        })
+    }
 }
 
 impl Drop for Net {
     fn drop(&mut self) {
-        for space in [&self.job, &self.world] {
+        for space in self.spaces() {
             drop(ip(&format!("netns delete {space}")));
         }
     }
 }
 
-fn veth(job: &str, world: &str) -> Result<()> {
+fn mac(last: u8) -> String {
+    format!("02:00:00:00:00:{last:02x}")
+}
+
+/// Two ends: namespace, name and link address.
+fn veth(one: (&str, &str, u8), other: (&str, &str, u8)) -> Result<()> {
     let script = format!(
-        "link add {WIRE} address 02:00:00:00:00:01 type veth peer name {WIRE} \
-         address 02:00:00:00:00:02 netns {world}\n"
+        "link add {} address {} type veth peer name {} address {} netns {}",
+        one.1,
+        mac(one.2),
+        other.1,
+        mac(other.2),
+        other.0
     );
-    within(job, || ip(&script))
+    within(one.0, || ip(&script))
 }
 
 /// Everything is behind the other side, and who that is need not be asked.
-fn set_up(space: &str, neighbour: &str, own: &[&str], other: &[&str]) -> Result<()> {
+fn set_up(space: &str, neighbour: u8, own: &[&str], other: &[&str]) -> Result<()> {
     let mut script = String::new();
     script += &format!("link set {WIRE} addrgenmode none\nlink set lo up\nlink set {WIRE} up\n");
     for address in own {
@@ -94,7 +199,8 @@ fn set_up(space: &str, neighbour: &str, own: &[&str], other: &[&str]) -> Result<
             .filter(|address| address.contains(':') == (family == "6"));
         let gateway = gateways.next().context("a gateway of each family")?;
         let length = if family == "6" { 128 } else { 32 };
-        script += &format!("neigh replace {gateway} lladdr {neighbour} nud permanent dev {WIRE}\n");
+        let behind = mac(neighbour);
+        script += &format!("neigh replace {gateway} lladdr {behind} nud permanent dev {WIRE}\n");
         script += &format!("route add {gateway}/{length} dev {WIRE}\n");
         let any = if family == "6" { "::/0" } else { "0.0.0.0/0" };
         script += &format!("route add {any} via {gateway} dev {WIRE}\n");

@@ -6,6 +6,7 @@ use std::io::{self, Write as _};
 use anyhow::Result;
 use serde_json::{Value, json};
 
+use crate::net::Shape;
 use crate::play::Play;
 
 /// Where a row can be played.
@@ -48,6 +49,7 @@ pub(crate) struct Row {
     pub(crate) claim: Claim,
     /// It needs a ground on which no fence stands yet, or leaves one that is of no use to others.
     pub(crate) alone: bool,
+    pub(crate) shape: Shape,
     pub(crate) run: fn(&mut Play<'_>) -> Result<()>,
 }
 

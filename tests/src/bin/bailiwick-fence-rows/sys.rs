@@ -172,19 +172,25 @@ pub(crate) fn detach_link(link: impl AsFd) -> io::Result<()> {
 pub(crate) fn pass_all() -> io::Result<OwnedFd> {
     const CGROUP_SKB: u32 = 8;
     const EGRESS: u32 = 1;
-    // r0 = 1; exit
-    let code: [u8; 16] = [0xb7, 0, 0, 0, 1, 0, 0, 0, 0x95, 0, 0, 0, 0, 0, 0, 0];
+    program(CGROUP_SKB, EGRESS, 1)
+}
+
+/// A program of two instructions: it returns a number.
+fn program(kind: u32, attach: u32, number: i32) -> io::Result<OwnedFd> {
+    // r0 = number; exit
+    let mut code = vec![0xb7, 0, 0, 0];
+    code.extend(number.to_ne_bytes());
+    code.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
     let licence = c"GPL";
     let mut attributes = Vec::new();
-    attributes.extend(CGROUP_SKB.to_ne_bytes());
+    attributes.extend(kind.to_ne_bytes());
     attributes.extend(2_u32.to_ne_bytes());
     attributes.extend(address_of(code.as_ptr()));
     attributes.extend(address_of(licence.as_ptr()));
     // log_level, log_size, log_buf, kern_version, prog_flags, prog_name, prog_ifindex
     attributes.extend([0; 4 + 4 + 8 + 4 + 4 + 16 + 4]);
-    attributes.extend(EGRESS.to_ne_bytes());
-    let fd = bpf(5, &attributes)?;
-    owned(fd)
+    attributes.extend(attach.to_ne_bytes());
+    owned(bpf(5, &attributes)?)
 }
 
 /// `BPF_PROG_ATTACH` on the way out of a cgroup, as it was done before there were links.
@@ -415,4 +421,165 @@ pub(crate) fn packets_seen(socket: impl AsFd) -> io::Result<u32> {
     checked(done)?;
     let [packets, _dropped] = seen;
     Ok(packets)
+}
+
+/// Memory that the kernel shares, given back when this goes.
+struct Shared {
+    at: *mut libc::c_void,
+    length: usize,
+}
+
+impl Shared {
+    fn map(fd: c_int, length: usize, offset: i64, flags: c_int) -> io::Result<Self> {
+        // SAFETY: a mapping at an address of the kernel's choice.
+        let at = unsafe {
+            libc::mmap(
+                ptr::null_mut(),
+                length,
+                libc::PROT_READ | libc::PROT_WRITE,
+                flags,
+                fd,
+                offset,
+            )
+        };
+        if at == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(Self { at, length })
+    }
+
+    /// Copies bytes to an offset; what would not fit is not copied.
+    fn write(&mut self, offset: usize, bytes: &[u8]) {
+        if offset + bytes.len() <= self.length {
+            let to = self.at.cast::<u8>().wrapping_add(offset);
+            // SAFETY: within the mapping, which nothing of this program refers to.
+            unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), to, bytes.len()) };
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: mapped by this value, and used by nobody else.
+        unsafe { libc::munmap(self.at, self.length) };
+    }
+}
+
+/// One frame through a `PACKET_TX_RING` of two.
+pub(crate) fn send_by_frames(socket: impl AsFd, frame: &[u8]) -> io::Result<()> {
+    const SOL_PACKET: c_int = 263;
+    const PACKET_VERSION: c_int = 10;
+    const PACKET_TX_RING: c_int = 13;
+    // `TPACKET2_HDRLEN` without the address: where a frame's bytes begin.
+    const DATA: usize = 32;
+    set_number(&socket, SOL_PACKET, PACKET_VERSION, 1)?;
+    let request = [4096_u32, 1, 2048, 2].map(u32::to_ne_bytes).concat();
+    set(&socket, SOL_PACKET, PACKET_TX_RING, &request)?;
+    let fd = socket.as_fd().as_raw_fd();
+    let mut ring = Shared::map(fd, 4096, 0, libc::MAP_SHARED)?;
+    let length = u32::try_from(frame.len()).unwrap_or(0).to_ne_bytes();
+    ring.write(DATA, frame);
+    ring.write(4, &length);
+    ring.write(0, &1_u32.to_ne_bytes()); // TP_STATUS_SEND_REQUEST
+    send(&socket, &[], 0, None)
+}
+
+/// A tap of that name, which goes with its file.
+pub(crate) fn tap(name: &str) -> io::Result<OwnedFd> {
+    const TUNSETIFF: libc::Ioctl = 0x4004_54ca;
+    const IFF_TAP: u16 = 2;
+    const IFF_NO_PI: u16 = 0x1000;
+    let card = std::fs::File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/net/tun")?;
+    // `struct ifreq`: name, flags.
+    let mut request = [0_u8; 40];
+    for (to, from) in request.iter_mut().take(15).zip(name.bytes()) {
+        *to = from;
+    }
+    let [low, high] = (IFF_TAP | IFF_NO_PI).to_ne_bytes();
+    for (to, from) in request.iter_mut().skip(16).zip([low, high]) {
+        *to = from;
+    }
+    // SAFETY: the kernel reads and writes one `ifreq` there.
+    let done = unsafe { libc::ioctl(card.as_raw_fd(), TUNSETIFF, request.as_mut_ptr()) };
+    checked(done)?;
+    Ok(card.into())
+}
+
+/// One frame through an AF_XDP socket in copy mode, which every device has.
+pub(crate) fn send_express(device: &str, frame: &[u8]) -> io::Result<()> {
+    const AF_XDP: c_int = 44;
+    const SOL_XDP: c_int = 283;
+    const TX_RING: c_int = 3;
+    const UMEM_REG: c_int = 4;
+    const FILL: c_int = 5;
+    const COMPLETION: c_int = 6;
+    const TX_OFFSET: i64 = 0x8000_0000;
+    const OFFSETS: c_int = 1;
+    const COPY: u16 = 2;
+    let socket = socket(AF_XDP, libc::SOCK_RAW, 0)?;
+    let mut memory = Shared::map(-1, 16 * 4096, 0, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS)?;
+    memory.write(0, frame);
+    // `struct xdp_umem_reg`: address, length, size of a chunk, headroom, flags.
+    let mut umem = address_of(memory.at).to_vec();
+    umem.extend((16_u64 * 4096).to_ne_bytes());
+    umem.extend(4096_u32.to_ne_bytes());
+    umem.extend([0; 12]);
+    set(&socket, SOL_XDP, UMEM_REG, &umem)?;
+    for ring in [FILL, COMPLETION, TX_RING] {
+        set_number(&socket, SOL_XDP, ring, 4)?;
+    }
+    // `struct xdp_mmap_offsets`: for each ring producer, consumer, descriptors, flags.
+    let mut offsets = [0_u64; 16];
+    let mut length = libc::socklen_t::try_from(size_of_val(&offsets)).unwrap_or(0);
+    // SAFETY: the kernel writes at most `length` bytes there.
+    let done = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            SOL_XDP,
+            OFFSETS,
+            offsets.as_mut_ptr().cast(),
+            &raw mut length,
+        )
+    };
+    checked(done)?;
+    let [_, _, _, _, producer, _, descriptors, ..] = offsets;
+    let at = |offset: u64| usize::try_from(offset).unwrap_or(usize::MAX / 2);
+    let size = at(descriptors) + 4 * 16;
+    let fd = socket.as_raw_fd();
+    let mut ring = Shared::map(fd, size, TX_OFFSET, libc::MAP_SHARED | libc::MAP_POPULATE)?;
+    // `struct sockaddr_xdp`: family, flags, device, queue, another's memory.
+    let mut address = 44_u16.to_ne_bytes().to_vec();
+    address.extend(COPY.to_ne_bytes());
+    address.extend(ifindex(device)?.to_ne_bytes());
+    address.extend([0; 8]);
+    bind(&socket, &address)?;
+    // `struct xdp_desc`: address in the memory, length, options.
+    let mut descriptor = 0_u64.to_ne_bytes().to_vec();
+    descriptor.extend(u32::try_from(frame.len()).unwrap_or(0).to_ne_bytes());
+    descriptor.extend([0; 4]);
+    ring.write(at(descriptors), &descriptor);
+    ring.write(at(producer), &1_u32.to_ne_bytes());
+    send(&socket, &[], libc::MSG_DONTWAIT, None)
+}
+
+/// A classifier that returns one number.
+pub(crate) fn answer_always(number: i32) -> io::Result<OwnedFd> {
+    const SCHED_CLS: u32 = 3;
+    program(SCHED_CLS, 0, number)
+}
+
+/// Puts a classifier before all others on the way out of a device; it stays as long as the link.
+pub(crate) fn attach_first(program: impl AsFd, device: &str) -> io::Result<OwnedFd> {
+    const TCX_EGRESS: u32 = 47;
+    const BEFORE: u32 = 8;
+    let mut attributes = Vec::new();
+    attributes.extend(program.as_fd().as_raw_fd().to_ne_bytes());
+    attributes.extend(ifindex(device)?.to_ne_bytes());
+    attributes.extend(TCX_EGRESS.to_ne_bytes());
+    attributes.extend(BEFORE.to_ne_bytes());
+    attributes.extend([0; 16]);
+    owned(bpf(28, &attributes)?)
 }

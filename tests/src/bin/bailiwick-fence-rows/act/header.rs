@@ -42,6 +42,31 @@ pub(super) fn many(shot: &Shot) -> Result<Tried> {
     Ok(tried)
 }
 
+/// Solicitations and advertisements for the whole link, as only a neighbour's kernel writes them,
+/// with a payload where options stand.
+pub(super) fn neighbour(shot: &Shot) -> Result<Tried> {
+    let (from, to) = packet::v6(shot)?;
+    let raw = sys::socket(libc::AF_INET6, libc::SOCK_RAW, libc::IPPROTO_RAW)?;
+    socket::on_the_wire(&raw)?;
+    let mut tried = Tried::default();
+    for kind in 133_u8..=136 {
+        let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+        message.extend(to.octets());
+        // An option of a kind that nobody knows, eight bytes a unit.
+        message.extend([253, 8]);
+        message.extend(MARK.iter().cycle().take(62));
+        let mut whole = wire::ipv6(from, to, 58, &message);
+        if let Some(hops) = whole.get_mut(7) {
+            *hops = 255;
+        }
+        for _ in 0..shot.count {
+            let next = sys::internet(shot.to, 0);
+            tried.once(sys::send(&raw, &whole, 0, Some(&next)));
+        }
+    }
+    Ok(tried)
+}
+
 /// The header's destination is `via`; where the packet is to end stands behind it.
 pub(super) fn routing(shot: &Shot) -> Result<Tried> {
     let (from, to) = packet::v6(shot)?;

@@ -4,6 +4,7 @@
 //! put into a cgroup first; then it enters its namespace, tries, and prints what it was told.
 
 mod flood;
+mod frame;
 mod header;
 mod held;
 mod packet;
@@ -37,6 +38,9 @@ pub(crate) struct Shot {
     pub(crate) port: u16,
     #[arg(long, default_value_t = 5)]
     pub(crate) count: u32,
+    /// Last byte of the link address of the next hop
+    #[arg(long, default_value_t = 2)]
+    pub(crate) mac: u8,
     /// A socket in the file system, where two attackers meet
     #[arg(long)]
     pub(crate) meet: Option<PathBuf>,
@@ -57,6 +61,7 @@ impl Shot {
             via: None,
             port: 5000,
             count: 5,
+            mac: 2,
             meet: None,
         }
     }
@@ -73,6 +78,11 @@ impl Shot {
 
     pub(crate) fn count(mut self, count: u32) -> Self {
         self.count = count;
+        self
+    }
+
+    pub(crate) fn mac(mut self, mac: u8) -> Self {
+        self.mac = mac;
         self
     }
 
@@ -93,6 +103,7 @@ impl Shot {
             format!("--to={}", self.to),
             format!("--port={}", self.port),
             format!("--count={}", self.count),
+            format!("--mac={}", self.mac),
         ];
         words.extend(self.via.map(|via| format!("--via={via}")));
         words.extend(
@@ -156,6 +167,10 @@ techniques! {
     MappedTcp "mapped-tcp" socket::mapped_tcp,
     /// An echo request of an unprivileged socket
     Ping "ping" socket::ping,
+    /// Datagrams to an address that is nobody's alone
+    Special "special" socket::special,
+    /// Joins groups, and lets the kernel tell
+    Join "join" socket::join,
     /// Data in the first segment, without `connect`
     FastOpen "fast-open" socket::fast_open,
     /// A connection of several paths
@@ -170,10 +185,26 @@ techniques! {
     Raw "raw" packet::raw,
     /// A fragment whose ports are in another packet
     LateFragment "late-fragment" packet::late_fragment,
+    /// A frame from a packet socket
+    Frame "frame" frame::frame,
+    /// The same from a socket that says it is something else
+    Lie "lie" frame::lie,
+    /// IP behind VLAN tags
+    Tagged "tagged" frame::tagged,
+    /// IP behind what is not unwrapped
+    Wrapped "wrapped" frame::wrapped,
+    /// Past the queue
+    Bypass "bypass" frame::bypass,
+    /// From a tap
+    Tap "tap" frame::tap,
+    /// From an AF_XDP socket
+    Express "express" frame::express,
     /// IPv6 within: the address is an IPv4 one in the header itself
     Extended "extended" header::extended,
     /// More extension headers than anybody walks
     ManyExtensions "many-extensions" header::many,
+    /// What neighbours say to one another, and more behind it
+    Neighbour "neighbour" header::neighbour,
     /// A routing header of each type
     Routing "routing" header::routing,
     /// A source route, by socket option and by own header

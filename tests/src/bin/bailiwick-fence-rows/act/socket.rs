@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use super::{Shot, step};
 use crate::actor::Tried;
+use crate::net::WIRE;
 use crate::sys;
 use crate::wire::MARK;
 
@@ -126,6 +127,47 @@ pub(super) fn mptcp_path(shot: &Shot) -> Result<Tried> {
         tried.once(sys::send(&socket, MARK, libc::MSG_NOSIGNAL, None));
         thread::sleep(PATIENCE / 4);
     }
+    Ok(tried)
+}
+
+/// Multicast, broadcast, link-local: by the uplink, whatever a routing table says.
+pub(super) fn special(shot: &Shot) -> Result<Tried> {
+    let socket = bound(shot, libc::SOCK_DGRAM, 0)?;
+    on_the_wire(&socket)?;
+    sys::set_number(&socket, libc::SOL_SOCKET, libc::SO_BROADCAST, 1).context("SO_BROADCAST")?;
+    if shot.to.is_ipv4() {
+        let ttl = libc::IP_MULTICAST_TTL;
+        sys::set_number(&socket, libc::IPPROTO_IP, ttl, 8).context("IP_MULTICAST_TTL")?;
+    }
+    let mut tried = Tried::default();
+    for _ in 0..shot.count {
+        tried.once(sys::send(&socket, MARK, 0, Some(&shot.target())));
+    }
+    Ok(tried)
+}
+
+/// Whatever leaves, leaves by the wire.
+pub(super) fn on_the_wire(socket: &OwnedFd) -> Result<()> {
+    let device = WIRE.as_bytes();
+    sys::set(socket, libc::SOL_SOCKET, libc::SO_BINDTODEVICE, device).context("SO_BINDTODEVICE")
+}
+
+/// The name of a group is four bytes that the kernel sends by itself.
+pub(super) fn join(shot: &Shot) -> Result<Tried> {
+    let socket = bound(shot, libc::SOCK_DGRAM, 0)?;
+    let device = sys::ifindex(WIRE)?;
+    let mut tried = Tried::default();
+    for number in 0..shot.count {
+        let [.., low] = number.to_be_bytes();
+        // `struct ip_mreqn`: group, address, device.
+        let mut request = vec![239, 98, 119, low];
+        request.extend([0; 4]);
+        request.extend(device.to_ne_bytes());
+        let joined = sys::set(&socket, libc::IPPROTO_IP, libc::IP_ADD_MEMBERSHIP, &request);
+        tried.once(joined);
+    }
+    // The kernel tells the routers within a second.
+    thread::sleep(PATIENCE * 4);
     Ok(tried)
 }
 

@@ -4,6 +4,7 @@ use anyhow::Result;
 
 use super::{DE, DE6, SERVICE6, US, US6};
 use crate::act::{Shot, Technique};
+use crate::net::Shape;
 use crate::play::Play;
 use crate::row::{Claim, Place, Row};
 
@@ -15,7 +16,18 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run: extensions,
+    },
+    Row {
+        number: 3,
+        attack: "neighbour-payload",
+        what: "neighbour discovery of one's own making, with a payload for the whole link",
+        place: Place::Host,
+        claim: Claim::Stopped,
+        alone: false,
+        shape: Shape::Wire,
+        run: neighbour,
     },
     Row {
         number: 34,
@@ -24,6 +36,7 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run: source_route,
     },
     Row {
@@ -33,6 +46,7 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run: routing,
     },
 ];
@@ -45,6 +59,11 @@ fn extensions(play: &mut Play<'_>) -> Result<()> {
     play.attack(Technique::Extended, &Shot::at(SERVICE6).port(5001))?;
     play.passes(Technique::Extended, &Shot::at(SERVICE6).port(5000))?;
     play.passes(Technique::Extended, &Shot::at(DE6))
+}
+
+fn neighbour(play: &mut Play<'_>) -> Result<()> {
+    play.attack(Technique::Neighbour, &Shot::at("ff02::1"))?;
+    play.attack(Technique::Neighbour, &Shot::at("ff02::2"))
 }
 
 fn source_route(play: &mut Play<'_>) -> Result<()> {

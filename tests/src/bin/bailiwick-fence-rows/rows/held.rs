@@ -9,7 +9,7 @@ use super::{DE, US};
 use crate::act::{Shot, Technique};
 use crate::actor::Tried;
 use crate::ground::{Ground, Side};
-use crate::net;
+use crate::net::{self, Shape};
 use crate::play::{CARDIO, Play};
 use crate::policy::Terms;
 use crate::row::{Claim, Place, Row};
@@ -31,6 +31,7 @@ const fn row(
         place: Place::Host,
         claim: Claim::Stopped,
         alone,
+        shape: Shape::Wire,
         run,
     }
 }

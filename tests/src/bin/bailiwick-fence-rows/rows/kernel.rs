@@ -10,6 +10,7 @@ use super::{DE, US};
 use crate::act::{Shot, Technique};
 use crate::actor::Tried;
 use crate::ground::Side;
+use crate::net::Shape;
 use crate::play::{CARDIO, Play, number};
 use crate::policy::{Terms, study};
 use crate::row::{Claim, Place, Row};
@@ -23,6 +24,7 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run: first_packets,
     },
     Row {
@@ -32,6 +34,7 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run: override_below,
     },
     Row {
@@ -41,6 +44,7 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Evidenced,
         alone: true,
+        shape: Shape::Wire,
         run: detached,
     },
     Row {
@@ -50,6 +54,7 @@ pub(super) const ROWS: &[Row] = &[
         place: Place::Host,
         claim: Claim::Stopped,
         alone: true,
+        shape: Shape::Wire,
         run: killed,
     },
 ];

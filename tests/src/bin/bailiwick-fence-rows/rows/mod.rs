@@ -1,5 +1,7 @@
 //! The table of known ways round a fence, as attacks.
 
+mod forwarded;
+mod frame;
 mod header;
 mod held;
 mod kernel;
@@ -23,6 +25,8 @@ pub(crate) fn all() -> Vec<&'static Row> {
         socket::ROWS,
         header::ROWS,
         held::ROWS,
+        frame::ROWS,
+        forwarded::ROWS,
         kernel::ROWS,
         policy::ROWS,
     ]

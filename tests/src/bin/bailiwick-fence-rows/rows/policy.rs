@@ -7,6 +7,7 @@ use bailiwick_agent::ipc::IpcError;
 
 use super::{DE, DE6, US, US6};
 use crate::act::{Shot, Technique};
+use crate::net::Shape;
 use crate::play::Play;
 use crate::policy::{Terms, study};
 use crate::row::{Claim, Place, Row};
@@ -24,6 +25,7 @@ const fn row(
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run,
     }
 }

@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result};
 use super::{DE, DE6, US, US6};
 use crate::act::{Shot, Technique};
 use crate::ground::{Ground, Side};
-use crate::net;
+use crate::net::{self, Shape};
 use crate::play::{CARDIO, Play};
 use crate::row::{Claim, Place, Row};
 use crate::sys;
@@ -27,6 +27,7 @@ const fn row(
         place: Place::Host,
         claim: Claim::Stopped,
         alone: false,
+        shape: Shape::Wire,
         run,
     }
 }
@@ -51,6 +52,18 @@ pub(super) const ROWS: &[Row] = &[
         "embedded-address",
         "IPv4 inside 6to4, NAT64 and Teredo, and mapped on the wire",
         embedded,
+    ),
+    row(
+        4,
+        "special-address",
+        "multicast, broadcast, link-local and metadata addresses",
+        special,
+    ),
+    row(
+        3,
+        "group-membership",
+        "names of multicast groups, which the kernel sends by itself",
+        join,
     ),
     row(
         5,
@@ -118,6 +131,26 @@ fn embedded(play: &mut Play<'_>) -> Result<()> {
         play.passes(Technique::Udp, &Shot::at(to))?;
     }
     Ok(())
+}
+
+fn special(play: &mut Play<'_>) -> Result<()> {
+    for to in [
+        "169.254.169.254",
+        "224.0.0.251",
+        "239.98.119.1",
+        "255.255.255.255",
+        "ff02::1",
+        "ff05::2",
+        "ff0e::101",
+    ] {
+        play.attack(Technique::Special, &Shot::at(to))?;
+    }
+    play.passes(Technique::Special, &Shot::at(DE))
+}
+
+fn join(play: &mut Play<'_>) -> Result<()> {
+    play.attack(Technique::Join, &Shot::at(DE))?;
+    play.passes(Technique::Udp, &Shot::at(DE))
 }
 
 fn fast_open(play: &mut Play<'_>) -> Result<()> {

@@ -138,7 +138,7 @@ fn traced(
     armed: bool,
 ) -> Result<Traced> {
     let command = ground.fence_command(program)?;
-    let job = ground.net(Side::Fenced).job.clone();
+    let job = ground.net(Side::Fenced).node().to_owned();
     Traced::start_in(command, point, armed, move || net::enter_named(&job))
 }
 

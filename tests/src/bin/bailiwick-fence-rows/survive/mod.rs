@@ -10,6 +10,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use crate::ground::{self, Ground};
+use crate::net::Shape;
 use crate::row::progress;
 
 /// How much of each.
@@ -132,7 +133,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             continue;
         }
         let mut part = Part::new(name);
-        let done = Ground::new(&args.agent, number)
+        let done = Ground::new(&args.agent, number, Shape::Wire)
             .and_then(|mut ground| play(&mut ground, args, &mut part));
         if let Err(error) = done {
             part.wrong.push(format!("could not be tried: {error:#}"));
