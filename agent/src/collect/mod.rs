@@ -15,6 +15,7 @@ mod nvidia;
 pub mod nvml;
 #[cfg(test)]
 mod tests;
+pub(crate) mod unfenced;
 
 use std::{
     collections::BTreeSet,

@@ -43,7 +43,7 @@ mod watch;
 use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use bailiwick_attestation::{
@@ -60,6 +60,7 @@ use bailiwick_policy::{
 };
 use tracing::{error, info, warn};
 
+pub(crate) use self::devices::cgroup_of;
 use self::{
     admit::{HeldBack, Met},
     devices::{Devices, Place, Rules},
@@ -80,10 +81,17 @@ pub use self::{
     register::{Register, RegisterError, TpmRegister},
 };
 use crate::{
+    clock,
+    collect::unfenced::{self, Inventory},
     config::FenceSection,
     fence_service::{Enforcer, Peer},
     sys::bpf,
 };
+
+/// An inventory of ways past the hooks is good for so long; a look takes one part in so many of the
+/// time.
+const INVENTORY_NS: u64 = 30_000_000_000;
+const INVENTORY_SHARE: u64 = 200;
 
 /// The fence of this host, or of a part of it.
 #[derive(Debug)]
@@ -96,6 +104,9 @@ pub struct Fence {
     hooks: Vec<Hook>,
     events: Events,
     devices: Devices,
+    /// Ways past the hooks, as the last look found them.
+    inventory: Inventory,
+    next_inventory_ns: u64,
     recorder: Recorder,
     /// SHA-256 of the object the programs come from.
     object: Sha256Digest,
@@ -262,6 +273,8 @@ impl Fence {
             hooks,
             events,
             devices,
+            inventory: Inventory::default(),
+            next_inventory_ns: 0,
             recorder,
             object,
             policy: None,
@@ -428,6 +441,18 @@ impl Fence {
         Ok(())
     }
 
+    /// Looks for ways past the hooks, where the last look is not fresh any more.
+    fn look_around(&mut self) {
+        let now = clock::boot_time_ns();
+        if now < self.next_inventory_ns {
+            return;
+        }
+        self.inventory = unfenced::look(Path::new("/proc"), Path::new("/sys"));
+        let took = clock::boot_time_ns().saturating_sub(now);
+        let pause = took.saturating_mul(INVENTORY_SHARE).max(INVENTORY_NS);
+        self.next_inventory_ns = now.saturating_add(pause);
+    }
+
     fn tend_devices(&mut self, policy: Option<&Policy>) -> Result<(), FenceError> {
         let mut lease_end_ns = [0; 8];
         bpf::lookup(self.maps.lease.as_fd(), 0, &mut lease_end_ns)
@@ -588,6 +613,7 @@ impl Enforcer for Fence {
     }
 
     fn state(&mut self) -> FenceState {
+        self.look_around();
         self.read_back()
     }
 

@@ -1,7 +1,7 @@
 //! The fence as the kernel has it now, read back each time: what root changed shows.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     os::fd::{AsFd, OwnedFd},
     path::Path,
 };
@@ -10,14 +10,14 @@ use bailiwick_attestation::{
     Sha256Digest,
     proto::v1::{
         FenceState,
-        fence_state::{Link, MapState, Mode},
+        fence_state::{Link, MapState, Mode, UnfencedPath},
     },
 };
 use bailiwick_ebpf_common::abi::{RULE_NAMES, counter};
 
 use super::{
     Fence, FenceError,
-    devices::Devices,
+    devices::{self, Devices, Place},
     hook::Hook,
     image::{self, Image},
     peers,
@@ -82,6 +82,7 @@ impl Fence {
         let none = Vec::new();
         let names = policy.map_or(&none, |policy| &policy.devices);
         let (devices, all_seen) = self.devices.held(names);
+        let (unfenced, unfenced_unseen) = self.unfenced();
         let denying = rules.is_none();
         maps.extend(world);
         maps.extend(rules);
@@ -118,6 +119,8 @@ impl Fence {
             peers_live,
             log_fault: self.recorder.fault(),
             object_digest: self.object.0.to_vec(),
+            unfenced,
+            unfenced_unseen,
             devices,
             devices_unmet: policy.map_or_else(Vec::new, |policy| policy.unmet.clone()),
             devices_unseen: !all_seen,
@@ -246,6 +249,35 @@ impl Fence {
                 ),
             ])
             .collect()
+    }
+
+    /// Ways past the hooks as the last look found them, and whether it could not see them all.
+    fn unfenced(&self) -> (Vec<UnfencedPath>, bool) {
+        let holds = |cgroups: &[String]| {
+            let names = cgroups.iter().map(|cgroup| self.subject_of(cgroup));
+            let names: BTreeSet<String> = names.collect();
+            names.into_iter().collect()
+        };
+        let ways = self.inventory.ways.iter().map(|way| UnfencedPath {
+            kind: way.kind.to_owned(),
+            name: way.name.clone(),
+            held_by: holds(&way.holders),
+        });
+        (ways.collect(), self.inventory.partial)
+    }
+
+    /// The study or host service that a cgroup is of; empty for neither.
+    fn subject_of(&self, cgroup: &str) -> String {
+        let Some(policy) = &self.policy else {
+            return String::new();
+        };
+        let place = Place {
+            hierarchy: &self.hierarchy,
+            root: &self.root,
+        };
+        let subject = devices::subject_of(&policy.image, place, cgroup);
+        let named = subject.and_then(|it| policy.devices.get(usize::try_from(it).ok()?));
+        named.map_or_else(String::new, |named| named.subject.clone())
     }
 
     fn unfenced_paths(&self) -> Vec<String> {

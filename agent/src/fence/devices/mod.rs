@@ -44,6 +44,7 @@ use bailiwick_policy::{
 };
 use tracing::{error, info, warn};
 
+pub(crate) use self::scan::cgroup as cgroup_of;
 pub(super) use self::words::denial;
 use self::{
     owners::{Act, Holders, Unit},
@@ -473,18 +474,7 @@ impl<'a> Subjects<'a> {
         if let Some(known) = self.known.get(cgroup) {
             return *known;
         }
-        let below = Path::new(cgroup).strip_prefix(&self.place.root.path).ok()?;
-        let mut folder = self.place.root.folder.clone();
-        let mut ids = vec![self.place.root.id];
-        for component in below.components() {
-            folder.push(component);
-            ids.push(inode(&folder));
-        }
-        let ancestor = |level: u32| {
-            let at = usize::try_from(level).unwrap_or(usize::MAX);
-            ids.get(at).copied().unwrap_or(0)
-        };
-        let found = self.rules.image.resolve(ancestor);
+        let found = subject_of(self.rules.image, self.place, cgroup);
         self.known.insert(cgroup.to_owned(), found);
         found
     }
@@ -501,6 +491,21 @@ impl<'a> Subjects<'a> {
         }
         None
     }
+}
+
+/// The subject of a cgroup, by the walk that the kernel takes.
+pub(super) fn subject_of(image: &PolicyImage, place: Place<'_>, cgroup: &str) -> Option<u32> {
+    let below = Path::new(cgroup).strip_prefix(&place.root.path).ok()?;
+    let mut folder = place.root.folder.clone();
+    let mut ids = vec![place.root.id];
+    for component in below.components() {
+        folder.push(component);
+        ids.push(inode(&folder));
+    }
+    image.resolve(|level| {
+        let at = usize::try_from(level).unwrap_or(usize::MAX);
+        ids.get(at).copied().unwrap_or(0)
+    })
 }
 
 fn inode(folder: &Path) -> u64 {
