@@ -37,6 +37,9 @@ const DEVICES: [(&str, &str); 4] = [
     ),
 ];
 
+/// Most elements of a list in a statement.
+const PARTS: usize = 256;
+
 /// Ways that are open on every host, as long as nothing stands on its uplinks.
 const ALWAYS: [&str; 2] = [
     "frames of AF_PACKET and AF_XDP sockets",
@@ -121,9 +124,11 @@ impl Fence {
             object_digest: self.object.0.to_vec(),
             unfenced,
             unfenced_unseen,
-            devices,
-            devices_unmet: policy.map_or_else(Vec::new, |policy| policy.unmet.clone()),
-            devices_unseen: !all_seen,
+            devices_unseen: !all_seen || devices.len() > PARTS,
+            devices: devices.into_iter().take(PARTS).collect(),
+            devices_unmet: policy.map_or_else(Vec::new, |policy| {
+                policy.unmet.iter().take(PARTS).cloned().collect()
+            }),
             ..FenceState::default()
         }
     }

@@ -235,6 +235,10 @@ fn word(hook: &str, tag: &[u8], object: &[u8]) -> String {
     format!("{hook} runs {tag} of object {object}")
 }
 
+fn count(of: usize) -> Value {
+    Value::Number(u64::try_from(of).unwrap_or(u64::MAX))
+}
+
 /// Everything a profile can ask of the fence, by name, each with its source.
 pub(super) struct FenceClaims(BTreeMap<&'static str, AppraisedClaim>);
 
@@ -257,6 +261,14 @@ impl FenceClaims {
         put("fence.whole_host", Value::Flag(fence.whole_host), said);
         put("fence.root", text(&fence.root), said);
         put("fence.unfenced_paths", Value::Number(paths), said);
+        put("fence.unfenced", count(fence.unfenced.len()), said);
+        // What is open although nobody would be let in by now. A look that did not see all says
+        // nothing here, and a profile that asks fails.
+        if !fence.devices_unseen {
+            let holders = fence.devices.iter().flat_map(|device| &device.holders);
+            let without = holders.filter(|holder| holder.standing != "device-granted");
+            put("fence.devices_held_without_grant", count(without.count()), said);
+        }
         match measured {
             Some(logged) => {
                 let seen = Provenance::Measured;

@@ -207,6 +207,9 @@ impl ParsedStatement {
         bounded("fence.maps", fence.maps.len())?;
         bounded("fence.counters", fence.counters.len())?;
         bounded("fence.unfenced_paths", fence.unfenced_paths.len())?;
+        bounded("fence.unfenced", fence.unfenced.len())?;
+        bounded("fence.devices", fence.devices.len())?;
+        bounded("fence.devices_unmet", fence.devices_unmet.len())?;
         if !matches!(fence.object_digest.len(), 0 | 32) {
             return rule("fence.object_digest", "must have 32 bytes, or none");
         }
