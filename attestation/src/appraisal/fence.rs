@@ -267,7 +267,11 @@ impl FenceClaims {
         if !fence.devices_unseen {
             let holders = fence.devices.iter().flat_map(|device| &device.holders);
             let without = holders.filter(|holder| holder.standing != "device-granted");
-            put("fence.devices_held_without_grant", count(without.count()), said);
+            put(
+                "fence.devices_held_without_grant",
+                count(without.count()),
+                said,
+            );
         }
         match measured {
             Some(logged) => {
