@@ -257,6 +257,10 @@ pub struct FenceSection {
     /// A device that nobody holds and nobody has opened for so long is free for another study.
     /// Not shorter than a driver takes to open one.
     pub device_idle_seconds: u64,
+    /// Seconds after which what passed is told: packets and bytes by study and jurisdiction.
+    pub count_s: u64,
+    /// One in so many packets that pass is told with its addresses; 0: none.
+    pub sample: u32,
 }
 
 /// Network devices to attach to.
@@ -337,6 +341,8 @@ impl Default for FenceSection {
             mark_mask: 0xfff0_0000,
             drivers: PathBuf::from("/"),
             device_idle_seconds: 30,
+            count_s: 300,
+            sample: 0,
         }
     }
 }
@@ -471,6 +477,10 @@ impl Config {
         if self.fence.pcr > FENCE_PCR_MAX {
             let fault = "must lie within 0 to 15: only a reset of the TPM clears those";
             return Err(("fence.pcr", fault.into()));
+        }
+        if !(1..=86_400).contains(&self.fence.count_s) {
+            let fault = "must lie within 1 and 86,400 seconds";
+            return Err(("fence.count_s", fault.into()));
         }
         let mask = self.fence.mark_mask;
         let side_by_side = mask >> mask.trailing_zeros().min(31);
@@ -670,6 +680,16 @@ threshold = 2
                 "bits with others between",
                 "[fence]\nmark_mask = 0x00ff00ff",
                 "a.toml: fence.mark_mask: must be at least eight bits side by side",
+            ),
+            (
+                "counted at every moment",
+                "[fence]\ncount_s = 0",
+                "a.toml: fence.count_s: must lie within",
+            ),
+            (
+                "never counted",
+                "[fence]\ncount_s = 86401",
+                "a.toml: fence.count_s: must lie within",
             ),
             (
                 "no mark",

@@ -34,6 +34,8 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ListNodes", Needs::Operator),
     ("QueryService/GetNode", Needs::Operator),
     ("QueryService/ListEvents", Needs::Operator),
+    ("QueryService/ListFlows", Needs::Operator),
+    ("QueryService/ListDestinations", Needs::Operator),
     ("QueryService/ListKeys", Needs::Operator),
     ("QueryService/GetEntry", Needs::Operator),
     ("QueryService/ListAlerts", Needs::Operator),

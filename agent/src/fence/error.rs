@@ -51,8 +51,8 @@ pub enum FenceError {
     /// The object carried inside is not the one this code was written for.
     #[error("the BPF object has no {0}")]
     Missing(&'static str),
-    /// The ring buffer of events.
-    #[error("map EVENTS")]
+    /// The ring buffer of denied devices.
+    #[error("map DEVICE_EVENTS")]
     Events(#[source] aya::maps::MapError),
     /// A call of bpf(2).
     #[error("{what} {name}")]

@@ -27,23 +27,20 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BAILIWICK_BPF_OBJECT"))
 /// A map of ours that no program uses: SHA-256 of the object.
 const OBJECT_PIN: &str = "OBJECT";
 
-/// Within this time one flow reports one denial.
-const EVENT_WINDOW_NS: u64 = 1_000_000_000;
-
 /// Name, type, key size and value size of every map: a pin of another shape is not used again.
 const MAPS: [(&str, u32, u32, u32); 13] = [
     ("CONFIG", bpf::MAP_TYPE_ARRAY, 4, 16),
     ("COUNTERS", bpf::MAP_TYPE_PERCPU_ARRAY, 4, 8),
     ("DENIED_DEVICES", 9, 24, 16),
-    ("DENIED_FLOWS", 9, 32, 16),
     ("DEVICES", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
     ("DEVICE_EVENTS", 27, 0, 0),
     ("DEVICE_OPENED", bpf::MAP_TYPE_HASH, 4, 8),
     ("DEVICE_OWNERS", bpf::MAP_TYPE_HASH, 4, 16),
-    ("EVENTS", 27, 0, 0),
     ("LEASE", bpf::MAP_TYPE_ARRAY, 4, 8),
+    ("PASSED", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
     ("PEERS", bpf::MAP_TYPE_HASH, 24, 8),
     ("POLICY", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
+    ("TALLY", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
     ("WORLD", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
 ];
 
@@ -53,15 +50,16 @@ pub(super) struct Maps {
     pub(super) config: OwnedFd,
     pub(super) counters: OwnedFd,
     pub(super) lease: OwnedFd,
+    pub(super) passed: OwnedFd,
     pub(super) peers: OwnedFd,
     pub(super) policy: OwnedFd,
+    pub(super) tally: OwnedFd,
     pub(super) world: OwnedFd,
 }
 
 /// Loaded, not attached.
 pub(super) struct Loaded {
     pub(super) maps: Maps,
-    pub(super) events: RingBuf<MapData>,
     pub(super) devices: DeviceMaps,
     pub(super) device_events: RingBuf<MapData>,
     /// In the order of [`Hook::NAMES`].
@@ -70,11 +68,17 @@ pub(super) struct Loaded {
 }
 
 /// Loads the object on the maps that are pinned, making those that are not.
-pub(super) fn load(pins: &Pins, root: &Root, mark_mask: u32) -> Result<Loaded, FenceError> {
+pub(super) fn load(
+    pins: &Pins,
+    root: &Root,
+    mark_mask: u32,
+    sample: u32,
+) -> Result<Loaded, FenceError> {
     let config = config_bytes(&Config {
         root_level: root.level,
         mark_mask,
-        event_window_ns: EVENT_WINDOW_NS,
+        sample,
+        ..Config::default()
     });
     forget_unfit(pins, &config)?;
     let mut loader = EbpfLoader::new();
@@ -92,8 +96,10 @@ pub(super) fn load(pins: &Pins, root: &Root, mark_mask: u32) -> Result<Loaded, F
         config: open("CONFIG")?,
         counters: open("COUNTERS")?,
         lease: open("LEASE")?,
+        passed: open("PASSED")?,
         peers: open("PEERS")?,
         policy: open("POLICY")?,
+        tally: open("TALLY")?,
         world: open("WORLD")?,
     };
     // Before the programs are attached, and never again.
@@ -129,14 +135,11 @@ pub(super) fn load(pins: &Pins, root: &Root, mark_mask: u32) -> Result<Loaded, F
         owners: open("DEVICE_OWNERS")?,
         opened: open("DEVICE_OPENED")?,
     };
-    let mut ring = |name| {
-        let map = object.take_map(name).ok_or(FenceError::Missing(name))?;
-        RingBuf::try_from(map).map_err(FenceError::Events)
-    };
-    let (events, device_events) = (ring("EVENTS")?, ring("DEVICE_EVENTS")?);
+    let name = "DEVICE_EVENTS";
+    let map = object.take_map(name).ok_or(FenceError::Missing(name))?;
+    let device_events = RingBuf::try_from(map).map_err(FenceError::Events)?;
     Ok(Loaded {
         maps,
-        events,
         devices,
         device_events,
         programs,
@@ -198,12 +201,14 @@ fn config_bytes(config: &Config) -> Vec<u8> {
     let Config {
         root_level,
         mark_mask,
-        event_window_ns,
+        sample,
+        reserved,
     } = config;
     let mut bytes = Vec::with_capacity(size_of::<Config>());
     bytes.extend(root_level.to_ne_bytes());
     bytes.extend(mark_mask.to_ne_bytes());
-    bytes.extend(event_window_ns.to_ne_bytes());
+    bytes.extend(sample.to_ne_bytes());
+    bytes.extend(reserved.to_ne_bytes());
     bytes
 }
 

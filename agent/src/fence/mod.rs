@@ -16,7 +16,8 @@
 //! | `legacy` | workloads under cgroup v1, which no packet leads back to |
 //! | `peers` | addresses of studies on other nodes |
 //! | `devices` | governed devices: numbers, owners, holders |
-//! | `events`, `state` | what the kernel says, in words |
+//! | `taken`, `tally` | what programs count, taken away whole, and told within bounds |
+//! | `events`, `process`, `state` | what the kernel says, in words |
 //! | `probe` | a datagram that must be denied |
 //! | `record`, `register` | what takes effect, extended into a PCR before it does |
 
@@ -32,10 +33,13 @@ mod peers;
 mod pins;
 mod place;
 pub mod probe;
+mod process;
 mod record;
 mod register;
 mod select;
 mod state;
+mod taken;
+mod tally;
 #[cfg(test)]
 mod tests_swap;
 mod watch;
@@ -44,6 +48,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     os::fd::{AsFd, OwnedFd},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use bailiwick_attestation::{
@@ -64,7 +69,7 @@ pub(crate) use self::devices::cgroup_of;
 use self::{
     admit::{HeldBack, Met},
     devices::{Devices, Place, Rules},
-    events::{Events, Names},
+    events::{Counting, Events, Names},
     hook::Hook,
     image::Image,
     load::{Loaded, Maps},
@@ -230,12 +235,13 @@ impl Fence {
         }
         let Loaded {
             maps,
-            events,
             devices,
             device_events,
             programs,
             source,
-        } = load::load(&pins, &root, section.mark_mask)?;
+        } = load::load(&pins, &root, section.mark_mask, section.sample)?;
+        // Before anything is attached that counts.
+        taken::provide(&maps)?;
         let object = load::object_digest();
         let mut judges = Vec::new();
         for (names, program) in &programs {
@@ -262,7 +268,11 @@ impl Fence {
         for pin in pins.remove_other_versions()? {
             info!(pin = %pin.display(), "a pin of another version is removed");
         }
-        let events = Events::new(events, &maps);
+        let counting = Counting {
+            every: Duration::from_secs(section.count_s),
+            sample: section.sample,
+        };
+        let events = Events::new(&maps, counting);
         info!(root = %root.path.display(), cgroup = root.id, "fenced");
         Ok(Self {
             finder: Box::new(Tree::new(hierarchy.mount())),

@@ -31,8 +31,11 @@ use crate::{
     sys,
 };
 
-/// Events that wait for `run`. Full: the newest are counted and dropped, and `run` is told.
+/// Events that wait for `run`. Full: the newest are told together, without their addresses.
 const QUEUE: usize = 16_384;
+
+/// Those that stand for many have room beyond [`QUEUE`]. Full too: packets are counted, no more.
+const TOGETHER: usize = 1024;
 
 /// Most events in one answer.
 const BATCH: u32 = 4096;
@@ -144,6 +147,8 @@ pub struct Core<E> {
     queue: VecDeque<FenceEvent>,
     /// Number of the first event in the queue.
     first: u64,
+    /// Number after the last event that `run` has seen: those before change no more.
+    shown: u64,
     lost: u64,
     /// Why the last reconciliation failed.
     trouble: Option<String>,
@@ -178,6 +183,7 @@ impl<E: Enforcer> Core<E> {
             instance: random_instance(),
             queue: VecDeque::new(),
             first: 0,
+            shown: 0,
             lost: 0,
             trouble: None,
             held_back: false,
@@ -285,7 +291,7 @@ impl<E: Enforcer> Core<E> {
         }
     }
 
-    /// Moves events from the kernel's ring to the queue, before the ring is full.
+    /// Takes what the kernel has counted into the queue.
     pub fn pump_events(&mut self) {
         let (events, lost) = self.enforcer.drain_events();
         self.lost = self.lost.saturating_add(lost);
@@ -293,8 +299,40 @@ impl<E: Enforcer> Core<E> {
             if self.queue.len() < QUEUE {
                 self.queue.push_back(event);
             } else {
-                self.lost = self.lost.saturating_add(1);
+                self.together(event);
             }
+        }
+    }
+
+    /// Adds an event to one that stands for many like it, whose packets are counted on.
+    fn together(&mut self, event: FenceEvent) {
+        let told = self.shown.saturating_sub(self.first);
+        let fresh = self
+            .queue
+            .iter_mut()
+            .skip(usize::try_from(told).unwrap_or(usize::MAX));
+        let alike = |other: &&mut FenceEvent| {
+            other.others
+                && other.study == event.study
+                && other.rule == event.rule
+                && other.hook == event.hook
+                && other.device == event.device
+                && other.verdict == event.verdict
+                && other.sampled == event.sampled
+        };
+        if event.flows.is_none()
+            && let Some(sum) = fresh.rev().find(alike)
+        {
+            sum.count = sum.count.saturating_add(event.count);
+            sum.bytes = sum.bytes.saturating_add(event.bytes);
+            sum.until_boot_ns = sum.until_boot_ns.max(event.until_boot_ns);
+        } else if self.queue.len() < QUEUE.saturating_add(TOGETHER) {
+            self.queue.push_back(match event.flows {
+                Some(_) => event,
+                None => nobodys(event),
+            });
+        } else {
+            self.lost = self.lost.saturating_add(event.count.max(1));
         }
     }
 
@@ -417,19 +455,41 @@ impl<E: Enforcer> Core<E> {
         }
     }
 
-    fn next_events(&mut self, next: &NextEvents) -> Events {
+    pub(super) fn next_events(&mut self, next: &NextEvents) -> Events {
         self.pump_events();
         let ours = next.instance == self.instance;
         while ours && self.first < next.acknowledged && self.queue.pop_front().is_some() {
             self.first = self.first.saturating_add(1);
         }
         let max = usize::try_from(next.max.min(BATCH)).unwrap_or(0);
+        let shown = u64::try_from(self.queue.len().min(max)).unwrap_or(u64::MAX);
+        self.shown = self.shown.max(self.first.saturating_add(shown));
         Events {
             instance: self.instance.to_vec(),
             first: self.first,
             events: self.queue.iter().take(max).cloned().collect(),
             lost: std::mem::take(&mut self.lost),
         }
+    }
+}
+
+/// What of an event can stand for others like it, too.
+fn nobodys(event: FenceEvent) -> FenceEvent {
+    FenceEvent {
+        others: true,
+        cgroup_id: 0,
+        cgroup: String::new(),
+        source: Vec::new(),
+        destination: Vec::new(),
+        protocol: 0,
+        source_port: 0,
+        destination_port: 0,
+        jurisdiction: String::new(),
+        uid: None,
+        pid: None,
+        command: String::new(),
+        executable: String::new(),
+        ..event
     }
 }
 

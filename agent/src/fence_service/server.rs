@@ -34,9 +34,12 @@ const CONNECTIONS: usize = 8;
 /// A frame has to arrive, and an answer be read, within this time once it has begun.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// How often the kernel's event ring is emptied, and new cgroups are looked for where they are not
-/// told of: until then they are denied.
+/// How often new cgroups are looked for where they are not told of: until then they are denied.
 const PUMP: Duration = Duration::from_millis(500);
+
+/// How often what the kernel has counted is taken, unless `run` asks before: while a process of
+/// which it tells may still be asked for its program.
+const TAKE: Duration = Duration::from_secs(2);
 
 /// Shortest time between two looks, however many cgroups come and go.
 const QUIET: Duration = Duration::from_millis(10);
@@ -79,17 +82,18 @@ pub async fn serve<E: Enforcer>(
     let mut notify = Notify::default();
     let mut pump = interval(PUMP);
     pump.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut take = interval(TAKE);
+    take.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut alive = interval(alive_every());
     loop {
         tokio::select! {
             () = stop.cancelled() => break,
             Some(_ended) = tasks.join_next() => {}
             _ = pump.tick() => {
-                with_core(&core, |core| {
-                    core.reconcile();
-                    core.pump_events();
-                })
-                .await;
+                with_core(&core, Core::reconcile).await;
+            }
+            _ = take.tick() => {
+                with_core(&core, Core::pump_events).await;
             }
             mut ready = changed(changes.as_ref(), look) => {
                 with_core(&core, Core::reconcile).await;

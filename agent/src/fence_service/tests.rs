@@ -491,6 +491,52 @@ async fn events_wait_until_acknowledged_and_losses_are_told() {
     assert_eq!((none.first, none.events.len()), (5, 0));
 }
 
+#[test]
+fn a_full_queue_tells_packets_together_and_changes_nothing_that_was_seen() {
+    let scene = Scene::new();
+    let mut core = scene.core();
+    let denial = |rule: &str, others| FenceEvent {
+        study: "cardio".to_owned(),
+        rule: rule.to_owned(),
+        destination: vec![203, 0, 113, 9],
+        uid: Some(1000),
+        count: 3,
+        bytes: 100,
+        others,
+        ..FenceEvent::default()
+    };
+    let mut pump = |events: Vec<FenceEvent>| {
+        scene.recorder.0.lock().unwrap().events = events;
+        core.pump_events();
+    };
+    pump(vec![denial("prefix", false); 16_384]);
+    pump(vec![denial("prefix", false); 1000]);
+    pump(vec![denial("jurisdiction", false); 10]);
+    let mut ask = |acknowledged| {
+        let next = NextEvents {
+            instance: core.next_events(&NextEvents::default()).instance,
+            acknowledged,
+            max: 100_000,
+        };
+        core.next_events(&next)
+    };
+    assert_eq!(ask(0).events.len(), 4096);
+    for step in 1..=4 {
+        ask(4096 * step);
+    }
+    let told = ask(16_384).events;
+    let [prefix, jurisdiction] = told.as_slice() else {
+        panic!("{told:?}");
+    };
+    assert_eq!((prefix.count, prefix.bytes), (3000, 100_000));
+    assert_eq!(
+        (jurisdiction.rule.as_str(), jurisdiction.count),
+        ("jurisdiction", 30)
+    );
+    assert!(prefix.others && prefix.destination.is_empty() && prefix.uid.is_none());
+    assert_eq!(ask(16_384).lost, 0);
+}
+
 #[tokio::test]
 async fn frames_are_bounded_and_strangers_have_no_way_in() {
     use std::os::unix::fs::PermissionsExt;

@@ -162,27 +162,27 @@ impl Sealer {
         self.ring.not_wrapped(&ids);
     }
 
-    /// Entries for denials as they happened: each with its private half sealed, and before them
-    /// the keys made for it.
-    pub fn denials(&mut self, events: &[FenceEvent]) -> Vec<New> {
+    /// Entries for what the fence told, as it happened: each denial with its private half sealed,
+    /// and before them the keys made for it.
+    pub fn entries(&mut self, events: &[FenceEvent]) -> Vec<New> {
         let known = self.ring.clone();
         let mut made = Vec::new();
-        let mut denials = Vec::with_capacity(events.len());
+        let mut entries = Vec::with_capacity(events.len());
         for event in events {
             let sealed = self.seal(event, &mut made);
-            denials.push(denial(event, sealed));
+            entries.push(entry(event, sealed));
         }
         if made.is_empty() {
-            return denials;
+            return entries;
         }
         // On disk before anything sealed with them is.
         if let Err(why) = block_in_place(|| self.write(&self.file)) {
             error!(%why, "new keys could not be kept: private halves are given up");
             self.ring = known;
-            return events.iter().map(|event| denial(event, None)).collect();
+            return events.iter().map(|event| entry(event, None)).collect();
         }
         let mut out: Vec<New> = made.iter().filter_map(|key| self.made(key)).collect();
-        out.append(&mut denials);
+        out.append(&mut entries);
         out
     }
 
@@ -226,13 +226,16 @@ impl Sealer {
         Ok(Some(now(entry, Vec::new())))
     }
 
-    /// The private half, sealed, and how it hangs on the entry.
+    /// The private half, sealed, and how it hangs on the entry; `None` where there is none.
     fn seal(&mut self, event: &FenceEvent, made: &mut Vec<RingKey>) -> Option<(Sealing, Vec<u8>)> {
+        if event.others || event.flows.is_some() {
+            return None;
+        }
         let study = match event.study.as_str() {
             "" => NO_STUDY,
             study => study,
         };
-        let bucket = self.ring.bucket(study, event.cgroup.as_bytes());
+        let bucket = self.ring.bucket(study, &subject(event));
         if self.ring.find(study, &bucket, RETENTION).is_none() {
             let key = RingKey {
                 id: KeyId(random().ok()?),
@@ -259,8 +262,10 @@ impl Sealer {
             destination: event.destination.clone(),
             source_port: event.source_port,
             destination_port: event.destination_port,
-            uid: None,
-            executable: String::new(),
+            uid: event.uid,
+            executable: event.executable.clone(),
+            pid: event.pid,
+            command: event.command.clone(),
         };
         key.key
             .seal(key.id, random().ok()?, &private.encode_to_vec())
@@ -306,12 +311,21 @@ impl Sealer {
     }
 }
 
-/// A denial as it stands in the log: nothing in it says who or where to.
+/// Whose key seals it: the user's, where the kernel knows one, else the cgroup's.
+fn subject(event: &FenceEvent) -> Vec<u8> {
+    match event.uid {
+        Some(uid) => format!("uid {uid}").into_bytes(),
+        None => event.cgroup.clone().into_bytes(),
+    }
+}
+
+/// What the fence told, as it stands in the log: nothing in it says who or where to.
 #[must_use]
-pub fn denial(event: &FenceEvent, sealed: Option<(Sealing, Vec<u8>)>) -> New {
+pub fn entry(event: &FenceEvent, sealed: Option<(Sealing, Vec<u8>)>) -> New {
     let (sealing, sealed) = sealed.unzip();
-    New {
-        what: What::Denial(Denial {
+    let what = match &event.flows {
+        Some(flows) => What::Flows(flows.clone()),
+        None => What::Denial(Denial {
             study: event.study.clone(),
             direction: event.direction.clone(),
             protocol: event.protocol,
@@ -322,7 +336,14 @@ pub fn denial(event: &FenceEvent, sealed: Option<(Sealing, Vec<u8>)>) -> New {
             count: event.count,
             sealing,
             device: event.device.clone(),
+            bytes: event.bytes,
+            until_boot_ns: event.until_boot_ns,
+            sampled: event.sampled,
+            others: event.others,
         }),
+    };
+    New {
+        what,
         sealed: sealed.unwrap_or_default(),
         wall_time: UnixTime(event.wall_time_ms),
         boot_time_ns: event.boot_time_ns,

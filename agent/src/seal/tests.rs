@@ -23,6 +23,12 @@ fn event() -> FenceEvent {
         verdict: "deny".to_owned(),
         hook: "cgroup_skb/egress".to_owned(),
         count: 3,
+        bytes: 300,
+        until_boot_ns: 9,
+        uid: Some(1000),
+        pid: Some(4711),
+        command: "curl".to_owned(),
+        executable: "/usr/bin/curl".to_owned(),
         ..FenceEvent::default()
     }
 }
@@ -106,7 +112,7 @@ impl Erasure for Study {
 
 #[test]
 fn nothing_personal_stands_in_the_log() {
-    let new = denial(&event(), None);
+    let new = entry(&event(), None);
     let bytes = Entry::compose((0, 1), new.wall_time, new.boot_time_ns, new.what.clone());
     let read = Entry::parse(&bytes).unwrap();
     assert_eq!((read.wall_time, read.boot_time_ns), (UnixTime(8), 7));
@@ -119,10 +125,14 @@ fn nothing_personal_stands_in_the_log() {
         destination: vec![203, 0, 113, 10],
         source_port: 1,
         destination_port: 2,
+        uid: None,
+        pid: None,
+        command: String::new(),
+        executable: "/usr/bin/wget".to_owned(),
         ..event()
     };
     assert_eq!(
-        denial(&other, None).what,
+        entry(&other, None).what,
         new.what,
         "who and where change nothing"
     );
@@ -133,7 +143,7 @@ async fn private_halves_open_for_the_key_store_and_stay_closed_to_others() {
     let scene = Scene::new();
     let mut sealer = scene.open().await;
     assert_eq!(sealer.wrap_for(scene.store()), [], "no key yet");
-    let out = sealer.denials(&[event(), event()]);
+    let out = sealer.entries(&[event(), event()]);
     let [made, first, second] = out.try_into().unwrap();
     assert_eq!(
         scene.read(&made, &first).cgroup,
@@ -142,6 +152,9 @@ async fn private_halves_open_for_the_key_store_and_stay_closed_to_others() {
     let private = scene.read(&made, &second);
     assert_eq!(private.destination, [203, 0, 113, 9]);
     assert_eq!(private.destination_port, 44443);
+    assert_eq!((private.uid, private.pid), (Some(1000), Some(4711)));
+    let program = (private.command.as_str(), private.executable.as_str());
+    assert_eq!(program, ("curl", "/usr/bin/curl"));
     assert_ne!(
         public(&first).1,
         public(&second).1,
@@ -153,24 +166,73 @@ async fn private_halves_open_for_the_key_store_and_stay_closed_to_others() {
     drop(sealer);
     let mut sealer = scene.open().await;
     assert_eq!(sealer.wrap_for(scene.store()), [], "wrapped already");
-    let [third] = sealer.denials(&[event()]).try_into().unwrap();
+    let [third] = sealer.entries(&[event()]).try_into().unwrap();
     scene.read(&made, &third);
     let nobody = FenceEvent {
         study: String::new(),
         ..event()
     };
-    let [key, _] = sealer.denials(&[nobody]).try_into().unwrap();
+    let [key, _] = sealer.entries(&[nobody]).try_into().unwrap();
     let What::KeyMade(key) = key.what else {
         panic!("{:?}", key.what);
     };
     assert_eq!(key.study, NO_STUDY);
 }
 
+#[test]
+fn the_user_is_whose_key_it_is_wherever_one_is_known() {
+    let jane = subject(&event());
+    let elsewhere = FenceEvent {
+        cgroup: "/studies/cardio/another".to_owned(),
+        executable: "/bin/sh".to_owned(),
+        ..event()
+    };
+    assert_eq!(subject(&elsewhere), jane);
+    let john = FenceEvent {
+        uid: Some(1001),
+        ..event()
+    };
+    assert_ne!(subject(&john), jane);
+    let unknown = FenceEvent {
+        uid: None,
+        ..event()
+    };
+    assert_eq!(subject(&unknown), event().cgroup.into_bytes());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_stands_for_many_and_what_is_counted_have_no_private_half() {
+    let scene = Scene::new();
+    let mut sealer = scene.open().await;
+    let others = FenceEvent {
+        others: true,
+        ..event()
+    };
+    let flows = bailiwick_attestation::proto::v1::FlowsCounted {
+        to_ms: 7,
+        ..Default::default()
+    };
+    let counted = FenceEvent {
+        boot_time_ns: 5,
+        flows: Some(flows.clone()),
+        ..FenceEvent::default()
+    };
+    let [others, counted] = sealer.entries(&[others, counted]).try_into().unwrap();
+    let (told, sealing) = public(&others);
+    assert_eq!((told.others, told.count, sealing), (true, 3, None));
+    assert!(others.sealed.is_empty());
+    assert_eq!(
+        (counted.what, counted.boot_time_ns),
+        (What::Flows(flows), 5)
+    );
+    assert_eq!(sealer.ring().unwrapped("").count(), 0, "no key was made");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn keys_made_without_a_key_store_are_wrapped_once_there_is_one() {
     let scene = Scene::new();
     let mut sealer = scene.open().await;
-    let [unwrapped, denied] = sealer.denials(&[event()]).try_into().unwrap();
+    let [unwrapped, denied] = sealer.entries(&[event()]).try_into().unwrap();
     assert!(unwrapped.sealed.is_empty());
     let [made] = sealer.wrap_for(scene.store()).try_into().unwrap();
     scene.read(&made, &denied);
@@ -189,7 +251,7 @@ async fn keys_made_without_a_key_store_are_wrapped_once_there_is_one() {
 async fn another_tpm_opens_no_key() {
     let (scene, thief) = (Scene::new(), Scene::new());
     let mut sealer = scene.open().await;
-    sealer.denials(&[event()]);
+    sealer.entries(&[event()]);
     let ring = sealer.ring().clone();
     drop(sealer);
     std::fs::create_dir_all(thief.dir()).unwrap();
@@ -198,11 +260,7 @@ async fn another_tpm_opens_no_key() {
     assert!(
         stolen
             .ring()
-            .find(
-                "cardio",
-                &ring.bucket("cardio", event().cgroup.as_bytes()),
-                "default"
-            )
+            .find("cardio", &ring.bucket("cardio", b"uid 1000"), "default")
             .is_none()
     );
     assert_eq!(scene.open().await.ring(), &ring, "its own does");
@@ -217,8 +275,8 @@ async fn a_destroyed_key_is_gone_and_every_copy_of_the_file_is_silent() {
         study: "neuro".to_owned(),
         ..event()
     };
-    let out = sealer.denials(&[event(), neuro]);
-    let bucket = |ring: &Ring, study: &str| ring.bucket(study, event().cgroup.as_bytes());
+    let out = sealer.entries(&[event(), neuro]);
+    let bucket = |ring: &Ring, study: &str| ring.bucket(study, b"uid 1000");
     let file = scene.dir().join("log-keys");
     let backup = std::fs::read(&file).unwrap();
     let id = |new: &New| match &new.what {
@@ -260,7 +318,7 @@ async fn a_destroyed_key_is_gone_and_every_copy_of_the_file_is_silent() {
     );
     // What is sealed from now on has another key.
     restored.wrap_for(scene.store());
-    let [made, denied] = restored.denials(&[event()]).try_into().unwrap();
+    let [made, denied] = restored.entries(&[event()]).try_into().unwrap();
     assert_ne!(id(&made), id(&out[0]));
     scene.read(&made, &denied);
 }
@@ -269,7 +327,7 @@ async fn a_destroyed_key_is_gone_and_every_copy_of_the_file_is_silent() {
 async fn an_erasure_cut_off_anywhere_is_done_or_not_begun() {
     let scene = Scene::new();
     let mut sealer = scene.open().await;
-    sealer.denials(&[event()]);
+    sealer.entries(&[event()]);
     let before = sealer.ring().clone();
     let file = scene.dir().join("log-keys");
     let old = std::fs::read(&file).unwrap();
@@ -289,7 +347,7 @@ async fn an_erasure_cut_off_anywhere_is_done_or_not_begun() {
     // Before the TPM has it: a next file that nothing opens beside one that stands.
     let other = Scene::new();
     let mut sealer = other.open().await;
-    sealer.denials(&[event()]);
+    sealer.entries(&[event()]);
     let standing = sealer.ring().clone();
     drop(sealer);
     std::fs::write(next_of(&other.dir().join("log-keys")), &new).unwrap();

@@ -111,15 +111,15 @@ pub(crate) struct LinkInfo {
 }
 
 #[repr(C)]
-struct MapCreate {
-    kind: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    flags: u32,
-    inner_map_fd: u32,
-    numa_node: u32,
-    name: [u8; 16],
+pub(super) struct MapCreate {
+    pub(super) kind: u32,
+    pub(super) key_size: u32,
+    pub(super) value_size: u32,
+    pub(super) max_entries: u32,
+    pub(super) flags: u32,
+    pub(super) inner_map_fd: u32,
+    pub(super) numa_node: u32,
+    pub(super) name: [u8; 16],
 }
 
 #[repr(C)]
@@ -212,11 +212,6 @@ struct RawProgramInfo {
 
 /// An array of one value, which programs cannot write.
 pub(crate) fn create_value_map(name: &str, value_size: usize) -> io::Result<OwnedFd> {
-    let mut padded = [0; 16];
-    // The last byte stays zero.
-    for (to, from) in padded.iter_mut().zip(name.bytes().take(15)) {
-        *to = from;
-    }
     let mut attr = MapCreate {
         kind: MAP_TYPE_ARRAY,
         key_size: 4,
@@ -225,12 +220,25 @@ pub(crate) fn create_value_map(name: &str, value_size: usize) -> io::Result<Owne
         flags: RDONLY_PROG,
         inner_map_fd: 0,
         numa_node: 0,
-        name: padded,
+        name: padded(name),
     };
+    create_map(&mut attr)
+}
+
+pub(super) fn create_map(attr: &mut MapCreate) -> io::Result<OwnedFd> {
     // SAFETY: the structure is the command's, without pointers.
-    let fd = unsafe { call(MAP_CREATE, &mut attr) }?;
+    let fd = unsafe { call(MAP_CREATE, attr) }?;
     // SAFETY: MAP_CREATE returns a new descriptor.
     Ok(unsafe { owned(fd) })
+}
+
+/// A map's name; the last byte stays zero.
+pub(super) fn padded(name: &str) -> [u8; 16] {
+    let mut padded = [0; 16];
+    for (to, from) in padded.iter_mut().zip(name.bytes().take(15)) {
+        *to = from;
+    }
+    padded
 }
 
 /// Sets the value at `index` of an array whose values are as long as `value`.
@@ -521,7 +529,7 @@ pub(super) unsafe fn owned(fd: i64) -> OwnedFd {
 }
 
 /// CPUs the kernel keeps a value for; the number does not change while it runs.
-fn possible_cpus() -> io::Result<usize> {
+pub(super) fn possible_cpus() -> io::Result<usize> {
     static CPUS: OnceLock<usize> = OnceLock::new();
     if let Some(cpus) = CPUS.get() {
         return Ok(*cpus);
@@ -553,7 +561,7 @@ pub(super) fn address<T>(pointer: *const T) -> u64 {
     u64::try_from(pointer.expose_provenance()).expect("addresses have 64 bits at most")
 }
 
-fn small(length: usize) -> io::Result<u32> {
+pub(super) fn small(length: usize) -> io::Result<u32> {
     u32::try_from(length).map_err(|_wide| io::ErrorKind::InvalidInput.into())
 }
 

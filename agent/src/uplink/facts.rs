@@ -12,7 +12,7 @@ use crate::{
     attest::change_digest,
     clock,
     proto::fence::{NextEvents, State},
-    seal::denial,
+    seal::entry,
 };
 
 impl Node {
@@ -139,9 +139,9 @@ impl Node {
                 return Ok(());
             }
             let entries = match &mut self.sealer {
-                Some(sealer) => sealer.denials(&pulled.events),
+                Some(sealer) => sealer.entries(&pulled.events),
                 // Without keys the private half is given up, and never written in the clear.
-                None => pulled.events.iter().map(|e| denial(e, None)).collect(),
+                None => pulled.events.iter().map(|e| entry(e, None)).collect(),
             };
             if !self.attester.record(&entries)?
                 && let Some(sealer) = &mut self.sealer

@@ -14,6 +14,7 @@ mod packet;
 mod table;
 
 mod bundle;
+mod counted;
 mod devices;
 mod differential;
 mod identity;

@@ -217,6 +217,7 @@ fn actor() {
             }
             ["counted"] => settled(&received).to_string(),
             ["send", from, to] => send(from, to),
+            ["scan", from, to, ports] => scan(from, to, ports.parse().unwrap()).to_string(),
             ["flood", from, to, millis] => flood(from, to, millis.parse().unwrap()).to_string(),
             ["open", pin] => {
                 // Which hook it is for makes no difference to a run that no hook asked for.
@@ -309,6 +310,17 @@ fn wire_index() -> u32 {
         .unwrap();
     let line = String::from_utf8(out.stdout).unwrap();
     line.split(':').next().unwrap().parse().unwrap()
+}
+
+/// Tries each port once, whatever comes of it.
+fn scan(from: &str, to: &str, ports: u16) -> u64 {
+    let socket = UdpSocket::bind(from).unwrap();
+    let mut tries = 0;
+    for port in 1..=ports {
+        drop(socket.send_to(b"bailiwick", (to, port)));
+        tries += 1;
+    }
+    tries
 }
 
 /// Tries as often as it can, whatever comes of it.

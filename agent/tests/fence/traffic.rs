@@ -8,6 +8,7 @@ use std::{
 };
 
 use bailiwick_agent::{
+    config::FenceSection,
     fence::{Fence, FenceError},
     fence_service::{Enforcer, Peer},
 };
@@ -45,15 +46,20 @@ const THERE: [&str; 9] = [
 ];
 
 /// Two studies. Cardio may reach DE, 10.8.0.0/16 but for 10.8.1.0/24, and management.
-struct Stage {
-    scene: Scene,
-    net: Net,
-    fence: Fence,
+pub(crate) struct Stage {
+    pub(crate) scene: Scene,
+    pub(crate) net: Net,
+    pub(crate) fence: Fence,
 }
 
 impl Stage {
     fn new(test: &str) -> Self {
-        let scene = Scene::new(test);
+        Self::with(test, |_| {})
+    }
+
+    pub(crate) fn with(test: &str, edit: impl FnOnce(&mut FenceSection)) -> Self {
+        let mut scene = Scene::new(test);
+        edit(&mut scene.section);
         for cgroup in ["studies/neuro", "other"] {
             fs::create_dir_all(scene.cgroup(cgroup)).unwrap();
         }
@@ -64,7 +70,7 @@ impl Stage {
         stage
     }
 
-    fn apply(&mut self, version: u64, mode: &str, jurisdiction: &str) {
+    pub(crate) fn apply(&mut self, version: u64, mode: &str, jurisdiction: &str) {
         self.apply_peers(version, mode, jurisdiction, false);
     }
 
@@ -93,12 +99,12 @@ impl Stage {
         self.fence.set_lease_end(u64::MAX).unwrap();
     }
 
-    fn inside(&self, cgroup: &str) -> Actor {
+    pub(crate) fn inside(&self, cgroup: &str) -> Actor {
         Actor::new(&self.scene.cgroup(cgroup), &self.net.inside)
     }
 
     /// Outside of the fence.
-    fn world(&self) -> Actor {
+    pub(crate) fn world(&self) -> Actor {
         Actor::new(&self.scene.cgroup(".."), &self.net.world)
     }
 }

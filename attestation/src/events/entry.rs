@@ -16,6 +16,8 @@ pub const MAX_SEALED: usize = 16 * 1024;
 const MAX_NAME: usize = 256;
 /// Most keys erased at once, so that the entry stays within its bound.
 const MAX_KEYS: usize = 512;
+/// Most flows counted in one entry, so that it stays within its bound.
+pub const MAX_FLOWS: usize = 128;
 /// The format this version writes and reads.
 const FORMAT: u32 = 1;
 
@@ -122,12 +124,14 @@ impl Entry {
         match self.what {
             What::EpochBegan(_) => "epoch",
             What::BootBegan(_) => "boot",
+            What::Denial(ref denial) if denial.sampled > 0 => "sample",
             What::Denial(_) => "event",
             What::Policy(_) => "policy",
             What::Lease(_) => "lease",
             What::BreakGlass(_) => "break-glass",
             What::KeyMade(_) => "key",
             What::KeysErased(_) => "erasure",
+            What::Flows(_) => "flows",
         }
     }
 }
@@ -159,6 +163,12 @@ fn check(what: &What) -> Result<(), EntryRefused> {
             ] {
                 name(field, text)?;
             }
+            if (denial.verdict == "allow") != (denial.sampled > 0) {
+                return rule("denial.sampled", "goes with the verdict `allow` alone");
+            }
+            if denial.others && denial.sealing.is_some() {
+                return rule("denial.others", "stands for many, and has no private half");
+            }
             let Some(sealing) = &denial.sealing else {
                 return Ok(());
             };
@@ -188,7 +198,31 @@ fn check(what: &What) -> Result<(), EntryRefused> {
             let mut all = erased.key_ids.iter();
             all.try_for_each(|id| length("keys_erased.key_ids", id, 16))
         }
+        What::Flows(counted) => flows(counted),
     }
+}
+
+fn flows(counted: &v1::FlowsCounted) -> Result<(), EntryRefused> {
+    if counted.flows.len() > MAX_FLOWS {
+        return rule("flows.flows", "has more than 128 elements");
+    }
+    if counted.to_boot_ns < counted.from_boot_ns || counted.to_ms < counted.from_ms {
+        return rule("flows.to_ms", "is before the time it counts from");
+    }
+    for flow in &counted.flows {
+        name("flows.flows.study", &flow.study)?;
+        name("flows.flows.jurisdiction", &flow.jurisdiction)?;
+        if !matches!(flow.direction.as_str(), "egress" | "ingress") {
+            return rule("flows.flows.direction", "is neither egress nor ingress");
+        }
+        if flow.packets == 0 || i64::try_from(flow.packets.max(flow.bytes)).is_err() {
+            return rule("flows.flows.packets", "is 0, or exceeds 2^63 - 1");
+        }
+    }
+    if i64::try_from(counted.other_packets.max(counted.other_bytes)).is_err() {
+        return rule("flows.other_packets", "exceeds 2^63 - 1");
+    }
+    Ok(())
 }
 
 fn length(field: &'static str, bytes: &[u8], want: usize) -> Result<(), EntryRefused> {
@@ -221,6 +255,32 @@ mod tests {
                 commitment: vec![3; 32],
             }),
             ..v1::Denial::default()
+        }
+    }
+
+    fn sample() -> v1::Denial {
+        v1::Denial {
+            verdict: "allow".to_owned(),
+            sampled: 100,
+            ..denial()
+        }
+    }
+
+    fn flows_of(count: u64) -> v1::FlowsCounted {
+        let flow = |packets| v1::flows_counted::Flow {
+            study: "cardio".to_owned(),
+            jurisdiction: "DE".to_owned(),
+            direction: "egress".to_owned(),
+            packets,
+            bytes: 100 * packets,
+        };
+        v1::FlowsCounted {
+            from_boot_ns: 5,
+            to_boot_ns: 9,
+            from_ms: 1,
+            to_ms: 1,
+            flows: (1..=count).map(flow).collect(),
+            ..v1::FlowsCounted::default()
         }
     }
 
@@ -258,6 +318,8 @@ mod tests {
             ),
             (2, What::Denial(denial()), "event"),
             (3, What::KeyMade(key()), "key"),
+            (4, What::Denial(sample()), "sample"),
+            (5, What::Flows(flows_of(128)), "flows"),
         ];
         for (index, what, kind) in kinds {
             let bytes = Entry::compose((2, *index), UnixTime(5), 6, what.clone());
@@ -321,6 +383,21 @@ mod tests {
                 "LogEntry.denial.sealing.commitment: has another length",
             ),
             (
+                "a sample that was denied",
+                |e| of(e).sampled = 1,
+                "LogEntry.denial.sampled: goes with",
+            ),
+            (
+                "allowed, and no sample",
+                |e| of(e).verdict = "allow".to_owned(),
+                "LogEntry.denial.sampled: goes with",
+            ),
+            (
+                "many with one private half",
+                |e| of(e).others = true,
+                "LogEntry.denial.others: stands for",
+            ),
+            (
                 "boot id",
                 |e| e.what = Some(What::BootBegan(v1::BootBegan::default())),
                 "LogEntry.boot_began.boot_id: has another length",
@@ -370,6 +447,48 @@ mod tests {
             edit(&mut bad);
             let refused = Entry::parse(&bad.encode_to_vec()).unwrap_err();
             assert!(refused.to_string().starts_with(want), "{name}: {refused}");
+        }
+        type Miscount = fn(&mut v1::FlowsCounted);
+        let miscounts: &[(&str, Miscount, &str)] = &[
+            ("many", |f| *f = flows_of(129), "flows: has more"),
+            ("none passed", |f| f.flows[0].packets = 0, "packets: is 0"),
+            (
+                "beyond",
+                |f| f.flows[0].bytes = 1 << 63,
+                "packets: is 0, or exceeds",
+            ),
+            (
+                "sideways",
+                |f| f.flows[0].direction = "out".to_owned(),
+                "direction: is neither",
+            ),
+            (
+                "back in time",
+                |f| f.to_boot_ns = 4,
+                "to_ms: is before the time",
+            ),
+            (
+                "back by the wall clock",
+                |f| f.to_ms = 0,
+                "to_ms: is before",
+            ),
+            (
+                "others beyond",
+                |f| f.other_bytes = 1 << 63,
+                "other_packets: exceeds",
+            ),
+            (
+                "escape",
+                |f| f.flows[0].jurisdiction.push('\n'),
+                "jurisdiction: has",
+            ),
+        ];
+        for (name, edit, want) in miscounts {
+            let mut counted = flows_of(2);
+            edit(&mut counted);
+            let bytes = entry(7, What::Flows(counted)).encode_to_vec();
+            let refused = Entry::parse(&bytes).unwrap_err().to_string();
+            assert!(refused.contains(want), "{name}: {refused}");
         }
         let receipt = What::EpochBegan(v1::EpochBegan {
             last_receipt: vec![0; 31],

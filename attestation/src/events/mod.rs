@@ -11,7 +11,7 @@ pub mod hpke;
 mod proof;
 mod seal;
 
-pub use entry::{Entry, EntryRefused, MAX_ENTRY, MAX_SEALED};
+pub use entry::{Entry, EntryRefused, MAX_ENTRY, MAX_FLOWS, MAX_SEALED};
 pub use proof::{EntryUnproven, ProvenEntry, verify_entry};
 pub use seal::{
     BUCKETS, BucketKey, KeyId, KeyTerms, SealError, WRAPPED, bucket_of, committed_under,

@@ -3,6 +3,7 @@
 mod brake;
 mod enrolments;
 mod events;
+mod flows;
 mod nodes;
 mod policy;
 
@@ -184,6 +185,26 @@ impl QueryService for Query {
             info!(by = %operator.name, node = request.node, epoch = request.epoch,
                 index = request.index, "private half shown");
         }
+        Ok(Response::new(answer))
+    }
+
+    async fn list_flows(
+        &self,
+        request: Request<v1::ListFlowsRequest>,
+    ) -> Result<Response<v1::ListFlowsResponse>, Status> {
+        operator(&request)?;
+        self.flows(&request.into_inner()).await.map(Response::new)
+    }
+
+    async fn list_destinations(
+        &self,
+        request: Request<v1::ListDestinationsRequest>,
+    ) -> Result<Response<v1::ListDestinationsResponse>, Status> {
+        let operator = operator(&request)?;
+        let request = request.into_inner();
+        let answer = self.destinations(&request).await?;
+        info!(by = %operator.name, study = request.study, node = request.node,
+            told = answer.destinations.len(), "destinations read");
         Ok(Response::new(answer))
     }
 

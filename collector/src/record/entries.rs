@@ -9,7 +9,7 @@ use sqlx::sqlite::{SqliteConnection, SqliteRow};
 
 use super::rows::NewStatement;
 use super::writer::{Write, int};
-use super::{Store, StoreError};
+use super::{Store, StoreError, flows};
 
 /// Leaves folded in one go: bounds what one check holds in memory.
 const FOLD: i64 = 4096;
@@ -268,6 +268,9 @@ pub(super) async fn insert(
         .bind(int(now.millis()))
         .execute(&mut *connection)
         .await?;
+        if let What::Flows(counted) = &entry.parsed.what {
+            flows::insert(connection, ek, counted, now).await?;
+        }
     }
     if new.is_empty() {
         return Ok(());

@@ -31,6 +31,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "standing",
         include_str!("../../migrations/0050_standing.sql"),
     ),
+    (60, "flows", include_str!("../../migrations/0060_flows.sql")),
 ];
 
 pub(super) async fn connect(

@@ -8,6 +8,7 @@ mod acts;
 mod brakes;
 mod entries;
 mod error;
+mod flows;
 mod log;
 mod migrate;
 mod nodes;
@@ -31,6 +32,7 @@ use tokio::task::JoinHandle;
 pub use acts::{ACTS_LIMIT, NewAct};
 pub use entries::{EntryFilter, NewEntry, StoredEntry};
 pub use error::StoreError;
+pub use flows::{FlowFilter, FlowRow, FlowSpan};
 pub use log::SignedHead;
 pub use rows::{
     AlertChange, AlertRow, FenceFacts, Interval, NewAlert, NewEnrolment, NewPolicy, NewStatement,

@@ -12,8 +12,10 @@ pub struct Config {
     pub root_level: u32,
     /// Bits of a packet's mark that hold the study it came from; 0: marks say nothing.
     pub mark_mask: u32,
-    /// Within this time one flow reports one event.
-    pub event_window_ns: u64,
+    /// One in so many packets that pass is told of one by one; 0: none.
+    pub sample: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 const _: () = assert!(size_of::<Config>() == 16);
 
@@ -25,46 +27,7 @@ pub struct Lease {
     pub end_boot_ns: u64,
 }
 
-/// One denial, through the ring buffer `EVENTS`.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct Event {
-    /// CLOCK_BOOTTIME in nanoseconds.
-    pub boot_ns: u64,
-    /// The socket's cgroup.
-    pub cgroup: u64,
-    /// Packets this event stands for: itself, and those of the same flow since its last event.
-    pub count: u64,
-    /// Generation of the policy that judged, its lower 32 bits; 0: none.
-    pub generation: u64,
-    /// As in the header, IPv4 as `::ffff:a.b.c.d`.
-    pub source: [u8; 16],
-    /// As in the header.
-    pub destination: [u8; 16],
-    /// Number in the policy image, or `u32::MAX`.
-    pub subject: u32,
-    /// Host byte order; 0 without ports.
-    pub source_port: u16,
-    /// Host byte order; 0 without ports.
-    pub destination_port: u16,
-    /// Jurisdiction number of the far end, 0 where it was not looked up.
-    pub jurisdiction: u16,
-    /// Layer 4 protocol.
-    pub protocol: u8,
-    /// One of [`direction`].
-    pub direction: u8,
-    /// [`crate::Rule`] as a number.
-    pub rule: u8,
-    /// 1: audit mode, the packet passed.
-    pub audit: u8,
-    /// One of [`hook`].
-    pub hook: u8,
-    /// Zero.
-    pub reserved: u8,
-}
-const _: () = assert!(size_of::<Event>() == 80);
-
-/// [`Event::direction`].
+/// Which way a packet goes, as the workload sees it.
 pub mod direction {
     /// Leaves the workload.
     pub const EGRESS: u8 = 1;
@@ -125,30 +88,10 @@ pub mod hook {
     }
 }
 
-/// Key of the map that keeps a flood of one flow's denials to one event per window.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
-#[repr(C)]
-pub struct FlowKey {
-    /// The far end.
-    pub address: [u8; 16],
-    /// The socket's cgroup.
-    pub cgroup: u64,
-    /// The far end's port.
-    pub port: u16,
-    /// Layer 4 protocol.
-    pub protocol: u8,
-    /// One of [`direction`].
-    pub direction: u8,
-    /// [`crate::Rule`] as a number.
-    pub rule: u8,
-    /// One of [`hook`].
-    pub hook: u8,
-    /// Zero.
-    pub reserved: [u8; 2],
-}
-const _: () = assert!(size_of::<FlowKey>() == 32);
+/// Within this time one kind of denied device reports one event.
+pub const EVENT_WINDOW_NS: u64 = 1_000_000_000;
 
-/// Value of that map.
+/// What keeps something that is refused again and again to one event per time.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct FlowState {
@@ -172,7 +115,7 @@ pub mod counter {
     pub const INGRESS_DENIED: u32 = 4;
     /// Would have been dropped on the way in.
     pub const INGRESS_AUDITED: u32 = 5;
-    /// Events the full ring buffer did not take.
+    /// Denials that found no table to be told in; the counters here have them.
     pub const EVENTS_LOST: u32 = 6;
     /// Opens of governed devices that were denied.
     pub const DEVICES_DENIED: u32 = 10;
@@ -256,27 +199,4 @@ mod pod {
     unsafe impl aya::Pod for super::Config {}
     // SAFETY: one integer.
     unsafe impl aya::Pod for super::Lease {}
-    // SAFETY: `repr(C)`, integers only, no padding (size asserted above).
-    unsafe impl aya::Pod for super::FlowKey {}
-    // SAFETY: two integers.
-    unsafe impl aya::Pod for super::FlowState {}
 }
-
-/// An event as it came out of the ring buffer.
-#[cfg(not(target_arch = "bpf"))]
-impl Event {
-    /// Reads one record; another length is no event.
-    #[must_use]
-    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        let mut event = Self::default();
-        if bytes.len() != size_of::<Self>() {
-            return None;
-        }
-        crate::Plain::bytes_mut(&mut event).copy_from_slice(bytes);
-        Some(event)
-    }
-}
-
-// SAFETY: `repr(C)`, integers only, no padding (size asserted above).
-#[cfg(not(target_arch = "bpf"))]
-unsafe impl crate::Plain for Event {}

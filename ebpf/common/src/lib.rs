@@ -11,6 +11,7 @@
 //! - [`peers`]: which addresses of a study on other nodes count, and until when
 //! - [`verdict`]: [`judge`], which joins them
 //! - [`device`]: which devices may be opened, and by whom
+//! - [`tally`]: denials and flows, counted by the kernel and taken away by the agent
 //! - [`abi`]: configuration, events and counters that cross between the two sides
 //!
 //! Whatever is missing, unknown or malformed is denied.
@@ -28,6 +29,7 @@ pub mod option;
 pub mod packet;
 pub mod peers;
 pub mod policy;
+pub mod tally;
 pub mod verdict;
 pub mod world;
 

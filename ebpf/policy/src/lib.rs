@@ -13,6 +13,7 @@
 //! | [`world`] | where addresses lie: a geo database and the operator's sites, likewise |
 //! | [`peers`] | addresses of a study, signed by the node that hosts them |
 //! | [`explain`] | what the kernel would say to a packet, and which line makes it say so |
+//! | [`plan`] | the same, of what was recorded |
 //!
 //! Nothing here touches the kernel, a socket or the disk: callers read files and pass bytes and
 //! time in.
@@ -28,5 +29,6 @@ pub mod kind;
 pub mod manifest;
 pub mod model;
 pub mod peers;
+pub mod plan;
 pub mod ssh;
 pub mod world;

@@ -2,11 +2,11 @@
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use bailiwick_ebpf_common::abi::{direction, hook};
+use bailiwick_ebpf_common::abi::hook;
 
 use crate::judge::{
-    fence_far_end, fence_judge, fence_keeps_up, fence_report, fence_resolve, fence_served,
-    is_kernel,
+    fence_far_end, fence_judge, fence_keeps_up, fence_passed, fence_report, fence_resolve,
+    fence_served, is_kernel,
 };
 use crate::loopback;
 use crate::report::{self, Answer};
@@ -48,11 +48,10 @@ fn decide(skb: &Skb, at: u8) -> i32 {
     }
     let verdict = Answer::unpack(answer);
     if verdict.action == report::ALLOW {
-        report::allowed(if ingress == 1 {
-            direction::INGRESS
-        } else {
-            direction::EGRESS
-        });
+        let told = fence_passed(skb.as_ptr(), answer, who, at.into(), far_end);
+        if told != 0 {
+            fence_report(skb.as_ptr(), told, who, at.into());
+        }
         return 1;
     }
     fence_report(skb.as_ptr(), answer, who, at.into());

@@ -9,7 +9,7 @@ use aya_ebpf::helpers::{
 };
 use aya_ebpf::macros::{cgroup_device, cgroup_sock};
 use aya_ebpf::programs::{DeviceContext, SockContext};
-use bailiwick_ebpf_common::abi::{FlowState, counter};
+use bailiwick_ebpf_common::abi::{EVENT_WINDOW_NS, FlowState, counter};
 use bailiwick_ebpf_common::device::{
     self, Device, DeviceEvent, DeviceKey, DeviceSubject, Granted, Opener, Owner, Reason, Settled,
     class, state,
@@ -296,7 +296,7 @@ pub(crate) extern "C" fn fence_device_denied(device: u64, who: u64, what: u64, o
 /// may both find it is time; the counters are what is exact.
 #[inline(always)]
 fn due(key: &DeviceKey, now: u64) -> Option<u64> {
-    let window = CONFIG.get(0).map_or(0, |config| config.event_window_ns);
+    let window = EVENT_WINDOW_NS;
     let fresh = FlowState {
         reported_ns: now,
         silent: 0,

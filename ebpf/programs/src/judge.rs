@@ -2,6 +2,7 @@
 
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use bailiwick_ebpf_common::abi::hook;
 use bailiwick_ebpf_common::peers::PeerKey;
 use bailiwick_ebpf_common::verdict::{Carried, Tables, weighed};
 use bailiwick_ebpf_common::{
@@ -228,13 +229,59 @@ pub(crate) extern "C" fn fence_judge(
     Answer::from(verdict).pack()
 }
 
-/// Counts and reports a denial.
+/// Where the far end of a packet lies that passed by an explicit rule, before anybody asked: it is
+/// counted by jurisdiction, too.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_place(skb: *mut __sk_buff, ingress: u32) -> u32 {
+    let (Some(policy), Ok(flow)) = (maps::policy(), Flow::parse(&Skb::from_ptr(skb))) else {
+        return Jurisdiction::UNKNOWN.0.into();
+    };
+    let far = if ingress == 1 {
+        flow.source.canonical()
+    } else {
+        flow.destination.canonical()
+    };
+    fence_locate(far.hi, far.lo, policy.header.own_table)
+}
+
+/// Counts a packet that passes. 0, or the answer to tell of it with: it is one of a sample.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_passed(
+    skb: *mut __sk_buff,
+    answer: u64,
+    who: u64,
+    at: u32,
+    far_end: u32,
+) -> u64 {
+    let [.., at] = at.to_be_bytes();
+    let mut answer = Answer::unpack(answer);
+    if answer.jurisdiction == 0 {
+        answer.jurisdiction = if far_end == loopback::NOT {
+            let ingress = u32::from(at == hook::SKB_INGRESS);
+            let [.., a, b] = fence_place(skb, ingress).to_be_bytes();
+            u16::from_be_bytes([a, b])
+        } else {
+            Jurisdiction::LOOPBACK.0
+        };
+    }
+    if report::passed(&Skb::from_ptr(skb), &answer, who, at) {
+        answer.pack()
+    } else {
+        0
+    }
+}
+
+/// Counts and tells of a denial; tells of a packet that passes.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
 pub(crate) extern "C" fn fence_report(skb: *mut __sk_buff, answer: u64, who: u64, at: u32) -> i32 {
     let [.., at] = at.to_be_bytes();
-    report::denied(&Skb::from_ptr(skb), &Answer::unpack(answer), who, at);
+    report::told(&Skb::from_ptr(skb), &Answer::unpack(answer), who, at);
     0
 }
 

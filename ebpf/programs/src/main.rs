@@ -11,6 +11,11 @@
 //! denials. Nothing is decided here; whatever cannot be fetched is denied.
 #![no_std]
 #![no_main]
+#![feature(core_intrinsics)]
+#![expect(
+    internal_features,
+    reason = "the target has no compare-and-swap, so `core` offers it no atomic addition"
+)]
 
 mod cgroup_skb;
 mod device;

@@ -1,14 +1,19 @@
 //! The maps. Names, sizes and flags are part of the pins' contract: see `common::abi::ABI`.
 
 use aya_ebpf::bindings::{BPF_F_NO_PREALLOC, BPF_F_RDONLY_PROG, BPF_F_WRONLY_PROG};
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
-use bailiwick_ebpf_common::abi::{Config, Event, FlowKey, FlowState, Lease, counter};
+use bailiwick_ebpf_common::abi::{Config, FlowState, Lease, counter};
 use bailiwick_ebpf_common::device::{
     DeviceEvent, DeviceKey, HOST_MAGIC, HostDevices, Owner, UNITS,
 };
 use bailiwick_ebpf_common::peers::{PEER_SLOTS, PeerEnd, PeerKey};
 use bailiwick_ebpf_common::policy::POLICY_MAGIC;
+use bailiwick_ebpf_common::tally::{
+    PASSED as PASSED_KEYS, Passed, PassedKey, TABLES, TALLIES, Tally, TallyKey,
+};
 use bailiwick_ebpf_common::{PolicyImage, WorldImage};
 
 /// Programs read these and cannot write them.
@@ -26,10 +31,12 @@ const _: u32 = BPF_F_WRONLY_PROG;
 )]
 const SPARSE: usize = (BPF_F_RDONLY_PROG | BPF_F_NO_PREALLOC) as usize;
 
-/// Bytes of the ring buffer: some 2,900 events.
-const EVENT_BYTES: usize = 256 * 1024;
-/// Flows whose events are held back, across all CPUs.
-const FLOWS: usize = 4096;
+/// Programs write these; memory only for what is there.
+#[expect(
+    clippy::as_conversions,
+    reason = "a flag of 32 bits, in a const parameter"
+)]
+const WRITTEN: usize = BPF_F_NO_PREALLOC as usize;
 #[expect(
     clippy::as_conversions,
     reason = "a small constant, in a const parameter"
@@ -58,12 +65,15 @@ pub(crate) static POLICY: ArrayOfMaps<Array<PolicyImage, 1, READ_ONLY>, 1> = Arr
 #[btf_map]
 pub(crate) static COUNTERS: PerCpuArray<u64, COUNTERS_LEN> = PerCpuArray::new();
 
+/// Denials and samples, and what found no room among them; the agent takes the inner maps away.
 #[btf_map]
-pub(crate) static EVENTS: RingBuf<Event, EVENT_BYTES> = RingBuf::new();
+pub(crate) static TALLY: ArrayOfMaps<HashMap<TallyKey, Tally, TALLIES, WRITTEN>, TABLES> =
+    ArrayOfMaps::new();
 
-/// Denied flows and when each was last reported.
+/// What passed, by study and jurisdiction; the agent takes the inner map away.
 #[btf_map]
-pub(crate) static DENIED_FLOWS: LruHashMap<FlowKey, FlowState, FLOWS> = LruHashMap::new();
+pub(crate) static PASSED: ArrayOfMaps<PerCpuHashMap<PassedKey, Passed, PASSED_KEYS, WRITTEN>, 1> =
+    ArrayOfMaps::new();
 
 /// Bytes of the ring buffer of denied devices: some 700 events.
 const DEVICE_EVENT_BYTES: usize = 64 * 1024;

@@ -1,20 +1,28 @@
 //! Counting every verdict, and telling the agent of denials without drowning it.
+//!
+//! See `common::tally` for who reads what. Every sum is added to atomically: a program in a
+//! process' context is interrupted by packets that come in on the same CPU.
 
-use aya_ebpf::helpers::{bpf_get_current_cgroup_id, bpf_ktime_get_boot_ns};
-use bailiwick_ebpf_common::abi::{Event, FlowKey, FlowState, counter, direction, hook};
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::generated::bpf_get_socket_uid;
+use aya_ebpf::helpers::{
+    bpf_get_current_cgroup_id, bpf_get_current_comm, bpf_get_current_pid_tgid,
+    bpf_get_current_uid_gid, bpf_ktime_get_boot_ns,
+};
+use bailiwick_ebpf_common::abi::{counter, direction, hook};
+use bailiwick_ebpf_common::tally::{
+    self, FLOWS, NO_UID, OTHERS, Passed, PassedKey, Tally, TallyKey,
+};
 use bailiwick_ebpf_common::{Action, Address, Flow, Rule, Verdict};
 
-use crate::maps::{CONFIG, COUNTERS, DENIED_FLOWS, EVENTS};
+use crate::judge::NO_SUBJECT;
+use crate::maps::{CONFIG, COUNTERS, PASSED, TALLY};
 use crate::skb::Skb;
 
-#[inline(always)]
-pub(crate) fn allowed(way: u8) {
-    count(if way == direction::EGRESS {
-        counter::EGRESS_ALLOWED
-    } else {
-        counter::INGRESS_ALLOWED
-    });
-}
+/// What the kernel says for the user of a socket it does not know (`overflowuid`).
+const OVERFLOW_UID: u32 = 65_534;
 
 /// [`Action`] as a number, across a function's border.
 pub(crate) const DENY: u8 = 0;
@@ -64,128 +72,227 @@ impl Answer {
     }
 }
 
-/// Counts a denial (or an audited one), and sends an event unless this flow's last one is fresh.
+/// Counts a packet that passes. True: it is one of those that are told of.
 #[inline(always)]
-pub(crate) fn denied(skb: &Skb, answer: &Answer, who: u64, at: u8) {
-    let ingress = at == hook::SKB_INGRESS;
-    let audit = u8::from(answer.action == AUDIT);
-    let (base, direction) = if ingress {
-        (counter::INGRESS_DENIED, direction::INGRESS)
+pub(crate) fn passed(skb: &Skb, answer: &Answer, who: u64, at: u8) -> bool {
+    let direction = way(at);
+    count(if direction == direction::INGRESS {
+        counter::INGRESS_ALLOWED
     } else {
-        (counter::EGRESS_DENIED, direction::EGRESS)
+        counter::EGRESS_ALLOWED
+    });
+    let key = PassedKey {
+        who,
+        jurisdiction: answer.jurisdiction,
+        direction,
+        reserved: [0; 5],
     };
-    count(base + u32::from(audit));
-    count(counter::RULES + u32::from(answer.rule));
+    let Some(table) = PASSED.get(0) else {
+        return false;
+    };
+    if table.get_ptr_mut(key).is_none() {
+        // Another CPU may have been faster, or there is no room: the next look tells.
+        let _inserted = table.insert(key, Passed::default(), BPF_NOEXIST.into());
+    }
+    let entry = match table.get_ptr_mut(key) {
+        Some(entry) => entry,
+        None => match table.get_ptr_mut(PassedKey::OTHERS) {
+            Some(others) => others,
+            None => return false,
+        },
+    };
+    // SAFETY: the kernel keeps the entry until the program ends, and it is two integers.
+    let before = unsafe { (*entry).packets };
+    // SAFETY: as above.
+    add(unsafe { &raw mut (*entry).packets }, 1);
+    // SAFETY: as above.
+    add(unsafe { &raw mut (*entry).bytes }, skb.length().into());
+    let sample = u64::from(CONFIG.get(0).map_or(0, |config| config.sample));
+    sample != 0 && before % sample == 0
+}
 
-    let [.., a, b, c, d] = who.to_be_bytes();
+/// Counts a denial, or an audited one, and tells of it; of a packet that passes, tells.
+#[inline(always)]
+pub(crate) fn told(skb: &Skb, answer: &Answer, who: u64, at: u8) {
+    let direction = way(at);
+    if answer.action != ALLOW {
+        let base = if direction == direction::INGRESS {
+            counter::INGRESS_DENIED
+        } else {
+            counter::EGRESS_DENIED
+        };
+        count(base + u32::from(answer.action == AUDIT));
+        count(counter::RULES + u32::from(answer.rule));
+    }
     // Read again: what a denial costs nobody waits for. All zero where it cannot be read.
     let flow = Flow::parse(skb).unwrap_or_default();
-    // SAFETY: the helper takes nothing and returns a number.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
+    let now = now();
     let flow = flow.washed((now >> 63).wrapping_neg());
+    let ingress = direction == direction::INGRESS;
     let (far, port) = if ingress {
         (flow.source, flow.source_port())
     } else {
         (flow.destination, flow.destination_port())
     };
-    let key = FlowKey {
-        address: bytes(far),
+    let mut key = TallyKey {
+        who,
         cgroup: skb.cgroup(),
+        far: bytes(far),
+        uid: user(skb),
         port,
-        protocol: flow.protocol,
-        direction,
-        rule: answer.rule,
-        hook: at,
-        reserved: [0; 2],
-    };
-    let Some(silent) = due(&key, now) else {
-        return;
-    };
-    let Some(mut entry) = EVENTS.reserve(0) else {
-        count(counter::EVENTS_LOST);
-        return;
-    };
-    entry.write(Event {
-        boot_ns: now,
-        cgroup: key.cgroup,
-        count: silent + 1,
-        generation: who >> 32,
-        source: bytes(flow.source),
-        destination: bytes(flow.destination),
-        subject: u32::from_be_bytes([a, b, c, d]),
-        source_port: flow.source_port(),
-        destination_port: flow.destination_port(),
         jurisdiction: answer.jurisdiction,
-        protocol: key.protocol,
-        direction,
-        rule: answer.rule,
-        audit,
+        protocol: flow.protocol,
         hook: at,
-        reserved: 0,
-    });
-    entry.submit(0);
+        rule: answer.rule,
+        action: answer.action,
+        direction,
+        reserved: [0; 3],
+    };
+    if let Some(entry) = tally(&mut key, skb.length().into(), now) {
+        let (near, near_port) = if ingress {
+            (flow.destination, flow.destination_port())
+        } else {
+            (flow.source, flow.source_port())
+        };
+        // SAFETY: the kernel keeps the entry until the program ends, and it is integers.
+        unsafe { (*entry).near = bytes(near) };
+        // SAFETY: as above.
+        unsafe { (*entry).near_port = near_port };
+    }
 }
 
-/// Counts a socket option that was refused, and tells which cgroup's process asked.
+/// Counts a socket option that was refused, and tells which process asked.
 #[inline(always)]
 pub(crate) fn option_refused() {
-    count(counter::RULES + u32::from(Rule::SocketOption.number()));
-    // SAFETY: the helper takes nothing and returns a number.
-    let cgroup = unsafe { bpf_get_current_cgroup_id() };
-    // SAFETY: the helper takes nothing and returns a number.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    let key = FlowKey {
-        cgroup,
-        direction: direction::EGRESS,
-        rule: Rule::SocketOption.number(),
-        hook: hook::SETSOCKOPT,
-        ..FlowKey::default()
-    };
-    let Some(silent) = due(&key, now) else {
-        return;
-    };
-    let Some(mut entry) = EVENTS.reserve(0) else {
-        count(counter::EVENTS_LOST);
-        return;
-    };
-    entry.write(Event {
-        boot_ns: now,
-        cgroup,
-        count: silent + 1,
-        subject: u32::MAX,
-        direction: direction::EGRESS,
-        rule: key.rule,
-        hook: key.hook,
-        ..Event::default()
-    });
-    entry.submit(0);
+    refused(
+        Rule::SocketOption.number(),
+        hook::SETSOCKOPT,
+        NO_SUBJECT.into(),
+        [0; 16],
+    );
 }
 
-/// Denials of this flow since its last event, if it is time for the next.
-///
-/// Two CPUs may both find it is time, or lose one of two increments: events are for people, the
-/// counters are what is exact.
+/// Counts what was refused to the process that runs, and tells of it. `far`: what it was about,
+/// where that is no address.
 #[inline(always)]
-fn due(key: &FlowKey, now: u64) -> Option<u64> {
-    let window = CONFIG.get(0).map_or(0, |config| config.event_window_ns);
-    let fresh = FlowState {
-        reported_ns: now,
-        silent: 0,
+pub(crate) fn refused(rule: u8, at: u8, who: u64, far: [u8; 16]) {
+    count(counter::RULES + u32::from(rule));
+    let mut key = TallyKey {
+        who,
+        // SAFETY: the helper takes nothing and returns a number.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        far,
+        uid: current_user(),
+        rule,
+        hook: at,
+        direction: direction::EGRESS,
+        ..TallyKey::default()
     };
-    let Some(state) = DENIED_FLOWS.get_ptr_mut(key) else {
-        // Full tables evict; a failed insert means one event more.
-        let _inserted = DENIED_FLOWS.insert(key, fresh, 0);
-        return Some(0);
-    };
-    // SAFETY: the kernel keeps the entry until the program ends, and it is two integers.
-    let state = unsafe { &mut *state };
-    if now.wrapping_sub(state.reported_ns) < window {
-        state.silent += 1;
-        return None;
+    if let Some(entry) = tally(&mut key, 0, now()) {
+        // SAFETY: the kernel keeps the entry until the program ends, and it is integers.
+        unsafe { (*entry).pid = current_process() };
+        // SAFETY: as above.
+        unsafe { (*entry).command = bpf_get_current_comm().unwrap_or_default() };
     }
-    let silent = state.silent;
-    *state = fresh;
-    Some(silent)
+}
+
+/// Adds a packet to an entry, making it if need be: its own, that of all like it, or the last one.
+/// Answers with its own where that is new: the agent looks at none before this program has ended.
+#[inline(always)]
+fn tally(key: &mut TallyKey, length: u64, now: u64) -> Option<*mut Tally> {
+    let (entry, new) = match tally_in(FLOWS, key) {
+        Some(found) => found,
+        None => {
+            *key = key.others();
+            let found = tally_in(OTHERS, key).or_else(|| {
+                *key = TallyKey::REST;
+                tally_in(OTHERS, key)
+            });
+            let Some((entry, _)) = found else {
+                count(counter::EVENTS_LOST);
+                return None;
+            };
+            (entry, false)
+        }
+    };
+    // SAFETY: the kernel keeps the entry until the program ends, and it is integers.
+    let before = unsafe { (*entry).first_ns };
+    if before == 0 {
+        // SAFETY: as above; of two CPUs that write at once either time is right.
+        unsafe { (*entry).first_ns = now };
+    }
+    // SAFETY: as above.
+    unsafe { (*entry).last_ns = now };
+    // SAFETY: as above.
+    add(unsafe { &raw mut (*entry).count }, 1);
+    // SAFETY: as above.
+    add(unsafe { &raw mut (*entry).bytes }, length);
+    new.then_some(entry)
+}
+
+/// The entry, and whether this made it; `None`: there is none, and no room for one.
+#[inline(always)]
+fn tally_in(table: u32, key: &TallyKey) -> Option<(*mut Tally, bool)> {
+    let table = TALLY.get(table)?;
+    if let Some(entry) = table.get_ptr_mut(key) {
+        return Some((entry, false));
+    }
+    // Another CPU may have been faster, or there is no room: the next look tells.
+    let made = table.insert(key, &NOTHING, BPF_NOEXIST.into()).is_ok();
+    Some((table.get_ptr_mut(key)?, made))
+}
+
+/// What a new entry begins with. Not on the stack, which has 512 bytes.
+static NOTHING: Tally = Tally {
+    count: 0,
+    bytes: 0,
+    first_ns: 0,
+    last_ns: 0,
+    near: [0; 16],
+    pid: 0,
+    near_port: 0,
+    reserved: [0; 2],
+    command: [0; 16],
+};
+
+/// Which way a packet goes that is judged there.
+#[inline(always)]
+fn way(at: u8) -> u8 {
+    if at == hook::SKB_INGRESS {
+        direction::INGRESS
+    } else {
+        direction::EGRESS
+    }
+}
+
+/// The user of the packet's socket, as its network namespace counts users.
+#[inline(always)]
+fn user(skb: &Skb) -> u32 {
+    // SAFETY: the context is valid for the run.
+    match unsafe { bpf_get_socket_uid(skb.as_ptr()) } {
+        OVERFLOW_UID => NO_UID,
+        uid => uid,
+    }
+}
+
+/// The user that runs, as the first namespace counts users.
+#[inline(always)]
+fn current_user() -> u32 {
+    let [.., a, b, c, d] = bpf_get_current_uid_gid().to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+/// The process that runs, as the first namespace counts processes.
+#[inline(always)]
+fn current_process() -> u32 {
+    let [a, b, c, d, ..] = bpf_get_current_pid_tgid().to_be_bytes();
+    u32::from_be_bytes([a, b, c, d])
+}
+
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: the helper takes nothing and returns a number.
+    unsafe { bpf_ktime_get_boot_ns() }
 }
 
 #[inline(always)]
@@ -198,7 +305,20 @@ fn bytes(address: Address) -> [u8; 16] {
 #[inline(always)]
 pub(crate) fn count(index: u32) {
     if let Some(counter) = COUNTERS.get_ptr_mut(index) {
-        // SAFETY: the slot belongs to this CPU; whoever interrupts may cost a count, not more.
-        unsafe { *counter += 1 };
+        add(counter, 1);
     }
 }
+
+/// One instruction, which nothing interrupts.
+#[inline(always)]
+fn add(number: *mut u64, what: u64) {
+    // SAFETY: the pointer is into a map's value, aligned to eight bytes.
+    let _before = unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(number, what) };
+}
+
+/// What stands in an answer means the same in an entry.
+const _: () = assert!(
+    DENY == tally::action::DENIED
+        && ALLOW == tally::action::SAMPLED
+        && AUDIT == tally::action::AUDITED
+);

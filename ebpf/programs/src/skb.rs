@@ -39,6 +39,13 @@ impl Skb {
         unsafe { (*self.0).ifindex == LOOPBACK_IFINDEX }
     }
 
+    /// Bytes from the network header on.
+    #[inline(always)]
+    pub(crate) fn length(&self) -> u32 {
+        // SAFETY: the context outlives the program's run; the verifier checks the access.
+        unsafe { (*self.0).len }
+    }
+
     /// The cgroup of the packet's socket, 0 if there is none.
     #[inline(always)]
     pub(crate) fn cgroup(&self) -> u64 {

@@ -3,10 +3,13 @@
 //! Answers from the same function and the same tables as the kernel. Signatures are not checked:
 //! a draft can be asked before anybody signs it.
 
+mod past;
+
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use anyhow::Context as _;
 use bailiwick_attestation::proto::v1;
 use bailiwick_policy::bundle::{Draft, WorldKind, WorldSource};
 use bailiwick_policy::explain::{Direction, Query};
@@ -36,8 +39,11 @@ pub(crate) struct Args {
     /// Port at the far end, for TCP and UDP.
     #[arg(long, default_value_t = 443)]
     port: u16,
-    /// The packet comes from there.
-    #[arg(long)]
+    /// Which way the packet goes.
+    #[arg(long, value_enum, default_value = "egress")]
+    direction: Way,
+    /// The packet comes from there: `--direction ingress`.
+    #[arg(long, conflicts_with = "direction")]
     ingress: bool,
     /// As for a node without a lease.
     #[arg(long)]
@@ -48,6 +54,10 @@ pub(crate) struct Args {
     /// A folder, signed or not; without it the policy in force is asked of the collector.
     #[arg(long)]
     folder: Option<PathBuf>,
+    /// What `bailiwick node statement` wrote: as the policy, the map and the lease stood then.
+    /// Nothing is verified; that is for `bailiwick verify`.
+    #[arg(long, conflicts_with = "folder")]
+    from_statement: Option<PathBuf>,
     /// How the answer is printed.
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
@@ -61,6 +71,21 @@ enum Spoken {
     Any,
 }
 
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Way {
+    Egress,
+    Ingress,
+}
+
+impl Args {
+    const fn direction(&self) -> Direction {
+        match (self.ingress, self.direction) {
+            (true, _) | (_, Way::Ingress) => Direction::Ingress,
+            (false, Way::Egress) => Direction::Egress,
+        }
+    }
+}
+
 impl From<Spoken> for Protocol {
     fn from(spoken: Spoken) -> Self {
         match spoken {
@@ -72,39 +97,98 @@ impl From<Spoken> for Protocol {
     }
 }
 
+/// A policy, as files, and its map where that is another manifest's.
+pub(crate) struct Source {
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+    pub(crate) world: Option<WorldSource>,
+}
+
+impl Source {
+    /// Of a folder; a map that it has not is the newest of the collector.
+    pub(crate) fn folder(connection: &Connection, folder: &Path) -> anyhow::Result<Self> {
+        let files = known_files(folder, Kind::Policy)?.into_iter().collect();
+        Ok(Self::with_newest_map(connection, files))
+    }
+
+    /// Of the policy in force.
+    fn in_force(connection: &Connection) -> anyhow::Result<Result<Self, tonic::Status>> {
+        let bytes = match block_on(fetch(connection, Kind::Policy))? {
+            Ok(bytes) => bytes,
+            Err(status) => return Ok(Err(status)),
+        };
+        let files = files(v1::PolicyBundle::decode(bytes.as_slice())?);
+        Ok(Ok(Self::with_newest_map(connection, files)))
+    }
+
+    fn with_newest_map(connection: &Connection, files: Vec<(String, Vec<u8>)>) -> Self {
+        let own = files.iter().any(|(path, _)| Kind::World.holds(path));
+        // Without a collector the files are refused for want of a map, by name.
+        let newest = || world(connection).ok().flatten().and_then(map);
+        Self {
+            world: if own { None } else { newest() },
+            files,
+        }
+    }
+
+    /// Reads and compiles it; says what is wrong with it.
+    pub(crate) fn draft(self) -> Option<Draft> {
+        match Draft::read(self.files, self.world.as_ref()) {
+            Ok(draft) => Some(draft),
+            Err(fault) => {
+                eprintln!("bailiwick: {fault}");
+                None
+            }
+        }
+    }
+}
+
+fn files(bundle: v1::PolicyBundle) -> Vec<(String, Vec<u8>)> {
+    let files = bundle.files.into_iter();
+    files.map(|file| (file.path, file.content)).collect()
+}
+
+fn map(bundle: v1::PolicyBundle) -> Option<WorldSource> {
+    let file = bundle.files.into_iter().next()?;
+    Some(WorldSource {
+        kind: match file.path.as_str() {
+            "world.txt" => WorldKind::GeoipDb,
+            _ => WorldKind::Csv,
+        },
+        bytes: Arc::new(file.content),
+    })
+}
+
 /// Runs it.
 pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> {
-    let files: Vec<(String, Vec<u8>)> = match &args.folder {
-        Some(folder) => known_files(folder, Kind::Policy)?.into_iter().collect(),
-        None => {
-            let bytes = match block_on(fetch(connection, Kind::Policy))? {
-                Ok(bytes) => bytes,
-                Err(status) => return refused(&status),
-            };
-            let bundle = v1::PolicyBundle::decode(bytes.as_slice())?;
-            let files = bundle.files.into_iter();
-            files.map(|file| (file.path, file.content)).collect()
+    let mut attested = !args.unattested;
+    let source = if let Some(file) = &args.from_statement {
+        let bytes = std::fs::read(file).with_context(|| file.display().to_string())?;
+        let then = match past::read(&bytes) {
+            Ok(then) => then,
+            Err(why) => {
+                eprintln!("bailiwick: {}: {}: {why}", file.display(), why.code());
+                return Ok(Exit::Refused);
+            }
+        };
+        eprintln!("bailiwick: {}", then.line());
+        let Some((policy, world)) = then.policy else {
+            return closed(args, &then.node);
+        };
+        attested &= then.attested;
+        Source {
+            files: files(policy),
+            world: world.and_then(map),
+        }
+    } else if let Some(folder) = &args.folder {
+        Source::folder(connection, folder)?
+    } else {
+        match Source::in_force(connection)? {
+            Ok(source) => source,
+            Err(status) => return refused(&status),
         }
     };
-    let mut map = None;
-    if !files.iter().any(|(path, _)| Kind::World.holds(path)) {
-        // Without a collector the files are refused below for want of a map, by name.
-        let bundle = world(connection).ok().flatten();
-        let file = bundle.and_then(|bundle| bundle.files.into_iter().next());
-        map = file.map(|file| WorldSource {
-            kind: match file.path.as_str() {
-                "world.txt" => WorldKind::GeoipDb,
-                _ => WorldKind::Csv,
-            },
-            bytes: Arc::new(file.content),
-        });
-    }
-    let draft = match Draft::read(files, map.as_ref()) {
-        Ok(draft) => draft,
-        Err(fault) => {
-            eprintln!("bailiwick: {fault}");
-            return Ok(Exit::Refused);
-        }
+    let Some(draft) = source.draft() else {
+        return Ok(Exit::Refused);
     };
     let world = draft.world_image();
     let answer = draft.explainer(&world).explain(&Query {
@@ -112,12 +196,8 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
         address: args.to,
         protocol: args.protocol.into(),
         port: args.port,
-        direction: if args.ingress {
-            Direction::Ingress
-        } else {
-            Direction::Egress
-        },
-        attested: !args.unattested,
+        direction: args.direction(),
+        attested,
         peer: !args.peer_lost,
     })?;
     if args.output == Format::Table {
@@ -134,6 +214,28 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
                 "key": place.key,
             })),
             "change": answer.change,
+        });
+        print(&format!("{}\n", serde_json::to_string_pretty(&json)?))?;
+    }
+    Ok(Exit::Good)
+}
+
+/// Where no policy was in force everything is denied.
+fn closed(args: &Args, node: &str) -> anyhow::Result<Exit> {
+    let because = format!("no policy was in force on {node}: everything is denied");
+    let change = "bring a signed policy to the collector: `bailiwick policy apply FOLDER`";
+    if args.output == Format::Table {
+        print(&format!(
+            "denied (no-policy): {because}\n  to change it: {change}\n"
+        ))?;
+    } else {
+        let json = json!({
+            "verdict": "denied",
+            "rule": "no-policy",
+            "jurisdiction": null,
+            "because": because,
+            "place": null,
+            "change": change,
         });
         print(&format!("{}\n", serde_json::to_string_pretty(&json)?))?;
     }

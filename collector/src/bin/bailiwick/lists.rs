@@ -72,6 +72,8 @@ fn event_row(stored: &v1::StoredEvent) -> Value {
         row["cgroup"] = private.cgroup.as_str().into();
         row["cgroup_id"] = private.cgroup_id.into();
         row["uid"] = private.uid.into();
+        row["pid"] = private.pid.into();
+        row["command"] = private.command.as_str().into();
         row["executable"] = private.executable.as_str().into();
     }
     if !stored.closed.is_empty() {
@@ -103,6 +105,9 @@ fn entry_row(entry: &Entry) -> Value {
             "rule": denial.rule,
             "hook": denial.hook,
             "count": denial.count,
+            "bytes": denial.bytes,
+            "sampled": denial.sampled,
+            "others": denial.others,
             "key": denial.sealing.as_ref().map(|sealing| hex::encode(&sealing.key_id)),
             "commitment": denial.sealing.as_ref().map(|sealing| hex::encode(&sealing.commitment)),
         }),
@@ -130,6 +135,13 @@ fn entry_row(entry: &Entry) -> Value {
             "study": key.study,
             "detail": format!("key of {}, {}, {}", key.study, key.bucket, key.retention),
             "key": hex::encode(&key.key_id),
+        }),
+        What::Flows(counted) => json!({
+            "detail": format!(
+                "{} flows counted, {} packets not told apart",
+                counted.flows.len(),
+                counted.other_packets
+            ),
         }),
         What::KeysErased(erased) => json!({
             "detail": format!("{} keys erased", erased.key_ids.len()),

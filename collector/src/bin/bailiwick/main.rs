@@ -8,6 +8,7 @@ mod brake;
 mod client;
 mod enroll;
 mod explain;
+mod flows;
 mod format;
 mod glass;
 mod inspect;
@@ -49,6 +50,8 @@ enum Command {
     Enroll(enroll::Args),
     /// Lists what fences denied.
     Events(lists::Events),
+    /// Lists what passed fences by jurisdiction, or where to.
+    Flows(flows::Args),
     /// Lists alerts.
     Alerts(lists::Alerts),
     /// Causes for which many nodes lost standing at once.
@@ -125,6 +128,7 @@ fn main() -> ExitCode {
         Command::Keys(command) => keys::keys(&command),
         Command::Enroll(args) => enroll::run(&args),
         Command::Events(args) => lists::events(&args),
+        Command::Flows(args) => flows::run(&args),
         Command::Alerts(args) => lists::alerts(&args),
         Command::Brake(args) => brake::run(&args),
         Command::BreakGlass(args) => glass::run(&args),

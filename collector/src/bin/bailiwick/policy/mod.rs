@@ -1,6 +1,7 @@
-//! `policy manifest|sign|apply|show|status|approvers`, and the way to `explain`.
+//! `policy manifest|sign|apply|plan|show|status|approvers`, and the way to `explain`.
 
 mod folder;
+mod plan;
 mod sign;
 mod status;
 
@@ -50,6 +51,8 @@ enum Command {
     },
     /// Says what a study's fence would answer, and which line of policy makes it so.
     Explain(explain::Args),
+    /// Says what a new policy would have denied and allowed of what was recorded.
+    Plan(plan::Args),
     /// Says what is in force of each kind, who signed, until when, and which nodes lag.
     Status {
         /// How it is printed.
@@ -105,6 +108,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Command::Approvers { command } => status::approvers(&args.connection, command),
         Command::Apply { folder, output } => apply(&args.connection, folder, *output),
         Command::Explain(explain) => explain::run(&args.connection, explain),
+        Command::Plan(plan) => plan::run(&args.connection, plan),
         Command::Show { kind, to, output } => {
             show(&args.connection, parse_kind(kind)?, to.as_deref(), *output)
         }
