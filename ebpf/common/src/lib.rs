@@ -31,6 +31,7 @@ pub mod peers;
 pub mod policy;
 pub mod tally;
 pub mod verdict;
+mod weigh;
 pub mod world;
 
 pub use address::Address;

@@ -3,11 +3,10 @@
 use core::hint::black_box;
 
 use crate::address::Address;
-use crate::packet::{Flow, Malformed, protocol};
-use crate::policy::{
-    ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, Subject,
-    UNATTESTED, decision, kind, mode, owned, peering,
-};
+use crate::packet::{Flow, Malformed};
+use crate::policy::{PolicyImage, Subject, kind, mode, owned, peering};
+use crate::weigh::far_side;
+pub use crate::weigh::{Carried, served, weigh, weighed};
 use crate::world::{Jurisdiction, WorldImage};
 
 /// What happens to the packet.
@@ -392,7 +391,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         (Action::Allow, Rule::Peer)
     } else if explicit == weighed::RESOLVER {
         (refusal(subject, attested), Rule::Resolver)
-    } else if translated != 0 {
+    } else if translated & attested != 0 {
         (Action::Allow, Rule::Translated)
     } else if allowed != 0 {
         (Action::Allow, Rule::Jurisdiction)
@@ -421,7 +420,7 @@ pub fn keeps_up(policy: &PolicyImage, flow: &Flow, ingress: bool) -> bool {
 
 /// The value, as something the kernel's verifier has to take as it comes: see [`Question::zero`].
 #[inline(always)]
-const fn hidden(value: u64, zero: u64) -> u64 {
+pub(crate) const fn hidden(value: u64, zero: u64) -> u64 {
     value ^ zero
 }
 
@@ -436,196 +435,6 @@ fn refusal(subject: &Subject, attested: u64) -> Action {
     }
 }
 
-/// What prefixes and services say, as a number across a function's border. Others deny.
-pub mod weighed {
-    /// Nothing covers the address.
-    pub const NOTHING: u32 = 0;
-    /// An allowed prefix is the longest.
-    pub const PREFIX: u32 = 1;
-    /// A service answers for this very packet.
-    pub const SERVICE: u32 = 2;
-    /// A denied prefix is the longest.
-    pub const DENIED: u32 = 3;
-    /// A port rule stands here, and this packet carries no ports.
-    pub const UNANSWERED: u32 = 4;
-    /// A study's DNS, which services answer and nothing else does.
-    pub const RESOLVER: u32 = 5;
-}
-
-/// What a service's rule is compared with.
-#[derive(Clone, Copy, Debug)]
-pub struct Carried {
-    /// Layer 4 protocol number.
-    pub protocol: u8,
-    /// Whether `port` was read.
-    pub has_ports: bool,
-    /// Only a service that names its ports answers.
-    pub by_port: bool,
-    /// Of the far end.
-    pub port: u16,
-}
-
-impl Carried {
-    /// DNS (RFC 1035, RFC 7858) by the far end's port; inside HTTPS nobody can tell.
-    #[inline(always)]
-    #[must_use]
-    pub const fn is_dns(self) -> bool {
-        self.has_ports && (self.port == 53 || self.port == 853)
-    }
-
-    #[inline(always)]
-    const fn unnamed(self) -> u32 {
-        if self.by_port {
-            weighed::RESOLVER
-        } else {
-            weighed::NOTHING
-        }
-    }
-
-    /// As one number: what a function of the kernel side takes.
-    #[inline(always)]
-    #[must_use]
-    pub const fn pack(self) -> u32 {
-        let [high, low] = self.port.to_be_bytes();
-        let has_ports = if self.has_ports { 1 } else { 0 };
-        let by_port = if self.by_port { 2 } else { 0 };
-        u32::from_be_bytes([self.protocol, has_ports | by_port, high, low])
-    }
-
-    /// The reverse.
-    #[inline(always)]
-    #[must_use]
-    pub const fn unpack(packed: u32) -> Self {
-        let [protocol, bits, high, low] = packed.to_be_bytes();
-        Self {
-            protocol,
-            has_ports: bits & 1 == 1,
-            by_port: bits & 2 == 2,
-            port: u16::from_be_bytes([high, low]),
-        }
-    }
-}
-
-/// What the prefixes and services of a subject say of a canonical address: a number of
-/// [`weighed`].
-#[inline(always)]
-#[must_use]
-pub fn weigh(
-    policy: &PolicyImage,
-    subject: u32,
-    attested: bool,
-    far: Address,
-    carried: Carried,
-) -> u32 {
-    let Some(subject) = policy.subject(subject) else {
-        return weighed::DENIED;
-    };
-    let rules = if attested { ATTESTED } else { UNATTESTED };
-    let Some(rules) = subject.rules.get(black_box(rules)) else {
-        return weighed::DENIED;
-    };
-    let Some(interval) = policy.find(rules.intervals, far) else {
-        return carried.unnamed();
-    };
-    if interval.decision == decision::ALLOW && !carried.by_port {
-        return weighed::PREFIX;
-    }
-    let answer = services(policy, interval.services, carried);
-    if answer != weighed::SERVICE && carried.by_port && interval.decision <= decision::ALLOW {
-        return weighed::RESOLVER;
-    }
-    if answer == weighed::SERVICE || interval.decision == decision::NONE {
-        answer
-    } else {
-        weighed::DENIED
-    }
-}
-
-/// Whose a packet of the kernel's own is, by where it goes: the study's for which the host fence
-/// names the target, and then it is judged as that study's; the host's; nobody's.
-#[inline(always)]
-#[must_use]
-pub fn served(policy: &PolicyImage, flow: &Flow, ingress: bool, zero: u64) -> Whose {
-    let (far, carried) = far_side(flow, ingress, zero);
-    let Some(interval) = policy.find(policy.header.kernel, far) else {
-        return Whose::Kernel;
-    };
-    if services(policy, interval.services, carried) != weighed::SERVICE {
-        return Whose::Kernel;
-    }
-    match interval.owner {
-        0 => Whose::Served,
-        study => Whose::Subject(study - 1),
-    }
-}
-
-/// The address that is judged, and what goes there.
-#[inline(always)]
-fn far_side(flow: &Flow, ingress: bool, zero: u64) -> (Address, Carried) {
-    let (far, port) = if ingress {
-        (flow.source.canonical(), flow.source_port())
-    } else {
-        (flow.destination.canonical(), flow.destination_port())
-    };
-    let far = Address {
-        hi: hidden(far.hi, zero),
-        lo: hidden(far.lo, zero),
-    };
-    let carried = Carried {
-        protocol: flow.protocol,
-        has_ports: flow.has_ports(),
-        by_port: false,
-        port,
-    };
-    (far, carried)
-}
-
-/// Without a branch per rule: the verifier would walk every combination of answers.
-#[inline(always)]
-fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
-    let protocol = u64::from(carried.protocol);
-    let has_ports = u64::from(carried.has_ports);
-    let port = u64::from(carried.port);
-    let is_icmp = crate::equal(protocol, protocol::ICMP.into())
-        | crate::equal(protocol, protocol::ICMPV6.into());
-    let by_port = u64::from(carried.by_port);
-    let mut allowed = 0;
-    let mut unanswered = 0;
-    let mut number = 0;
-    while number < SERVICES_PER_INTERVAL && number < slice.count {
-        let at = slice.first.wrapping_add(number);
-        let service = policy.service(at);
-        let (wanted, first, last) = (
-            u64::from(service.protocol),
-            u64::from(service.first_port),
-            u64::from(service.last_port),
-        );
-        let meant = crate::equal(wanted, ANY_PROTOCOL.into())
-            | crate::equal(wanted, protocol)
-            | (crate::equal(wanted, ICMP_PROTOCOL.into()) & is_icmp);
-        let any_port = crate::equal(first, 0) & crate::equal(last, u16::MAX.into());
-        let in_range = at_most(first, port) & at_most(port, last);
-        let by_any = any_port & (by_port ^ 1);
-        let by_range = has_ports & in_range & (any_port ^ 1);
-        allowed |= meant & (by_any | by_range);
-        unanswered |= meant & (has_ports ^ 1);
-        number += 1;
-    }
-    if allowed != 0 {
-        weighed::SERVICE
-    } else if unanswered != 0 {
-        weighed::UNANSWERED
-    } else {
-        weighed::NOTHING
-    }
-}
-
-/// 1 where `a <= b`, else 0; both far below 2⁶³.
-#[inline(always)]
-fn at_most(a: u64, b: u64) -> u64 {
-    1 ^ crate::top_bit(b.wrapping_sub(a))
-}
-
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
+#[path = "verdict_tests/mod.rs"]
 mod tests;

@@ -8,7 +8,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use bailiwick_attestation::Place;
-use bailiwick_ebpf_common::verdict::keeps_up;
+use bailiwick_ebpf_common::verdict::{keeps_up, served};
 use bailiwick_ebpf_common::{
     Action, Address, Flow, Jurisdiction, Line, Loopback, PolicyImage, Question, Rule as Why,
     Verdict, Whose, WorldImage, judge,
@@ -121,8 +121,11 @@ pub struct Explainer<'a> {
 }
 
 impl<'a> Explainer<'a> {
-    /// Asks [`judge`], and finds the line behind its answer.
+    /// Asks [`judge`], and finds the line behind its answer. The subject may be [`KERNEL`].
     pub fn explain(&self, query: &Query<'_>) -> Result<Explanation, UnknownSubject> {
+        if query.subject == KERNEL {
+            return self.kernel(query);
+        }
         let all = subjects(self.model);
         let found = (0_u32..)
             .zip(&all)
@@ -165,15 +168,68 @@ impl<'a> Explainer<'a> {
         })
     }
 
+    /// A packet of the kernel's own: as the study's for which its target is named.
+    fn kernel(&self, query: &Query<'_>) -> Result<Explanation, UnknownSubject> {
+        let ingress = query.direction == Direction::Ingress;
+        let whose = match Flow::parse(packet(query).as_slice()) {
+            Ok(flow) => served(self.policy, &flow, ingress, 0),
+            Err(_) => Whose::Kernel,
+        };
+        let at = canonical(query.address);
+        let address = person(at);
+        let entries = self.model.host_fence.kernel.iter();
+        let entry = entries
+            .filter(|entry| entry.target.address.contains(&address))
+            .max_by_key(|entry| entry.target.address.prefix_len());
+        if let Whose::Subject(number) = whose {
+            let all = subjects(self.model);
+            let name = usize::try_from(number).ok().and_then(|at| all.get(at));
+            let subject = name.map_or("", Who::name);
+            let mut told = self.explain(&Query { subject, ..*query })?;
+            told.because = format!("the kernel serves study {subject} there: {}", told.because);
+            return Ok(told);
+        }
+        let verdict = self.whose_verdict(whose, query);
+        let allowed = verdict.action == Action::Allow;
+        Ok(Explanation {
+            action: verdict.action,
+            rule: verdict.rule.name(),
+            jurisdiction: Codes::of(&self.world.header)
+                .name(self.world.locate(at))
+                .to_owned(),
+            place: entry
+                .filter(|_| allowed && verdict.rule == Why::Kernel)
+                .map(|entry| entry.target.place.clone()),
+            because: match verdict.rule {
+                Why::Kernel if allowed => {
+                    format!("the host fence names {address} as a target of the kernel's")
+                }
+                Why::Kernel => {
+                    format!("no [[kernel]] entry of host-fence.toml names {address} and this port")
+                }
+                Why::Essential => "the host fence names it among the essentials".to_owned(),
+                other => format!("{address}: {}", other.name()),
+            },
+            change: (!allowed).then(|| {
+                "name the target in a [[kernel]] entry of host-fence.toml, with the study it serves"
+                    .to_owned()
+            }),
+        })
+    }
+
     /// What the kernel answers for the subject of this number. `query.subject` is not looked at.
     #[must_use]
     pub fn verdict(&self, subject: u32, query: &Query<'_>) -> Verdict {
+        self.whose_verdict(Whose::Subject(subject), query)
+    }
+
+    fn whose_verdict(&self, whose: Whose, query: &Query<'_>) -> Verdict {
         match Flow::parse(packet(query).as_slice()) {
             Ok(flow) => judge(&Question {
                 world: Some(self.world),
                 policy: self.policy,
                 line: Line::First,
-                whose: Whose::Subject(subject),
+                whose,
                 translated: false,
                 attested: query.attested,
                 peer: query.peer,
@@ -362,6 +418,34 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                 );
                 (Some(self.who.place()), because)
             }
+            Why::Resolver => (
+                Some(self.who.place()),
+                format!(
+                    "this is DNS, and {address} is no resolver that {} may ask: a resolver passes \
+                     on what it is asked, wherever it stands",
+                    self.who.name()
+                ),
+            ),
+            Why::Management => {
+                let plane = longest(&self.model.host_fence.management, *address);
+                let of = match self.who {
+                    Who::Study(_) => "no study reaches it",
+                    Who::Host(_) => "this host service is not named for it",
+                };
+                (
+                    plane.map(|rule| &rule.place),
+                    format!("{address} is of the management plane, and {of}"),
+                )
+            }
+            Why::Essential => (
+                None,
+                "the host fence names it among the essentials".to_owned(),
+            ),
+            Why::Neighbour => (None, "neighbour discovery stays on the link".to_owned()),
+            Why::Fragment => (
+                Some(self.who.place()),
+                format!("only a service reaches {address}, and this packet does not say its port"),
+            ),
             other => (None, format!("{address}: {}", other.name())),
         }
     }
@@ -384,6 +468,18 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                     .to_owned()
             }
             Why::Prefix => format!("allow a longer prefix in {file}, such as {single}"),
+            Why::Resolver => format!(
+                "name a [[service]] for {single} with its port in host-fence.toml, and the service \
+                 in {file}"
+            ),
+            Why::Management => match self.who {
+                Who::Study(_) => "the management plane is for host services; take the address out \
+                                  of management.addresses in host-fence.toml if it is not of it"
+                    .to_owned(),
+                Who::Host(_) => {
+                    "say `management = true` of this host service in host-fence.toml".to_owned()
+                }
+            },
             _ if crate::world::is_known(self.jurisdiction) || self.located.is_own() => format!(
                 "allow {} as a jurisdiction in {file}, or {single} as a prefix",
                 self.jurisdiction

@@ -43,6 +43,19 @@ protocol = "udp"
 [[host]]
 name = "sshd"
 cgroups = ["/system.slice/ssh.service"]
+allow.prefixes = ["10.250.0.0/24"]
+[management]
+addresses = ["10.250.0.0/24"]
+[[kernel]]
+name = "nfs"
+address = "198.51.100.9/32"
+protocol = "tcp"
+ports = "2049"
+study = "cardio"
+[[kernel]]
+name = "wireguard"
+address = "192.0.2.99/32"
+protocol = "udp"
 "#;
 
 fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
@@ -213,6 +226,73 @@ fn what_is_denied_tells_what_to_change() {
             443,
             true,
             "\"oncology\" is no study and no host service of this policy, which has cardio, neuro, sshd",
+        ),
+    ]);
+}
+
+#[test]
+fn what_is_no_studys_own_rule_is_told_too() {
+    ask(&[
+        (
+            "cardio",
+            "198.51.100.7",
+            Protocol::Udp,
+            53,
+            true,
+            "denied (resolver): this is DNS, and 198.51.100.7 is no resolver that cardio may ask: a \
+             resolver passes on what it is asked, wherever it stands\n  \
+             decided by studies/cardio.toml:1: name\n  \
+             to change it: name a [[service]] for 198.51.100.7/32 with its port in host-fence.toml, \
+             and the service in studies/cardio.toml",
+        ),
+        (
+            "cardio",
+            "10.250.0.1",
+            Protocol::Tcp,
+            443,
+            true,
+            "denied (management): 10.250.0.1 is of the management plane, and no study reaches it\n  \
+             decided by host-fence.toml:15: management.addresses\n  \
+             to change it: the management plane is for host services; take the address out of \
+             management.addresses in host-fence.toml if it is not of it",
+        ),
+        (
+            "sshd",
+            "10.250.0.1",
+            Protocol::Tcp,
+            443,
+            true,
+            "denied (management): 10.250.0.1 is of the management plane, and this host service is \
+             not named for it\n  decided by host-fence.toml:15: management.addresses\n  \
+             to change it: say `management = true` of this host service in host-fence.toml",
+        ),
+        (
+            "kernel",
+            "198.51.100.9",
+            Protocol::Tcp,
+            2049,
+            true,
+            "allowed (jurisdiction): the kernel serves study cardio there: 198.51.100.9 lies in DE, \
+             which is allowed\n  decided by studies/cardio.toml:5: allow.jurisdictions",
+        ),
+        (
+            "kernel",
+            "192.0.2.99",
+            Protocol::Udp,
+            51_820,
+            true,
+            "allowed (kernel): the host fence names 192.0.2.99 as a target of the kernel's\n  \
+             decided by host-fence.toml:23: kernel.name",
+        ),
+        (
+            "kernel",
+            "192.0.2.98",
+            Protocol::Udp,
+            51_820,
+            true,
+            "denied (kernel): no [[kernel]] entry of host-fence.toml names 192.0.2.98 and this \
+             port\n  to change it: name the target in a [[kernel]] entry of host-fence.toml, with \
+             the study it serves",
         ),
     ]);
 }
