@@ -422,6 +422,15 @@ impl Ground {
         Ok((tried, self.witness(side).arrived()))
     }
 
+    /// Where the agent has pinned something, whatever the version of its pins.
+    pub(crate) fn pin(&self, below: &str) -> Result<PathBuf> {
+        let bpffs = self.folder().join("bpf");
+        let entries = fs::read_dir(&bpffs).with_context(|| bpffs.display().to_string())?;
+        let mut pins = entries.flatten().map(|entry| entry.path().join(below));
+        pins.find(|pin| pin.exists())
+            .with_context(|| format!("nothing is pinned as {below}"))
+    }
+
     /// The end of the agent's log.
     pub(crate) fn last_words(&self) -> String {
         let text = fs::read_to_string(self.folder().join("agent.log")).unwrap_or_default();

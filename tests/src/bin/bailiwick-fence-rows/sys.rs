@@ -168,6 +168,39 @@ pub(crate) fn detach_link(link: impl AsFd) -> io::Result<()> {
     bpf(34, &fd).map(drop)
 }
 
+/// The map in the first place of a map of maps.
+pub(crate) fn inner_map(outer: impl AsFd) -> io::Result<OwnedFd> {
+    const LOOKUP: c_int = 1;
+    const GET_FD_BY_ID: c_int = 14;
+    let mut id = [0_u8; 4];
+    bpf(LOOKUP, &element(&outer, &[0; 4], id.as_mut_ptr()))?;
+    let mut attributes = id.to_vec();
+    attributes.extend([0; 8]);
+    owned(bpf(GET_FD_BY_ID, &attributes)?)
+}
+
+/// Puts a map in the first place of a map of maps.
+pub(crate) fn set_inner_map(outer: impl AsFd, inner: impl AsFd) -> io::Result<()> {
+    let mut fd = inner.as_fd().as_raw_fd().to_ne_bytes();
+    update_first(outer, &mut fd)
+}
+
+/// Writes the first element of an array.
+pub(crate) fn update_first(map: impl AsFd, value: &mut [u8]) -> io::Result<()> {
+    const UPDATE: c_int = 2;
+    bpf(UPDATE, &element(&map, &[0; 4], value.as_mut_ptr())).map(drop)
+}
+
+/// Map, key, value and no flags; both outlive the call they are for.
+fn element(map: &impl AsFd, key: &[u8; 4], value: *mut u8) -> Vec<u8> {
+    let mut attributes = map.as_fd().as_raw_fd().to_ne_bytes().to_vec();
+    attributes.extend([0; 4]);
+    attributes.extend(address_of(key.as_ptr()));
+    attributes.extend(address_of(value));
+    attributes.extend([0; 8]);
+    attributes
+}
+
 /// A program for the way out of a cgroup that lets everything pass.
 pub(crate) fn pass_all() -> io::Result<OwnedFd> {
     const CGROUP_SKB: u32 = 8;

@@ -48,6 +48,16 @@ pub(super) const ROWS: &[Row] = &[
         run: detached,
     },
     Row {
+        number: 18,
+        attack: "root-puts-back-a-policy",
+        what: "root puts the policy of before back, past the agent",
+        place: Place::Host,
+        claim: Claim::Evidenced,
+        alone: true,
+        shape: Shape::Wire,
+        run: put_back,
+    },
+    Row {
         number: 19,
         attack: "agent-killed",
         what: "the process that put the fence there is gone",
@@ -187,6 +197,42 @@ fn detached(play: &mut Play<'_>) -> Result<()> {
     }
     for line in mended {
         play.outcome.saw(format!("statements say {line}"));
+    }
+    Ok(())
+}
+
+fn put_back(play: &mut Play<'_>) -> Result<()> {
+    play.ground.stand()?;
+    play.ground.apply(&Terms::to(&["DE", "US"]))?;
+    let pin = play.ground.pin("maps/POLICY")?;
+    let outer = sys::open_pin(&pin).with_context(|| pin.display().to_string())?;
+    let old = sys::inner_map(&outer).context("the policy's table")?;
+    play.ground.apply(&Terms::default())?;
+    play.attack(Technique::Udp, &Shot::at(US))?;
+    let frozen = sys::inner_map(&outer).context("the policy's table")?;
+    // The kernel reads as many bytes as the table has: far fewer than these.
+    let mut nothing = vec![0; 8 << 20];
+    match sys::update_first(&frozen, &mut nothing) {
+        Err(refused) => play.outcome.saw(format!("the table itself: {refused}")),
+        Ok(()) => play.outcome.wrong("the table in force can be written"),
+    }
+    sys::set_inner_map(&outer, &old).context("put the old table back")?;
+    let (tried, arrived) = play
+        .ground
+        .fire(Side::Fenced, CARDIO, Technique::Udp, &Shot::at(US))?;
+    play.outcome.attempts += tried.attempts;
+    play.outcome.leaked += number(arrived.len());
+    let fence = play.ground.state()?.fence.context("the fence's state")?;
+    match fence.fault {
+        Some(fault) => play.outcome.saw(format!("statements say: {fault}")),
+        None => play.outcome.wrong("no statement would say it"),
+    }
+    play.ground.apply(&Terms::default())?;
+    let (_, arrived) = play
+        .ground
+        .fire(Side::Fenced, CARDIO, Technique::Udp, &Shot::at(US))?;
+    if !arrived.is_empty() {
+        play.outcome.wrong("the next policy does not close it");
     }
     Ok(())
 }
