@@ -42,6 +42,9 @@ pub(crate) struct Args {
     /// How the result is printed
     #[arg(long, value_enum, default_value_t = Output::Table)]
     output: Output,
+    /// Takes the programs as they were built last
+    #[arg(long)]
+    no_build: bool,
     /// Lists the scenarios
     #[arg(long)]
     list: bool,
@@ -80,15 +83,9 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     }
     let wanted = chosen(&args.scenarios)?;
     install::for_vm()?;
-    crate::build::kernel_side()?;
-    step("building the programs");
-    cmd::run(cmd::cargo().args([
-        "build",
-        "--bins",
-        "--package=bailiwick-agent",
-        "--package=bailiwick-collector",
-        "--package=bailiwick-tests",
-    ]))?;
+    if !args.no_build {
+        build()?;
+    }
     let home = paths::target().join("vm");
     fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
     let _alone = alone(&home)?;
@@ -104,6 +101,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
     }
     report(&outcomes, args.output)
+}
+
+fn build() -> Result<()> {
+    crate::build::kernel_side()?;
+    step("building the programs");
+    cmd::run(cmd::cargo().args([
+        "build",
+        "--bins",
+        "--package=bailiwick-agent",
+        "--package=bailiwick-collector",
+        "--package=bailiwick-tests",
+    ]))
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
