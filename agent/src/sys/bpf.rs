@@ -14,6 +14,8 @@ use std::{
     sync::OnceLock,
 };
 
+use super::btf;
+
 const MAP_CREATE: i32 = 0;
 pub(super) const MAP_LOOKUP_ELEM: i32 = 1;
 pub(super) const MAP_UPDATE_ELEM: i32 = 2;
@@ -110,6 +112,7 @@ pub(crate) struct LinkInfo {
     tail: u32,
 }
 
+#[derive(Default)]
 #[repr(C)]
 pub(super) struct MapCreate {
     pub(super) kind: u32,
@@ -120,6 +123,11 @@ pub(super) struct MapCreate {
     pub(super) inner_map_fd: u32,
     pub(super) numa_node: u32,
     pub(super) name: [u8; 16],
+    pub(super) ifindex: u32,
+    /// 0: no type information.
+    pub(super) btf_fd: u32,
+    pub(super) btf_key: u32,
+    pub(super) btf_value: u32,
 }
 
 #[repr(C)]
@@ -212,15 +220,21 @@ struct RawProgramInfo {
 
 /// An array of one value, which programs cannot write.
 pub(crate) fn create_value_map(name: &str, value_size: usize) -> io::Result<OwnedFd> {
+    let value_size = small(value_size)?;
+    let types = btf::load(value_size)?;
     let mut attr = MapCreate {
         kind: MAP_TYPE_ARRAY,
         key_size: 4,
-        value_size: small(value_size)?,
+        value_size,
         max_entries: 1,
         flags: RDONLY_PROG,
         inner_map_fd: 0,
         numa_node: 0,
         name: padded(name),
+        ifindex: 0,
+        btf_fd: raw(types.as_fd()),
+        btf_key: btf::KEY,
+        btf_value: btf::VALUE,
     };
     create_map(&mut attr)
 }

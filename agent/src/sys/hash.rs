@@ -34,6 +34,7 @@ pub(crate) fn create(
         inner_map_fd: 0,
         numa_node: 0,
         name: bpf::padded(name),
+        ..bpf::MapCreate::default()
     })
 }
 

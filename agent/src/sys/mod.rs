@@ -9,6 +9,7 @@ use std::{io, os::fd::OwnedFd};
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) mod bpf;
+mod btf;
 pub(crate) mod handle;
 pub(crate) mod hash;
 pub(crate) mod ids;
