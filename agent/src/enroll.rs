@@ -26,7 +26,7 @@ use crate::{
     config::{self, Config},
     files::write_atomically,
     proto::v1::enroll_service_client::EnrollServiceClient,
-    tls::{self, TlsError},
+    tls::{self, CaKey, TlsError},
     tpm::{Tpm, TpmError},
     uplink::link,
 };
@@ -286,13 +286,14 @@ async fn makers_word(
     })
 }
 
-/// Enrols once.
+/// Enrols once, at a collector whose certificate counts by `listed`.
 pub async fn enroll(
     config: &Config,
+    listed: &[CaKey],
     tpm: &Tpm,
     hardware: Hardware,
 ) -> Result<Enrolment, EnrollError> {
-    let tls = tls::enrolment_config(&config.collector)?;
+    let tls = tls::enrolment_config(&config.collector, listed)?;
     let request = request(config, tpm, hardware).await?;
     let channel = channel::open(&config.collector.enroll, Arc::clone(&tls)).await?;
     let mut client = EnrollServiceClient::new(channel);

@@ -289,7 +289,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
     )?;
     say(
         "collector",
-        tls::enrolment_config(&config.collector)
+        tls::enrolment_config(&config.collector, &[])
             .map(|_| config.collector.enroll.to_string())
             .map_err(Into::into),
     )?;

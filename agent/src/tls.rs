@@ -5,6 +5,7 @@
 //! a refusal would surface as some failed RPC. So [`connect`] waits for the server's first bytes
 //! (an HTTP/2 server speaks first) and reports the alert that comes instead.
 
+mod authority;
 #[cfg(test)]
 mod tests;
 
@@ -22,17 +23,10 @@ use bailiwick_attestation::{
     crypto::{Curve, PublicKey},
 };
 use rustls::{
-    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore,
-    SignatureAlgorithm, SignatureScheme,
-    client::{
-        ResolvesClientCert,
-        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
-    },
-    crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs},
-    pki_types::{
-        CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime, pem::PemObject as _,
-    },
-    server::ParsedCertificate,
+    AlertDescription, ClientConfig, RootCertStore, SignatureAlgorithm, SignatureScheme,
+    client::ResolvesClientCert,
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, pem::PemObject as _},
     sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey},
 };
 use tokio::{
@@ -41,6 +35,10 @@ use tokio::{
     time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
+
+pub(crate) use authority::listed;
+pub use authority::{CaKey, CaRefused};
+use authority::{CollectorVerifier, Configured};
 
 use crate::{
     config::{Collector, Endpoint},
@@ -109,15 +107,20 @@ pub enum ConnectError {
     },
 }
 
-/// Configuration without a client certificate: enrolment.
-pub fn enrolment_config(collector: &Collector) -> Result<Arc<ClientConfig>, TlsError> {
-    let config = verifying(collector)?.with_no_client_auth();
+/// Configuration without a client certificate: enrolment. `listed`: whom approvers name, as far as
+/// the fence has a policy.
+pub fn enrolment_config(
+    collector: &Collector,
+    listed: &[CaKey],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let config = verifying(collector, listed)?.with_no_client_auth();
     Ok(finished(config))
 }
 
 /// Configuration with the certificate that enrolment gave: evidence.
 pub fn evidence_config(
     collector: &Collector,
+    listed: &[CaKey],
     tpm: &Tpm,
     chain: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
@@ -125,7 +128,7 @@ pub fn evidence_config(
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().map_err(TlsError::Certificate)?;
     let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(certified));
-    let config = verifying(collector)?.with_client_cert_resolver(resolver);
+    let config = verifying(collector, listed)?.with_client_cert_resolver(resolver);
     Ok(finished(config))
 }
 
@@ -138,96 +141,43 @@ fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
 
 type Verifying = rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>;
 
-fn verifying(collector: &Collector) -> Result<Verifying, TlsError> {
+fn verifying(collector: &Collector, listed: &[CaKey]) -> Result<Verifying, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
+    let configured = match (&collector.ca_file, collector.spki_pin) {
+        (Some(file), _) => Configured::Roots(roots(file)?),
+        (None, Some(pin)) => Configured::Pin(pin),
+        (None, None) => return Err(TlsError::NoTrust),
+    };
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(TlsError::Config)?;
-    match (&collector.ca_file, collector.spki_pin) {
-        (Some(file), _) => Ok(builder.with_root_certificates(roots(file)?)),
-        (None, Some(pin)) => {
-            let verifier = PinVerifier::new(pin, &provider);
-            Ok(builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(verifier)))
-        }
-        (None, None) => Err(TlsError::NoTrust),
-    }
+    let verifier = CollectorVerifier {
+        configured,
+        listed: listed.to_vec(),
+        provider,
+    };
+    Ok(builder
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier)))
 }
 
-fn roots(file: &Path) -> Result<RootCertStore, TlsError> {
+fn roots(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let refuse = |fault: String| TlsError::CaFile {
         file: file.to_owned(),
         fault,
     };
-    let mut roots = RootCertStore::empty();
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| refuse(e.to_string()))?;
-    for certificate in certificates {
-        let certificate = certificate.map_err(|err| refuse(err.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|err| refuse(err.to_string()))?;
-    }
+    let roots = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|err| refuse(err.to_string()))?;
     if roots.is_empty() {
         return Err(refuse("holds no certificate".to_owned()));
     }
+    for root in &roots {
+        RootCertStore::empty()
+            .add(root.clone())
+            .map_err(|err| refuse(err.to_string()))?;
+    }
     Ok(roots)
-}
-
-/// Accepts the one key whose `SubjectPublicKeyInfo` has the configured SHA-256, under any name and
-/// date: the pin is the identity.
-#[derive(Debug)]
-struct PinVerifier {
-    pin: Sha256Digest,
-    algorithms: WebPkiSupportedAlgorithms,
-}
-
-impl PinVerifier {
-    fn new(pin: Sha256Digest, provider: &CryptoProvider) -> Self {
-        Self {
-            pin,
-            algorithms: provider.signature_verification_algorithms,
-        }
-    }
-}
-
-impl ServerCertVerifier for PinVerifier {
-    fn verify_server_cert(
-        &self,
-        end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        let spki = ParsedCertificate::try_from(end_entity)?.subject_public_key_info();
-        if Sha256Digest::of(&[spki.as_ref()]) == self.pin {
-            return Ok(ServerCertVerified::assertion());
-        }
-        Err(CertificateError::ApplicationVerificationFailure.into())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        Err(rustls::Error::General("TLS 1.3 only".to_owned()))
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        rustls::crypto::verify_tls13_signature(message, cert, signed, &self.algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.algorithms.supported_schemes()
-    }
 }
 
 /// The transport key, as rustls wants a private key. There is no private key here.

@@ -31,6 +31,7 @@ mod error;
 mod fixture;
 mod ids;
 mod reader;
+mod term;
 mod toml_file;
 
 pub mod appraisal;
@@ -51,4 +52,5 @@ pub mod x509;
 pub use error::{Fault, ParseError};
 pub use ids::{DeploymentId, IdError, JurisdictionCode, NodeId, Sha256Digest, StudyId, UnixTime};
 pub use reader::Reader;
+pub use term::{Lapsed, Term};
 pub use toml_file::{FileError, Place, TomlFile};

@@ -11,8 +11,9 @@ use aws_lc_rs::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use prost::Message;
 
 use crate::{
-    ids::{DeploymentId, NodeId, Sha256Digest},
+    ids::{DeploymentId, NodeId, Sha256Digest, UnixTime},
     proto::v1,
+    term::{Lapsed, Term},
 };
 
 /// What is signed begins with this, so that no other signature of the same key is a lease.
@@ -29,6 +30,8 @@ pub struct LeaseKey {
     pub id: String,
     /// Ed25519 public key.
     pub ed25519: [u8; 32],
+    /// When its leases count.
+    pub term: Term,
 }
 
 /// Key that leases are signed with.
@@ -73,6 +76,7 @@ impl LeaseSigner {
         Ok(LeaseKey {
             id: self.id.clone(),
             ed25519,
+            term: Term::default(),
         })
     }
 
@@ -107,6 +111,8 @@ pub struct LeaseTerms<'a> {
     pub statements: &'a [QuotedAt],
     /// TPM clock of the statement that the lease in force answers.
     pub in_force: Option<u64>,
+    /// When it is judged, by this node's own clock.
+    pub now: UnixTime,
 }
 
 /// When a statement was quoted, on both clocks.
@@ -129,6 +135,9 @@ pub enum LeaseRefused {
     /// The policy lists no such key.
     #[error("lease key {0:?} is not in the signed policy")]
     UnknownKey(String),
+    /// Approvers took the key back, or it is not its time.
+    #[error("lease key does not count")]
+    Key(#[source] Lapsed),
     /// The signature does not verify.
     #[error("lease signature does not verify")]
     Signature,
@@ -158,6 +167,9 @@ impl LeaseRefused {
         match self {
             Self::Malformed => "lease-malformed",
             Self::UnknownKey(_) => "lease-unknown-key",
+            Self::Key(Lapsed::Early(_)) => "lease-key-early",
+            Self::Key(Lapsed::Ended(_)) => "lease-key-ended",
+            Self::Key(Lapsed::Revoked(_)) => "lease-key-revoked",
             Self::Signature => "lease-signature",
             Self::Other(_) => "lease-not-ours",
             Self::UnknownStatement => "lease-unknown-statement",
@@ -207,6 +219,7 @@ pub fn verify_lease(
         .iter()
         .find(|key| key.id == lease.key_id)
         .ok_or_else(|| LeaseRefused::UnknownKey(lease.key_id.chars().take(80).collect()))?;
+    key.term.counts(terms.now).map_err(LeaseRefused::Key)?;
     UnparsedPublicKey::new(&ED25519, key.ed25519)
         .verify(&[DOMAIN, &lease.body].concat(), &lease.signature)
         .map_err(|_unspecified| LeaseRefused::Signature)?;
@@ -283,6 +296,14 @@ mod tests {
     }
 
     fn check(lease: &v1::Lease, in_force: Option<u64>) -> Result<VerifiedLease, LeaseRefused> {
+        check_by(lease, in_force, Term::default())
+    }
+
+    fn check_by(
+        lease: &v1::Lease,
+        in_force: Option<u64>,
+        term: Term,
+    ) -> Result<VerifiedLease, LeaseRefused> {
         let (deployment, node) = (
             DeploymentId::new("demo").unwrap(),
             NodeId::new("gpu-01").unwrap(),
@@ -294,8 +315,43 @@ mod tests {
             reset_count: 4,
             statements: &[NOW],
             in_force,
+            now: UnixTime(15),
         };
-        verify_lease(lease, &[signer("lease-2026", 1).public().unwrap()], &terms)
+        let key = LeaseKey {
+            term,
+            ..signer("lease-2026", 1).public().unwrap()
+        };
+        verify_lease(lease, &[key], &terms)
+    }
+
+    #[test]
+    fn a_lease_by_a_key_that_does_not_count_is_none() {
+        let lease = signer("lease-2026", 1).sign(&body()).unwrap();
+        let at = |ms| Some(UnixTime(ms));
+        let term = |not_before, not_after, revoked| Term {
+            not_before,
+            not_after,
+            revoked,
+        };
+        for (name, term, code) in [
+            ("in its time", term(at(15), at(16), None), None),
+            ("early", term(at(16), None, None), Some("lease-key-early")),
+            ("ended", term(None, at(15), None), Some("lease-key-ended")),
+            (
+                "revoked",
+                term(None, None, at(15)),
+                Some("lease-key-revoked"),
+            ),
+            // Known is known, whatever date it bears.
+            (
+                "revoked for later",
+                term(None, None, at(99)),
+                Some("lease-key-revoked"),
+            ),
+        ] {
+            let refused = check_by(&lease, None, term).err();
+            assert_eq!(refused.map(|why| why.code()), code, "{name}");
+        }
     }
 
     #[test]

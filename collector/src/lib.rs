@@ -6,6 +6,7 @@
 //! | [`init`] | keys and certificates in the state folder |
 //! | [`approve`] | an approver looks at an applicant, and believes nobody |
 //! | [`auth`] | TLS, and who is at the other end |
+//! | [`cas`] | which CA issues, and whose certificates count |
 //! | [`keys`] | keys of what nodes sealed, and their end |
 //! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
 //! | [`appraise`] | from a verified statement to a result and a lease |
@@ -24,9 +25,11 @@ pub mod alert;
 pub mod appraise;
 pub mod approve;
 pub mod auth;
+pub mod cas;
 pub mod clock;
 pub mod config;
 pub mod direct;
+mod doors;
 pub mod enroll;
 pub mod identity;
 pub mod ingest;

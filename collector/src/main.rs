@@ -57,6 +57,26 @@ enum Command {
         /// Name of the key.
         id: String,
     },
+    /// Makes one more key of the log, and prints what to put into collector.toml of the policy.
+    LogKey {
+        /// The state folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Name of the key's file.
+        id: String,
+    },
+    /// Makes one more CA of servers and nodes, with a server certificate of its own, and prints
+    /// what to put into collector.toml of the policy.
+    CaKey {
+        /// The state folder.
+        #[arg(long)]
+        dir: PathBuf,
+        /// Name of the CA.
+        id: String,
+        /// A name or address that agents and operators reach this collector by; may be repeated.
+        #[arg(long = "name", required = true)]
+        names: Vec<String>,
+    },
     /// Renews the server's certificate, or an operator's, over the key it has.
     Renew {
         /// The state folder.
@@ -205,6 +225,16 @@ fn run(command: Command) -> anyhow::Result<()> {
         }
         Command::LeaseKey { dir, id } => {
             print(&StateDir::at(&dir).add_lease_key(&NodeId::new(&id)?)?)
+        }
+        Command::LogKey { dir, id } => print(&StateDir::at(&dir).add_log_key(&NodeId::new(&id)?)?),
+        Command::CaKey { dir, id, names } => {
+            let id = NodeId::new(&id)?;
+            let text = StateDir::at(&dir).add_ca(&id, &names, clock::now())?;
+            let certificate = dir.join("cas").join(id.as_str()).join("ca.pem");
+            print(&format!(
+                "# operators add {} to the file their client.toml names as ca\n{text}",
+                certificate.display()
+            ))
         }
         Command::Run(file) => runtime()?.block_on(serve(load(&file)?)),
         Command::Check(file) => check(&file),

@@ -6,9 +6,8 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use bailiwick_attestation::tlog::NoteSigner;
+use bailiwick_attestation::UnixTime;
 use bailiwick_policy::approvers::Approvers;
-use rustls::ServerConfig;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -17,12 +16,11 @@ use tonic::transport::Server;
 use tracing::{error, info, warn};
 
 use crate::alert::Alerts;
-use crate::auth::{
-    ClientAuth, ReadPeer, accept, listen, read_anonymous, read_node, read_operator, server_config,
-};
+use crate::auth::{ReadPeer, accept, listen, read_anonymous, read_node, read_operator};
 use crate::clock::{self, Latest};
 use crate::config::Config;
 use crate::direct::{self, Director, LeaseKeys};
+use crate::doors::{Doors, Shown};
 use crate::enroll::{EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
@@ -31,7 +29,7 @@ use crate::outward::Outward;
 use crate::proto::enroll_service_server::EnrollServiceServer;
 use crate::proto::evidence_service_server::EvidenceServiceServer;
 use crate::proto::query_service_server::QueryServiceServer;
-use crate::query::Query;
+use crate::query::{KeysHeld, Query};
 use crate::record::{Store, StoreError};
 use crate::standing::Standing;
 
@@ -73,7 +71,8 @@ impl Checked {
             .identity()
             .context("state_dir: make it with `bailiwick-collector init`")?;
         state.authority(Kind::Operators)?;
-        state.authority(Kind::Transport)?;
+        state.cas()?;
+        state.log_signers(&identity)?;
         Outward::load(&state)?;
         KeyStores::read(&state.key_stores()).context("key stores")?;
         Ok(Self {
@@ -116,16 +115,16 @@ impl Running {
         let started = clock::now();
         let stop = CancellationToken::new();
         let mut tasks = JoinSet::new();
-        let signer =
-            NoteSigner::from_pkcs8(&identity.log_origin, &state.log_key()?).context("log.key")?;
-        let (store, writer) = Store::open(&state.path("collector.db"), signer)
+        let signers = state.log_signers(&identity)?;
+        let cas = Arc::new(state.cas()?);
+        let (store, writer) = Store::open(&state.path("collector.db"), signers)
             .await
             .context("collector.db")?;
         let deployment = identity.deployment.clone();
         let opened = Director::open(approvers, deployment.clone(), store.clone(), started).await;
         let director = Arc::new(opened.context("the stored policy")?);
         let leases = LeaseKeys::new(state.lease_signers(&identity)?).context("lease keys")?;
-        warn_of_keys(&director, &leases);
+        warn_of_keys(&director, &leases, started);
         let leases = Arc::new(leases);
         let lease_ids = Arc::clone(&leases);
         let streams = Streams::default();
@@ -137,7 +136,7 @@ impl Running {
 
         let enroll = Enroll::new(
             deployment.clone(),
-            state.authority(Kind::Transport)?,
+            Arc::clone(&cas),
             Arc::clone(&ek_trust),
             config.enroll.clone(),
             store.clone(),
@@ -153,6 +152,7 @@ impl Running {
             outward: Outward::load(&state)?,
             nonces: Mutex::new(Nonces::new(config.ingest.nonce_seconds * 1000)),
             streams: streams.clone(),
+            cas: Arc::clone(&cas),
             trust: Arc::clone(&ek_trust),
             standing: standing.clone(),
             config: config.ingest.clone(),
@@ -177,7 +177,11 @@ impl Running {
         let query = Query {
             store: store.clone(),
             director: Arc::clone(&director),
-            streams,
+            streams: streams.clone(),
+            held: KeysHeld {
+                leases: Arc::clone(&lease_ids),
+                cas: Arc::clone(&cas),
+            },
             trust: ek_trust,
             standing: standing.clone(),
             keys,
@@ -188,19 +192,25 @@ impl Running {
             let ran = looking.run(kept, watched, stopping).await;
             ran.context("standing")
         });
+        let kept = store.clone();
         let alerts = Alerts {
             store,
             policy: director.watch(),
             standing,
             lease_keys: lease_ids,
+            cas: Arc::clone(&cas),
             config: config.alert.clone(),
             started,
         };
 
-        let (certificate, key) = (state.path("server.pem"), state.path("server.key"));
-        let tls = |auth: &ClientAuth<'_>| server_config(&certificate, &key, auth);
-        let nodes = state.authority(Kind::Transport)?;
-        let operators = state.authority(Kind::Operators)?;
+        let operators = state.authority(Kind::Operators)?.certificate().clone();
+        let doors = Doors::open(cas, operators, director.watch(), started)?;
+        let [enroll_door, evidence_door, query_door] = doors.shown();
+        let doors_stop = stop.clone();
+        tasks.spawn(async move {
+            let ran = doors.run(streams, kept, doors_stop).await;
+            ran.context("doors")
+        });
         let (enroll_listener, enroll_at) = listen(config.listen.enroll)
             .await
             .context("listen.enroll")?;
@@ -214,7 +224,7 @@ impl Running {
         tasks.spawn(serve(
             Port {
                 listener: enroll_listener,
-                tls: tls(&ClientAuth::None)?,
+                doors: enroll_door,
                 read: read_anonymous,
                 routes,
             },
@@ -226,7 +236,7 @@ impl Running {
         tasks.spawn(serve(
             Port {
                 listener: evidence_listener,
-                tls: tls(&ClientAuth::Required(nodes.certificate()))?,
+                doors: evidence_door,
                 read: read_node,
                 routes,
             },
@@ -237,7 +247,7 @@ impl Running {
         tasks.spawn(serve(
             Port {
                 listener: query_listener,
-                tls: tls(&ClientAuth::Required(operators.certificate()))?,
+                doors: query_door,
                 read: read_operator,
                 routes,
             },
@@ -297,11 +307,11 @@ impl Running {
 }
 
 /// The rest of the record is as good as ever, and a policy that puts it right has to come in.
-fn warn_of_keys(director: &Director, leases: &LeaseKeys) {
+fn warn_of_keys(director: &Director, leases: &LeaseKeys, now: UnixTime) {
     let Some(policy) = director.current() else {
         return;
     };
-    if leases.active(&policy.verified().model.collector).is_none() {
+    if leases.active(policy.collector_keys(), now).is_none() {
         error!(
             policy = policy.version(),
             held = leases.ids().join(", "),
@@ -317,13 +327,13 @@ fn ended(writer: Result<Result<(), StoreError>, tokio::task::JoinError>) -> anyh
 /// One port and what it serves.
 struct Port {
     listener: TcpListener,
-    tls: Arc<ServerConfig>,
+    doors: Shown,
     read: ReadPeer,
     routes: Routes,
 }
 
 async fn serve(port: Port, stop: CancellationToken) -> anyhow::Result<()> {
-    let incoming = accept(port.listener, port.tls, port.read, stop.clone());
+    let incoming = accept(port.listener, port.doors, port.read, stop.clone());
     Server::builder()
         .max_concurrent_streams(STREAMS)
         .http2_keepalive_interval(Some(KEEPALIVE))

@@ -6,13 +6,14 @@
 //! the log showed everyone the same head.
 
 mod entry;
+mod keys;
 
 use bailiwick_attestation::appraisal::{
     AkWord, AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
-use bailiwick_attestation::tlog::{NoteVerifier, verify_receipt};
+use bailiwick_attestation::tlog::{LogKey, ReceiptRefused};
 use bailiwick_attestation::tpm::{AkPublic, EkChain, EkPublic, Public};
 use bailiwick_attestation::x509::Certificate;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
@@ -25,6 +26,7 @@ use serde::Serialize;
 use crate::appraise::{endorsed_until, previous_of, reasons, receipt_of};
 use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::ingest::error_chain;
+use keys::{Word, word};
 
 /// What the auditor brings.
 #[derive(Debug)]
@@ -41,6 +43,9 @@ pub struct Anchors<'a> {
     pub iak_roots: &'a [Certificate],
     /// What their paths may pass through.
     pub iak_intermediates: &'a [Certificate],
+    /// The newest policy the auditor knows: which keys of the log were revoked since. Its other
+    /// files may be left out.
+    pub keys: Option<&'a Bundle>,
 }
 
 /// How one check came out.
@@ -254,7 +259,8 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     report.verdict = Some(result.status);
     report.reasons = reasons(&result);
     same_result(stored, &result, anchors.iak_roots.is_empty(), report);
-    receipt(stored, policy.as_ref(), &result, received, report);
+    let keys = keys::log_keys(stored, policy.as_ref(), anchors, report);
+    receipt(stored, &keys, &result, received, report);
     entry::node_log(evidence, statement, previous.as_ref(), report);
     entry::entry(stored, statement, report);
     Some(())
@@ -484,7 +490,7 @@ fn same_result(
 
 fn receipt(
     stored: &v1::StoredStatement,
-    policy: Option<&VerifiedBundle>,
+    keys: &[LogKey],
     result: &AttestationResult,
     received: UnixTime,
     report: &mut Report,
@@ -492,41 +498,36 @@ fn receipt(
     let Some(receipt) = &stored.receipt else {
         return report.undecided("receipt", "none in the file");
     };
-    let log = policy.and_then(|policy| {
-        let logs = &policy.model.collector.logs;
-        logs.iter().find(|log| log.origin == receipt.log)
-    });
-    let Some(log) = log else {
-        let detail = format!("the signed policy names no log {:?}", receipt.log);
-        return report.undecided("receipt", detail);
-    };
-    let verifier = match NoteVerifier::parse(&log.vkey) {
-        Ok(verifier) => verifier,
-        Err(error) => return report.refuse("receipt", format!("log key: {error}")),
-    };
-    match verify_receipt(receipt, &result.statement, &verifier, None) {
-        Err(refused) => {
+    let proved = match word(receipt, &result.statement, keys) {
+        Word::Proved(proved) => proved,
+        Word::Unshown(since) => {
+            let detail = format!(
+                "receipt-key-revoked: signed by a key that is revoked since {} ms, and dated \
+                 before; fetch it again: the log shows it under another key, or does not",
+                since.millis()
+            );
+            return report.undecided("receipt", detail);
+        }
+        Word::Refused(ReceiptRefused::UnknownLog(log)) => {
+            let detail = format!("the signed policy names no log {log:?}");
+            return report.undecided("receipt", detail);
+        }
+        Word::Refused(refused) => {
             report.refuse(
                 "receipt",
                 format!("{}: {}", refused.code(), error_chain(&refused)),
             );
+            return;
         }
-        Ok(proved) if proved.entry.received != received => {
-            report.refuse("receipt", "the log says it came at another time");
-        }
-        Ok(proved) if proved.entry.verdict != result.status.as_str() => report.refuse(
-            "receipt",
-            format!(
-                "the log says {}, not {}",
-                proved.entry.verdict, result.status
-            ),
-        ),
-        Ok(proved) => report.ok(
-            "receipt",
-            format!(
-                "entry {} of {} in {}",
-                proved.index, proved.checkpoint.size, proved.checkpoint.origin
-            ),
-        ),
+    };
+    if proved.entry.received != received {
+        report.refuse("receipt", "the log says it came at another time");
+    } else if proved.entry.verdict != result.status.as_str() {
+        let (then, now) = (&proved.entry.verdict, result.status);
+        report.refuse("receipt", format!("the log says {then}, not {now}"));
+    } else {
+        let (index, checkpoint) = (proved.index, &proved.checkpoint);
+        let (size, origin) = (checkpoint.size, &checkpoint.origin);
+        report.ok("receipt", format!("entry {index} of {size} in {origin}"));
     }
 }

@@ -4,12 +4,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::tlog::NoteSigner;
+use bailiwick_attestation::{DeploymentId, NodeId, UnixTime};
 use bailiwick_collector::alert::Alerts;
 use bailiwick_collector::alert::send::Sender;
 use bailiwick_collector::config;
 use bailiwick_collector::direct::LeaseKeys;
+use bailiwick_collector::init::{Plan, StateDir, init};
 use bailiwick_collector::record::{AlertChange, AlertRow, NewAlert, Store};
 use bailiwick_collector::standing::Standing;
 use rcgen::{KeyPair, PKCS_ED25519};
@@ -167,12 +168,23 @@ async fn a_restart_neither_forgets_nor_repeats() {
     second.alerts_change(vec![raise]).await.unwrap();
     assert_eq!(second.alert_list_open().await.unwrap().len(), 1);
 
+    let state = dir.path().join("state");
+    let plan = Plan {
+        dir: state.clone(),
+        deployment: DeploymentId::new("demo").unwrap(),
+        names: vec!["127.0.0.1".into()],
+        operator: NodeId::new("first").unwrap(),
+        log_origin: "log.example/demo".into(),
+        lease_key_id: "lease-1".into(),
+    };
+    init(&plan, UnixTime(1_800_000_000_000)).unwrap();
     // With no node wanting it, it is over, and stays open until somebody was told.
     let alerts = Alerts {
         standing: Standing::open(&second).await.unwrap(),
         store: second.clone(),
         policy: watch::channel(None).1,
         lease_keys: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),
+        cas: Arc::new(StateDir::at(&state).cas().unwrap()),
         config: config(Vec::new()),
         started: UnixTime(0),
     };

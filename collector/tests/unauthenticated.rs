@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bailiwick_attestation::{DeploymentId, UnixTime};
-use bailiwick_collector::direct::{Director, read_approvers};
+use bailiwick_collector::direct::{Director, LeaseKeys, read_approvers};
 use bailiwick_collector::ingest::Streams;
 use bailiwick_collector::proto::query_service_server::QueryServiceServer;
-use bailiwick_collector::query::Query;
+use bailiwick_collector::query::{KeysHeld, Query};
 use bailiwick_collector::standing::Standing;
 use common::{Client, Fixture, call};
 use http_body_util::BodyExt as _;
@@ -38,6 +38,7 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ListDestinations", Needs::Operator),
     ("QueryService/ListKeys", Needs::Operator),
     ("QueryService/GetEntry", Needs::Operator),
+    ("QueryService/ListCollectorKeys", Needs::Operator),
     ("QueryService/ListAlerts", Needs::Operator),
     ("QueryService/GetStatement", Needs::Operator),
     ("QueryService/ApplyPolicy", Needs::Operator),
@@ -144,6 +145,10 @@ async fn the_services_ask_too() {
         streams: Streams::default(),
         trust: Arc::default(),
         keys: fixture.keys().await,
+        held: KeysHeld {
+            leases: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),
+            cas: Arc::new(fixture.state().cas().unwrap()),
+        },
     };
     for (rpc, needs) in RPCS {
         if *needs != Needs::Operator {

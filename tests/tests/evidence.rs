@@ -89,6 +89,7 @@ async fn an_affirmed_node_gets_receipt_and_lease() {
     let keys = [LeaseKey {
         id: "lease-1".into(),
         ed25519: ed25519.try_into().unwrap(),
+        term: bailiwick_attestation::Term::default(),
     }];
     let Some(v1::evidence::Signer::TpmQuote(quote)) = &evidence.signer else {
         panic!("no quote");
@@ -109,6 +110,7 @@ async fn an_affirmed_node_gets_receipt_and_lease() {
             boot_time_ns: evidence.quoted_boot_time_ns,
         }],
         in_force: None,
+        now: bailiwick_attestation::UnixTime(0),
     };
     let verified = verify_lease(&granted, &keys, &terms).unwrap();
     let length = verified.end_boot_ns() - evidence.quoted_boot_time_ns;
@@ -176,7 +178,7 @@ async fn an_outward_certificate_exists_only_while_appraisal_affirms() {
     // enrolled node, nobody is let in.
     let chain = certificate.certificate_chain.iter();
     let chain = chain.map(|der| der.clone().into()).collect();
-    let tls = tls::evidence_config(&machine.config.collector, &machine.tpm, chain).unwrap();
+    let tls = tls::evidence_config(&machine.config.collector, &[], &machine.tpm, chain).unwrap();
     let closed = channel::open(&machine.config.collector.evidence, tls).await;
     let Err(ChannelError::Connect(ConnectError::Refused { alert, .. })) = closed else {
         panic!("{closed:?}");

@@ -500,7 +500,7 @@ async fn a_node_outlives_its_collector_and_loses_nothing() {
             private.contains("user-jane") && private.contains("203.0.113.9"),
             "{private}"
         );
-        let keys = scene.client(&["keys", "list"]).unwrap().to_string();
+        let keys = scene.client(&["keys", "sealed"]).unwrap().to_string();
         assert!(keys.contains("cardio"), "{keys}");
         let record = fs::read(scene.path("collector/collector.db-wal")).unwrap();
         assert!(

@@ -27,6 +27,7 @@ impl Auditor {
         verify(
             stored,
             &Anchors {
+                keys: None,
                 deployment: &self.deployment,
                 approvers: &self.approvers,
                 roots: &roots,

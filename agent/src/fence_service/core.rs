@@ -5,7 +5,7 @@ use std::{collections::VecDeque, io, os::fd::OwnedFd, path::PathBuf};
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest,
     proto::v1::{FenceEvent, PolicyState, fence_state},
-    standing::{LeaseKey, LeaseRefused, LeaseTerms, QuotedAt, verify_lease},
+    standing::{LeaseRefused, LeaseTerms, QuotedAt, verify_lease},
 };
 use bailiwick_policy::{
     approvers::Approvers,
@@ -26,7 +26,7 @@ use crate::{
         ApplyLease, Done, Events, NextEvents, Refusal, Request, Response, State,
         request::Request as Ask,
         response::Response as Answer,
-        state::{KeyStore, Log},
+        state::{Ca, KeyStore, Log},
     },
     sys,
 };
@@ -126,6 +126,17 @@ impl CoreError {
     }
 }
 
+/// What is remembered of the lease in force.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Held {
+    /// Which boot it is for.
+    pub(super) reset_count: u32,
+    /// TPM clock of the statement it answers.
+    pub(super) clock_ms: u64,
+    /// Name of the key that signed it.
+    pub(super) key: String,
+}
+
 /// The state of the process.
 #[derive(Debug)]
 pub struct Core<E> {
@@ -140,8 +151,8 @@ pub struct Core<E> {
     pub(super) peers: Peers,
     /// None: what was used before is not known, so nothing can be used.
     pub(super) glass: Option<Glass>,
-    /// Boot and clock of the statement that the lease in force answers.
-    pub(super) lease: Option<(u32, u64)>,
+    /// The lease in force.
+    pub(super) lease: Option<Held>,
     /// Tells this process from the one before it, whose events had the same numbers.
     instance: [u8; 16],
     queue: VecDeque<FenceEvent>,
@@ -380,16 +391,7 @@ impl<E: Enforcer> Core<E> {
         if node.ak.as_ref().is_some_and(|ak| *ak != apply.ak_name) {
             return Err(CoreError::OtherAk(node.name.to_string()));
         }
-        let keys: Vec<LeaseKey> = policy
-            .model
-            .collector
-            .lease_keys
-            .iter()
-            .map(|key| LeaseKey {
-                id: key.id.clone(),
-                ed25519: key.ed25519,
-            })
-            .collect();
+        let keys = policy.model.collector.standing_keys();
         let terms = LeaseTerms {
             deployment: &self.settings.deployment,
             node: &node.name,
@@ -398,15 +400,21 @@ impl<E: Enforcer> Core<E> {
             statements: &statements,
             in_force: self
                 .lease
-                .filter(|(boot, _)| *boot == apply.reset_count)
-                .map(|(_, clock)| clock),
+                .as_ref()
+                .filter(|held| held.reset_count == apply.reset_count)
+                .map(|held| held.clock_ms),
+            now: clock::now(),
         };
         let verified = verify_lease(lease, &keys, &terms)
             .map_err(|refused| CoreError::Lease(Box::new(refused)))?;
         self.enforcer
             .set_lease_end(verified.end_boot_ns())
             .map_err(|err| CoreError::Enforce(Box::new(err)))?;
-        self.lease = Some((apply.reset_count, verified.quoted_clock_ms()));
+        self.lease = Some(Held {
+            reset_count: apply.reset_count,
+            clock_ms: verified.quoted_clock_ms(),
+            key: lease.key_id.clone(),
+        });
         Ok(Answer::Done(Done {}))
     }
 
@@ -437,6 +445,16 @@ impl<E: Enforcer> Core<E> {
                 .map(|log| Log {
                     origin: log.origin.clone(),
                     vkey: log.vkey.clone(),
+                    term: Some(log.term.into()),
+                })
+                .collect(),
+            cas: self
+                .policy
+                .iter()
+                .flat_map(|policy| &policy.model.collector.cas)
+                .map(|ca| Ca {
+                    spki: ca.spki.0.to_vec(),
+                    term: Some(ca.term.into()),
                 })
                 .collect(),
             approvers_digest: self.manifests.approvers_digest().0.to_vec(),

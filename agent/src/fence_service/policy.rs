@@ -7,6 +7,7 @@ use bailiwick_attestation::proto::v1::{FenceState, PolicyBundle};
 use bailiwick_policy::{
     bundle::{Bundle, SettledPolicy, Verified, VerifiedBundle, WorldSource},
     kind::Kind,
+    model::LeaseKey,
 };
 use prost::Message;
 use tracing::{error, info, warn};
@@ -208,10 +209,77 @@ impl<E: Enforcer> Core<E> {
         }
         self.expired = verified.expired;
         self.policy = Some(verified.settle());
-        Ok(())
+        self.end_revoked_lease()
     }
+
+    /// A lease by a key that is revoked is nobody's word any more: it ends here and now, not with
+    /// its time. The next statement earns one under another key.
+    fn end_revoked_lease(&mut self) -> Result<(), CoreError> {
+        let keys = self
+            .policy
+            .as_ref()
+            .map(|policy| &policy.model.collector.lease_keys);
+        let (Some(held), Some(keys)) = (&self.lease, keys) else {
+            return Ok(());
+        };
+        if !revoked(&held.key, keys) {
+            return Ok(());
+        }
+        warn!(
+            key = held.key,
+            "the lease in force was signed by a key that is revoked: it ends"
+        );
+        // A lease signed by another key may answer the same statement.
+        self.lease = None;
+        self.enforcer
+            .set_lease_end(0)
+            .map_err(|err| CoreError::Enforce(Box::new(err)))
+    }
+}
+
+/// Whether approvers took this key back. One that merely left the list was rotated out: what it
+/// signed runs to its end.
+fn revoked(id: &str, keys: &[LeaseKey]) -> bool {
+    keys.iter()
+        .any(|key| key.id == id && key.term.revoked.is_some())
 }
 
 fn carries_world(bundle: &Bundle) -> bool {
     bundle.files.iter().any(|(path, _)| Kind::World.holds(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_attestation::{Term, UnixTime};
+
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_with_the_revocation_of_its_key_and_not_with_its_rotation() {
+        let key = |id: &str, revoked| LeaseKey {
+            id: id.to_owned(),
+            ed25519: [0; 32],
+            term: Term {
+                // Past its time it signs no more; what it signed goes on.
+                not_after: Some(UnixTime(1)),
+                revoked,
+                ..Term::default()
+            },
+        };
+        let gone = Some(UnixTime(7));
+        let rows = [
+            ("listed", vec![key("a", None)], false),
+            ("rotated out", vec![key("b", None)], false),
+            ("no key is listed", vec![], false),
+            (
+                "another is revoked",
+                vec![key("a", None), key("b", gone)],
+                false,
+            ),
+            ("revoked", vec![key("b", None), key("a", gone)], true),
+        ];
+        for (name, keys, want) in rows {
+            assert_eq!(revoked("a", &keys), want, "{name}");
+        }
+    }
 }

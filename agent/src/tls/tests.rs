@@ -1,5 +1,6 @@
 use std::net::Ipv4Addr;
 
+use bailiwick_attestation::{Term, x509::Certificate};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
     PKCS_ECDSA_P256_SHA256, PublicKeyData, SignatureAlgorithm as RcgenAlgorithm,
@@ -95,7 +96,7 @@ async fn server(
         .unwrap()
         .with_client_cert_verifier(verifier)
         .with_single_cert(
-            vec![certificate],
+            vec![certificate, own.certificate.clone()],
             PrivatePkcs8KeyDer::from(key.serialize_der()).into(),
         )
         .unwrap();
@@ -173,7 +174,7 @@ async fn the_tpms_key_answers_the_handshake() {
         } else {
             collector.ca_file = Some(case.ca_file(&case.own));
         }
-        let config = evidence_config(&collector, &case.tpm, chain.clone()).unwrap();
+        let config = evidence_config(&collector, &[], &case.tpm, chain.clone()).unwrap();
         let mut connection = connect(&endpoint, config).await.unwrap();
         let mut first = [0; 8];
         connection.read_exact(&mut first).await.unwrap();
@@ -202,7 +203,7 @@ async fn a_refused_certificate_reads_as_refused() {
         let (endpoint, pin, _seen) = server(&case.own, &case.nodes).await;
         let mut collector = collector(&endpoint);
         collector.spki_pin = Some(pin);
-        let config = evidence_config(&collector, &case.tpm, chain).unwrap();
+        let config = evidence_config(&collector, &[], &case.tpm, chain).unwrap();
         match connect(&endpoint, config).await.unwrap_err() {
             ConnectError::Refused { alert, .. } => assert_eq!(alert, want, "{name}"),
             other => panic!("{name}: {other:?}"),
@@ -211,7 +212,7 @@ async fn a_refused_certificate_reads_as_refused() {
     let (endpoint, pin, _seen) = server(&case.own, &case.nodes).await;
     let mut collector = collector(&endpoint);
     collector.spki_pin = Some(pin);
-    let config = enrolment_config(&collector).unwrap();
+    let config = enrolment_config(&collector, &[]).unwrap();
     let refused = connect(&endpoint, config).await.unwrap_err();
     assert!(
         refused
@@ -226,13 +227,13 @@ async fn an_unknown_collector_gets_nothing() {
     let case = Case::new();
     let (endpoint, mut pin, _seen) = server(&case.own, &case.nodes).await;
     assert!(matches!(
-        enrolment_config(&collector(&endpoint)),
+        enrolment_config(&collector(&endpoint), &[]),
         Err(TlsError::NoTrust)
     ));
     pin.0[0] ^= 1;
     let mut pinned = collector(&endpoint);
     pinned.spki_pin = Some(pin);
-    let refused = connect(&endpoint, enrolment_config(&pinned).unwrap()).await;
+    let refused = connect(&endpoint, enrolment_config(&pinned, &[]).unwrap()).await;
     assert!(
         matches!(refused, Err(ConnectError::Handshake { .. })),
         "another key"
@@ -241,7 +242,7 @@ async fn an_unknown_collector_gets_nothing() {
     let (endpoint, _, _seen) = server(&case.own, &case.nodes).await;
     let mut other = collector(&endpoint);
     other.ca_file = Some(case.ca_file(&Authority::new()));
-    let refused = connect(&endpoint, enrolment_config(&other).unwrap()).await;
+    let refused = connect(&endpoint, enrolment_config(&other, &[]).unwrap()).await;
     assert!(
         matches!(refused, Err(ConnectError::Handshake { .. })),
         "another CA"
@@ -249,9 +250,87 @@ async fn an_unknown_collector_gets_nothing() {
 
     std::fs::write(case.soft.path("ca.pem"), "nothing").unwrap();
     assert!(matches!(
-        enrolment_config(&other),
+        enrolment_config(&other, &[]),
         Err(TlsError::CaFile { .. })
     ));
+}
+
+/// Whatever the machine was configured with, from the first policy that lists CAs on it is the
+/// policy that says.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_cas_that_approvers_list_count_and_no_others() {
+    let case = Case::new();
+    let chain = case.chain(&case.nodes, 10);
+    let stranger = Authority::new();
+    let listed = |authority: &Authority, revoked: Option<u64>| {
+        let certificate = Certificate::parse(&authority.certificate).unwrap();
+        CaKey {
+            spki: Sha256Digest::of(&[certificate.spki_der()]),
+            term: Term {
+                revoked: revoked.map(bailiwick_attestation::UnixTime),
+                ..Term::default()
+            },
+        }
+    };
+    let (own, other) = (listed(&case.own, None), listed(&stranger, None));
+    let revoked = listed(&case.own, Some(1));
+    type Row<'a> = (&'a str, Option<&'a Authority>, Vec<CaKey>, Option<&'a str>);
+    let rows: &[Row<'_>] = &[
+        ("configured", Some(&case.own), vec![own.clone()], None),
+        (
+            "rotated: another is configured",
+            Some(&stranger),
+            vec![other.clone(), own.clone()],
+            None,
+        ),
+        (
+            "rotated: a pin is configured",
+            None,
+            vec![own.clone()],
+            None,
+        ),
+        (
+            "configured and not listed",
+            Some(&case.own),
+            vec![other.clone()],
+            Some("ca-not-listed"),
+        ),
+        (
+            "configured and revoked",
+            Some(&case.own),
+            vec![revoked.clone()],
+            Some("ca-key-revoked"),
+        ),
+        (
+            "revoked, beside its successor",
+            Some(&case.own),
+            vec![revoked.clone(), other],
+            Some("ca-key-revoked"),
+        ),
+        (
+            "pinned and revoked",
+            None,
+            vec![revoked],
+            Some("ca-key-revoked"),
+        ),
+    ];
+    for (name, configured, listed, want) in rows {
+        let (endpoint, pin, _seen) = server(&case.own, &case.nodes).await;
+        let mut collector = collector(&endpoint);
+        match configured {
+            Some(authority) => collector.ca_file = Some(case.ca_file(authority)),
+            None => collector.spki_pin = Some(pin),
+        }
+        let config = evidence_config(&collector, listed, &case.tpm, chain.clone()).unwrap();
+        let refused = connect(&endpoint, config).await.err();
+        match (refused, want) {
+            (None, None) => {}
+            (Some(ConnectError::Handshake { source, .. }), Some(code)) => {
+                assert!(source.to_string().contains(code), "{name}: {source}");
+            }
+            (refused, _) => panic!("{name}: {refused:?}"),
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,7 +346,7 @@ async fn a_certificate_for_another_key_is_not_used() {
         port: 1,
     });
     collector.spki_pin = Some(Sha256Digest([0; 32]));
-    let refused = evidence_config(&collector, &case.tpm, chain).unwrap_err();
+    let refused = evidence_config(&collector, &[], &case.tpm, chain).unwrap_err();
     assert!(matches!(refused, TlsError::Certificate(_)), "{refused:?}");
 }
 

@@ -10,7 +10,7 @@ use bailiwick_attestation::{
         NodeMessage, OutwardCertificate, Receipt, Refused, activation_answer, collector_message,
         node_message,
     },
-    tlog::verify_receipt,
+    tlog::verify_receipt_by,
 };
 use prost::Message as _;
 use tokio::time::Instant;
@@ -161,14 +161,14 @@ impl Node {
             debug!(%digest, "a receipt nobody waits for");
             return Ok(());
         }
-        let Some((verifier, seen)) = self.logs.get_mut(&receipt.log) else {
+        let Some((keys, seen)) = self.logs.get_mut(&receipt.log) else {
             debug!(
                 log = receipt.log,
                 "no policy names this log: the receipt does not count"
             );
             return Ok(());
         };
-        match verify_receipt(receipt, &digest, verifier, Some(*seen)) {
+        match verify_receipt_by(receipt, &digest, keys.iter(), Some(*seen)) {
             Ok(verified) => {
                 *seen = verified.checkpoint.size;
                 if let Some(item) = self.exchange.receipted(&digest) {

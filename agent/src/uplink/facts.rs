@@ -1,9 +1,11 @@
 //! What the host and the fence process say, kept up to date.
 
+use std::collections::BTreeMap;
+
 use bailiwick_attestation::{
-    Sha256Digest,
+    Sha256Digest, Term,
     proto::v1::{FenceState, Hello, fence_state::Mode},
-    tlog::NoteVerifier,
+    tlog::{LogKey, NoteVerifier},
 };
 use tracing::{error, warn};
 
@@ -13,6 +15,7 @@ use crate::{
     clock,
     proto::fence::{NextEvents, State},
     seal::entry,
+    tls,
 };
 
 impl Node {
@@ -66,18 +69,35 @@ impl Node {
     }
 
     fn fence_state(&mut self, state: State) {
-        let had_none = self.logs.is_empty();
-        self.logs = state
-            .logs
-            .iter()
-            .filter_map(|log| {
-                let verifier = NoteVerifier::parse(&log.vkey).ok()?;
-                let seen = self.logs.get(&log.origin).map_or(0, |(_, seen)| *seen);
-                Some((log.origin.clone(), (verifier, seen)))
-            })
-            .collect();
-        if had_none && !self.logs.is_empty() {
+        let mut logs: BTreeMap<String, (Vec<LogKey>, u64)> = BTreeMap::new();
+        for log in &state.logs {
+            let Ok(verifier) = NoteVerifier::parse(&log.vkey) else {
+                continue;
+            };
+            let term = log.term.map(Term::from).unwrap_or_default();
+            let seen = self.logs.get(&log.origin).map_or(0, |(_, seen)| *seen);
+            let known = logs.entry(log.origin.clone());
+            let (keys, _) = known.or_insert_with(|| (Vec::new(), seen));
+            keys.push(LogKey { verifier, term });
+        }
+        // Another key may cover what waits for a receipt.
+        let other = |(origin, (keys, _)): (&String, &(Vec<LogKey>, u64))| {
+            self.logs.get(origin).is_none_or(|(had, _)| had != keys)
+        };
+        let changed = logs.iter().any(other);
+        self.logs = logs;
+        if changed {
             self.exchange.ask_for_receipts();
+        }
+        let authorities = tls::listed(&state.cas);
+        let changed = self.authorities.send_if_modified(|known| {
+            let changed = *known != authorities;
+            *known = authorities;
+            changed
+        });
+        if changed && self.session.is_some() {
+            // TLS looks once: whether this collector still counts shows at the next handshake.
+            self.reconnect.notify_one();
         }
         self.hello.send_if_modified(|hello| {
             let policy = state.policy.clone().unwrap_or_default();

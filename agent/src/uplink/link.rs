@@ -23,7 +23,7 @@ use crate::{
     config::Config,
     enroll::{self, EnrollError, Enrolment, Hardware},
     proto::v1::evidence_service_client::EvidenceServiceClient,
-    tls::{self, ConnectError, TlsError},
+    tls::{self, CaKey, ConnectError, TlsError},
     tpm::Tpm,
 };
 
@@ -83,6 +83,8 @@ pub struct Link {
     pub nvml: watch::Receiver<Vec<Claim>>,
     /// Said first on every stream.
     pub hello: watch::Receiver<Hello>,
+    /// Whose certificates the collector may show, by the policy in force.
+    pub authorities: watch::Receiver<Vec<CaKey>>,
     /// The node's loop gives a stream up.
     pub reconnect: Arc<Notify>,
     /// To the node's loop. Full: reading from the collector waits.
@@ -173,7 +175,8 @@ impl Link {
 
     async fn enroll(&self, file: &Path) -> Result<Enrolment, String> {
         let hardware = Hardware::new(self.chassis_serial.clone(), &self.nvml.borrow());
-        match enroll::enroll(&self.config, &self.tpm, hardware).await {
+        let authorities = self.authorities.borrow().clone();
+        match enroll::enroll(&self.config, &authorities, &self.tpm, hardware).await {
             Ok(enrolment) => {
                 if let Err(error) = enrolment.write(file) {
                     warn!(file = %file.display(), %error, "a restart will enrol again");
@@ -223,11 +226,13 @@ impl Link {
 
     async fn open(&self, enrolment: &Enrolment) -> Result<EvidenceServiceClient<Channel>, Ended> {
         let chain_of = enrolment.chain.clone();
-        let tls = match tls::evidence_config(&self.config.collector, &self.tpm, chain_of) {
-            Ok(tls) => tls,
-            Err(error @ TlsError::Certificate(_)) => return Err(Ended::ReEnrol(chain(&error))),
-            Err(error) => return Err(Ended::Retry(chain(&error))),
-        };
+        let authorities = self.authorities.borrow().clone();
+        let tls =
+            match tls::evidence_config(&self.config.collector, &authorities, &self.tpm, chain_of) {
+                Ok(tls) => tls,
+                Err(error @ TlsError::Certificate(_)) => return Err(Ended::ReEnrol(chain(&error))),
+                Err(error) => return Err(Ended::Retry(chain(&error))),
+            };
         match channel::open(&self.config.collector.evidence, tls).await {
             Ok(channel) => {
                 let client = EvidenceServiceClient::new(channel);

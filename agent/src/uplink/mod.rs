@@ -19,7 +19,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use bailiwick_attestation::{
     Sha256Digest,
     proto::v1::{Claim, Evidence, Held, Hello, NodeMessage, fence_state::Mode, node_message},
-    tlog::NoteVerifier,
+    tlog::LogKey,
 };
 use bailiwick_policy::kind::Kind;
 use tokio::{
@@ -40,7 +40,7 @@ use crate::{
     notify::{Notify, alive_every},
     outward::Outward,
     seal::Sealer,
-    tls,
+    tls::{self, CaKey},
     tpm::Tpm,
 };
 use events::Turned;
@@ -100,7 +100,9 @@ struct Node {
     last_made: Option<Instant>,
     nvml: watch::Receiver<Vec<Claim>>,
     /// Whose receipts count, and the size last seen of each log.
-    logs: BTreeMap<String, (NoteVerifier, u64)>,
+    logs: BTreeMap<String, (Vec<LogKey>, u64)>,
+    /// Whose certificates the collector may show.
+    authorities: watch::Sender<Vec<CaKey>>,
     hello: watch::Sender<Hello>,
     session: Option<Session>,
     reconnect: Arc<Wake>,
@@ -154,6 +156,7 @@ pub async fn run(
         last_made: None,
         nvml,
         logs: BTreeMap::new(),
+        authorities: watch::channel(Vec::new()).0,
         hello,
         session: None,
         reconnect: Arc::clone(&reconnect),
@@ -181,6 +184,7 @@ pub async fn run(
         chassis_serial: node.host.chassis_serial(),
         nvml: node.nvml.clone(),
         hello: hello_rx,
+        authorities: node.authorities.subscribe(),
         reconnect,
         events: events_tx,
         stop: stop.clone(),

@@ -10,6 +10,7 @@ mod act;
 mod checkpoint;
 mod erasure;
 mod frontier;
+mod keys;
 mod lines;
 mod merkle;
 mod note;
@@ -19,6 +20,7 @@ pub use act::{ActEntry, ActKind};
 pub use checkpoint::{Checkpoint, CheckpointError};
 pub use erasure::ErasureCertificate;
 pub use frontier::{Frontier, Head, HeadRefused, Tail, head_follows};
+pub use keys::{LogKey, verify_receipt_by};
 pub use merkle::{
     NodeIndex, Plan, ProofRefused, completed_by, consistency_plan, inclusion_plan, leaf_hash,
     node_hash, root_plan, verify_consistency, verify_inclusion,

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     ids::{Sha256Digest, UnixTime},
     proto::v1,
+    term::Lapsed,
 };
 
 /// First line of every entry; another version is another line.
@@ -97,6 +98,12 @@ pub enum ReceiptRefused {
     /// The checkpoint is malformed or not signed by the log.
     #[error("receipt checkpoint")]
     Checkpoint(#[source] CheckpointError),
+    /// The log signed it with a key that does not count.
+    #[error("receipt checkpoint")]
+    Key(#[source] Lapsed),
+    /// No key of this log is known.
+    #[error("no key of the log {0:?} is known")]
+    UnknownLog(String),
     /// The path does not lead from the entry to the checkpoint's root.
     #[error("receipt inclusion path")]
     Proof(#[source] ProofRefused),
@@ -118,6 +125,9 @@ impl ReceiptRefused {
             Self::Malformed(_) | Self::Entry(_) => "receipt-malformed",
             Self::OtherStatement { .. } => "receipt-other-statement",
             Self::Checkpoint(_) => "receipt-checkpoint",
+            Self::Key(Lapsed::Early(_) | Lapsed::Ended(_)) => "receipt-key-ended",
+            Self::Key(Lapsed::Revoked(_)) => "receipt-key-revoked",
+            Self::UnknownLog(_) => "receipt-unknown-log",
             Self::Proof(_) => "receipt-proof",
             Self::Shrank { .. } => "receipt-log-shrank",
         }

@@ -98,10 +98,11 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
         .collect()
 }
 
-/// Every node loses its lease within minutes, and none of them did anything.
+/// Every node loses its lease within minutes, or gets no receipt, or no way in, and none of them did
+/// anything. `missing`: kinds of key of which approvers list none that is held here.
 #[must_use]
-pub fn key_not_listed(signs: bool, version: u64, deployment: &str) -> Option<NewAlert> {
-    (!signs).then(|| NewAlert {
+pub fn key_not_listed(missing: &[&str], version: u64, deployment: &str) -> Option<NewAlert> {
+    (!missing.is_empty()).then(|| NewAlert {
         name: KEY_NOT_LISTED.to_owned(),
         node: String::new(),
         labels: json!({
@@ -112,7 +113,8 @@ pub fn key_not_listed(signs: bool, version: u64, deployment: &str) -> Option<New
         .to_string(),
         severity: "critical".to_owned(),
         summary: format!(
-            "policy {version} lists none of this collector's lease keys: no lease is signed"
+            "policy {version} lists no {} of this collector that counts: nodes believe none",
+            missing.join(", no ")
         ),
     })
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use crate::cas::Cas;
 use crate::clock;
 use crate::config;
 use crate::direct::{Current, LeaseKeys};
@@ -34,6 +35,8 @@ pub struct Alerts {
     pub standing: Standing,
     /// Keys this collector may sign leases with.
     pub lease_keys: Arc<LeaseKeys>,
+    /// CAs it may show and issue certificates under.
+    pub cas: Arc<Cas>,
     /// What the operator configured.
     pub config: config::Alert,
     /// When this process began to listen: its own absence is not the nodes' silence.
@@ -78,9 +81,15 @@ impl Alerts {
         let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
         wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
         wanted.extend(policy.as_ref().and_then(|policy| {
-            let listed = &policy.verified().model.collector;
-            let signs = self.lease_keys.active(listed).is_some();
-            engine::key_not_listed(signs, policy.version(), policy.deployment().as_str())
+            let listed = policy.collector_keys();
+            let missing = [
+                ("lease key", self.lease_keys.active(listed, now).is_some()),
+                ("log key", self.store.signers().believed(listed, now)),
+                ("CA", self.cas.issuing(Some(listed), now).is_some()),
+            ];
+            let missing = missing.iter().filter(|(_, good)| !good);
+            let missing: Vec<&str> = missing.map(|(what, _)| *what).collect();
+            engine::key_not_listed(&missing, policy.version(), policy.deployment().as_str())
         }));
         let open = self.store.alert_list_open().await?;
         let changes = engine::changes(wanted, &open, now);

@@ -316,7 +316,9 @@ pub fn receipt_of(
     let pending = pending_name(ek);
     let mut names = vec![pending.as_str()];
     names.extend(listed.map(NodeId::as_str));
-    let keys = logs.iter().map(|log| log.vkey.as_str());
+    // A receipt by a revoked key may be anybody's.
+    let good = logs.iter().filter(|log| log.term.revoked.is_none());
+    let keys = good.map(|log| log.vkey.as_str());
     shown_receipt(evidence, keys, &names)
 }
 

@@ -13,4 +13,4 @@ pub use serve::{Incoming, TlsConnection, listen};
 pub(crate) use serve::{
     ReadPeer, accept, anonymous as read_anonymous, node as read_node, operator as read_operator,
 };
-pub use tls::{ClientAuth, TlsError, read_certificates, server_config};
+pub use tls::{ClientAuth, Door, TlsError, read_certificates};

@@ -41,6 +41,8 @@ pub struct NodePeer {
     pub certificate: Sha256Digest,
     /// First moment after its life.
     pub not_after: UnixTime,
+    /// Which CA issued it; known once the connection stands.
+    pub issuer: Option<Sha256Digest>,
 }
 
 /// An operator's certificate.
@@ -90,6 +92,7 @@ impl NodePeer {
             ak_name: hex::decode(ak).map_err(|_fault| refuse())?,
             certificate: Sha256Digest::of(&[der]),
             not_after: UnixTime::from_secs(not_after.as_secs()),
+            issuer: None,
         })
     }
 }

@@ -9,17 +9,16 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use rustls::ServerConfig;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::Connected;
 use tracing::{debug, warn};
 
-use super::{NodePeer, OperatorPeer, Peer, PeerError};
+use super::{Door, NodePeer, OperatorPeer, Peer, PeerError};
 
 /// Handshakes under way at once on one port; more wait in the kernel's backlog.
 const HANDSHAKES: usize = 256;
@@ -60,13 +59,12 @@ pub struct Incoming(mpsc::Receiver<TlsConnection>);
 /// Takes over a listening socket until `stop`.
 pub(crate) fn accept(
     listener: TcpListener,
-    config: Arc<ServerConfig>,
+    doors: watch::Receiver<Arc<Door>>,
     read: ReadPeer,
     stop: CancellationToken,
 ) -> Incoming {
     let (ready, incoming) = mpsc::channel(READY);
     tokio::spawn(async move {
-        let acceptor = TlsAcceptor::from(config);
         let permits = Arc::new(Semaphore::new(HANDSHAKES));
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
@@ -85,12 +83,17 @@ pub(crate) fn accept(
                     continue;
                 }
             };
-            let (acceptor, ready) = (acceptor.clone(), ready.clone());
+            let (door, ready) = (Arc::clone(&doors.borrow()), ready.clone());
             tokio::spawn(async move {
+                let Some(config) = door.config.clone() else {
+                    debug!(%from, "nobody is let in: approvers list no CA of this collector");
+                    return;
+                };
+                let acceptor = TlsAcceptor::from(config);
                 let shaken = tokio::time::timeout(HANDSHAKE_TIME, acceptor.accept(tcp)).await;
                 drop(permit);
                 match shaken {
-                    Ok(Ok(stream)) => hand_over(stream, from, read, &ready).await,
+                    Ok(Ok(stream)) => hand_over(stream, from, (&door, read), &ready).await,
                     Ok(Err(error)) => debug!(%from, %error, "TLS handshake refused"),
                     Err(_elapsed) => debug!(%from, "TLS handshake took too long"),
                 }
@@ -103,13 +106,17 @@ pub(crate) fn accept(
 async fn hand_over(
     stream: TlsStream<TcpStream>,
     from: SocketAddr,
-    read: ReadPeer,
+    (door, read): (&Door, ReadPeer),
     ready: &mpsc::Sender<TlsConnection>,
 ) {
     let certificate = stream.get_ref().1.peer_certificates();
     let peer = match certificate.and_then(<[_]>::first) {
         None => Peer::Anonymous,
         Some(certificate) => match read(certificate) {
+            Ok(Peer::Node(node)) => Peer::Node(NodePeer {
+                issuer: door.issuer(certificate),
+                ..node
+            }),
             Ok(peer) => peer,
             Err(error) => {
                 debug!(%from, %error, "connection refused");

@@ -3,11 +3,17 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustls::crypto::aws_lc_rs;
+use bailiwick_attestation::Sha256Digest;
+use bailiwick_attestation::crypto::PublicKey;
+use bailiwick_attestation::x509::Certificate;
+use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use rustls::{RootCertStore, ServerConfig};
+
+use crate::cas::{self, HeldCa};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -35,17 +41,59 @@ pub enum ClientAuth<'a> {
     None,
     /// A certificate of this authority.
     Required(&'a CertificateDer<'static>),
+    /// A node's, of one of these; none: nobody comes in.
+    Nodes(&'a [&'a HeldCa]),
+}
+
+/// What one port shows and whom it lets in, for as long as no policy says otherwise.
+#[derive(Debug)]
+pub struct Door {
+    /// None: nobody.
+    pub(super) config: Option<Arc<ServerConfig>>,
+    /// Which authorities nodes' certificates may be of.
+    nodes: Vec<(Sha256Digest, PublicKey)>,
+}
+
+impl Door {
+    /// With the server certificate of this CA.
+    pub fn new(shown: &HeldCa, auth: &ClientAuth<'_>) -> Result<Self, TlsError> {
+        let mut nodes = Vec::new();
+        if let ClientAuth::Nodes(cas) = auth {
+            if cas.is_empty() {
+                return Ok(Self {
+                    config: None,
+                    nodes,
+                });
+            }
+            for ca in *cas {
+                if let Ok(certificate) = Certificate::parse(ca.authority.certificate())
+                    && let Ok(key) = certificate.key()
+                {
+                    nodes.push((ca.spki, key.clone()));
+                }
+            }
+        }
+        Ok(Self {
+            config: Some(server_config(shown, auth)?),
+            nodes,
+        })
+    }
+
+    /// Which of them issued a certificate.
+    #[must_use]
+    pub fn issuer(&self, certificate: &[u8]) -> Option<Sha256Digest> {
+        cas::issuer(certificate, &self.nodes)
+    }
 }
 
 /// TLS 1.3 with HTTP/2, the server's certificate and what clients must show.
-pub fn server_config(
-    certificate: &Path,
-    key: &Path,
-    auth: &ClientAuth<'_>,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let chain = read_certificates(certificate)?;
+fn server_config(shown: &HeldCa, auth: &ClientAuth<'_>) -> Result<Arc<ServerConfig>, TlsError> {
+    let (certificate, key) = (&shown.server_certificate, &shown.server_key);
+    let mut chain = read_certificates(certificate)?;
+    // Whoever knows the CA by its digest alone finds it here.
+    chain.push(shown.authority.certificate().clone());
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| TlsError::File {
-        path: key.to_owned(),
+        path: key.clone(),
         fault: error.to_string(),
     })?;
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -54,11 +102,11 @@ pub fn server_config(
     let builder = match auth {
         ClientAuth::None => builder.with_no_client_auth(),
         ClientAuth::Required(authority) => {
-            let mut roots = RootCertStore::empty();
-            roots.add((*authority).clone())?;
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?;
-            builder.with_client_cert_verifier(verifier)
+            builder.with_client_cert_verifier(clients([*authority], provider)?)
+        }
+        ClientAuth::Nodes(cas) => {
+            let authorities = cas.iter().map(|ca| ca.authority.certificate());
+            builder.with_client_cert_verifier(clients(authorities, provider)?)
         }
     };
     let mut config = builder.with_single_cert(chain, private)?;
@@ -66,6 +114,17 @@ pub fn server_config(
     // A resumed session would skip the look at the client's certificate.
     config.send_tls13_tickets = 0;
     Ok(Arc::new(config))
+}
+
+fn clients<'a>(
+    authorities: impl IntoIterator<Item = &'a CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+) -> Result<Arc<dyn ClientCertVerifier>, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for authority in authorities {
+        roots.add(authority.clone())?;
+    }
+    Ok(WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build()?)
 }
 
 /// Every certificate of a PEM file; none at all is an error.

@@ -120,7 +120,10 @@ impl Director {
                 chain.settled(kind, &bundle, &deployment, world.as_ref(), now)
             });
             match settled.await? {
-                Ok(verified) => director.put(&mut held, verified, row.bundle),
+                Ok(verified) => {
+                    director.follow_keys(&verified, now).await?;
+                    director.put(&mut held, verified, row.bundle);
+                }
                 Err(error) => warn!(
                     %kind,
                     version = row.version,
@@ -230,6 +233,8 @@ impl Director {
             }
             Outcome::Other(verified) => {
                 let world = matches!(*verified, Verified::World(_));
+                // Before a node hears of it: what it believes is what it is then shown.
+                self.follow_keys(&verified, now).await?;
                 self.put(&mut held, *verified, bytes);
                 if world {
                     self.remap(&mut held, now).await?;
@@ -246,6 +251,17 @@ impl Director {
             version: row.version,
             manifest_digest: row.manifest_digest,
         }))
+    }
+
+    /// Has the log signed by the keys that a policy lists.
+    async fn follow_keys(&self, verified: &Verified, now: UnixTime) -> Result<(), StoreError> {
+        match verified {
+            Verified::Policy(policy) => {
+                let listed = &policy.model.collector;
+                self.store.follow_keys(listed, now).await
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Puts what was verified in force.

@@ -3,6 +3,7 @@
 //! A key is rotated in three policies, none of which leaves a gap: the new one stands behind the
 //! old one, then before it, then alone. Nodes that lag one policy behind know the key in use.
 
+use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::standing::{LeaseKey, LeaseSignError, LeaseSigner};
 use bailiwick_policy::model::CollectorKeys;
 
@@ -21,17 +22,25 @@ impl LeaseKeys {
             .map(Self)
     }
 
-    /// The first key the policy lists that is held here, id and key alike; with none, nothing may
-    /// be signed.
+    /// The first key the policy lists whose time it is and that is held here, id and key alike; with
+    /// none, nothing may be signed.
     #[must_use]
-    pub fn active(&self, listed: &CollectorKeys) -> Option<&LeaseSigner> {
-        listed.lease_keys.iter().find_map(|wanted| {
+    pub fn active(&self, listed: &CollectorKeys, now: UnixTime) -> Option<&LeaseSigner> {
+        let mut counting = listed.lease_keys.iter();
+        let mut counting = counting.by_ref().filter(|key| key.term.counts(now).is_ok());
+        counting.find_map(|wanted| {
             let found = self
                 .0
                 .iter()
                 .find(|(held, _)| held.id == wanted.id && held.ed25519 == wanted.ed25519);
             found.map(|(_, signer)| signer)
         })
+    }
+
+    /// The keys held.
+    #[must_use]
+    pub fn held(&self) -> Vec<&LeaseKey> {
+        self.0.iter().map(|(key, _)| key).collect()
     }
 
     /// Ids of the keys held, for a person.
@@ -45,6 +54,7 @@ impl LeaseKeys {
 mod tests {
     use aws_lc_rs::rand::SystemRandom;
     use aws_lc_rs::signature::Ed25519KeyPair;
+    use bailiwick_attestation::Term;
     use bailiwick_policy::model;
 
     use super::*;
@@ -60,10 +70,30 @@ mod tests {
             model::LeaseKey {
                 id: key.id,
                 ed25519: key.ed25519,
+                term: Term::default(),
             }
         };
         let (old, new, other) = (signer("lease-1"), signer("lease-2"), signer("lease-1"));
         let (o, n, stolen) = (entry(&old), entry(&new), entry(&other));
+        let with = |key: &model::LeaseKey, term| model::LeaseKey {
+            term,
+            ..key.clone()
+        };
+        let now = UnixTime(50);
+        let revoked = with(
+            &o,
+            Term {
+                revoked: Some(UnixTime(99)),
+                ..Term::default()
+            },
+        );
+        let early = with(
+            &o,
+            Term {
+                not_before: Some(UnixTime(51)),
+                ..Term::default()
+            },
+        );
         let keys = LeaseKeys::new(vec![old, new]).unwrap();
         let rows: &[(&str, Vec<model::LeaseKey>, Option<&str>)] = &[
             ("before", vec![o.clone()], Some("lease-1")),
@@ -73,7 +103,14 @@ mod tests {
                 Some("lease-1"),
             ),
             ("the new one in use", vec![n.clone(), o], Some("lease-2")),
-            ("the old one gone", vec![n], Some("lease-2")),
+            ("the old one gone", vec![n.clone()], Some("lease-2")),
+            (
+                "the first revoked",
+                vec![revoked.clone(), n.clone()],
+                Some("lease-2"),
+            ),
+            ("the only one revoked", vec![revoked], None),
+            ("the next not yet", vec![early, n], Some("lease-2")),
             ("another key of that name", vec![stolen], None),
             ("none", vec![], None),
         ];
@@ -83,7 +120,7 @@ mod tests {
                 ..CollectorKeys::default()
             };
             let active = keys
-                .active(&listed)
+                .active(&listed, now)
                 .map(|signer| signer.public().unwrap().id);
             assert_eq!(active.as_deref(), *want, "{name}");
         }

@@ -14,7 +14,7 @@ use bailiwick_attestation::profile::Brake;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
 use bailiwick_policy::approvers::{Approvers, ApproversError, Chain};
 use bailiwick_policy::bundle::{PolicyRefused, VerifiedBundle};
-use bailiwick_policy::model::{LogKey, Node};
+use bailiwick_policy::model::{CollectorKeys, LogKey, Node};
 
 use crate::config;
 use crate::record::StoreError;
@@ -165,6 +165,12 @@ impl Policy {
     #[must_use]
     pub fn logs(&self) -> &[LogKey] {
         &self.verified.model.collector.logs
+    }
+
+    /// The collector's own keys, as approvers list them.
+    #[must_use]
+    pub fn collector_keys(&self) -> &CollectorKeys {
+        &self.verified.model.collector
     }
 }
 

@@ -7,15 +7,16 @@ use bailiwick_attestation::proto::v1::{self, enrolled};
 use bailiwick_attestation::tpm::make_credential;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use tonic::{Request, Response, Status};
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::checks::{self, Applicant};
 use super::{EkTrust, EnrollRefused, Sessions};
+use crate::cas::Cas;
 use crate::clock;
 use crate::config;
 use crate::direct::{Director, Policy, pending_name};
 use crate::ingest::{Closed, Streams, store_failed};
-use crate::init::{Authority, NodeCertificate};
+use crate::init::NodeCertificate;
 use crate::proto::enroll_service_server::EnrollService;
 use crate::quiet::Quiet;
 use crate::record::{NewEnrolment, Store};
@@ -32,7 +33,7 @@ pub struct Enroll(Arc<Inner>);
 
 struct Inner {
     deployment: DeploymentId,
-    authority: Authority,
+    cas: Arc<Cas>,
     trust: Arc<EkTrust>,
     config: config::Enroll,
     store: Store,
@@ -54,7 +55,7 @@ impl Enroll {
     #[must_use]
     pub fn new(
         deployment: DeploymentId,
-        authority: Authority,
+        cas: Arc<Cas>,
         trust: Arc<EkTrust>,
         config: config::Enroll,
         store: Store,
@@ -64,7 +65,7 @@ impl Enroll {
         let sessions = Mutex::new(Sessions::new(config.session_seconds * 1000));
         Self(Arc::new(Inner {
             deployment,
-            authority,
+            cas,
             trust,
             config,
             store,
@@ -173,7 +174,14 @@ impl Enroll {
         // Certificates count whole seconds.
         let not_after = UnixTime::from_secs(now.millis().saturating_add(life) / 1000);
         let ak_name = applicant.ak.name().as_bytes().to_vec();
-        let certificate = inner
+        let listed = policy.as_ref().map(|policy| policy.collector_keys());
+        let Some(issuing) = inner.cas.issuing(listed, now) else {
+            error!("approvers list no CA of this collector that counts: nobody is let in");
+            return Err(Status::unavailable(
+                "no-ca: approvers list no CA of this collector that counts",
+            ));
+        };
+        let certificate = issuing
             .authority
             .issue_node(
                 &NodeCertificate {
@@ -221,7 +229,7 @@ impl Enroll {
         } else {
             enrolled::State::Pending
         };
-        let chain = [&certificate, inner.authority.certificate()];
+        let chain = [&certificate, issuing.authority.certificate()];
         Ok(v1::Enrolled {
             state: state.into(),
             node,

@@ -284,11 +284,11 @@ impl Stream {
             now,
         };
         let mut appraised = case
-            .judge(policy.as_ref().and_then(|policy| {
-                self.shared
-                    .leases
-                    .active(&policy.verified().model.collector)
-            }))
+            .judge(
+                policy
+                    .as_ref()
+                    .and_then(|policy| self.shared.leases.active(policy.collector_keys(), now)),
+            )
             .map_err(|error| Status::internal(error.to_string()))?;
         let (lease_ended, changes) = self.end_or_hold(&mut appraised, row, policy.as_deref(), now);
         let store = &self.shared.store;

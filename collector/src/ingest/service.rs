@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::stream::Stream;
 use super::{Nonces, Streams};
 use crate::auth::{NodePeer, Peer};
+use crate::cas::Cas;
 use crate::clock;
 use crate::config;
 use crate::direct::{Director, LeaseKeys, chunks};
@@ -46,6 +47,8 @@ pub struct Shared {
     pub outward: Outward,
     /// Open challenges.
     pub nonces: Mutex<Nonces>,
+    /// Whose certificates let a node in.
+    pub cas: Arc<Cas>,
     /// Who is connected.
     pub streams: Streams,
     /// Whose certificates of TPMs and devices count.
@@ -99,6 +102,11 @@ impl Evidence {
         if let Some(why) = current.as_ref().and_then(|policy| policy.retired(&row.ek)) {
             // No enrolling again: what is out of service stays so until approvers say otherwise.
             return Err(Status::permission_denied(format!("node-retired: {why}")));
+        }
+        let listed = current.as_ref().map(|policy| policy.collector_keys());
+        let counting = self.0.cas.counting(listed, clock::now());
+        if !counting.iter().any(|ca| Some(ca.spki) == peer.issuer) {
+            return refuse("certificate-authority: its CA counts no more; enrol again");
         }
         if row.revoked.is_some() {
             return refuse("certificate-revoked: enrol again");

@@ -22,6 +22,8 @@ pub enum Closed {
     Revoked,
     /// Approvers took it out of service.
     Retired,
+    /// The CA of its certificate may count no more: it has to show it again.
+    Authority,
 }
 
 /// What a stream is asked to do.
@@ -42,6 +44,7 @@ impl Closed {
             Self::ReEnrolled => "node-re-enrolled",
             Self::Revoked => "certificate-revoked",
             Self::Retired => "node-retired",
+            Self::Authority => "certificate-authority-changed",
         }
     }
 }
@@ -109,6 +112,13 @@ impl Streams {
         }
     }
 
+    /// Closes every stream.
+    pub fn close_all(&self, why: Closed) {
+        for (_, entry) in self.table().open.drain() {
+            entry.closed.send_replace(Some(why));
+        }
+    }
+
     /// Has the TPM challenged at once. False if it is not connected, or busy with others.
     #[must_use]
     pub fn challenge(&self, ek: &Sha256Digest) -> bool {
@@ -168,5 +178,10 @@ mod tests {
         streams.close(&EK, Closed::ReEnrolled);
         assert_eq!(*second.closed.borrow(), Some(Closed::ReEnrolled));
         assert!(!streams.challenge(&EK));
+        let others = [2, 3].map(|byte| streams.open(Sha256Digest([byte; 32])));
+        streams.close_all(Closed::Authority);
+        for other in others {
+            assert_eq!(*other.closed.borrow(), Some(Closed::Authority));
+        }
     }
 }

@@ -10,10 +10,13 @@
 //! | `operators/NAME.pem`, `.key` | one such person |
 //! | `lease.key`, `log.key` | Ed25519: standing, and checkpoints of the log |
 //! | `lease-keys/ID.key` | more keys for standing: the policy in force says which one signs |
+//! | `log-keys/ID.key` | more keys of the same log: all that the policy lists sign |
+//! | `cas/ID/` | more CAs with a server certificate each: the first that the policy lists is shown |
 //! | `key-stores/ID.key` | P-256: for whom nodes wrap the keys of what they seal |
 
 mod ca;
 mod lease_keys;
+mod more_keys;
 mod renew;
 
 use std::fs::{DirBuilder, OpenOptions};
@@ -324,11 +327,11 @@ impl StateDir {
         let log = NoteSigner::from_pkcs8(&identity.log_origin, &self.log_key()?)
             .map_err(|error| content("log.key", error.to_string()))?;
         let lease = BASE64_STANDARD.encode(lease.ed25519);
-        let log = log.verifier();
         Ok(format!(
-            "[[lease_key]]\nid = \"{}\"\ned25519 = \"{lease}\"\n\n[[log]]\norigin = \"{}\"\nvkey = \"{log}\"\n{}",
+            "[[lease_key]]\nid = \"{}\"\ned25519 = \"{lease}\"\n\n{}{}{}",
             identity.lease_key_id,
-            identity.log_origin,
+            more_keys::log_toml(&log),
+            self.first_ca_toml()?,
             self.key_stores_toml()?
         ))
     }

@@ -7,14 +7,15 @@ use bailiwick_attestation::{NodeId, UnixTime};
 use super::{InitError, Kind, StateDir, read};
 
 impl StateDir {
-    /// Renews the server's certificate for these names, over its key; the daemon reads it when it
-    /// starts.
+    /// Renews the server's certificate for these names, under every CA there is and over its key;
+    /// the daemon reads it when it starts.
     pub fn renew_server(&self, names: &[String], now: UnixTime) -> Result<PathBuf, InitError> {
-        let key = read(&self.path("server.key"))?;
-        let issued = self
-            .authority(Kind::Transport)?
-            .renew_server(names, &key, now)?;
-        replace(&self.path("server.pem"), &issued)
+        for ca in self.cas()?.held() {
+            let key = read(&ca.server_key)?;
+            let issued = ca.authority.renew_server(names, &key, now)?;
+            replace(&ca.server_certificate, &issued)?;
+        }
+        Ok(self.path("server.pem"))
     }
 
     /// Renews an operator's certificate over his or her key. Whoever has none is refused.

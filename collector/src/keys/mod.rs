@@ -131,6 +131,12 @@ const SCHEMA: &str = "CREATE TABLE IF NOT EXISTS keys (
 ) STRICT";
 
 impl Keys {
+    /// Names and public halves of the key stores held here.
+    #[must_use]
+    pub fn publics(&self) -> Vec<(String, [u8; 65])> {
+        self.stores.publics()
+    }
+
     /// Opens or makes the database. `secure_delete`: what is overwritten is overwritten with
     /// zeroes in the file, and not left in a free page.
     pub async fn open(

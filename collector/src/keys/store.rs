@@ -105,6 +105,14 @@ impl KeyStores {
         found.map(|(_, key)| key)
     }
 
+    /// Names and public halves.
+    #[must_use]
+    pub fn publics(&self) -> Vec<(String, [u8; POINT])> {
+        let held = self.0.iter();
+        held.filter_map(|(id, key)| Some((id.clone(), hpke::point(key).ok()?)))
+            .collect()
+    }
+
     /// Their names.
     pub fn ids(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(id, _)| id.as_str())

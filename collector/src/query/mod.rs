@@ -4,8 +4,11 @@ mod brake;
 mod enrolments;
 mod events;
 mod flows;
+mod keys;
 mod nodes;
 mod policy;
+
+pub use keys::KeysHeld;
 
 use std::sync::Arc;
 
@@ -46,6 +49,8 @@ pub struct Query {
     pub standing: Standing,
     /// Keys of what nodes sealed.
     pub keys: Keys,
+    /// The collector's own keys.
+    pub held: KeysHeld,
 }
 
 fn operator<T>(request: &Request<T>) -> Result<OperatorPeer, Status> {
@@ -216,6 +221,14 @@ impl QueryService for Query {
         self.keys_listed(&request.into_inner().study)
             .await
             .map(Response::new)
+    }
+
+    async fn list_collector_keys(
+        &self,
+        request: Request<v1::ListCollectorKeysRequest>,
+    ) -> Result<Response<v1::ListCollectorKeysResponse>, Status> {
+        operator(&request)?;
+        Ok(Response::new(self.collector_keys()))
     }
 
     async fn list_alerts(

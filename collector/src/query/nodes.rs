@@ -200,9 +200,28 @@ impl Query {
                 .map_err(|_malformed| Status::internal("the stored policy does not decode"))?;
         }
         self.signed_by_whom(&mut stored).await?;
+        stored.keys = self.newest_keys().await?;
         Ok(v1::GetStatementResponse {
             statement: Some(stored),
         })
+    }
+
+    /// What the newest policy says of the collector's keys, for whoever looks at a receipt: the
+    /// checkpoint in it may bear a key that came after the statement.
+    async fn newest_keys(&self) -> Result<Option<v1::PolicyBundle>, Status> {
+        let Some(policy) = self.director.current() else {
+            return Ok(None);
+        };
+        let broken = |_malformed| Status::internal("a stored manifest does not decode");
+        let mut bundle = v1::PolicyBundle::decode(policy.bundle().as_slice()).map_err(broken)?;
+        bundle.files.retain(|file| file.path == "collector.toml");
+        let changes = self.store.manifest_list(Kind::Approvers).await;
+        let changes = changes.map_err(store_failed)?;
+        let changes = changes
+            .iter()
+            .map(|row| v1::PolicyBundle::decode(row.bundle.as_slice()));
+        bundle.before = changes.collect::<Result<_, _>>().map_err(broken)?;
+        Ok(Some(bundle))
     }
 
     /// What an auditor needs to follow the policy's signatures to approvers of their own, as it

@@ -5,15 +5,15 @@ use std::collections::HashMap;
 use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{
-    self, Checkpoint, NodeIndex, NoteSigner, Plan, completed_by, inclusion_plan, leaf_hash,
-    node_hash, root_plan,
+    self, Checkpoint, NodeIndex, Plan, completed_by, inclusion_plan, leaf_hash, node_hash,
+    root_plan,
 };
 use sqlx::Row as _;
 use sqlx::sqlite::SqliteConnection;
 
 use super::rows::StatementRow;
 use super::writer::int;
-use super::{Store, StoreError};
+use super::{LogSigners, Store, StoreError};
 
 /// A committed head and the note over it.
 #[derive(Clone, Debug)]
@@ -122,7 +122,7 @@ pub(super) async fn size(connection: &mut SqliteConnection) -> Result<u64, Store
 /// Reads the committed head back, checks it against the stored hashes and signs it.
 pub(super) async fn read_head(
     connection: &mut SqliteConnection,
-    signer: &NoteSigner,
+    signers: &LogSigners,
 ) -> Result<SignedHead, StoreError> {
     let size = size(connection).await?;
     let root = root(connection, size).await?;
@@ -140,14 +140,14 @@ pub(super) async fn read_head(
         return Err(StoreError::Forked);
     }
     let checkpoint = Checkpoint {
-        origin: signer.verifier().name().to_owned(),
+        origin: signers.origin().to_owned(),
         size,
         root,
     };
     Ok(SignedHead {
         size,
         root,
-        note: checkpoint.sign(signer)?,
+        note: signers.sign(&checkpoint)?,
     })
 }
 
@@ -220,7 +220,7 @@ impl Store {
         let path = fold(&mut connection, &plan).await?;
         Ok(v1::Receipt {
             statement_digest: digest.as_bytes().to_vec(),
-            log: self.origin.clone(),
+            log: self.signers.origin().to_owned(),
             index,
             entry,
             inclusion_path: path.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
@@ -231,7 +231,7 @@ impl Store {
     /// Key the log's checkpoints verify under, as the policy file spells it.
     #[must_use]
     pub fn log_origin(&self) -> &str {
-        &self.origin
+        self.signers.origin()
     }
 }
 

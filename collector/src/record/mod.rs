@@ -15,6 +15,7 @@ mod nodes;
 mod policies;
 mod reads;
 mod rows;
+mod signers;
 #[cfg(test)]
 mod tests;
 mod writer;
@@ -22,7 +23,8 @@ mod writer;
 use std::path::Path;
 use std::time::Duration;
 
-use bailiwick_attestation::tlog::NoteSigner;
+use bailiwick_attestation::UnixTime;
+use bailiwick_policy::model::CollectorKeys;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
@@ -38,6 +40,7 @@ pub use rows::{
     AlertChange, AlertRow, FenceFacts, Interval, NewAlert, NewEnrolment, NewPolicy, NewStatement,
     NodeRow, PolicyRow, StatementRow, Verdict,
 };
+pub use signers::LogSigners;
 use writer::{Job, Outcome, Write};
 
 /// Writes waiting for the writer; a caller beyond that waits, which holds back its node.
@@ -51,7 +54,7 @@ pub struct Store {
     readers: SqlitePool,
     writes: mpsc::Sender<Job>,
     head: watch::Receiver<SignedHead>,
-    origin: String,
+    signers: LogSigners,
 }
 
 impl Store {
@@ -60,7 +63,7 @@ impl Store {
     /// The writer ends when the last clone of the store is gone.
     pub async fn open(
         path: &Path,
-        signer: NoteSigner,
+        signers: impl Into<LogSigners>,
     ) -> Result<(Self, JoinHandle<Result<(), StoreError>>), StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -75,16 +78,16 @@ impl Store {
             .max_connections(READERS)
             .connect_with(options.create_if_missing(false).read_only(true))
             .await?;
-        let origin = signer.verifier().name().to_owned();
-        let first = log::read_head(&mut connection, &signer).await?;
+        let signers = signers.into();
+        let first = log::read_head(&mut connection, &signers).await?;
         let (head_sender, head) = watch::channel(first);
         let (writes, jobs) = mpsc::channel(WRITES);
-        let task = tokio::spawn(writer::run(connection, signer, jobs, head_sender));
+        let task = tokio::spawn(writer::run(connection, signers.clone(), jobs, head_sender));
         let store = Self {
             readers,
             writes,
             head,
-            origin,
+            signers,
         };
         Ok((store, task))
     }
@@ -93,6 +96,24 @@ impl Store {
     #[must_use]
     pub fn head(&self) -> SignedHead {
         self.head.borrow().clone()
+    }
+
+    /// The log's keys.
+    #[must_use]
+    pub const fn signers(&self) -> &LogSigners {
+        &self.signers
+    }
+
+    /// Has the log signed by the keys that approvers list; answers once the newest head is.
+    pub async fn follow_keys(
+        &self,
+        listed: &CollectorKeys,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        if self.signers.follow(listed, now) {
+            self.write(Write::Sign).await?;
+        }
+        Ok(())
     }
 
     /// Hands one write to the writer and waits for its commit.

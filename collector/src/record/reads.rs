@@ -251,6 +251,7 @@ fn statement(row: &SqliteRow) -> Result<StatementRow, StoreError> {
             previous: maybe_decode(row, "statements", "previous")?,
             result: row.try_get("result")?,
             receipt: None,
+            keys: None,
             approvers: Vec::new(),
             world: None,
             entry: None,

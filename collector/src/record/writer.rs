@@ -1,6 +1,5 @@
 //! The one task that writes. Whatever waits is committed together.
 
-use bailiwick_attestation::tlog::NoteSigner;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use sqlx::Connection as _;
 use sqlx::sqlite::SqliteConnection;
@@ -8,7 +7,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log::{self, SignedHead};
 use super::rows::{AlertChange, NewEnrolment, NewPolicy, NewStatement};
-use super::{NewAct, NewEntry, StoreError, acts, brakes, entries, nodes, policies};
+use super::{LogSigners, NewAct, NewEntry, StoreError, acts, brakes, entries, nodes, policies};
 use crate::standing::Change;
 
 /// Writes in one commit: bounds how long the first of them waits for the disk.
@@ -35,6 +34,8 @@ pub(super) enum Write {
     Policy(Box<NewPolicy>),
     Alerts(Vec<AlertChange>),
     Brakes(Vec<Change>),
+    /// Nothing but a new signature over the head: other keys sign from now on.
+    Sign,
 }
 
 /// What a committed write says.
@@ -47,22 +48,23 @@ pub(super) enum Outcome {
 
 pub(super) async fn run(
     mut connection: SqliteConnection,
-    signer: NoteSigner,
+    signers: LogSigners,
     mut jobs: mpsc::Receiver<Job>,
     head: watch::Sender<SignedHead>,
 ) -> Result<(), StoreError> {
     let mut group = Vec::with_capacity(GROUP);
     while jobs.recv_many(&mut group, GROUP).await > 0 {
         let (mut replies, mut results) = (Vec::new(), Vec::new());
-        let mut writes = Vec::new();
+        let (mut writes, mut sign) = (Vec::new(), false);
         for job in group.drain(..) {
             replies.push(job.reply);
+            sign |= matches!(job.write, Write::Sign);
             writes.push(job.write);
         }
         let committed = commit(&mut connection, writes, &mut results).await;
         let signed = match committed {
-            Ok(false) => Ok(()),
-            Ok(true) => log::read_head(&mut connection, &signer)
+            Ok(false) if !sign => Ok(()),
+            Ok(_) => log::read_head(&mut connection, &signers)
                 .await
                 .map(|newest| drop(head.send_replace(newest))),
             Err(error) => Err(error),
@@ -155,6 +157,7 @@ async fn apply(
             return Ok(Outcome::Logged(size));
         }
         Write::Alerts(changes) => policies::alerts_change(connection, &changes).await?,
+        Write::Sign => {}
         Write::Brakes(changes) => brakes::change(connection, &changes).await?,
     }
     Ok(Outcome::Done)

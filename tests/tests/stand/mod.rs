@@ -436,7 +436,7 @@ impl Machine {
     }
 
     pub(crate) async fn enroller(&self) -> EnrollServiceClient<Channel> {
-        let tls = tls::enrolment_config(&self.config.collector).unwrap();
+        let tls = tls::enrolment_config(&self.config.collector, &[]).unwrap();
         let channel = channel::open(&self.config.collector.enroll, tls).await;
         EnrollServiceClient::new(channel.unwrap())
     }
@@ -473,7 +473,7 @@ impl Machine {
             .iter()
             .map(|der| der.clone().into())
             .collect();
-        let tls = tls::evidence_config(&self.config.collector, &self.tpm, chain).unwrap();
+        let tls = tls::evidence_config(&self.config.collector, &[], &self.tpm, chain).unwrap();
         let channel = channel::open(&self.config.collector.evidence, tls).await;
         let mut client = EvidenceServiceClient::new(channel.unwrap());
         let (sender, messages) = mpsc::channel(8);

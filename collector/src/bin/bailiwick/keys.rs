@@ -1,4 +1,5 @@
-//! `keys`: what the private halves of events hang on; `event`: one of them, to be shown to others.
+//! `keys`: the collector's own, and what the private halves of events hang on; `event`: one of
+//! those, to be shown to others.
 
 use std::path::PathBuf;
 
@@ -14,8 +15,16 @@ use crate::format::{Format, Listing, time};
 /// Arguments of `keys`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Keys {
-    /// Every key: whose it is, when it came, when and by which manifest it was destroyed.
+    /// The collector's own keys: which are listed, held, in force, and at work.
     List {
+        #[command(flatten)]
+        connection: Connection,
+        /// How the listing is printed.
+        #[arg(long, value_enum, default_value = "table")]
+        output: Format,
+    },
+    /// Keys of sealed events: whose, when they came, when and by which manifest they were destroyed.
+    Sealed {
         #[command(flatten)]
         connection: Connection,
         /// Only this study's.
@@ -67,15 +76,47 @@ pub(crate) fn event(args: &Event) -> anyhow::Result<Exit> {
 /// Runs `keys`.
 pub(crate) fn keys(command: &Keys) -> anyhow::Result<Exit> {
     match command {
-        Keys::List {
+        Keys::List { connection, output } => own(connection, *output),
+        Keys::Sealed {
             connection,
             study,
             output,
-        } => list(connection, study, *output),
+        } => sealed(connection, study, *output),
     }
 }
 
-fn list(connection: &Connection, study: &str, output: Format) -> anyhow::Result<Exit> {
+fn own(connection: &Connection, output: Format) -> anyhow::Result<Exit> {
+    let request = v1::ListCollectorKeysRequest {};
+    let answer =
+        block_on(async { Ok(connection.open().await?.list_collector_keys(request).await) })?;
+    let keys = match answer {
+        Ok(answer) => answer.into_inner().keys,
+        Err(status) => return refused(&status),
+    };
+    let rows = keys.iter().map(|key| {
+        json!({
+            "kind": key.kind,
+            "id": key.id,
+            "state": key.state,
+            "held": key.held,
+            "used": key.used,
+            "from": key.not_before_ms.map(time),
+            "until": key.not_after_ms.map(time),
+            "revoked": key.revoked_ms.map(time),
+            "public": key.public,
+        })
+    });
+    Listing {
+        columns: &[
+            "kind", "id", "state", "held", "used", "from", "until", "revoked",
+        ],
+        rows: rows.collect(),
+    }
+    .print(output)?;
+    Ok(Exit::Good)
+}
+
+fn sealed(connection: &Connection, study: &str, output: Format) -> anyhow::Result<Exit> {
     let request = v1::ListKeysRequest {
         study: study.to_owned(),
     };

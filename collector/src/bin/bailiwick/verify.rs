@@ -14,6 +14,7 @@ use serde_json::json;
 
 use crate::Exit;
 use crate::format::{Format, Listing, print, time};
+use crate::policy::read_bundle;
 
 /// Arguments of `verify`.
 #[derive(Debug, clap::Args)]
@@ -41,6 +42,9 @@ pub(crate) struct Args {
     /// PEM files with intermediates of those.
     #[arg(long, num_args = 1..)]
     iak_intermediates: Vec<PathBuf>,
+    /// A folder with the newest policy you know, signed: which keys of the log are revoked since.
+    #[arg(long)]
+    policy: Option<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
@@ -64,6 +68,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let (roots, intermediates) = (read_all(&args.roots)?, read_all(&args.intermediates)?);
     let iak_roots = read_all(&args.iak_roots)?;
     let iak_intermediates = read_all(&args.iak_intermediates)?;
+    let keys = args.policy.as_deref().map(read_bundle).transpose()?;
     let report = verify(
         &stored,
         &Anchors {
@@ -73,6 +78,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             intermediates: &intermediates,
             iak_roots: &iak_roots,
             iak_intermediates: &iak_intermediates,
+            keys: keys.as_ref(),
         },
     );
     show(&report, args.output)?;

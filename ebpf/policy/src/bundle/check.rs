@@ -137,7 +137,7 @@ impl Bundle {
         Ok((accepted, files))
     }
 
-    fn bounded(&self) -> Result<(), PolicyRefused> {
+    pub(super) fn bounded(&self) -> Result<(), PolicyRefused> {
         let bytes = self
             .files
             .iter()
@@ -160,7 +160,7 @@ impl Bundle {
         Ok(())
     }
 
-    fn approved(
+    pub(super) fn approved(
         &self,
         kind: Kind,
         approvers: &Approvers,
@@ -262,7 +262,11 @@ impl Bundle {
 }
 
 /// Whether a manifest is for this deployment, of this kind, and for the scope there is.
-fn meant(manifest: &Manifest, kind: Kind, deployment: &DeploymentId) -> Result<(), PolicyRefused> {
+pub(super) fn meant(
+    manifest: &Manifest,
+    kind: Kind,
+    deployment: &DeploymentId,
+) -> Result<(), PolicyRefused> {
     if manifest.deployment != *deployment {
         return Err(PolicyRefused::WrongDeployment {
             found: manifest.deployment.to_string(),

@@ -2,6 +2,7 @@
 
 mod check;
 mod draft;
+mod keys;
 mod kinds;
 mod refused;
 

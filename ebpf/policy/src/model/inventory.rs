@@ -346,7 +346,7 @@ fn ek(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<Sha256Digest, FileE
 }
 
 /// RFC 3339, whole seconds of UTC: one spelling, for it is signed.
-fn instant(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<UnixTime, FileError> {
+pub(super) fn instant(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<UnixTime, FileError> {
     let at = OffsetDateTime::parse(text.get_ref(), &Rfc3339).ok();
     let at = at.and_then(|at| u64::try_from(at.unix_timestamp()).ok());
     let at = at.map(UnixTime::from_secs);

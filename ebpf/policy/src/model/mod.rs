@@ -27,7 +27,7 @@ use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use bailiwick_attestation::profile::Profile;
-use bailiwick_attestation::{FileError, JurisdictionCode, Place, StudyId};
+use bailiwick_attestation::{FileError, JurisdictionCode, Place, Sha256Digest, StudyId, Term};
 use bailiwick_ebpf_common::policy::SUBJECTS;
 use ipnet::IpNet;
 
@@ -53,7 +53,7 @@ pub const ETHERTYPES_LIMIT: usize = 8;
 pub const SITES_LIMIT: usize = 65_536;
 /// Most nodes of one deployment: what one collector is designed for.
 pub const NODES_LIMIT: usize = 100_000;
-/// Most lease keys and logs: the one in force, the next, and some that are being retired.
+/// Most lease keys, log keys and CAs: the one in force, the next, and some that are being retired.
 pub const KEYS_LIMIT: usize = 16;
 
 /// Most bytes of a study or of the host fence.
@@ -289,10 +289,24 @@ pub struct Site {
 pub struct CollectorKeys {
     /// Whose leases count; ids are unique.
     pub lease_keys: Vec<LeaseKey>,
-    /// Whose checkpoints count; origins are unique.
+    /// Whose checkpoints count; a log has several while its key changes.
     pub logs: Vec<LogKey>,
     /// To whom nodes wrap the keys of sealed events; ids are unique. The first is used.
     pub key_stores: Vec<StoreKey>,
+    /// Whose certificates count, of the collector's servers and of nodes. None: whatever agents and
+    /// collector are configured with. The first that the collector holds issues.
+    pub cas: Vec<CaKey>,
+}
+
+/// A certificate authority of the collector.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CaKey {
+    /// What people call it.
+    pub id: String,
+    /// SHA-256 of its `SubjectPublicKeyInfo`, DER.
+    pub spki: Sha256Digest,
+    /// When its certificates count.
+    pub term: Term,
 }
 
 /// A key store of the collector.
@@ -311,6 +325,8 @@ pub struct LeaseKey {
     pub id: String,
     /// Ed25519 public key.
     pub ed25519: [u8; 32],
+    /// When its leases count.
+    pub term: Term,
 }
 
 /// A transparency log.
@@ -320,6 +336,8 @@ pub struct LogKey {
     pub origin: String,
     /// C2SP signed-note verifier key: name, `+`, key hash, `+`, base64.
     pub vkey: String,
+    /// When its checkpoints count.
+    pub term: Term,
 }
 
 /// The files a model is made of: path and content.

@@ -5,6 +5,7 @@ mod attacks;
 mod confirmed;
 mod example;
 mod images;
+mod keys;
 mod kinds;
 mod rotation;
 mod side_by_side;

@@ -113,7 +113,7 @@ async fn superseded(
 ) -> anyhow::Result<()> {
     let stolen = Enrolment::read(older)?.context("no older certificate")?;
     let tpm = Tpm::open(victim.tpm_settings()).context("open the victim's TPM")?;
-    let tls = tls::evidence_config(&victim.collector, &tpm, stolen.chain)?;
+    let tls = tls::evidence_config(&victim.collector, &[], &tpm, stolen.chain)?;
     let channel = channel::open(&victim.collector.evidence, tls).await?;
     let (_sender, messages) = mpsc::channel(1);
     let answer = EvidenceServiceClient::new(channel)

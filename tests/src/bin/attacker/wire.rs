@@ -34,7 +34,7 @@ pub(crate) async fn enroll(
 ) -> anyhow::Result<Result<v1::Enrolled, Status>> {
     let hardware = enroll::Hardware::new(chassis.to_owned(), &[]);
     let request = enroll::request(config, tpm, hardware).await?;
-    let tls = tls::enrolment_config(&config.collector)?;
+    let tls = tls::enrolment_config(&config.collector, &[])?;
     let mut client = EnrollServiceClient::new(channel::open(&config.collector.enroll, tls).await?);
     let challenge = match client.begin(request).await {
         Ok(challenge) => challenge.into_inner(),
@@ -65,7 +65,7 @@ impl Conversation {
         tpm: &Tpm,
         chain: Vec<CertificateDer<'static>>,
     ) -> anyhow::Result<Self> {
-        let tls = tls::evidence_config(&config.collector, tpm, chain)?;
+        let tls = tls::evidence_config(&config.collector, &[], tpm, chain)?;
         let channel = channel::open(&config.collector.evidence, tls).await?;
         let mut client = EvidenceServiceClient::new(channel);
         let (sender, messages) = mpsc::channel(8);
