@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bailiwick_attestation::{Lapsed, Sha256Digest, Term, UnixTime};
 use rustls::{
-    CertificateError, DigitallySignedStruct, OtherError, RootCertStore, SignatureScheme,
+    DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -119,8 +119,9 @@ pub(super) struct CollectorVerifier {
 }
 
 impl CollectorVerifier {
+    /// In words: of an error of another library rustls shows the type alone.
     fn refused(why: CaRefused) -> rustls::Error {
-        CertificateError::Other(OtherError(Arc::new(why))).into()
+        rustls::Error::General(why.to_string())
     }
 
     fn under<'a>(
