@@ -124,7 +124,8 @@ mod tests {
             term,
         };
         let (old, new) = (1, 2);
-        let rows: &[(&str, Vec<CaKey>, &[u8], Option<u8>)] = &[
+        type Row<'a> = (&'a str, Vec<CaKey>, &'a [u8], Option<u8>);
+        let rows: &[Row<'_>] = &[
             ("before", vec![ca(old, open)], &[old], Some(old)),
             (
                 "announced",

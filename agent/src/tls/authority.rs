@@ -231,7 +231,8 @@ mod tests {
             not_before: at(101),
             ..open
         };
-        let rows: &[(&str, Vec<CaKey>, Result<&[u8], &str>)] = &[
+        type Row<'a> = (&'a str, Vec<CaKey>, Result<&'a [u8], &'a str>);
+        let rows: &[Row<'_>] = &[
             ("old and new", vec![ca(1, open), ca(2, open)], Ok(&[1, 2])),
             ("the new alone", vec![ca(2, open)], Ok(&[2])),
             (

@@ -128,7 +128,8 @@ mod tests {
             verifier: other.verifier().clone(),
             term: open,
         };
-        let rows: &[(&str, &[u8], Vec<LogKey>, Option<&str>)] = &[
+        type Row<'a> = (&'a str, &'a [u8], Vec<LogKey>, Option<&'a str>);
+        let rows: &[Row<'_>] = &[
             ("the one key", &[1], vec![key(1, open)], None),
             (
                 "old beside new, by the old",

@@ -184,7 +184,8 @@ mod tests {
         };
         let (o, n) = ([&old], [&new]);
         let both = [&old, &new];
-        let rows: &[(&str, &[&NoteSigner], Vec<LogKey>, &str)] = &[
+        type Row<'a> = (&'a str, &'a [&'a NoteSigner], Vec<LogKey>, &'a str);
+        let rows: &[Row<'_>] = &[
             ("good", &o, vec![key(&old, open)], "proved"),
             (
                 "after its revocation",
