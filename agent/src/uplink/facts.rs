@@ -90,15 +90,11 @@ impl Node {
             self.exchange.ask_for_receipts();
         }
         let authorities = tls::listed(&state.cas);
-        let changed = self.authorities.send_if_modified(|known| {
+        self.authorities.send_if_modified(|known| {
             let changed = *known != authorities;
             *known = authorities;
             changed
         });
-        if changed && self.session.is_some() {
-            // TLS looks once: whether this collector still counts shows at the next handshake.
-            self.reconnect.notify_one();
-        }
         self.hello.send_if_modified(|hello| {
             let policy = state.policy.clone().unwrap_or_default();
             let new = Hello {

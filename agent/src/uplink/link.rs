@@ -37,6 +37,12 @@ const MAX_MESSAGE: usize = 16 << 20;
 /// A node that the inventory does not name asks again this often.
 const PENDING: Duration = Duration::from_secs(300);
 
+/// About how long to wait before a certificate under another CA is asked for.
+const AUTHORITY: Duration = Duration::from_secs(2);
+
+/// What the codes begin with by which the collector says so.
+const AUTHORITY_CODE: &str = "certificate-authority";
+
 /// Longest wait after a renewal that failed.
 const RENEW_AGAIN: Duration = Duration::from_secs(60);
 
@@ -101,6 +107,10 @@ enum Ended {
     ReEnrol(String),
     /// It is good and about to end, or the node is pending: enrol again, at once.
     Renew,
+    /// Approvers list other CAs of the collector: its certificate is looked at again.
+    Look,
+    /// Its CA may count no more, by no fault of the node's: enrol again before the lease runs out.
+    Authority(String),
     /// The agent stops.
     Stop,
 }
@@ -152,6 +162,21 @@ impl Link {
                         .await;
                     continue;
                 }
+                Ended::Look => {
+                    self.tell(LinkEvent::Down(
+                        "the collector shows its certificate again".to_owned(),
+                    ))
+                    .await;
+                    sleep(spread(AUTHORITY / 2, 0.5)).await;
+                    continue;
+                }
+                Ended::Authority(why) => {
+                    renew = true;
+                    self.tell(LinkEvent::Down(why)).await;
+                    // Every node of the fleet is told in the same moment.
+                    sleep(spread(AUTHORITY, 0.5)).await;
+                    continue;
+                }
                 Ended::Retry(why) => why,
                 Ended::ReEnrol(why) => {
                     enrolment = None;
@@ -201,6 +226,7 @@ impl Link {
     }
 
     async fn stream(&mut self, enrolment: &Enrolment) -> Ended {
+        self.authorities.mark_unchanged();
         let mut client = match self.open(enrolment).await {
             Ok(client) => client,
             Err(ended) => return ended,
@@ -250,6 +276,8 @@ impl Link {
 
     async fn read(&self, stream: &mut Streaming<CollectorMessage>, enrolment: &Enrolment) -> Ended {
         let again = Instant::now() + self.enrol_in(enrolment);
+        // As of the handshake.
+        let mut authorities = self.authorities.clone();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => return Ended::Stop,
@@ -257,6 +285,8 @@ impl Link {
                     return Ended::Retry("given up on this stream".to_owned());
                 }
                 () = sleep_until(again) => return Ended::Renew,
+                // TLS looks once: whether this collector still counts shows at the next handshake.
+                Ok(()) = authorities.changed() => return Ended::Look,
                 message = stream.message() => match message {
                     Ok(Some(message)) => self.tell(LinkEvent::Message(Box::new(message))).await,
                     Ok(None) => return Ended::Retry("the collector closed the stream".to_owned()),
@@ -291,6 +321,9 @@ impl Link {
 fn refused(status: &Status) -> Ended {
     let why = format!("{:?}: {}", status.code(), status.message());
     match status.code() {
+        Code::Aborted | Code::Unauthenticated if status.message().starts_with(AUTHORITY_CODE) => {
+            Ended::Authority(why)
+        }
         Code::Unauthenticated => Ended::ReEnrol(why),
         _ => Ended::Retry(why),
     }

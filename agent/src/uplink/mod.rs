@@ -379,8 +379,12 @@ impl Node {
     }
 
     fn give_up(&mut self) {
+        // Without a stream the word would be kept, and end the next one.
+        let stands = self.session.is_some();
         self.lost_stream();
-        self.reconnect.notify_one();
+        if stands {
+            self.reconnect.notify_one();
+        }
     }
 
     fn lost_stream(&mut self) {
