@@ -221,7 +221,7 @@ struct RawProgramInfo {
 /// An array of one value, which programs cannot write.
 pub(crate) fn create_value_map(name: &str, value_size: usize) -> io::Result<OwnedFd> {
     let value_size = small(value_size)?;
-    let types = btf::load(value_size)?;
+    let types = btf::load(value_size, 4)?;
     let mut attr = MapCreate {
         kind: MAP_TYPE_ARRAY,
         key_size: 4,

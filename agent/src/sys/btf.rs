@@ -13,6 +13,7 @@ const BTF_LOAD: i32 = 18;
 /// Of the types below, in their order, from 1.
 pub(super) const KEY: u32 = 1;
 pub(super) const VALUE: u32 = 4;
+pub(super) const HASH_KEY: u32 = 6;
 
 const INT: u32 = 1 << 24;
 const ARRAY: u32 = 3 << 24;
@@ -35,9 +36,9 @@ struct BtfLoad {
     padding: u32,
 }
 
-/// `u32`, and a structure of `size` bytes, under the numbers [`KEY`] and [`VALUE`].
-pub(super) fn load(size: u32) -> io::Result<OwnedFd> {
-    let bytes = types(size);
+/// `u32`, and structures of so many bytes, under the numbers [`KEY`], [`VALUE`] and [`HASH_KEY`].
+pub(super) fn load(value: u32, hash_key: u32) -> io::Result<OwnedFd> {
+    let bytes = types(value, hash_key);
     let mut attr = BtfLoad {
         btf: address(bytes.as_ptr()),
         log: 0,
@@ -53,12 +54,14 @@ pub(super) fn load(size: u32) -> io::Result<OwnedFd> {
 }
 
 /// Layout: `struct btf_header`, `struct btf_type` (`Documentation/bpf/btf.rst`).
-fn types(size: u32) -> Vec<u8> {
+fn types(value: u32, hash_key: u32) -> Vec<u8> {
     let types = [
         [NAME_U32, INT, 4, 32].as_slice(), // bits, at offset 0, unsigned
         &[NAME_U8, INT, 1, 8],
-        &[0, ARRAY, 0, 2, 1, size], // of the second, counted by the first
-        &[NAME_IMAGE, STRUCT_OF_ONE, size, NAME_MEMBER, 3, 0],
+        &[0, ARRAY, 0, 2, 1, value], // of the second, counted by the first
+        &[NAME_IMAGE, STRUCT_OF_ONE, value, NAME_MEMBER, 3, 0],
+        &[0, ARRAY, 0, 2, 1, hash_key],
+        &[NAME_IMAGE, STRUCT_OF_ONE, hash_key, NAME_MEMBER, 5, 0],
     ]
     .concat();
     let type_bytes = u32::try_from(types.len() * 4).unwrap_or(u32::MAX);
@@ -90,6 +93,6 @@ mod tests {
             let end = from.iter().position(|byte| *byte == 0).unwrap();
             assert_eq!(&from[..end], want.as_bytes());
         }
-        assert_eq!(types(7).len(), 24 + 20 * 4 + STRINGS.len());
+        assert_eq!(types(7, 3).len(), 24 + 32 * 4 + STRINGS.len());
     }
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::bpf::{self, Element, MAP_DELETE_ELEM, MAP_LOOKUP_ELEM, MAP_TYPE_HASH, MAP_UPDATE_ELEM};
+use super::btf;
 
 const MAP_GET_NEXT_KEY: i32 = 4;
 /// `BPF_MAP_TYPE_PERCPU_HASH`
@@ -21,19 +22,24 @@ pub(crate) fn create(
     (key, value): (usize, usize),
     entries: usize,
 ) -> io::Result<OwnedFd> {
+    let (key, value) = (bpf::small(key)?, bpf::small(value)?);
+    let types = btf::load(value, key)?;
     bpf::create_map(&mut bpf::MapCreate {
         kind: if per_cpu {
             MAP_TYPE_PERCPU_HASH
         } else {
             MAP_TYPE_HASH
         },
-        key_size: bpf::small(key)?,
-        value_size: bpf::small(value)?,
+        key_size: key,
+        value_size: value,
         max_entries: bpf::small(entries)?,
         flags: NO_PREALLOC,
         inner_map_fd: 0,
         numa_node: 0,
         name: bpf::padded(name),
+        btf_fd: bpf::raw(types.as_fd()),
+        btf_key: btf::HASH_KEY,
+        btf_value: btf::VALUE,
         ..bpf::MapCreate::default()
     })
 }
