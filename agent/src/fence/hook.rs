@@ -271,7 +271,7 @@ fn bring_up_to_date(
 
 /// Whether two programs come from one object and use the same pinned maps. The kernel's tag covers
 /// the instructions, and not the constants beside them.
-fn same(a: &ProgramInfo, b: &ProgramInfo, source: &Source) -> bool {
+pub(super) fn same(a: &ProgramInfo, b: &ProgramInfo, source: &Source) -> bool {
     let pinned = |info: &ProgramInfo| {
         let mut maps = info.maps.clone();
         maps.retain(|id| source.maps.contains(id));

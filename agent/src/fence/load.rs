@@ -11,16 +11,22 @@ use aya::{
     programs::Program,
 };
 use bailiwick_attestation::Sha256Digest;
-use bailiwick_ebpf_common::abi::{Config, counter};
+use bailiwick_ebpf_common::{
+    abi::{Config, counter},
+    mark::Marking,
+};
+
+use tracing::error;
 
 use super::{
     FenceError,
     devices::DeviceMaps,
     hook::{Hook, Names, Source},
+    lines::{self, Role},
     pins::{Kind, Pins},
     place::Root,
 };
-use crate::sys::bpf;
+use crate::{config::FenceSection, sys::bpf};
 
 static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BAILIWICK_BPF_OBJECT"));
 
@@ -28,7 +34,7 @@ static OBJECT: &[u8] = aya::include_bytes_aligned!(env!("BAILIWICK_BPF_OBJECT"))
 const OBJECT_PIN: &str = "OBJECT";
 
 /// Name, type, key size and value size of every map: a pin of another shape is not used again.
-const MAPS: [(&str, u32, u32, u32); 13] = [
+const MAPS: [(&str, u32, u32, u32); 15] = [
     ("CONFIG", bpf::MAP_TYPE_ARRAY, 4, 16),
     ("COUNTERS", bpf::MAP_TYPE_PERCPU_ARRAY, 4, 8),
     ("DENIED_DEVICES", 9, 24, 16),
@@ -36,10 +42,12 @@ const MAPS: [(&str, u32, u32, u32); 13] = [
     ("DEVICE_EVENTS", 27, 0, 0),
     ("DEVICE_OPENED", bpf::MAP_TYPE_HASH, 4, 8),
     ("DEVICE_OWNERS", bpf::MAP_TYPE_HASH, 4, 16),
-    ("LEASE", bpf::MAP_TYPE_ARRAY, 4, 8),
+    ("LEASE", bpf::MAP_TYPE_ARRAY, 4, 16),
+    ("LINKS", bpf::MAP_TYPE_HASH, 4, 4),
     ("PASSED", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
     ("PEERS", bpf::MAP_TYPE_HASH, 24, 8),
     ("POLICY", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
+    ("PORTS", bpf::MAP_TYPE_HASH, 8, 4),
     ("TALLY", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
     ("WORLD", bpf::MAP_TYPE_ARRAY_OF_MAPS, 4, 4),
 ];
@@ -50,9 +58,11 @@ pub(super) struct Maps {
     pub(super) config: OwnedFd,
     pub(super) counters: OwnedFd,
     pub(super) lease: OwnedFd,
+    pub(super) links: OwnedFd,
     pub(super) passed: OwnedFd,
     pub(super) peers: OwnedFd,
     pub(super) policy: OwnedFd,
+    pub(super) ports: OwnedFd,
     pub(super) tally: OwnedFd,
     pub(super) world: OwnedFd,
 }
@@ -64,21 +74,19 @@ pub(super) struct Loaded {
     pub(super) device_events: RingBuf<MapData>,
     /// In the order of [`Hook::NAMES`].
     pub(super) programs: Vec<(Names, OwnedFd)>,
+    /// For network devices; none where nothing is to stand on any.
+    pub(super) lines: Vec<(Role, OwnedFd)>,
+    /// Why one of them could not be loaded.
+    pub(super) lines_trouble: Option<String>,
     pub(super) source: Source,
 }
 
 /// Loads the object on the maps that are pinned, making those that are not.
-pub(super) fn load(
-    pins: &Pins,
-    root: &Root,
-    mark_mask: u32,
-    sample: u32,
-) -> Result<Loaded, FenceError> {
+pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<Loaded, FenceError> {
     let config = config_bytes(&Config {
         root_level: root.level,
-        mark_mask,
-        sample,
-        ..Config::default()
+        sample: section.sample,
+        marking: Marking::new(section.mark_mask),
     });
     forget_unfit(pins, &config)?;
     let mut loader = EbpfLoader::new();
@@ -96,9 +104,11 @@ pub(super) fn load(
         config: open("CONFIG")?,
         counters: open("COUNTERS")?,
         lease: open("LEASE")?,
+        links: open("LINKS")?,
         passed: open("PASSED")?,
         peers: open("PEERS")?,
         policy: open("POLICY")?,
+        ports: open("PORTS")?,
         tally: open("TALLY")?,
         world: open("WORLD")?,
     };
@@ -114,6 +124,20 @@ pub(super) fn load(
     let mut programs = Vec::new();
     for names in Hook::NAMES {
         programs.push((names, program(&mut object, names.program)?));
+    }
+    let (mut lines, mut lines_trouble) = (Vec::new(), None);
+    if lines::wanted(section) {
+        for (role, _, name, _) in lines::PROGRAMS {
+            // Without it the first line stands all the same, and statements say what does not.
+            match program(&mut object, name) {
+                Ok(code) => lines.push((role, code)),
+                Err(err) => {
+                    let why = format!("{:#}", anyhow::Error::from(err));
+                    error!(why, "a line cannot stand");
+                    lines_trouble = Some(why);
+                }
+            }
+        }
     }
     let mut source = Source {
         known: false,
@@ -143,6 +167,8 @@ pub(super) fn load(
         devices,
         device_events,
         programs,
+        lines,
+        lines_trouble,
         source,
     })
 }
@@ -170,6 +196,7 @@ fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, FenceError>
         Program::CgroupSockopt(program) => program.load(),
         Program::CgroupDevice(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::SchedClassifier(program) => program.load(),
         _ => return Err(FenceError::Missing(name)),
     }
     .map_err(refused(name))?;
@@ -200,15 +227,19 @@ fn forget_unfit(pins: &Pins, config: &[u8]) -> Result<(), FenceError> {
 fn config_bytes(config: &Config) -> Vec<u8> {
     let Config {
         root_level,
-        mark_mask,
         sample,
-        reserved,
+        marking,
     } = config;
     let mut bytes = Vec::with_capacity(size_of::<Config>());
     bytes.extend(root_level.to_ne_bytes());
-    bytes.extend(mark_mask.to_ne_bytes());
     bytes.extend(sample.to_ne_bytes());
-    bytes.extend(reserved.to_ne_bytes());
+    bytes.extend(marking.mask.to_ne_bytes());
+    bytes.extend([
+        marking.shift,
+        marking.number_bits,
+        marking.bits,
+        marking.reserved,
+    ]);
     bytes
 }
 

@@ -11,6 +11,7 @@
 //! | `pins` | what outlives the process |
 //! | `load` | the object carried inside |
 //! | `hook` | links, adopted or made |
+//! | `lines` | what stands on network devices, and follows them |
 //! | `image` | frozen tables and their swap |
 //! | `select`, `watch`, `admit` | selectors to cgroups, as they come and go, and which count |
 //! | `legacy` | workloads under cgroup v1, which no packet leads back to |
@@ -28,6 +29,7 @@ mod events;
 mod hook;
 mod image;
 mod legacy;
+mod lines;
 mod load;
 mod peers;
 mod pins;
@@ -46,7 +48,8 @@ mod watch;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    os::fd::{AsFd, OwnedFd},
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -63,6 +66,7 @@ use bailiwick_policy::{
     model::Selector,
     world::Codes,
 };
+use rustix::event::epoll;
 use tracing::{error, info, warn};
 
 pub(crate) use self::devices::cgroup_of;
@@ -72,6 +76,7 @@ use self::{
     events::{Counting, Events, Names},
     hook::Hook,
     image::Image,
+    lines::{Lines, Role},
     load::{Loaded, Maps},
     pins::Pins,
     place::{Hierarchy, Root},
@@ -107,6 +112,10 @@ pub struct Fence {
     pins: Pins,
     maps: Maps,
     hooks: Vec<Hook>,
+    /// What stands on network devices; `None` where nothing is to.
+    lines: Option<Lines>,
+    /// Why a program for them could not be loaded.
+    lines_trouble: Option<String>,
     events: Events,
     devices: Devices,
     /// Ways past the hooks, as the last look found them.
@@ -171,6 +180,20 @@ fn watch() -> Option<Watch> {
             None
         }
     }
+}
+
+/// Readable when one of them is.
+fn either(one: Option<BorrowedFd<'_>>, other: Option<BorrowedFd<'_>>) -> io::Result<OwnedFd> {
+    let both = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+    for fd in [one, other].into_iter().flatten() {
+        epoll::add(
+            &both,
+            fd,
+            epoll::EventData::new_u64(0),
+            epoll::EventFlags::IN,
+        )?;
+    }
+    Ok(both)
 }
 
 /// Studies that are judged as if a lease stood, under their numbers.
@@ -238,17 +261,21 @@ impl Fence {
             devices,
             device_events,
             programs,
+            lines,
+            lines_trouble,
             source,
-        } = load::load(&pins, &root, section.mark_mask, section.sample)?;
+        } = load::load(&pins, &root, section)?;
         // Before anything is attached that counts.
         taken::provide(&maps)?;
         let object = load::object_digest();
         let mut judges = Vec::new();
-        for (names, program) in &programs {
-            let info = bpf::program_info(program.as_fd())
-                .map_err(FenceError::kernel("look at", names.program))?;
+        let cgroup = programs.iter().map(|(names, code)| (names.hook, code));
+        let device = lines.iter().map(|(role, code)| (lines::hook(*role), code));
+        for (hook, code) in cgroup.chain(device) {
+            let info =
+                bpf::program_info(code.as_fd()).map_err(FenceError::kernel("look at", hook))?;
             judges.push(Entry::Program {
-                hook: names.hook.to_owned(),
+                hook: hook.to_owned(),
                 program: Program {
                     tag: info.tag,
                     object,
@@ -261,6 +288,19 @@ impl Fence {
         let mut hooks = Vec::new();
         for (names, program) in programs {
             hooks.push(Hook::adopt(names, &pins, &root, program, &source)?);
+        }
+        let mut lines = match lines.is_empty() {
+            true => None,
+            false => Some(Lines::open(section, &pins, lines, &source, &maps)?),
+        };
+        if let Some(lines) = &mut lines {
+            // What cannot be attached now is tried again, and is a fault until then.
+            if let Err(err) = lines.reconcile(&pins, &maps) {
+                error!(
+                    error = format!("{:#}", anyhow::Error::from(err)),
+                    "a line does not stand"
+                );
+            }
         }
         if !source.known {
             load::remember(&pins)?;
@@ -281,6 +321,8 @@ impl Fence {
             pins,
             maps,
             hooks,
+            lines,
+            lines_trouble,
             events,
             devices,
             inventory: Inventory::default(),
@@ -301,12 +343,16 @@ impl Fence {
     /// What has to be denied before anybody is told that this fence stands.
     #[must_use]
     pub fn probe(&self) -> Probe {
-        Probe::new(&self.root.folder)
+        let uplinks = self.lines.as_ref().map(Lines::probe);
+        Probe::new(&self.root.folder, uplinks.unwrap_or_default())
     }
 
     /// Detaches everything: what was fenced is open. Says which pins were removed.
     pub fn remove(self) -> Result<Vec<PathBuf>, FenceError> {
-        let Self { pins, .. } = self;
+        let Self { pins, lines, .. } = self;
+        if lines.is_some() {
+            lines::remove_filters()?;
+        }
         pins.remove_all()
     }
 
@@ -314,6 +360,9 @@ impl Fence {
     pub fn remove_pins(section: &FenceSection) -> Result<Vec<PathBuf>, FenceError> {
         if !pins::exist(&section.bpffs) {
             return Ok(Vec::new());
+        }
+        if lines::wanted(section) {
+            lines::remove_filters()?;
         }
         Pins::open(&section.bpffs)?.remove_all()
     }
@@ -428,6 +477,26 @@ impl Fence {
         Ok(admit::choose(met, &established, studies))
     }
 
+    /// What stands on network devices, and whose ports are whose.
+    fn follow_devices(&mut self) -> Result<(), FenceError> {
+        let Some(lines) = &mut self.lines else {
+            return Ok(());
+        };
+        let outcome = lines.reconcile(&self.pins, &self.maps);
+        if let Some(policy) = &self.policy {
+            let owners = lines.owners(&policy.image, (&self.hierarchy, &self.root));
+            lines::add_owners(&self.maps.ports, &owners)?;
+            lines::keep_owners(&self.maps.ports, &owners)?;
+        }
+        // Where one of the two is missing, a service address is judged as it is written.
+        let both = outcome.is_ok() && lines.has(Role::Uplink) && lines.has(Role::Port);
+        let (end, translated) = self.lease()?;
+        if both != translated {
+            self.write_lease(end, both)?;
+        }
+        outcome
+    }
+
     /// Root can detach; it cannot do so unseen.
     fn mend(&mut self) -> Result<(), FenceError> {
         for hook in &mut self.hooks {
@@ -464,14 +533,12 @@ impl Fence {
     }
 
     fn tend_devices(&mut self, policy: Option<&Policy>) -> Result<(), FenceError> {
-        let mut lease_end_ns = [0; 8];
-        bpf::lookup(self.maps.lease.as_fd(), 0, &mut lease_end_ns)
-            .map_err(FenceError::kernel("read", "LEASE"))?;
+        let (lease_end_ns, _) = self.lease()?;
         let rules = policy.map(|policy| Rules {
             image: &policy.image,
             names: &policy.devices,
             cgroups: &policy.cgroups,
-            lease_end_ns: u64::from_ne_bytes(lease_end_ns),
+            lease_end_ns,
         });
         let place = Place {
             hierarchy: &self.hierarchy,
@@ -496,6 +563,9 @@ impl Fence {
         }
         if cgroups == policy.cgroups {
             return Ok(());
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.look_again();
         }
         set_cgroups(&mut policy.image, &cgroups)?;
         let rules = Image::new("POLICY", policy.image.bytes())?;
@@ -524,7 +594,14 @@ impl Enforcer for Fence {
                 rules,
             }),
         ])?;
-        let swapped = peers::add(&self.maps.peers, &peers).and_then(|()| self.swap(&policy, names));
+        let owners = self
+            .lines
+            .as_mut()
+            .map(|lines| lines.owners(&policy.image, (&self.hierarchy, &self.root)));
+        let owners = owners.unwrap_or_default();
+        let swapped = peers::add(&self.maps.peers, &peers)
+            .and_then(|()| lines::add_owners(&self.maps.ports, &owners))
+            .and_then(|()| self.swap(&policy, names));
         if swapped.is_err() {
             self.recorder.take_back(before);
             return swapped;
@@ -551,8 +628,9 @@ impl Enforcer for Fence {
     }
 
     fn changes(&self) -> Option<OwnedFd> {
-        let watch = self.watch.as_ref()?;
-        watch.readable().ok()
+        let watch = self.watch.as_ref().map(AsFd::as_fd);
+        let devices = self.lines.as_ref().and_then(Lines::changes);
+        either(watch, devices).ok()
     }
 
     fn deny_everything(&mut self) -> Result<(), FenceError> {
@@ -580,6 +658,8 @@ impl Enforcer for Fence {
             self.policy = Some(policy);
             outcome
         });
+        let devices = self.follow_devices();
+        let outcome = outcome.and(devices);
         self.trouble = outcome
             .as_ref()
             .err()
@@ -588,8 +668,8 @@ impl Enforcer for Fence {
     }
 
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), FenceError> {
-        bpf::update(self.maps.lease.as_fd(), 0, &boot_ns.to_ne_bytes())
-            .map_err(FenceError::kernel("write", "LEASE"))
+        let (_, translated) = self.lease()?;
+        self.write_lease(boot_ns, translated)
     }
 
     fn set_peers(&mut self, peers: Vec<Peer>) -> Result<(), FenceError> {

@@ -130,6 +130,23 @@ impl Pins {
         fs::symlink_metadata(self.path(kind, name)).is_ok()
     }
 
+    /// Names of the pins of one kind that begin like this, `_next` at their end or not.
+    pub(super) fn names(&self, kind: Kind, prefix: &str) -> Result<Vec<String>, FenceError> {
+        let folder = version_folder(&self.bpffs).join(kind.folder());
+        let list = || -> io::Result<Vec<String>> {
+            let mut found = Vec::new();
+            for entry in fs::read_dir(&folder)? {
+                if let Ok(name) = entry?.file_name().into_string()
+                    && name.starts_with(prefix)
+                {
+                    found.push(name);
+                }
+            }
+            Ok(found)
+        };
+        list().map_err(|source| fault(folder.clone(), source))
+    }
+
     /// Removes what programs of other versions have pinned. The caller's own are attached by now,
     /// so that nothing is open in between.
     pub(super) fn remove_other_versions(&self) -> Result<Vec<PathBuf>, FenceError> {

@@ -1,7 +1,8 @@
 //! The fence is tried before anybody is told that it stands.
 //!
 //! A child in a cgroup that no policy names sends one datagram to the loopback device. The kernel
-//! must refuse it.
+//! must refuse it. Then a frame of an ethertype that nobody may send goes to every uplink, which
+//! must refuse it too.
 
 use std::{
     fs,
@@ -12,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::FenceError;
+use super::{FenceError, lines};
 
 /// Name of the cgroup, below the fence root.
 const CGROUP: &str = "bailiwick-probe";
@@ -27,12 +28,15 @@ const DENIED: &str = "denied";
 #[derive(Clone, Debug)]
 pub struct Probe {
     root: PathBuf,
+    /// Index and name of each uplink that is up.
+    uplinks: Vec<(u32, String)>,
 }
 
 impl Probe {
-    pub(super) fn new(root: &Path) -> Self {
+    pub(super) fn new(root: &Path, uplinks: Vec<(u32, String)>) -> Self {
         Self {
             root: root.to_owned(),
+            uplinks,
         }
     }
 
@@ -66,13 +70,36 @@ impl Probe {
         // A cgroup that cannot go yet is used again by the next probe.
         drop(fs::remove_dir(&cgroup));
         match said.map_err(|err| fault("ask the child", err))?.as_str() {
-            DENIED => Ok(()),
+            DENIED => self.try_uplinks(),
             "" => Err(FenceError::Probe("the child said nothing".to_owned())),
             other => Err(FenceError::Probe(format!(
                 "a datagram that must be denied: {}",
                 other.escape_debug()
             ))),
         }
+    }
+}
+
+impl Probe {
+    /// A frame that nobody may send, by each uplink.
+    fn try_uplinks(&self) -> Result<(), FenceError> {
+        for (index, name) in &self.uplinks {
+            match lines::probe(*index) {
+                Ok(true) => {}
+                Ok(false) => {
+                    let passed = format!("a frame that {name} must refuse: passed");
+                    return Err(FenceError::Probe(passed));
+                }
+                // It went down or away since; nothing passes there.
+                Err(err)
+                    if matches!(
+                        err.raw_os_error(),
+                        Some(libc::ENETDOWN | libc::ENODEV | libc::ENXIO)
+                    ) => {}
+                Err(err) => return Err(FenceError::Probe(format!("a frame by {name}: {err}"))),
+            }
+        }
+        Ok(())
     }
 }
 

@@ -13,13 +13,14 @@ use bailiwick_attestation::{
         fence_state::{Link, MapState, Mode, UnfencedPath},
     },
 };
-use bailiwick_ebpf_common::abi::{RULE_NAMES, counter};
+use bailiwick_ebpf_common::abi::{Config, Lease, RULE_NAMES, counter};
 
 use super::{
     Fence, FenceError,
     devices::{self, Devices, Place},
     hook::Hook,
     image::{self, Image},
+    lines::{self, Role},
     peers,
     pins::Kind,
     watch::Watch,
@@ -40,15 +41,18 @@ const DEVICES: [(&str, &str); 4] = [
 /// Most elements of a list in a statement.
 const PARTS: usize = 256;
 
-/// Ways that are open on every host, as long as nothing stands on its uplinks.
-const ALWAYS: [&str; 2] = [
-    "frames of AF_PACKET and AF_XDP sockets",
+/// Open as long as nothing stands on the uplinks.
+const WITHOUT_UPLINKS: [&str; 2] = [
+    "frames of AF_PACKET sockets",
     "forwarded traffic, which has no socket on this host",
 ];
 
+/// Open on every host.
+const ALWAYS: [&str; 1] = ["frames of AF_XDP sockets"];
+
 impl Fence {
     /// Reads everything back.
-    pub(super) fn read_back(&self) -> FenceState {
+    pub(super) fn read_back(&mut self) -> FenceState {
         let mut faults = Vec::new();
         let mut links = Vec::new();
         let mut attached = true;
@@ -93,6 +97,7 @@ impl Fence {
         maps.push(map("LEASE", &self.maps.lease, None));
         faults.extend(self.unfit());
         faults.extend(self.trouble.clone());
+        faults.extend(self.lines_trouble.clone());
         faults.extend(self.peers_trouble.clone());
         let generation = policy.map(|policy| policy.image.header.generation);
         let peers_live = generation.map_or(0, |generation| {
@@ -101,6 +106,10 @@ impl Fence {
                 0
             })
         });
+        let (lines, line_changes) = match &mut self.lines {
+            Some(lines) => lines.read_back(&mut faults),
+            None => (Vec::new(), Vec::new()),
+        };
         let mode = match (attached, denying) {
             (false, _) => Mode::Absent,
             (true, true) => Mode::DefaultDeny,
@@ -112,10 +121,13 @@ impl Fence {
             whole_host: self.root.whole_host,
             links,
             maps,
-            lease_end_boot_ns: self.lease_end().unwrap_or_else(|err| {
-                faults.push(say(err));
-                0
-            }),
+            lease_end_boot_ns: self.lease().map_or_else(
+                |err| {
+                    faults.push(say(err));
+                    0
+                },
+                |(end, _)| end,
+            ),
             counters: self.counters(),
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
             unfenced_paths: self.unfenced_paths(),
@@ -129,6 +141,9 @@ impl Fence {
             devices_unmet: policy.map_or_else(Vec::new, |policy| {
                 policy.unmet.iter().take(PARTS).cloned().collect()
             }),
+            lines_absent: lines::absent(self.lines.as_ref(), &lines),
+            lines,
+            line_changes,
             ..FenceState::default()
         }
     }
@@ -206,15 +221,24 @@ impl Fence {
         })
     }
 
-    fn lease_end(&self) -> Result<u64, FenceError> {
-        let mut end = [0; 8];
-        bpf::lookup(self.maps.lease.as_fd(), 0, &mut end)
+    /// The lease's end, and whether what the host translates is judged again.
+    pub(super) fn lease(&self) -> Result<(u64, bool), FenceError> {
+        let mut lease = [0; size_of::<Lease>()];
+        bpf::lookup(self.maps.lease.as_fd(), 0, &mut lease)
             .map_err(FenceError::kernel("read", "LEASE"))?;
-        Ok(u64::from_ne_bytes(end))
+        let [a, b, c, d, e, f, g, h, translated @ ..] = lease;
+        let end = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
+        Ok((end, translated == 1_u64.to_ne_bytes()))
+    }
+
+    pub(super) fn write_lease(&self, end: u64, translated: bool) -> Result<(), FenceError> {
+        let lease = [end.to_ne_bytes(), u64::from(translated).to_ne_bytes()].concat();
+        bpf::update(self.maps.lease.as_fd(), 0, &lease)
+            .map_err(FenceError::kernel("write", "LEASE"))
     }
 
     fn config_digest(&self) -> Sha256Digest {
-        let mut config = [0; 16];
+        let mut config = [0; size_of::<Config>()];
         match bpf::lookup(self.maps.config.as_fd(), 0, &mut config) {
             Ok(()) => Sha256Digest::of(&[&config]),
             Err(_) => Sha256Digest::of(&[]),
@@ -237,7 +261,11 @@ impl Fence {
         of_kernel
             .chain(Devices::counters(&self.maps.counters))
             .chain([
-                ("links.mended".to_owned(), self.mended),
+                (
+                    "links.mended".to_owned(),
+                    self.mended
+                        .saturating_add(self.lines.as_ref().map_or(0, |lines| lines.mended)),
+                ),
                 (
                     "cgroups.held-back".to_owned(),
                     number(self.policy.as_ref().map_or(0, |p| p.held_back.len())),
@@ -292,6 +320,11 @@ impl Fence {
                 self.root.path.display()
             )
         });
+        let second = self
+            .lines
+            .as_ref()
+            .is_some_and(|lines| lines.has(Role::Uplink));
+        let without = WITHOUT_UPLINKS.into_iter().filter(|_| !second);
         let devices = DEVICES
             .iter()
             .filter(|(device, _)| Path::new(device).exists())
@@ -299,6 +332,7 @@ impl Fence {
         outside
             .into_iter()
             .chain(ALWAYS.map(str::to_owned))
+            .chain(without.map(str::to_owned))
             .chain(devices)
             .collect()
     }

@@ -8,7 +8,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     mem::MaybeUninit,
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::PathBuf,
 };
 
@@ -38,11 +38,6 @@ impl Watch {
             watched: BTreeMap::new(),
             polled: 0,
         })
-    }
-
-    /// Readable when something changed; [`Watch::drain`] reads it.
-    pub(super) fn readable(&self) -> io::Result<OwnedFd> {
-        self.inotify.as_fd().try_clone_to_owned()
     }
 
     /// How many folders are polled alone.
@@ -113,6 +108,13 @@ impl Watch {
     }
 }
 
+/// Readable when something changed; [`Watch::drain`] reads it.
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -122,8 +124,7 @@ mod tests {
     use super::*;
 
     fn changed(watch: &Watch) -> bool {
-        let fd = watch.readable().unwrap();
-        let mut fds = [PollFd::new(&fd, PollFlags::IN)];
+        let mut fds = [PollFd::new(watch, PollFlags::IN)];
         let now = Timespec {
             tv_sec: 0,
             tv_nsec: 0,

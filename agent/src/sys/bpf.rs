@@ -96,6 +96,10 @@ pub(crate) struct ProgramInfo {
     pub(crate) tag: [u8; 8],
     /// Maps it uses.
     pub(crate) maps: Vec<u32>,
+    /// As whoever loaded it called it.
+    pub(crate) name: String,
+    /// Who that was.
+    pub(crate) uid: u32,
 }
 
 /// `struct bpf_link_info` of a cgroup link.
@@ -377,25 +381,40 @@ pub(crate) fn open_pin(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// A `cgroup_skb` program of two instructions that drops every packet: what can stand in the kernel
 /// before anything has been read, parsed or verified.
 pub(crate) fn load_deny(attach: Attach) -> io::Result<OwnedFd> {
-    // `r0 = 0; exit`: opcode, registers, offset, immediate.
-    const CODE: [u64; 2] = [
-        u64::from_ne_bytes([0xb7, 0, 0, 0, 0, 0, 0, 0]),
+    load_constant(
+        PROG_TYPE_CGROUP_SKB,
+        attach.number(),
+        0,
+        *b"fence_closed\0\0\0\0",
+    )
+}
+
+/// A program of two instructions that always answers the same.
+pub(crate) fn load_constant(
+    kind: u32,
+    expected_attach: u32,
+    answer: u8,
+    name: [u8; 16],
+) -> io::Result<OwnedFd> {
+    // `r0 = answer; exit`: opcode, registers, offset, immediate.
+    let code: [u64; 2] = [
+        u64::from_ne_bytes([0xb7, 0, 0, 0, answer, 0, 0, 0]),
         u64::from_ne_bytes([0x95, 0, 0, 0, 0, 0, 0, 0]),
     ];
     let license = c"Dual MIT/GPL";
     let mut attr = ProgLoad {
-        kind: PROG_TYPE_CGROUP_SKB,
+        kind,
         instructions: 2,
-        code: address(CODE.as_ptr()),
+        code: address(code.as_ptr()),
         license: address(license.as_ptr()),
         log_level: 0,
         log_size: 0,
         log: 0,
         kernel_version: 0,
         flags: 0,
-        name: *b"fence_closed\0\0\0\0",
+        name,
         interface: 0,
-        expected_attach: attach.number(),
+        expected_attach,
     };
     // SAFETY: code and licence outlive the call, the code is as long as it says.
     let fd = unsafe { call(PROG_LOAD, &mut attr) }?;
@@ -476,6 +495,8 @@ pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
         id: info.id,
         tag: info.tag,
         maps: maps.into_iter().take(count).collect(),
+        name: info.name.escape_ascii().to_string().replace("\\x00", ""),
+        uid: info.uid,
     })
 }
 
@@ -505,7 +526,7 @@ pub(crate) fn attached(cgroup: BorrowedFd<'_>, attach: Attach) -> io::Result<Vec
 /// # Safety
 /// `T` is integers only and a prefix of the information the kernel has about this kind of object;
 /// pointers in it are to memory as long as it says.
-unsafe fn info_by_fd<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
+pub(super) unsafe fn info_by_fd<T>(object: BorrowedFd<'_>, info: &mut T) -> io::Result<()> {
     let mut attr = InfoByFd {
         fd: raw(object),
         length: small(size_of::<T>())?,

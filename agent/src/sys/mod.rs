@@ -1,8 +1,8 @@
 //! System calls that no crate in use has a safe face for; the agent's only `unsafe` code.
 //!
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
-//! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`handle`] finds a cgroup by its
-//! id.
+//! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is what runs on network devices. [`handle`] finds
+//! a cgroup by its id, [`packet`] sends a frame.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -13,6 +13,8 @@ mod btf;
 pub(crate) mod handle;
 pub(crate) mod hash;
 pub(crate) mod ids;
+pub(crate) mod packet;
+pub(crate) mod tcx;
 
 /// A descriptor whose readiness can be awaited.
 pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -24,6 +24,8 @@ use aya::{
 };
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
+use crate::raw;
+
 /// Namespaces are `bwt<pid>-<name>`.
 const PREFIX: &str = "bwt";
 const FOLDER: &str = "/run/netns";
@@ -87,12 +89,19 @@ impl Drop for Net {
     }
 }
 
-fn ip(arguments: &[&str]) {
+/// `ip`, which has to succeed.
+pub(crate) fn ip(arguments: &[&str]) {
     let out = Command::new("ip")
         .args(arguments)
         .output()
         .expect("iproute2 is installed");
     assert!(out.status.success(), "ip {arguments:?}: {out:?}");
+}
+
+/// Takes this thread, and what it starts, into a namespace.
+pub(crate) fn enter(namespace: &str) {
+    let file = File::open(Path::new(FOLDER).join(namespace)).unwrap();
+    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
 }
 
 /// What runs that were killed have left.
@@ -194,8 +203,7 @@ const PATIENCE: Duration = Duration::from_millis(700);
 #[ignore = "no test: the process that the others start"]
 fn actor() {
     let namespace = std::env::var("BAILIWICK_TEST_NETNS").expect("started by a test");
-    let file = File::open(Path::new(FOLDER).join(namespace)).unwrap();
-    move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+    enter(&namespace);
     println!("\n@ready");
     let received = Arc::new(AtomicU64::new(0));
     let mut stream: Option<TcpStream> = None;
@@ -229,6 +237,15 @@ fn actor() {
                 *wire.get_or_insert_with(wire_index),
                 packet,
             ),
+            ["sniff", device] => {
+                raw::sniff(device, Arc::clone(&received));
+                "counting".to_owned()
+            }
+            ["frame", device, protocol, frame] => {
+                let frame = hex::decode(frame).unwrap();
+                raw::send(device, protocol.parse().unwrap(), &frame)
+            }
+            ["option", name, length] => raw::option(name.parse().unwrap(), length.parse().unwrap()),
             ["echo", address] => {
                 let listener = TcpListener::bind(address).unwrap();
                 thread::spawn(move || {

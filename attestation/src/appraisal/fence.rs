@@ -190,14 +190,18 @@ fn disagreement(statement: &ParsedStatement, logged: &Logged) -> Option<Disagree
     );
     let programs = || {
         // What is not attached any more is the statement's to say, and no lie about the log.
-        fence.links.iter().find_map(|link| {
-            let program = logged.programs.get(&link.hook);
+        let links = fence.links.iter();
+        let links = links.map(|link| (&link.hook, &link.program_tag));
+        let lines = fence.lines.iter();
+        let lines = lines.map(|line| (&line.hook, &line.program_tag));
+        links.chain(lines).find_map(|(hook, tag)| {
+            let program = logged.programs.get(hook);
             differs(
                 "fence.programs",
                 program.map_or_else(nothing, |program| {
-                    word(&link.hook, &program.tag, program.object.as_bytes())
+                    word(hook, &program.tag, program.object.as_bytes())
                 }),
-                word(&link.hook, &link.program_tag, &fence.object_digest),
+                word(hook, tag, &fence.object_digest),
             )
         })
     };
@@ -273,6 +277,16 @@ impl FenceClaims {
                 said,
             );
         }
+        let hooks: BTreeSet<&str> = fence
+            .links
+            .iter()
+            .map(|link| link.hook.as_str())
+            .chain(fence.lines.iter().map(|line| line.hook.as_str()))
+            .collect();
+        let hooks: Vec<&str> = hooks.into_iter().collect();
+        put("fence.lines", text(&hooks.join(",")), said);
+        let first = fence.lines.iter().all(|line| line.position == 0);
+        put("fence.first_in_chain", Value::Flag(first), said);
         match measured {
             Some(logged) => {
                 let seen = Provenance::Measured;

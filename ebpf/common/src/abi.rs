@@ -1,5 +1,7 @@
 //! Small values that cross between the kernel and the agent, and the names under which they do.
 
+use crate::mark::Marking;
+
 /// Version of everything pinned: part of the pins' path. Raise it when a layout, a map's flags or
 /// the meaning of a field changes; programs of one version never read maps of another.
 pub const ABI: u32 = 3;
@@ -10,21 +12,35 @@ pub const ABI: u32 = 3;
 pub struct Config {
     /// Level of the fence root in the hierarchy; 0 is the root of the hierarchy.
     pub root_level: u32,
-    /// Bits of a packet's mark that hold the study it came from; 0: marks say nothing.
-    pub mark_mask: u32,
     /// One in so many packets that pass is told of one by one; 0: none.
     pub sample: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Where ports write whose packet it is.
+    pub marking: Marking,
 }
 const _: () = assert!(size_of::<Config>() == 16);
 
-/// Map `LEASE`, index 0: the end of the node's standing.
+/// Key of the map `PORTS`: whose workload is on the other side of a device. Its value is the
+/// subject's number.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[repr(C)]
+pub struct PortKey {
+    /// Index of the device, in the fence's network namespace.
+    pub ifindex: u32,
+    /// Generation of the policy that numbers the subject, its lower 32 bits.
+    pub generation: u32,
+}
+
+/// Devices in `PORTS`, and in `LINKS`.
+pub const NETWORK_DEVICES: usize = 4096;
+
+/// Map `LEASE`, index 0: the end of the node's standing, and what else changes without a policy.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 #[repr(C)]
 pub struct Lease {
     /// CLOCK_BOOTTIME in nanoseconds; 0: none.
     pub end_boot_ns: u64,
+    /// 1: threshold and second line stand, so that what the host translates is judged again.
+    pub translated: u64,
 }
 
 /// Which way a packet goes, as the workload sees it.
@@ -197,6 +213,6 @@ mod pod {
     unsafe impl aya::Pod for crate::WorldImage {}
     // SAFETY: `repr(C)`, integers only, no padding (sizes asserted above).
     unsafe impl aya::Pod for super::Config {}
-    // SAFETY: one integer.
+    // SAFETY: two integers.
     unsafe impl aya::Pod for super::Lease {}
 }

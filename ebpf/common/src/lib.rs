@@ -4,6 +4,8 @@
 //! `policy explain` and from the tests. Nothing in this crate allocates on the kernel's side.
 //!
 //! - [`address`]: one number for both families, embedded IPv4 addresses taken out
+//! - [`frame`]: from a frame's first byte to its network header
+//! - [`mark`]: whose packet it is, carried from a port to an uplink
 //! - [`option`]: socket options that nobody may set
 //! - [`packet`]: bounded parsing of IP headers, from a slice or from the kernel's buffer
 //! - [`world`]: where an address lies (IP → jurisdiction)
@@ -25,6 +27,8 @@ extern crate std;
 pub mod abi;
 pub mod address;
 pub mod device;
+pub mod frame;
+pub mod mark;
 pub mod option;
 pub mod packet;
 pub mod peers;

@@ -85,6 +85,19 @@ pub enum Line {
     Early = 4,
 }
 
+impl Line {
+    /// As a number, across a function's border.
+    #[inline(always)]
+    #[must_use]
+    #[expect(
+        clippy::as_conversions,
+        reason = "the discriminant of a `repr(u8)` enum"
+    )]
+    pub const fn number(self) -> u8 {
+        self as u8
+    }
+}
+
 /// Whose traffic a packet is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Whose {

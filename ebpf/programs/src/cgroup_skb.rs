@@ -2,12 +2,10 @@
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
+use bailiwick_ebpf_common::Line;
 use bailiwick_ebpf_common::abi::hook;
 
-use crate::judge::{
-    fence_far_end, fence_judge, fence_keeps_up, fence_passed, fence_report, fence_resolve,
-    fence_served, is_kernel,
-};
+use crate::judge::{Asked, Room, fence_far_end, fence_passed, fence_report, fence_resolve, settle};
 use crate::loopback;
 use crate::report::{self, Answer};
 use crate::skb::Skb;
@@ -29,31 +27,32 @@ pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
 /// 1 lets the packet pass, 0 drops it.
 #[inline(always)]
 fn decide(skb: &Skb, at: u8) -> i32 {
-    let ingress = u32::from(at == hook::SKB_INGRESS);
-    let mut who = fence_resolve(skb.as_ptr());
-    if is_kernel(who) {
-        who = fence_served(skb.as_ptr(), who, ingress);
-    }
-    let far_end = if skb.on_loopback() {
-        fence_far_end(skb.as_ptr(), who, ingress)
+    let ingress = at == hook::SKB_INGRESS;
+    let who = fence_resolve(skb.as_ptr());
+    let mut room = Room::new();
+    // At this hook a packet begins with its network header.
+    let fault = room.read(skb, 0);
+    let far_end = if fault == 0 && skb.on_loopback() {
+        fence_far_end(skb.as_ptr(), who, ingress.into(), room.flow())
     } else {
         loopback::NOT
     };
-    let mut answer = fence_judge(skb.as_ptr(), who, ingress, far_end, 0);
-    if Answer::unpack(answer).action != report::ALLOW
-        && fence_keeps_up(skb.as_ptr(), who, ingress) == 1
-    {
-        // Asked last: nearly all packets need no answer.
-        answer = fence_judge(skb.as_ptr(), who, ingress, far_end, 1);
-    }
+    let asked = Asked {
+        line: Line::First,
+        ingress,
+        far_end,
+        fault,
+    };
+    let (answer, who) = settle(who, asked, room.flow());
     let verdict = Answer::unpack(answer);
     if verdict.action == report::ALLOW {
-        let told = fence_passed(skb.as_ptr(), answer, who, at.into(), far_end);
+        let place = u32::from(at) | (far_end << 8);
+        let told = fence_passed(skb.as_ptr(), answer, who, place, room.flow());
         if told != 0 {
-            fence_report(skb.as_ptr(), told, who, at.into());
+            fence_report(skb.as_ptr(), told, who, at.into(), room.flow());
         }
         return 1;
     }
-    fence_report(skb.as_ptr(), answer, who, at.into());
+    fence_report(skb.as_ptr(), answer, who, at.into(), room.flow());
     i32::from(verdict.action == report::AUDIT)
 }

@@ -1,5 +1,7 @@
 //! The verdict, for whichever hook asks: functions the verifier checks one by one.
 
+use core::mem::{MaybeUninit, align_of, size_of};
+
 use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use bailiwick_ebpf_common::abi::hook;
@@ -10,13 +12,135 @@ use bailiwick_ebpf_common::{
 };
 
 use crate::report::{self, Answer};
-use crate::skb::Skb;
+use crate::skb::{After, Skb};
 use crate::{loopback, maps};
 
 // What follows has global linkage: the verifier checks such a function by itself and once, where
 // inlined code is walked anew on every path that leads to it. Arguments are numbers and the
 // context, so each fetches its own maps; `who` holds the subject's number and tags the policy that
 // gave it, and a function that finds another policy in force denies (`maps::tagged`).
+
+/// What is asked of a packet besides whose it is and its headers; one number, across a function's
+/// border.
+#[derive(Clone, Copy)]
+pub(crate) struct Asked {
+    pub(crate) line: Line,
+    pub(crate) ingress: bool,
+    /// A number of `loopback`.
+    pub(crate) far_end: u32,
+    /// Of [`Room::read`].
+    pub(crate) fault: u32,
+}
+
+impl Asked {
+    #[inline(always)]
+    fn pack(self, essential: bool) -> u32 {
+        let [.., far_end] = self.far_end.to_be_bytes();
+        let [.., fault] = self.fault.to_be_bytes();
+        let flags = u8::from(self.ingress) | (u8::from(essential) << 1);
+        u32::from_be_bytes([self.line.number(), flags, far_end, fault])
+    }
+
+    #[inline(always)]
+    fn unpack(packed: u32) -> (Self, bool) {
+        const THRESHOLD: u8 = Line::Threshold.number();
+        const SECOND: u8 = Line::Second.number();
+        const EARLY: u8 = Line::Early.number();
+        let [line, flags, far_end, fault] = packed.to_be_bytes();
+        let asked = Self {
+            line: match line {
+                THRESHOLD => Line::Threshold,
+                SECOND => Line::Second,
+                EARLY => Line::Early,
+                _ => Line::First,
+            },
+            ingress: flags & 1 != 0,
+            far_end: far_end.into(),
+            fault: fault.into(),
+        };
+        (asked, flags & 2 != 0)
+    }
+}
+
+/// Room for a packet's headers, on the stack of whoever asks: what reading them takes of it is
+/// free again when they are judged.
+pub(crate) struct Room(MaybeUninit<[u64; WORDS]>);
+
+const WORDS: usize = size_of::<Flow>() / 8;
+const _: () = assert!(size_of::<Flow>() == WORDS * 8 && align_of::<Flow>() == 8);
+
+impl Room {
+    /// All zero, word by word: the verifier of older kernels lends no function what was never
+    /// written, and a loop over bytes would be walked byte by byte.
+    #[inline(always)]
+    pub(crate) fn new() -> Self {
+        let mut room = MaybeUninit::<[u64; WORDS]>::uninit();
+        let mut at = 0;
+        while at < WORDS {
+            let word = room.as_mut_ptr().cast::<u64>().wrapping_add(at);
+            // SAFETY: one of the words of the room.
+            unsafe { word.write_volatile(0) };
+            at += 1;
+        }
+        Self(room)
+    }
+
+    /// Fills it with the headers behind `offset`. 0, or the number of the rule that denies the
+    /// packet.
+    #[inline(always)]
+    pub(crate) fn read(&mut self, skb: &Skb, offset: u32) -> u32 {
+        fence_flow(skb.as_ptr(), offset, self.flow())
+    }
+
+    #[inline(always)]
+    pub(crate) fn flow(&mut self) -> *mut Flow {
+        self.0.as_mut_ptr().cast()
+    }
+}
+
+/// Reads the headers behind `offset` to where there is room for them. What a function writes there
+/// the verifier takes as it comes: paths that read different headers meet again.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_flow(skb: *mut __sk_buff, offset: u32, to: *mut Flow) -> u32 {
+    if to.is_null() {
+        return Rule::Malformed.number().into();
+    }
+    match Flow::parse(&After(&Skb::from_ptr(skb), offset)) {
+        Ok(flow) => {
+            // SAFETY: the caller's room for one, and not null.
+            unsafe { *to = flow };
+            0
+        }
+        Err(fault) => fault.rule().number().into(),
+    }
+}
+
+/// What [`Room::flow`] gave, in a function of its own.
+#[inline(always)]
+fn lent<'a>(flow: *mut Flow) -> Option<&'a Flow> {
+    // SAFETY: the caller's room for one, integers only and all of them written; it outlives the
+    // function it was lent to.
+    unsafe { flow.as_ref() }
+}
+
+/// The verdict, packed, and whose packet it was found to be.
+#[inline(always)]
+pub(crate) fn settle(who: u64, asked: Asked, flow: *mut Flow) -> (u64, u64) {
+    let side = asked.pack(false);
+    let who = if is_kernel(who) {
+        fence_served(who, side, flow)
+    } else {
+        who
+    };
+    let answer = fence_judge(who, side, flow);
+    if Answer::unpack(answer).action != report::ALLOW && fence_keeps_up(who, side, flow) == 1 {
+        // Asked last: nearly all packets need no answer.
+        return (fence_judge(who, asked.pack(true), flow), who);
+    }
+    (answer, who)
+}
 
 /// The subject a packet's socket belongs to, or [`NO_SUBJECT`], tagged.
 // SAFETY: no other symbol has this name.
@@ -42,7 +166,7 @@ pub(crate) extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
 
 /// Whether [`fence_served`] has to be asked.
 #[inline(always)]
-pub(crate) fn is_kernel(who: u64) -> bool {
+fn is_kernel(who: u64) -> bool {
     let [.., a, b, c, d] = who.to_be_bytes();
     u32::from_be_bytes([a, b, c, d]) == Whose::Kernel.number()
 }
@@ -51,30 +175,30 @@ pub(crate) fn is_kernel(who: u64) -> bool {
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fence_served(skb: *mut __sk_buff, who: u64, ingress: u32) -> u64 {
-    let Some((policy, number)) = maps::tagged(who) else {
+pub(crate) extern "C" fn fence_served(who: u64, asked: u32, flow: *mut Flow) -> u64 {
+    let (Some((policy, number)), Some(flow)) = (maps::tagged(who), lent(flow)) else {
         return who;
     };
-    if number != Whose::Kernel.number() {
+    let (asked, _) = Asked::unpack(asked);
+    if number != Whose::Kernel.number() || asked.fault != 0 {
         return who;
     }
-    let Ok(flow) = Flow::parse(&Skb::from_ptr(skb)) else {
-        return who;
-    };
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let zero = (now >> 63).wrapping_neg();
-    let whose = verdict::served(policy, &flow.washed(zero), ingress == 1, zero);
-    policy.tag(whose.number())
+    policy.tag(verdict::served(policy, flow, asked.ingress, zero).number())
 }
 
 /// 1: the host fence names this packet as one without which the host has no network.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fence_keeps_up(skb: *mut __sk_buff, who: u64, ingress: u32) -> u32 {
-    match (maps::tagged(who), Flow::parse(&Skb::from_ptr(skb))) {
-        (Some((policy, _)), Ok(flow)) => verdict::keeps_up(policy, &flow, ingress == 1).into(),
+pub(crate) extern "C" fn fence_keeps_up(who: u64, asked: u32, flow: *mut Flow) -> u32 {
+    let (asked, _) = Asked::unpack(asked);
+    match (maps::tagged(who), lent(flow)) {
+        (Some((policy, _)), Some(flow)) if asked.fault == 0 => {
+            verdict::keeps_up(policy, flow, asked.ingress).into()
+        }
         _ => 0,
     }
 }
@@ -83,23 +207,24 @@ pub(crate) extern "C" fn fence_keeps_up(skb: *mut __sk_buff, who: u64, ingress: 
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fence_far_end(skb: *mut __sk_buff, who: u64, ingress: u32) -> u32 {
-    let skb = Skb::from_ptr(skb);
-    let (Some((policy, subject)), Some(config), Ok(flow)) =
-        (maps::tagged(who), maps::CONFIG.get(0), Flow::parse(&skb))
+pub(crate) extern "C" fn fence_far_end(
+    skb: *mut __sk_buff,
+    who: u64,
+    ingress: u32,
+    flow: *mut Flow,
+) -> u32 {
+    let (Some((policy, subject)), Some(config), Some(flow)) =
+        (maps::tagged(who), maps::CONFIG.get(0), lent(flow))
     else {
         return loopback::UNCLEAR;
     };
-    // SAFETY: the helper takes nothing and returns a number.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    let flow = flow.washed((now >> 63).wrapping_neg());
     loopback::far_end(
-        &skb,
+        &Skb::from_ptr(skb),
         policy,
         config.root_level,
         subject,
         ingress == 1,
-        &flow,
+        flow,
     )
 }
 
@@ -190,36 +315,35 @@ pub(crate) extern "C" fn fence_locate(hi: u64, lo: u64, own_table: u64) -> u32 {
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fence_judge(
-    skb: *mut __sk_buff,
-    who: u64,
-    ingress: u32,
-    far_end: u32,
-    essential: u32,
-) -> u64 {
-    let skb = Skb::from_ptr(skb);
+pub(crate) extern "C" fn fence_judge(who: u64, asked: u32, flow: *mut Flow) -> u64 {
+    let (asked, essential) = Asked::unpack(asked);
     // SAFETY: the helper takes nothing and returns a number.
     let now = unsafe { bpf_ktime_get_boot_ns() };
     let zero = (now >> 63).wrapping_neg(); // for 292 years of uptime
-    let verdict = match (maps::tagged(who), Flow::parse(&skb)) {
+    let verdict = match (maps::tagged(who), lent(flow)) {
         (None, _) => Verdict::deny(Rule::NoPolicy),
-        (_, Err(fault)) => Verdict::deny(fault.rule()),
-        (Some((policy, subject)), Ok(flow)) => {
-            let lease = maps::LEASE.get(0).map_or(0, |lease| lease.end_boot_ns);
+        _ if asked.fault == u32::from(Rule::SourceRoute.number()) => {
+            Verdict::deny(Rule::SourceRoute)
+        }
+        _ if asked.fault != 0 => Verdict::deny(Rule::Malformed),
+        (_, None) => Verdict::deny(Rule::Malformed),
+        (Some((policy, subject)), Some(flow)) => {
+            let lease = maps::LEASE.get(0);
+            let end = lease.map_or(0, |lease| lease.end_boot_ns);
             let question = Question {
                 world: None, // looked up by `fence_locate`
                 policy,
-                line: Line::First,
+                line: asked.line,
                 whose: Whose::from_number(subject),
-                translated: false, // nothing judges again what the host translates
+                translated: lease.is_some_and(|lease| lease.translated == 1),
                 attested: policy
                     .subject(subject)
-                    .is_some_and(|subject| subject.attested(lease, now)),
+                    .is_some_and(|subject| subject.attested(end, now)),
                 peer: false, // looked up by `fence_peer`
-                ingress: ingress == 1,
-                essential: essential == 1,
-                loopback: loopback::from_number(far_end),
-                flow: &flow.washed(zero),
+                ingress: asked.ingress,
+                essential,
+                loopback: loopback::from_number(asked.far_end),
+                flow,
                 zero,
             };
             let own_table = policy.header.own_table;
@@ -229,24 +353,8 @@ pub(crate) extern "C" fn fence_judge(
     Answer::from(verdict).pack()
 }
 
-/// Where the far end of a packet lies that passed by an explicit rule, before anybody asked: it is
-/// counted by jurisdiction, too.
-// SAFETY: no other symbol has this name.
-#[unsafe(no_mangle)]
-#[inline(never)]
-pub(crate) extern "C" fn fence_place(skb: *mut __sk_buff, ingress: u32) -> u32 {
-    let (Some(policy), Ok(flow)) = (maps::policy(), Flow::parse(&Skb::from_ptr(skb))) else {
-        return Jurisdiction::UNKNOWN.0.into();
-    };
-    let far = if ingress == 1 {
-        flow.source.canonical()
-    } else {
-        flow.destination.canonical()
-    };
-    fence_locate(far.hi, far.lo, policy.header.own_table)
-}
-
-/// Counts a packet that passes. 0, or the answer to tell of it with: it is one of a sample.
+/// Counts a packet that passes. 0, or the answer to tell of it with: it is one of a sample. `place`
+/// holds the hook, and in the byte above it who has the other end on the loopback device.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -254,18 +362,26 @@ pub(crate) extern "C" fn fence_passed(
     skb: *mut __sk_buff,
     answer: u64,
     who: u64,
-    at: u32,
-    far_end: u32,
+    place: u32,
+    flow: *mut Flow,
 ) -> u64 {
-    let [.., at] = at.to_be_bytes();
+    let [_, _, far_end, at] = place.to_be_bytes();
     let mut answer = Answer::unpack(answer);
     if answer.jurisdiction == 0 {
-        answer.jurisdiction = if far_end == loopback::NOT {
-            let ingress = u32::from(at == hook::SKB_INGRESS);
-            let [.., a, b] = fence_place(skb, ingress).to_be_bytes();
-            u16::from_be_bytes([a, b])
-        } else {
-            Jurisdiction::LOOPBACK.0
+        // By an explicit rule, before anybody asked where it lies: it is counted by place, too.
+        answer.jurisdiction = match (maps::policy(), lent(flow)) {
+            _ if u32::from(far_end) != loopback::NOT => Jurisdiction::LOOPBACK.0,
+            (Some(policy), Some(flow)) => {
+                let far = if at == hook::SKB_INGRESS {
+                    flow.source.canonical()
+                } else {
+                    flow.destination.canonical()
+                };
+                let found = fence_locate(far.hi, far.lo, policy.header.own_table);
+                let [.., a, b] = found.to_be_bytes();
+                u16::from_be_bytes([a, b])
+            }
+            _ => Jurisdiction::UNKNOWN.0,
         };
     }
     if report::passed(&Skb::from_ptr(skb), &answer, who, at) {
@@ -275,13 +391,21 @@ pub(crate) extern "C" fn fence_passed(
     }
 }
 
-/// Counts and tells of a denial; tells of a packet that passes.
+/// Counts and tells of a denial at a hook; tells of a packet that passes.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) extern "C" fn fence_report(skb: *mut __sk_buff, answer: u64, who: u64, at: u32) -> i32 {
+pub(crate) extern "C" fn fence_report(
+    skb: *mut __sk_buff,
+    answer: u64,
+    who: u64,
+    at: u32,
+    flow: *mut Flow,
+) -> i32 {
     let [.., at] = at.to_be_bytes();
-    report::told(&Skb::from_ptr(skb), &Answer::unpack(answer), who, at);
+    if let Some(flow) = lent(flow) {
+        report::told(&Skb::from_ptr(skb), flow, &Answer::unpack(answer), who, at);
+    }
     0
 }
 

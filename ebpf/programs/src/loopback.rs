@@ -3,12 +3,7 @@
 //! Looked up by the packet's own addresses and ports, in its own network namespace: on the way out
 //! the socket that will receive it, on the way in the socket that would receive an answer.
 
-use core::mem::size_of;
-
-use aya_ebpf::bindings::{
-    bpf_sock, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2,
-};
+use aya_ebpf::bindings::{bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::generated::{
     bpf_sk_ancestor_cgroup_id, bpf_sk_lookup_tcp, bpf_sk_lookup_udp, bpf_sk_release,
 };
@@ -107,41 +102,26 @@ fn lookup(skb: &Skb, ingress: bool, flow: &Flow, tcp: bool) -> *mut bpf_sock {
             flow.destination_port(),
         )
     };
-    let (sport, dport) = (from_port.to_be(), to_port.to_be());
-    let (inner, size) = match (from.v4(), to.v4()) {
-        (Some(from), Some(to)) => (
-            bpf_sock_tuple__bindgen_ty_1 {
-                ipv4: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 {
-                    saddr: from.to_be(),
-                    daddr: to.to_be(),
-                    sport,
-                    dport,
-                },
-            },
-            size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1>(),
-        ),
-        _ => (
-            bpf_sock_tuple__bindgen_ty_1 {
-                ipv6: bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 {
-                    saddr: words(from),
-                    daddr: words(to),
-                    sport,
-                    dport,
-                },
-            },
-            size_of::<bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2>(),
-        ),
+    // `struct bpf_sock_tuple` as words: addresses, then both ports in network order. Every word is
+    // written: of what is not, the compiler may leave a pointer there, which no helper is lent.
+    let [a, b] = from_port.to_be_bytes();
+    let [c, d] = to_port.to_be_bytes();
+    let ports = u32::from_ne_bytes([a, b, c, d]);
+    let (mut tuple, size): ([u32; 9], u32) = match (from.v4(), to.v4()) {
+        (Some(from), Some(to)) => ([from.to_be(), to.to_be(), ports, 0, 0, 0, 0, 0, 0], 12),
+        _ => {
+            let [s0, s1, s2, s3] = words(from);
+            let [d0, d1, d2, d3] = words(to);
+            ([s0, s1, s2, s3, d0, d1, d2, d3, ports], 36)
+        }
     };
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: inner,
-    };
-    let size = u32::try_from(size).unwrap_or(0);
+    let tuple: *mut bpf_sock_tuple = (&raw mut tuple).cast();
     if tcp {
         // SAFETY: the tuple is initialised for `size` bytes and outlives the call.
-        unsafe { bpf_sk_lookup_tcp(skb.as_ptr().cast(), &raw mut tuple, size, CURRENT_NETNS, 0) }
+        unsafe { bpf_sk_lookup_tcp(skb.as_ptr().cast(), tuple, size, CURRENT_NETNS, 0) }
     } else {
         // SAFETY: as above.
-        unsafe { bpf_sk_lookup_udp(skb.as_ptr().cast(), &raw mut tuple, size, CURRENT_NETNS, 0) }
+        unsafe { bpf_sk_lookup_udp(skb.as_ptr().cast(), tuple, size, CURRENT_NETNS, 0) }
     }
 }
 

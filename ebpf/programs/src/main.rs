@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `cgroup_skb` | `cgroup_skb` egress and ingress | first: every IP packet of every socket |
 //! | `device` | `cgroup/dev`, `cgroup/sock_create` | devices: which study opens which |
+//! | `tcx` | `tcx` egress of uplinks, ingress of ports | second line and threshold: every frame |
 //! | `sockopt` | `cgroup/setsockopt` | options: nothing that would leave another line blind |
 //!
 //! Each fetches its arguments (header, subject, tables, lease, the socket at the other end of the
@@ -25,6 +26,7 @@ mod maps;
 mod report;
 mod skb;
 mod sockopt;
+mod tcx;
 
 /// The kernel asks for a GPL-compatible licence before it lends some of its helpers.
 // SAFETY: no other symbol has this name; the loader reads the section.

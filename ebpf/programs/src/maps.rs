@@ -5,7 +5,7 @@ use aya_ebpf::btf_maps::{
     Array, ArrayOfMaps, HashMap, LruHashMap, PerCpuArray, PerCpuHashMap, RingBuf,
 };
 use aya_ebpf::macros::btf_map;
-use bailiwick_ebpf_common::abi::{Config, FlowState, Lease, counter};
+use bailiwick_ebpf_common::abi::{Config, FlowState, Lease, NETWORK_DEVICES, PortKey, counter};
 use bailiwick_ebpf_common::device::{
     DeviceEvent, DeviceKey, HOST_MAGIC, HostDevices, Owner, UNITS,
 };
@@ -53,6 +53,15 @@ pub(crate) static LEASE: Array<Lease, 1, READ_ONLY> = Array::new();
 /// Addresses of studies on other nodes; the agent writes, programs read.
 #[btf_map]
 pub(crate) static PEERS: HashMap<PeerKey, PeerEnd, PEER_SLOTS, SPARSE> = HashMap::new();
+
+/// How the frames of a device begin, by index: one of `common::frame::link`. The agent writes,
+/// programs read.
+#[btf_map]
+pub(crate) static LINKS: HashMap<u32, u32, NETWORK_DEVICES, SPARSE> = HashMap::new();
+
+/// Whose workload is on the other side of a device; the agent writes, programs read.
+#[btf_map]
+pub(crate) static PORTS: HashMap<PortKey, u32, NETWORK_DEVICES, SPARSE> = HashMap::new();
 
 /// The table of jurisdictions, behind one more map so that it is swapped whole.
 #[btf_map]

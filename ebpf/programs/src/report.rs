@@ -113,7 +113,7 @@ pub(crate) fn passed(skb: &Skb, answer: &Answer, who: u64, at: u8) -> bool {
 
 /// Counts a denial, or an audited one, and tells of it; of a packet that passes, tells.
 #[inline(always)]
-pub(crate) fn told(skb: &Skb, answer: &Answer, who: u64, at: u8) {
+pub(crate) fn told(skb: &Skb, flow: &Flow, answer: &Answer, who: u64, at: u8) {
     let direction = way(at);
     if answer.action != ALLOW {
         let base = if direction == direction::INGRESS {
@@ -124,10 +124,7 @@ pub(crate) fn told(skb: &Skb, answer: &Answer, who: u64, at: u8) {
         count(base + u32::from(answer.action == AUDIT));
         count(counter::RULES + u32::from(answer.rule));
     }
-    // Read again: what a denial costs nobody waits for. All zero where it cannot be read.
-    let flow = Flow::parse(skb).unwrap_or_default();
     let now = now();
-    let flow = flow.washed((now >> 63).wrapping_neg());
     let ingress = direction == direction::INGRESS;
     let (far, port) = if ingress {
         (flow.source, flow.source_port())

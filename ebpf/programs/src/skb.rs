@@ -39,11 +39,45 @@ impl Skb {
         unsafe { (*self.0).ifindex == LOOPBACK_IFINDEX }
     }
 
-    /// Bytes from the network header on.
+    /// Index of the device at hand.
+    #[inline(always)]
+    pub(crate) fn device(&self) -> u32 {
+        // SAFETY: the context outlives the program's run; the verifier checks the access.
+        unsafe { (*self.0).ifindex }
+    }
+
+    /// It came in by a device before it leaves by one.
+    #[inline(always)]
+    pub(crate) fn is_forwarded(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { (*self.0).ingress_ifindex != 0 }
+    }
+
+    /// Bytes of the frame.
     #[inline(always)]
     pub(crate) fn length(&self) -> u32 {
-        // SAFETY: the context outlives the program's run; the verifier checks the access.
+        // SAFETY: as above.
         unsafe { (*self.0).len }
+    }
+
+    /// VLAN tags that the kernel keeps beside the frame.
+    #[inline(always)]
+    pub(crate) fn tags_outside(&self) -> u32 {
+        // SAFETY: as above.
+        u32::from(unsafe { (*self.0).vlan_present } != 0)
+    }
+
+    #[inline(always)]
+    pub(crate) fn mark(&self) -> u32 {
+        // SAFETY: as above.
+        unsafe { (*self.0).mark }
+    }
+
+    /// At hooks of devices only: others may not.
+    #[inline(always)]
+    pub(crate) fn set_mark(&self, mark: u32) {
+        // SAFETY: as above, and these programs may write the field.
+        unsafe { (*self.0).mark = mark };
     }
 
     /// The cgroup of the packet's socket, 0 if there is none.
@@ -75,8 +109,23 @@ impl Skb {
     }
 }
 
+/// The packet from an offset on.
+pub(crate) struct After<'a>(pub(crate) &'a Skb, pub(crate) u32);
+
+impl Packet for After<'_> {
+    #[inline(always)]
+    fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
+        self.0.load(self.1.wrapping_add(offset))
+    }
+
+    #[inline(always)]
+    fn load_or_zero<const N: usize>(&self, offset: u32) -> [u8; N] {
+        self.0.load_or_zero(self.1.wrapping_add(offset))
+    }
+}
+
 impl Packet for Skb {
-    /// At the cgroup hooks offset 0 is the network header.
+    /// At the cgroup hooks offset 0 is the network header, on a device what its frames begin with.
     #[inline(always)]
     fn load<const N: usize>(&self, offset: u32) -> Option<[u8; N]> {
         let (there, bytes) = self.read(offset);

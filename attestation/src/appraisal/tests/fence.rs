@@ -236,6 +236,18 @@ fn a_log_and_a_statement_that_part_have_their_own_codes() {
             "fence-log-mismatch",
         ),
         (
+            "a line on a device that the log does not know",
+            |c| {
+                c.fence().lines = vec![v1::fence_state::Line {
+                    hook: "tcx/egress".to_owned(),
+                    program_tag: vec![7; 8],
+                    ..Default::default()
+                }];
+            },
+            Contraindicated,
+            "fence-log-mismatch",
+        ),
+        (
             "another object",
             |c| c.fence().object_digest = vec![9; 32],
             Contraindicated,
