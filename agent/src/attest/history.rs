@@ -303,6 +303,15 @@ mod tests {
                 Epoch::Lost("a hole"),
             ),
             (
+                "log and chain gone, statements there",
+                Disk {
+                    log: Found::Nothing,
+                    chain: None,
+                    ..whole
+                },
+                Epoch::Lost("its files are gone"),
+            ),
+            (
                 "log gone, statements there",
                 Disk {
                     log: Found::Nothing,

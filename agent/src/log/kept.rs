@@ -224,6 +224,13 @@ mod tests {
                 None,
                 Ok(7),
             ),
+            (
+                "accepted to the last and not let go of",
+                Some(kept(1, 5)),
+                vec![batch(1, 2, 5)],
+                None,
+                Ok(5),
+            ),
             ("no edge yet", None, vec![batch(4, 0, 3)], None, Ok(3)),
             (
                 "left over from the epoch before",
