@@ -115,7 +115,7 @@ pub(super) fn passing(maps: &Maps) -> Result<Option<(u64, bool)>, FenceError> {
     Ok(Some((began.map_or(0, |began| began.packets), some)))
 }
 
-fn counted(entries: &[([u8; PASSED_KEY], Vec<[u8; PASSED_VALUE]>)], now: u64) -> Counted {
+fn counted(entries: &[hash::PerCpu<PASSED_KEY, PASSED_VALUE>], now: u64) -> Counted {
     let mut all = Counted {
         since_ns: now,
         until_ns: now,
@@ -124,7 +124,7 @@ fn counted(entries: &[([u8; PASSED_KEY], Vec<[u8; PASSED_VALUE]>)], now: u64) ->
     };
     for (key, values) in entries {
         let key: PassedKey = value(key);
-        let values = values.iter().map(|bytes| value::<Passed, _>(bytes));
+        let values = values.iter().map(value::<Passed, _>);
         if key == PassedKey::BEGAN {
             // Every CPU has the same.
             all.since_ns = values

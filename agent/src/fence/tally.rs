@@ -106,7 +106,7 @@ impl Budget {
 
 /// Exact in packets and bytes; of the times the first and the last. Nobody's process.
 fn add(others: &mut BTreeMap<TallyKey, Tally>, key: &TallyKey, tally: &Tally) {
-    let sum = others.entry(key.others()).or_insert(Tally {
+    let sum = others.entry(key.others()).or_insert_with(|| Tally {
         first_ns: tally.first_ns,
         ..Tally::default()
     });

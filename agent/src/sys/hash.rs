@@ -90,10 +90,13 @@ pub(crate) fn entries<const K: usize, const V: usize>(
     Ok(found)
 }
 
+/// A key, and the values of all CPUs under it.
+pub(crate) type PerCpu<const K: usize, const V: usize> = ([u8; K], Vec<[u8; V]>);
+
 /// Every entry there is, with the values of all CPUs one after the other. As [`entries`].
 pub(crate) fn entries_per_cpu<const K: usize, const V: usize>(
     map: BorrowedFd<'_>,
-) -> io::Result<Vec<([u8; K], Vec<[u8; V]>)>> {
+) -> io::Result<Vec<PerCpu<K, V>>> {
     let most = fits(map, MAP_TYPE_PERCPU_HASH, K, Some(V))?;
     let mut found = Vec::new();
     for key in keys(map, most) {

@@ -206,7 +206,7 @@ impl Sums {
         );
         let (study, address, port, protocol, direction, jurisdiction, verdict, rule, closed) =
             key.clone();
-        let sum = self.0.entry(key).or_insert(v1::Destination {
+        let sum = self.0.entry(key).or_insert_with(|| v1::Destination {
             study,
             address,
             port,
@@ -229,7 +229,7 @@ impl Sums {
     /// Most packets first; true: there are more.
     fn list(self, most: usize) -> (Vec<v1::Destination>, bool) {
         let mut all: Vec<v1::Destination> = self.0.into_values().collect();
-        all.sort_by(|a, b| b.packets.cmp(&a.packets));
+        all.sort_by_key(|to| std::cmp::Reverse(to.packets));
         let cut = all.len() > most;
         all.truncate(most);
         (all, cut)

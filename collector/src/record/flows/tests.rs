@@ -6,6 +6,9 @@ use super::*;
 const EK: Sha256Digest = Sha256Digest([7; 32]);
 const OTHER: Sha256Digest = Sha256Digest([8; 32]);
 
+/// Hour, study, jurisdiction, packets and bytes.
+type Sum = (i64, String, String, i64, i64);
+
 async fn database() -> SqliteConnection {
     let mut connection = SqliteConnection::connect("sqlite::memory:").await.unwrap();
     let schema = include_str!("../../../migrations/0060_flows.sql");
@@ -40,7 +43,7 @@ async fn add(connection: &mut SqliteConnection, ek: &Sha256Digest, counted: &Flo
     insert(connection, ek, counted, now).await.unwrap();
 }
 
-async fn sums(connection: &mut SqliteConnection) -> Vec<(i64, String, String, i64, i64)> {
+async fn sums(connection: &mut SqliteConnection) -> Vec<Sum> {
     sqlx::query_as(
         "SELECT hour_ms / 3600000, study, jurisdiction, packets, bytes FROM flow_counts
          WHERE ek = ? ORDER BY 1, 2, 3",
@@ -59,13 +62,7 @@ async fn spans(connection: &mut SqliteConnection) -> Vec<(i64, i64)> {
         .unwrap()
 }
 
-fn row(
-    hour: i64,
-    study: &str,
-    jurisdiction: &str,
-    packets: i64,
-    bytes: i64,
-) -> (i64, String, String, i64, i64) {
+fn row(hour: i64, study: &str, jurisdiction: &str, packets: i64, bytes: i64) -> Sum {
     (hour, study.into(), jurisdiction.into(), packets, bytes)
 }
 
