@@ -13,6 +13,7 @@
 //! | `hook` | links, adopted or made |
 //! | `lines` | what stands on network devices, and follows them |
 //! | `image` | frozen tables and their swap |
+//! | `origin` | where the world map comes from, and whether it is old |
 //! | `select`, `watch`, `admit` | selectors to cgroups, as they come and go, and which count |
 //! | `legacy` | workloads under cgroup v1, which no packet leads back to |
 //! | `peers` | addresses of studies on other nodes |
@@ -31,6 +32,7 @@ mod image;
 mod legacy;
 mod lines;
 mod load;
+mod origin;
 mod peers;
 mod pins;
 mod place;
@@ -51,7 +53,7 @@ use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use bailiwick_attestation::{
@@ -78,6 +80,7 @@ use self::{
     image::Image,
     lines::{Lines, Role},
     load::{Loaded, Maps},
+    origin::Origin,
     pins::Pins,
     place::{Hierarchy, Root},
     select::{Finder, Tree},
@@ -139,6 +142,7 @@ pub struct Fence {
     closed: bool,
     /// Tells when cgroups come and go; `None` where the kernel would not.
     watch: Option<Watch>,
+    took: Took,
 }
 
 /// What this process has put in force.
@@ -159,6 +163,17 @@ struct Policy {
     devices: Vec<DeviceNames>,
     /// Of those, what this host does not have.
     unmet: Vec<String>,
+    /// Whose word the map in force is.
+    origin: Origin,
+}
+
+/// How long the last world map took.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Took {
+    /// A map made, filled and frozen.
+    pub load: Duration,
+    /// It put in force in place of the one before.
+    pub swap: Duration,
 }
 
 impl Policy {
@@ -337,7 +352,14 @@ impl Fence {
             mended: 0,
             closed: false,
             watch: watch(),
+            took: Took::default(),
         })
+    }
+
+    /// How long the map in force took to get there.
+    #[must_use]
+    pub const fn took(&self) -> Took {
+        self.took
     }
 
     /// What has to be denied before anybody is told that this fence stands.
@@ -431,9 +453,15 @@ impl Fence {
             codes: Codes::of(&table.header),
         };
         set_break_glass(&mut image, &glass(&studies, &self.break_glass));
+        let begun = Instant::now();
+        let world = Image::new("WORLD", table.bytes())?;
+        self.took.load = begun.elapsed();
+        let origin = Origin::new(&table.header, bundle.model.profile.world);
+        drop(table);
         let policy = Policy {
+            origin,
             rules: Image::new("POLICY", image.bytes())?,
-            world: Image::new("WORLD", table.bytes())?,
+            world,
             image,
             selectors,
             cgroups,
@@ -450,7 +478,9 @@ impl Fence {
         // Until both are swapped, one of them is the old one. Numbers of countries mean the same
         // in both; a table with other codes of the operator's own answers for none of them.
         self.events.learn(names);
+        let begun = Instant::now();
         policy.world.enforce(&self.maps.world, "WORLD")?;
+        self.took.swap = begun.elapsed();
         if let Err(err) = policy.rules.enforce(&self.maps.policy, "POLICY") {
             if let Some(old) = &self.policy {
                 old.world.enforce(&self.maps.world, "WORLD")?;

@@ -144,6 +144,7 @@ impl Fence {
             lines_absent: lines::absent(self.lines.as_ref(), &lines),
             lines,
             line_changes,
+            world: policy.map(|policy| policy.origin.said(clock::now())),
             ..FenceState::default()
         }
     }

@@ -14,8 +14,8 @@ use std::fmt;
 
 pub use provenance::{Provenance, UnknownProvenance};
 
-use crate::Sha256Digest;
 use crate::toml_file::{FileError, TomlFile};
+use crate::{Sha256Digest, UnixTime};
 
 /// Most bytes of a profile: some hundred requirements with room for comments.
 pub const PROFILE_LIMIT: usize = 256 * 1024;
@@ -37,10 +37,30 @@ pub struct Profile {
     pub time: TimeProfile,
     /// What must be claimed; each claim is named once.
     pub requirements: Vec<Requirement>,
+    /// Which world map may be used, and for how long.
+    pub world: WorldProfile,
     /// When a cause is held instead of the nodes that fail for it.
     pub brake: Brake,
     /// SHA-256 of the profile's bytes as signed.
     pub digest: Sha256Digest,
+}
+
+/// Which world map a policy wants.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct WorldProfile {
+    /// SHA-256 of the one file that will do; `None`: any that approvers sign.
+    pub digest: Option<Sha256Digest>,
+    /// Days after which a map is old, from the date it bears; 1 to 3,650. `None`: never.
+    pub max_age_days: Option<u32>,
+}
+
+impl WorldProfile {
+    /// How many days old a map of this date is, if that is more than there may be.
+    #[must_use]
+    pub fn overdue(&self, built_secs: u64, now: UnixTime) -> Option<u64> {
+        let days = now.secs().saturating_sub(built_secs) / 86_400;
+        (days > u64::from(self.max_age_days?)).then_some(days)
+    }
 }
 
 /// Of one cause, more losses of standing than this hold the network's part of them back.

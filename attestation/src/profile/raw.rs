@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     Bank, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile, Provenance, Requirement,
-    TimeProfile, TpmProfile, Value,
+    TimeProfile, TpmProfile, Value, WorldProfile,
 };
 use crate::toml_file::{FileError, TomlFile};
 use crate::{NodeId, Sha256Digest};
@@ -32,6 +32,8 @@ pub(super) struct RawProfile {
     fence: Option<RawFence>,
     time: Option<RawTime>,
     #[serde(default)]
+    world: RawWorld,
+    #[serde(default)]
     require: Vec<Spanned<RawRequirement>>,
     #[serde(default)]
     brake: RawBrake,
@@ -43,6 +45,13 @@ struct RawBrake {
     share_percent: Option<Spanned<u32>>,
     window_seconds: Option<Spanned<u32>>,
     min_nodes: Option<Spanned<u32>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawWorld {
+    sha256: Option<Spanned<String>>,
+    max_age_days: Option<Spanned<u32>>,
 }
 
 #[derive(Deserialize)]
@@ -114,8 +123,31 @@ pub(super) fn check(
         fence,
         time,
         requirements,
+        world: world(file, &raw.world)?,
         brake: brake(file, &raw.brake)?,
         digest,
+    })
+}
+
+/// Ten years: what is older has no country of today in it.
+const AGE_LIMIT: u32 = 3650;
+
+fn world(file: &TomlFile<'_>, raw: &RawWorld) -> Result<WorldProfile, FileError> {
+    let digest = raw.sha256.as_ref().map(|text| {
+        let bytes = hex::decode(text.get_ref()).ok();
+        let digest = bytes.as_deref().and_then(Sha256Digest::from_slice);
+        digest.ok_or_else(|| file.error(text.span(), "a SHA-256 is 64 hexadecimal digits"))
+    });
+    let days = raw.max_age_days.as_ref().map(|days| match *days.get_ref() {
+        found @ 1..=AGE_LIMIT => Ok(found),
+        found => {
+            let fault = format!("{found} is not within 1 and {AGE_LIMIT} days");
+            Err(file.error(days.span(), fault))
+        }
+    });
+    Ok(WorldProfile {
+        digest: digest.transpose()?,
+        max_age_days: days.transpose()?,
     })
 }
 

@@ -272,7 +272,7 @@ fn refusals_name_file_line_and_key() {
             "unknown key",
             "max_silence_seconds = 180",
             "max_silence_seconds = 180\nmax_silence = 3",
-            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `fence`, `time`, `require`, `brake`",
+            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `fence`, `time`, `world`, `require`, `brake`",
         ),
         (
             "no silence named",
@@ -340,5 +340,56 @@ fn the_brake_has_numbers_that_make_sense() {
         "share = 5",
     ] {
         assert!(of(lines).is_err(), "{lines}");
+    }
+}
+
+#[test]
+fn a_map_is_named_and_grows_old() {
+    let of = |lines: &str| {
+        let text = format!("{GOOD}\n[world]\n{lines}\n");
+        Profile::parse("p", text.as_bytes()).map(|profile| profile.world)
+    };
+    let none = Profile::parse("p", GOOD.as_bytes()).unwrap().world;
+    assert_eq!(none, WorldProfile::default());
+    let hex = "ab".repeat(32);
+    let named = of(&format!("sha256 = \"{hex}\"\nmax_age_days = 30")).unwrap();
+    assert_eq!(named.digest, Some(Sha256Digest([0xab; 32])));
+    for (name, lines, want) in [
+        (
+            "a digit short",
+            format!("sha256 = \"{}\"", &hex[1..]),
+            "64 hexadecimal",
+        ),
+        (
+            "no digits",
+            format!("sha256 = \"{}\"", "x".repeat(64)),
+            "64 hexadecimal",
+        ),
+        (
+            "no day",
+            "max_age_days = 0".to_owned(),
+            "not within 1 and 3650 days",
+        ),
+        (
+            "a day too many",
+            "max_age_days = 3651".to_owned(),
+            "not within 1 and 3650 days",
+        ),
+        ("another key", "max_age = 3".to_owned(), "max_age"),
+    ] {
+        let got = of(&lines).expect_err(name).to_string();
+        assert!(got.contains(want), "{name}: {got}");
+    }
+    let day = 86_400_i64;
+    let built = 1_800_000_000;
+    for (name, world, age, want) in [
+        ("never old", none, 9999 * day, None),
+        ("of today", named, 0, None),
+        ("of tomorrow", named, -day, None),
+        ("the last second", named, 31 * day - 1, None),
+        ("too old", named, 31 * day, Some(31)),
+    ] {
+        let now = UnixTime::from_secs(u64::try_from(1_800_000_000 + age).unwrap());
+        assert_eq!(world.overdue(built, now), want, "{name}");
     }
 }

@@ -1,6 +1,7 @@
 //! Which alerts should fire, and what has to change for them to.
 
 use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::profile::WorldProfile;
 use serde_json::json;
 
 use crate::config;
@@ -24,6 +25,8 @@ pub const BRAKE: &str = "BailiwickBrake";
 pub const BREAK_GLASS: &str = "BailiwickBreakGlass";
 /// The policy in force lists no lease key that this collector holds.
 pub const KEY_NOT_LISTED: &str = "BailiwickLeaseKeyNotListed";
+/// The world map in force is older than the policy allows.
+pub const WORLD_OLD: &str = "BailiwickWorldMapOld";
 
 /// A node as the rules look at it.
 #[derive(Clone, Debug)]
@@ -115,6 +118,31 @@ pub fn key_not_listed(missing: &[&str], version: u64, deployment: &str) -> Optio
         summary: format!(
             "policy {version} lists no {} of this collector that counts: nodes believe none",
             missing.join(", no ")
+        ),
+    })
+}
+
+/// Addresses change hands: fences go on by what the map says, and a person has to bring a new one.
+#[must_use]
+pub fn world_old(
+    profile: &WorldProfile,
+    built_secs: u64,
+    deployment: &str,
+    now: UnixTime,
+) -> Option<NewAlert> {
+    profile.overdue(built_secs, now).map(|days| NewAlert {
+        name: WORLD_OLD.to_owned(),
+        node: String::new(),
+        labels: json!({
+            "alertname": WORLD_OLD,
+            "cluster": deployment,
+            "severity": "warning",
+        })
+        .to_string(),
+        severity: "warning".to_owned(),
+        summary: format!(
+            "the world map in force is {days} days old, and the policy allows {}",
+            profile.max_age_days.unwrap_or_default()
         ),
     })
 }
@@ -363,6 +391,34 @@ mod tests {
         held.confirm("tpm.pcr.4 pcr-value", "alice", "seen", NOW)
             .unwrap();
         assert_eq!(brakes(&held, None), []);
+    }
+
+    #[test]
+    fn a_map_older_than_the_policy_allows_is_one_alert() {
+        let day = 86_400;
+        let profile = |max_age_days| WorldProfile {
+            digest: None,
+            max_age_days,
+        };
+        let cases = [
+            ("no limit", None, 4000, None),
+            ("young", Some(30), 30, None),
+            (
+                "old",
+                Some(30),
+                31,
+                Some("31 days old, and the policy allows 30"),
+            ),
+        ];
+        for (name, limit, age, want) in cases {
+            let now = UnixTime::from_secs(1_800_000_000 + age * day);
+            let alert = world_old(&profile(limit), 1_800_000_000, "demo", now);
+            let summary = alert.as_ref().map(|alert| alert.summary.as_str());
+            assert_eq!(summary.is_some(), want.is_some(), "{name}");
+            if let (Some(summary), Some(want)) = (summary, want) {
+                assert!(summary.ends_with(want), "{name}: {summary}");
+            }
+        }
     }
 
     #[test]

@@ -91,6 +91,12 @@ impl Alerts {
             let missing: Vec<&str> = missing.map(|(what, _)| *what).collect();
             engine::key_not_listed(&missing, policy.version(), policy.deployment().as_str())
         }));
+        wanted.extend(policy.as_ref().and_then(|policy| {
+            let verified = policy.verified();
+            let profile = &verified.model.profile.world;
+            let deployment = policy.deployment().as_str();
+            engine::world_old(profile, verified.world_built(), deployment, now)
+        }));
         let open = self.store.alert_list_open().await?;
         let changes = engine::changes(wanted, &open, now);
         for change in &changes {

@@ -18,6 +18,7 @@
 //!
 //! Whatever is missing, unknown or malformed is denied.
 #![no_std]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 #[cfg(not(target_arch = "bpf"))]
 extern crate alloc;
@@ -79,6 +80,29 @@ pub unsafe trait Plain: Sized {
 #[inline(always)]
 pub(crate) fn index(number: u32) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+/// A number that LLVM knows nothing about, so that it leaves in what the kernel's verifier wants to
+/// see. Of 64 bits, for the verifier forgets what it knows of the upper half when the lower is moved.
+///
+/// Not [`core::hint::black_box`]: for BPF that is a store and a load, which a chain of lookups waits
+/// for at each step.
+#[inline(always)]
+#[must_use]
+pub fn opaque(number: u64) -> u64 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // An instruction that does nothing, for the verifier wants each line of the source to have
+        // one.
+        // SAFETY: the register keeps what it holds.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack, preserves_flags));
+        }
+        number
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    core::hint::black_box(number)
 }
 
 /// The uppermost bit as a number, in a form the compiler does not turn into a branch: the kernel's

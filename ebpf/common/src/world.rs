@@ -4,9 +4,7 @@
 //! time. A node is 256 entries of 16 bits, equal nodes are stored once. An entry from
 //! [`LEAF_BASE`] up is a jurisdiction, below it the number of a node.
 
-use core::hint::black_box;
-
-use crate::Address;
+use crate::{Address, opaque};
 
 /// A jurisdiction's number: fixed for ISO codes, never renumbered, below [`JURISDICTIONS`].
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -87,8 +85,12 @@ pub struct WorldHeader {
     /// First eight bytes of SHA-256 over the own codes: a policy compiled against other codes
     /// gets no answer from the numbers above [`OWN_BASE`].
     pub own_table: u64,
+    /// Who made the source, zero-padded ASCII; empty where it does not tell.
+    pub source: [u8; 128],
+    /// Under what terms, likewise.
+    pub licence: [u8; 128],
     /// Zero.
-    pub reserved: [u8; 392],
+    pub reserved: [u8; 136],
     /// Codes of the numbers from [`OWN_BASE`], zero-padded ASCII.
     pub own_names: [[u8; 32]; OWN_CODES],
 }
@@ -128,9 +130,7 @@ impl WorldImage {
     #[inline(always)]
     #[must_use]
     pub(crate) fn locate_canonical(&self, address: Address) -> Jurisdiction {
-        if self.header.magic != WORLD_MAGIC {
-            return Jurisdiction::UNKNOWN;
-        }
+        // A map that nobody filled is all zero: every path through it ends without a leaf.
         match address.v4() {
             Some(v4) => self.locate_v4(v4),
             None => self.locate_v6(address),
@@ -184,11 +184,12 @@ fn leaf(entry: u16) -> Option<Jurisdiction> {
 
 /// The entry one level down; a node number out of range leads to "unknown".
 ///
-/// `black_box`: LLVM knows more about `entry` than the kernel's verifier, and would leave out the
+/// `opaque`: LLVM knows more about `entry` than the kernel's verifier, and would leave out the
 /// comparison the verifier wants to see beside the access.
 #[inline(always)]
 fn descend(nodes: &[Node; NODES], entry: u16, byte: u8) -> u16 {
-    match nodes.get(black_box(usize::from(entry))) {
+    let number = usize::try_from(opaque(entry.into())).unwrap_or(usize::MAX);
+    match nodes.get(number) {
         Some(node) => node.get(usize::from(byte)).copied().unwrap_or(LEAF_BASE),
         None => LEAF_BASE,
     }

@@ -111,7 +111,7 @@ impl Source {
     }
 
     /// Of the policy in force.
-    fn in_force(connection: &Connection) -> anyhow::Result<Result<Self, tonic::Status>> {
+    pub(crate) fn in_force(connection: &Connection) -> anyhow::Result<Result<Self, tonic::Status>> {
         let bytes = match block_on(fetch(connection, Kind::Policy))? {
             Ok(bytes) => bytes,
             Err(status) => return Ok(Err(status)),

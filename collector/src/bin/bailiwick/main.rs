@@ -18,6 +18,7 @@ mod nodes;
 mod policy;
 mod verify;
 mod why;
+mod world;
 
 use std::process::ExitCode;
 
@@ -62,6 +63,8 @@ enum Command {
     Policy(policy::Args),
     /// Appraises a stored statement again, with no collector and no network.
     Verify(verify::Args),
+    /// Where addresses lie: makes a map of geo databases, compares two, asks one.
+    World(world::Args),
 }
 
 /// How a result is printed.
@@ -134,6 +137,7 @@ fn main() -> ExitCode {
         Command::BreakGlass(args) => glass::run(&args),
         Command::Policy(args) => policy::run(&args),
         Command::Verify(args) => verify::run(&args),
+        Command::World(args) => world::run(&args),
     };
     match done {
         Ok(exit) => exit.into(),

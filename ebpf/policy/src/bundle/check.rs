@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
+use bailiwick_attestation::profile::WorldProfile;
 use bailiwick_attestation::{DeploymentId, FileError, Sha256Digest, UnixTime};
 
 use super::{
@@ -79,6 +80,7 @@ impl Bundle {
             .or_else(|| terms.world.cloned())
             .ok_or(PolicyRefused::NoWorld)?;
         let mut model = read(&files).map_err(PolicyRefused::Malformed)?;
+        wanted(&model.profile.world, &world)?;
         let compiled = Compiled::of(&mut model, &world, manifest.version, &manifest.digest)
             .map_err(PolicyRefused::Malformed)?;
         Ok(VerifiedBundle {
@@ -388,6 +390,14 @@ pub(super) fn reachable(new: &Approvers, terms: &Terms<'_>) -> Result<(), Policy
         }
     }
     Ok(())
+}
+
+/// Whether this is the map that a policy names, where it names one.
+pub(super) fn wanted(profile: &WorldProfile, world: &WorldSource) -> Result<(), PolicyRefused> {
+    match (profile.digest, Sha256Digest::of(&[&world.bytes])) {
+        (Some(want), found) if want != found => Err(PolicyRefused::OtherWorld { found, want }),
+        _ => Ok(()),
+    }
 }
 
 pub(super) fn missing(path: &str, kind: Kind) -> FileError {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bailiwick_attestation::{FileError, Sha256Digest};
 use bailiwick_ebpf_common::WorldImage;
 
-use super::check::{missing, read, world_of};
+use super::check::{missing, read, wanted, world_of};
 use super::{Compiled, WorldSource};
 use crate::explain::Explainer;
 use crate::kind::Kind;
@@ -39,6 +39,12 @@ impl Draft {
         let world = world_of(&by_path)?
             .or_else(|| world.cloned())
             .ok_or_else(|| missing("world.csv or world.txt", Kind::Policy))?;
+        wanted(&model.profile.world, &world).map_err(|refused| FileError {
+            file: "profile.toml".to_owned(),
+            line: 1,
+            key: "world.sha256".to_owned(),
+            fault: refused.to_string(),
+        })?;
         let compiled = Compiled::of(&mut model, &world, 0, &Sha256Digest([0; 32]))?;
         Ok(Self { model, compiled })
     }

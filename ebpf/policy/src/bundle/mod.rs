@@ -110,6 +110,12 @@ impl VerifiedBundle {
         }
     }
 
+    /// When the world map was made, seconds since 1970; 0 where it does not tell.
+    #[must_use]
+    pub fn world_built(&self) -> u64 {
+        self.compiled.world.built
+    }
+
     /// The world map for the kernel.
     #[must_use]
     pub fn world_image(&self) -> Box<WorldImage> {
@@ -153,6 +159,16 @@ impl Compiled {
         manifest_digest: &Sha256Digest,
     ) -> Result<Self, FileError> {
         let world = World::compile(source, &model.sites)?;
+        if world.built == 0 && model.profile.world.max_age_days.is_some() {
+            return Err(FileError {
+                file: "profile.toml".to_owned(),
+                line: 1,
+                key: "world.max_age_days".to_owned(),
+                fault: "the world map does not say when it was made: no line of it is \
+                        `# Generated: DATE`"
+                    .to_owned(),
+            });
+        }
         let policy = image::compile(model, &world.codes, version, manifest_digest)?;
         model.warnings.extend(world.warnings.iter().cloned());
         Ok(Self { world, policy })
@@ -176,6 +192,21 @@ pub struct WorldSource {
     pub kind: WorldKind,
     /// The file's bytes, shared with the bundle.
     pub bytes: Arc<Vec<u8>>,
+}
+
+impl WorldSource {
+    /// By the path under which a bundle lists it: `world.txt`, else as `world.csv`.
+    #[must_use]
+    pub fn of(path: &str, bytes: Vec<u8>) -> Self {
+        let kind = match path {
+            "world.txt" => WorldKind::GeoipDb,
+            _ => WorldKind::Csv,
+        };
+        Self {
+            kind,
+            bytes: Arc::new(bytes),
+        }
+    }
 }
 
 /// How the world map is written.

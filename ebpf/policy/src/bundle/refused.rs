@@ -81,6 +81,17 @@ pub enum PolicyRefused {
          world.csv"
     )]
     NoWorld,
+    /// Another world map than the one the policy names.
+    #[error(
+        "the world map has digest {found}, and the policy names {want}: bring that one, or sign a \
+         policy that names this one"
+    )]
+    OtherWorld {
+        /// Of the map that came.
+        found: Sha256Digest,
+        /// As `profile.toml` says in `world.sha256`.
+        want: Sha256Digest,
+    },
     /// Made for another deployment.
     #[error("made for deployment {found:?}, and this is {want:?}: sign one for {want:?}")]
     WrongDeployment {
@@ -189,6 +200,7 @@ impl PolicyRefused {
             Self::Approvers(_) => "approvers-unreachable",
             Self::Gap { .. } => "approvers-gap",
             Self::NoWorld => "policy-no-world",
+            Self::OtherWorld { .. } => "policy-other-world",
             Self::WrongDeployment { .. } => "policy-wrong-deployment",
             Self::WrongKind { .. } => "policy-wrong-kind",
             Self::RolledBack { .. } => "policy-rolled-back",

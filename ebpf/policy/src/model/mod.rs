@@ -34,6 +34,7 @@ use ipnet::IpNet;
 pub use devices::Devices;
 pub use inventory::{Confirmed, Inventory, Node, Retired};
 pub use selector::Selector;
+pub(crate) use site::parse as sites;
 
 /// Most studies in one deployment: their numbers index a table of that size in the kernel.
 pub const STUDIES_LIMIT: usize = SUBJECTS;

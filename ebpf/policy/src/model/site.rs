@@ -23,7 +23,7 @@ struct RawSite {
 }
 
 /// Reads the sites by themselves.
-pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Vec<Site>, FileError> {
+pub(crate) fn parse(path: &str, bytes: &[u8]) -> Result<Vec<Site>, FileError> {
     let file = TomlFile::new(path, bytes, SITES_FILE_LIMIT)?;
     let raw: RawSites = file.parse()?;
     if let Some(extra) = raw.site.get(SITES_LIMIT) {

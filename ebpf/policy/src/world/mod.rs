@@ -4,35 +4,34 @@
 //! |---|---|---|
 //! | `sites.toml` | all | the operator's own networks |
 //! | built in | the map | private, reserved, loopback, link-local, multicast, anycast by registry |
-//! | `world.csv`, `world.txt` | nothing | a geo database |
+//! | `world.csv`, `world.txt` | nothing | a geo database, see [`source`] |
 //!
 //! Within a layer the narrower range wins, which for prefixes is the longest match; ranges that
 //! cross are refused. Where nobody says anything the answer is "unknown".
 
+mod atlas;
 mod codes;
 mod ranges;
+pub mod source;
 #[cfg(test)]
 mod tests;
 mod text;
 mod trie;
 
-use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use bailiwick_attestation::{FileError, Sha256Digest};
 use bailiwick_ebpf_common::Plain;
 use bailiwick_ebpf_common::world::{
-    Jurisdiction, NODES, Node, OWN_CODES, WORLD_FORMAT, WORLD_MAGIC, WorldHeader, WorldImage,
+    NODES, Node, WORLD_FORMAT, WORLD_MAGIC, WorldHeader, WorldImage,
 };
-use ipnet::IpNet;
 
+pub use atlas::{Atlas, Change, Found, Said};
 pub use codes::{Codes, is_known};
 pub use text::RANGES_LIMIT;
 
 use crate::bundle::WorldSource;
 use crate::model::Site;
-use ranges::{Layer, Range, flatten, overlay};
-use text::Text;
 use trie::Trie;
 
 /// A compiled map, as small as it can be; [`World::image`] lays it out for the kernel.
@@ -45,6 +44,10 @@ pub struct World {
     pub ranges: u64,
     /// When the source was made, seconds since 1970; 0 where it does not tell.
     pub built: u64,
+    /// Who made it, as its comments tell; empty where they do not.
+    pub source: String,
+    /// Under what terms, likewise.
+    pub licence: String,
     /// SHA-256 of the text.
     pub source_digest: Sha256Digest,
     /// Codes in the text that nothing here knows, for whoever signs.
@@ -56,31 +59,31 @@ pub struct World {
 impl World {
     /// Compiles a map with the operator's sites on top, or says which line does not fit.
     pub fn compile(source: &WorldSource, sites: &[Site]) -> Result<Self, FileError> {
-        let file = text::path(source.kind);
-        let mut text = text::parse(source.kind, &source.bytes)?;
-        let codes = codes_of(file, &text, sites)?;
-        text.settle(&codes);
-        let ranges = text.v4.len().saturating_add(text.v6.len());
-        let warnings = text.warnings(source.kind);
-        let (site_v4, site_v6) = site_ranges(sites, &codes);
+        Self::of(&Atlas::read(source, sites)?, sites)
+    }
 
-        let layers = |map: Vec<Range>, special: Vec<Range>, own: Vec<Range>, last: u128| {
-            let map = flatten(map, last).map_err(|conflict| conflict.error(file))?;
-            let special = flatten(special, last).map_err(|conflict| conflict.error(BUILT_IN))?;
-            let own = flatten(own, last).map_err(|conflict| conflict.error(SITES))?;
-            Ok(overlay(&overlay(&map, &special), &own))
-        };
-        let v4 = layers(text.v4, ranges::special_v4(), site_v4, u32::MAX.into())?;
-        let v6 = layers(text.v6, ranges::special_v6(), site_v6, u128::MAX)?;
+    /// Compiles what was read; `sites` are those it was read with.
+    pub fn of(atlas: &Atlas, sites: &[Site]) -> Result<Self, FileError> {
+        let file = atlas.file;
         Ok(Self {
-            codes,
-            ranges: u64::try_from(ranges).unwrap_or(u64::MAX),
-            built: text.built.unwrap_or(0),
-            source_digest: Sha256Digest::of(&[&source.bytes]),
-            warnings,
-            v4: Trie::build(&v4, 32, NODES).map_err(|full| full.error("IPv4", file, sites))?,
-            v6: Trie::build(&v6, 128, NODES).map_err(|full| full.error("IPv6", file, sites))?,
+            codes: atlas.codes.clone(),
+            ranges: atlas.ranges,
+            built: atlas.built.unwrap_or(0),
+            source: atlas.source.clone(),
+            licence: atlas.licence.clone(),
+            source_digest: atlas.source_digest,
+            warnings: atlas.warnings.clone(),
+            v4: Trie::build(&atlas.v4, 32, NODES)
+                .map_err(|full| full.error("IPv4", file, sites))?,
+            v6: Trie::build(&atlas.v6, 128, NODES)
+                .map_err(|full| full.error("IPv6", file, sites))?,
         })
+    }
+
+    /// Distinct blocks of 256 that each family takes of the kernel's table: IPv4, IPv6.
+    #[must_use]
+    pub fn nodes(&self) -> (usize, usize) {
+        (self.v4.nodes.len(), self.v6.nodes.len())
     }
 
     /// The image, for the policy of this number.
@@ -104,6 +107,8 @@ impl World {
         header.source_digest = self.source_digest.0;
         header.own_table = self.codes.own_table();
         header.own_names = self.codes.own_names();
+        letters(&mut header.source, &self.source);
+        letters(&mut header.licence, &self.licence);
         image.header.digest = digest(&image).0;
         image
     }
@@ -134,59 +139,17 @@ pub fn digest(image: &WorldImage) -> Sha256Digest {
     ])
 }
 
-const SITES: &str = "sites.toml";
-const BUILT_IN: &str = "special-purpose addresses";
-
 fn copy(room: &mut [Node], nodes: &[Node]) {
     for (slot, node) in room.iter_mut().zip(nodes) {
         *slot = *node;
     }
 }
 
-/// Own codes of map and sites together.
-fn codes_of(file: &str, text: &Text, sites: &[Site]) -> Result<Codes, FileError> {
-    let mut own: BTreeSet<String> = text.own.iter().cloned().collect();
-    let of_sites = sites.iter().map(|site| site.jurisdiction.as_str());
-    own.extend(
-        of_sites
-            .filter(|code| code.starts_with("X-"))
-            .map(str::to_owned),
-    );
-    Codes::new(own).map_err(|found| FileError {
-        file: file.to_owned(),
-        line: 1,
-        key: "code".to_owned(),
-        fault: format!(
-            "{found} codes of your own in {file} and {SITES}; there is room for {OWN_CODES}"
-        ),
-    })
-}
-
-/// The sites by family; their "line" is the number of the site, from 1.
-fn site_ranges(sites: &[Site], codes: &Codes) -> (Vec<Range>, Vec<Range>) {
-    let (mut v4, mut v6) = (Vec::new(), Vec::new());
-    for (line, site) in (1_u32..).zip(sites) {
-        let code = codes
-            .number(site.jurisdiction.as_str())
-            .unwrap_or(Jurisdiction::UNKNOWN)
-            .0;
-        let (ranges, start, end) = match site.prefix {
-            IpNet::V4(net) => (
-                &mut v4,
-                net.network().to_bits().into(),
-                net.broadcast().to_bits().into(),
-            ),
-            IpNet::V6(net) => (&mut v6, net.network().to_bits(), net.broadcast().to_bits()),
-        };
-        ranges.push(Range {
-            start,
-            end,
-            code,
-            layer: Layer::Sites,
-            line,
-        });
+/// Zero-padded, cut to the room there is.
+fn letters(room: &mut [u8], text: &str) {
+    for (byte, letter) in room.iter_mut().zip(text.bytes()) {
+        *byte = letter;
     }
-    (v4, v6)
 }
 
 impl trie::Full {
@@ -198,7 +161,7 @@ impl trie::Full {
             "the map is too fine: from here on there are more than {NODES} different blocks of \
              {family}; merge neighbouring ranges of one code, or use a coarser map"
         );
-        if segment.layer == Layer::Sites
+        if segment.layer == ranges::Layer::Sites
             && let Some(site) = sites.get(line.saturating_sub(1))
         {
             return site.place.error(fault);

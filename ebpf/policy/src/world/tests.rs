@@ -4,6 +4,7 @@ use std::sync::Arc;
 use bailiwick_ebpf_common::Address;
 use proptest::prelude::*;
 
+use super::ranges::{Layer, Range, flatten};
 use super::*;
 use crate::bundle::WorldKind;
 use crate::model::{Files, Model};

@@ -29,6 +29,33 @@ pub(super) struct Text {
     pub(super) built: Option<u64>,
     /// Codes that nothing here knows: first line, and how many.
     pub(super) strays: BTreeMap<String, (usize, usize)>,
+    /// Who made it, as its comments tell.
+    pub(super) source: Words,
+    /// Under what terms.
+    pub(super) licence: Words,
+}
+
+/// Most bytes of [`Words`]: as many as the kernel's table has room for.
+pub(super) const WORDS_LIMIT: usize = 128;
+
+/// What several comments of one kind say, in their order, each once, joined by `; `.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub(super) struct Words(pub(super) String);
+
+impl Words {
+    /// Characters that a terminal would act on are left out; what is too long is cut.
+    pub(super) fn add(&mut self, words: &str) {
+        let plain = words.chars().filter(|c| c.is_ascii_graphic() || *c == ' ');
+        let words: String = plain.collect();
+        if words.is_empty() || self.0.split("; ").any(|known| known == words) {
+            return;
+        }
+        if !self.0.is_empty() {
+            self.0.push_str("; ");
+        }
+        self.0.push_str(&words);
+        self.0.truncate(WORDS_LIMIT);
+    }
 }
 
 /// The path under which a bundle lists a map of this kind.
@@ -39,59 +66,79 @@ pub(super) fn path(kind: WorldKind) -> &'static str {
     }
 }
 
-pub(super) fn error(
-    kind: WorldKind,
-    line: usize,
-    key: &str,
-    fault: impl Into<String>,
-) -> FileError {
+pub(super) fn error(file: &str, line: usize, key: &str, fault: impl Into<String>) -> FileError {
     FileError {
-        file: path(kind).to_owned(),
+        file: file.to_owned(),
         line,
         key: key.to_owned(),
         fault: fault.into(),
     }
 }
 
-/// Reads the whole text.
-pub(super) fn parse(kind: WorldKind, bytes: &[u8]) -> Result<Text, FileError> {
+/// Why a line is refused: the field, and what is wrong with it.
+pub(super) type Fault = (&'static str, String);
+
+/// Reads the whole text; `file` is the name to blame.
+pub(super) fn parse(file: &str, kind: WorldKind, bytes: &[u8]) -> Result<Text, FileError> {
     let mut text = Text::default();
+    lines(file, bytes, |number, line| {
+        match line.strip_prefix('#') {
+            Some(comment) => text.comment(comment),
+            None => text.line(kind, number, line)?,
+        }
+        Ok(())
+    })?;
+    Ok(text)
+}
+
+/// Every line that is not empty, trimmed, with its number from 1.
+pub(super) fn lines(
+    file: &str,
+    bytes: &[u8],
+    mut each: impl FnMut(usize, &str) -> Result<(), Fault>,
+) -> Result<(), FileError> {
     for (index, line) in bytes.split(|b| *b == b'\n').enumerate() {
         let number = index.saturating_add(1);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
         let line = str::from_utf8(line)
             .map_err(|err| {
                 let at = err.valid_up_to().saturating_add(1);
-                error(
-                    kind,
-                    number,
-                    "",
-                    format!("byte {at} of the line is no UTF-8"),
-                )
+                let fault = format!("byte {at} of the line is no UTF-8");
+                error(file, number, "", fault)
             })?
             .trim_ascii();
-        if let Some(comment) = line.strip_prefix('#') {
-            text.comment(comment);
-        } else if !line.is_empty() {
-            text.line(kind, number, line)
-                .map_err(|(key, fault)| error(kind, number, key, fault))?;
+        if !line.is_empty() {
+            each(number, line).map_err(|(key, fault)| error(file, number, key, fault))?;
         }
     }
-    Ok(text)
+    Ok(())
 }
 
 impl Text {
-    /// `Generated: Thu, 25 Jun 2026 04:33:59 GMT`, as IPFire's exports say it.
+    /// `Generated: Thu, 25 Jun 2026 04:33:59 GMT`, as IPFire's exports say it, and who made the
+    /// table under what terms.
     fn comment(&mut self, comment: &str) {
-        let Some(date) = comment.trim_ascii().strip_prefix("Generated:") else {
+        let Some((key, value)) = comment.trim_ascii().split_once(':') else {
             return;
         };
-        let Ok(time) = OffsetDateTime::parse(date.trim_ascii(), &Rfc2822) else {
-            return;
-        };
-        if let Ok(seconds) = u64::try_from(time.unix_timestamp()) {
-            self.built = Some(self.built.map_or(seconds, |before| before.min(seconds)));
+        let value = value.trim_ascii();
+        match key {
+            "Generated" => {
+                let time = OffsetDateTime::parse(value, &Rfc2822).ok();
+                let seconds = time.and_then(|time| u64::try_from(time.unix_timestamp()).ok());
+                if let Some(seconds) = seconds {
+                    self.made_at(seconds);
+                }
+            }
+            "Source" | "Vendor" => self.source.add(value),
+            "Licence" | "License" => self.licence.add(value),
+            _ => {}
         }
+    }
+
+    /// Of several dates the oldest counts.
+    pub(super) fn made_at(&mut self, seconds: u64) {
+        self.built = Some(self.built.map_or(seconds, |before| before.min(seconds)));
     }
 
     /// Puts the final numbers of own codes in place of this text's.
@@ -109,23 +156,18 @@ impl Text {
     }
 
     /// What whoever signs should know.
-    pub(super) fn warnings(&self, kind: WorldKind) -> Vec<FileError> {
+    pub(super) fn warnings(&self, file: &str) -> Vec<FileError> {
         let strays = self.strays.iter().map(|(code, (line, count))| {
             let fault = format!(
                 "{code} is no jurisdiction known here; the addresses of its {count} ranges count \
                  as unknown"
             );
-            error(kind, *line, "code", fault)
+            error(file, *line, "code", fault)
         });
         strays.collect()
     }
 
-    fn line(
-        &mut self,
-        kind: WorldKind,
-        number: usize,
-        line: &str,
-    ) -> Result<(), (&'static str, String)> {
+    fn line(&mut self, kind: WorldKind, number: usize, line: &str) -> Result<(), Fault> {
         let mut fields = line.split(',');
         let (first, second) = (fields.next().unwrap_or_default(), fields.next());
         let third = fields.next();
@@ -156,6 +198,16 @@ impl Text {
             }
             (WorldKind::GeoipDb, ..) => return Err(("", "is not START,END,CODE".to_owned())),
         };
+        self.push(number, (start, end), code)
+    }
+
+    /// Takes one range, both ends included.
+    pub(super) fn push(
+        &mut self,
+        number: usize,
+        (start, end): (IpAddr, IpAddr),
+        code: &str,
+    ) -> Result<(), Fault> {
         let (ranges, start, end) = match (start, end) {
             (IpAddr::V4(a), IpAddr::V4(b)) => {
                 (&mut self.v4, a.to_bits().into(), b.to_bits().into())
@@ -198,7 +250,7 @@ fn unfixed(
     strays: &mut BTreeMap<String, (usize, usize)>,
     line: usize,
     code: &str,
-) -> Result<Jurisdiction, (&'static str, String)> {
+) -> Result<Jurisdiction, Fault> {
     if code.starts_with("X-") {
         JurisdictionCode::new(code)
             .map_err(|err| ("code", format!("{:?} {}", err.name, err.fault)))?;
@@ -237,15 +289,11 @@ fn unfixed(
     Ok(Jurisdiction::UNKNOWN)
 }
 
-fn short(text: &str) -> String {
+pub(super) fn short(text: &str) -> String {
     text.chars().take(80).collect()
 }
 
-fn address(
-    kind: WorldKind,
-    key: &'static str,
-    text: &str,
-) -> Result<IpAddr, (&'static str, String)> {
+fn address(kind: WorldKind, key: &'static str, text: &str) -> Result<IpAddr, Fault> {
     let text = text.trim_ascii();
     if kind == WorldKind::GeoipDb && !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         let number: u32 = text.parse().map_err(|_err: std::num::ParseIntError| {

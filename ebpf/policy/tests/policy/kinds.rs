@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::{Approvers, Thresholds};
-use bailiwick_policy::bundle::{Bundle, InForce, Judged, PolicyRefused, Terms, Verified};
+use bailiwick_policy::bundle::{Bundle, Draft, InForce, Judged, PolicyRefused, Terms, Verified};
 use bailiwick_policy::kind::{Kind, Role};
 
 use crate::support::{Fleet, NOT_AFTER, NOW, demo, files, manifest, manifest_of};
@@ -294,5 +294,54 @@ fn what_a_kind_cannot_do_without_is_named() {
             .unwrap_err();
         assert_eq!(refused.code(), "policy-malformed", "{says}: {refused}");
         assert!(refused.to_string().contains(says), "{refused}");
+    }
+}
+
+#[test]
+fn another_map_than_the_policy_names_is_refused() {
+    let fleet = Fleet::new();
+    let approvers = fleet.approvers();
+    let terms = Terms {
+        approvers: &approvers,
+        deployment: &demo(),
+        now: NOW,
+        judged: Judged::New(None),
+        world: None,
+    };
+    let dated = "# Generated: Thu, 25 Jun 2026 04:33:59 GMT\n192.0.2.0,192.0.2.255,DE\n";
+    let digest = Sha256Digest::of(&[dated.as_bytes()]).to_string();
+    let hex = digest.trim_start_matches("sha256:");
+    let named = format!("[world]\nsha256 = \"{hex}\"\nmax_age_days = 60\n");
+    let aged = "[world]\nmax_age_days = 60\n";
+    let undated = "192.0.2.0,192.0.2.255,DE\n";
+    let cases = [
+        ("the one named", named.as_str(), dated, None),
+        (
+            "a byte more",
+            &named,
+            &format!("{dated}\n"),
+            Some("policy-other-world"),
+        ),
+        (
+            "no date, where its age matters",
+            aged,
+            undated,
+            Some("policy-malformed"),
+        ),
+        ("a date", aged, dated, None),
+        ("no date, and nobody asks", "", undated, None),
+    ];
+    for (name, world, map, want) in cases {
+        let mut files = files();
+        let profile = files.get_mut("profile.toml").unwrap();
+        profile.extend(world.as_bytes());
+        files.insert("world.csv".to_owned(), map.as_bytes().to_vec());
+        let bundle = fleet.bundle(&manifest(1, None, &files), &files, &["alice", "bob"]);
+        let code = bundle
+            .verify_policy(&terms)
+            .err()
+            .map(|refused| refused.code());
+        assert_eq!(code, want, "{name}");
+        assert_eq!(Draft::read(files, None).is_err(), want.is_some(), "{name}");
     }
 }
