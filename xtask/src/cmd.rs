@@ -69,6 +69,19 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// Like [`output`], and what the command says on the way is heard.
+pub(crate) fn heard(command: &mut Command) -> Result<String> {
+    let out = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .output()
+        .with_context(|| format!("start {}", shown(command)))?;
+    if !out.status.success() {
+        bail!("{} ended with {}", shown(command), out.status);
+    }
+    String::from_utf8(out.stdout).with_context(|| format!("{} printed no UTF-8", shown(command)))
+}
+
 /// Runs to the end and returns stdout; stderr is shown only on failure.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let out = command

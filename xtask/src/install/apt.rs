@@ -107,11 +107,14 @@ pub(crate) const VM: &[Package] = &[
 ];
 
 /// Only the measurements ask for these.
-pub(crate) const BENCH: &[Package] = &[Package {
-    name: "tor-geoipdb",
-    seen: Seen::File("/usr/share/tor/geoip"),
-    why: "a whole world of real prefixes",
-}];
+pub(crate) const BENCH: &[Package] = &[
+    Package {
+        name: "tor-geoipdb",
+        seen: Seen::File("/usr/share/tor/geoip"),
+        why: "a whole world of real prefixes",
+    },
+    program("nftables", "nft", "what the fence is measured against"),
+];
 
 /// A fresh Debian in a folder.
 pub(crate) const CLEAN_MACHINE: &[Package] = &[

@@ -1,5 +1,5 @@
-//! What `BPF_PROG_TEST_RUN` measures: the world map beside the kernel's own prefix trie, with the
-//! same table. Never attached to anything.
+//! What `BPF_PROG_TEST_RUN` measures: the world map beside the kernel's own prefix trie and beside
+//! DIR-24-8, with the same table. Never attached to anything.
 //!
 //! A run does 32 lookups, each address made to wait for the answer before it, so that what is
 //! measured is how long an answer takes and not how many are under way.
@@ -10,7 +10,7 @@ use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::btf_maps::{Array, LpmTrie};
 use aya_ebpf::macros::{btf_map, classifier};
 use aya_ebpf::programs::TcContext;
-use bailiwick_ebpf_common::{Address, WorldImage};
+use bailiwick_ebpf_common::{Address, WorldImage, opaque};
 
 /// Addresses of one run.
 const RUN: usize = 32;
@@ -33,6 +33,19 @@ pub struct Pair {
     lo: u64,
 }
 
+/// Blocks of 256 addresses with more than one answer: the first bit of an entry tells.
+const BLOCKS: usize = 32_768;
+
+/// DIR-24-8 (Gupta, Lin, McKeown 1998): one entry for each 24 bits, a block of 256 where that is
+/// not enough.
+#[repr(C)]
+pub struct Dir24 {
+    first: [u16; 1 << 24],
+    blocks: [[u16; 256]; BLOCKS],
+}
+
+#[btf_map]
+static DIR24: Array<Dir24, 1> = Array::new();
 #[btf_map]
 static WORLD: Array<WorldImage, 1> = Array::new();
 #[btf_map]
@@ -67,6 +80,12 @@ pub fn bench_lpm_v4(_ctx: TcContext) -> i32 {
 #[expect(unreachable_pub, reason = "the loader finds it by name")]
 pub fn bench_lpm_v6(_ctx: TcContext) -> i32 {
     run(look_at_lpm_v6)
+}
+
+#[classifier]
+#[expect(unreachable_pub, reason = "the loader finds it by name")]
+pub fn bench_dir24(_ctx: TcContext) -> i32 {
+    run(look_at_dir24)
 }
 
 #[inline(always)]
@@ -109,6 +128,35 @@ pub extern "C" fn look_at_nothing(hi: u64, lo: u64) -> u32 {
 pub extern "C" fn look_at_world(hi: u64, lo: u64) -> u32 {
     match WORLD.get(0) {
         Some(world) => world.locate(Address { hi, lo }).0.into(),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn index(number: u64) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub extern "C" fn look_at_dir24(hi: u64, lo: u64) -> u32 {
+    if hi != 0 {
+        return 0;
+    }
+    let Some(table) = DIR24.get(0) else {
+        return 0;
+    };
+    let first = opaque(lo >> 8) & 0x00ff_ffff;
+    let Some(&entry) = table.first.get(index(first)) else {
+        return 0;
+    };
+    if entry >> 15 == 0 {
+        return entry.into();
+    }
+    let block = opaque(entry.into()) & 0x7fff;
+    match table.blocks.get(index(block)) {
+        Some(block) => block.get(index(lo & 0xff)).copied().unwrap_or(0).into(),
         None => 0,
     }
 }
