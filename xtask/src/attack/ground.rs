@@ -261,6 +261,11 @@ impl Ground {
 
     /// `bailiwick verify`, without a network and with an auditor's own anchors.
     pub(super) fn verify(&self, file: &Path) -> Result<Value> {
+        self.verify_with(file, None)
+    }
+
+    /// The same by an auditor who knows a newer policy.
+    pub(super) fn verify_with(&self, file: &Path, policy: Option<&Path>) -> Result<Value> {
         let (roots, between) = SoftTpm::maker(&self.scene)?;
         let mut verify = cmd::command("unshare");
         verify
@@ -275,6 +280,9 @@ impl Ground {
             for file in files {
                 verify.arg(option).arg(file);
             }
+        }
+        if let Some(policy) = policy {
+            verify.arg("--policy").arg(policy);
         }
         let out = verify
             .stdout(Stdio::piped())
@@ -329,6 +337,11 @@ impl Log {
         let bytes = fs::read(&self.file).unwrap_or_default();
         let from = usize::try_from(self.from).unwrap_or(usize::MAX);
         String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).into_owned()
+    }
+
+    /// Every line.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.text().lines().map(plain).collect()
     }
 
     /// The last line with this in it, without its date.

@@ -6,8 +6,10 @@
 //! should not have. What was tried and what came of it is counted where it happens; an attack that
 //! could not be carried out is an error, and is never shown as a refusal.
 
+mod erasure;
 mod fence;
 mod ground;
+mod hostile;
 mod identity;
 mod keys;
 mod loss;
@@ -182,6 +184,24 @@ const TRUST: &[Attack] = &[
         name: "lease-key-rotated-and-revoked",
         what: "a lease key is replaced under load, and the old one was stolen",
         run: keys::lease_key,
+        spoils: true,
+    },
+    Attack {
+        name: "study-key-destroyed",
+        what: "what a study's destroyed key opened is asked for again, and copies are kept",
+        run: erasure::study_key,
+        spoils: true,
+    },
+    Attack {
+        name: "log-and-ca-keys-rotated-and-revoked",
+        what: "the log's key and the CA are replaced under load, and the old ones were stolen",
+        run: keys::log_and_ca,
+        spoils: true,
+    },
+    Attack {
+        name: "hostile-collector",
+        what: "a collector with every key of the real one breaks one rule after the other",
+        run: hostile::collector,
         spoils: true,
     },
     Attack {

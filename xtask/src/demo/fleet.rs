@@ -127,6 +127,23 @@ evaluate_seconds = 1
         Ok(())
     }
 
+    /// Has operators' clients accept a server certificate of any of these CAs.
+    pub fn operators_trust(&self, scene: &Scene, cas: &[&Path]) -> Result<()> {
+        let mut all = String::new();
+        for ca in cas {
+            all += &fs::read_to_string(ca).with_context(|| ca.display().to_string())?;
+        }
+        let file = scene.path("operators-cas.pem");
+        fs::write(&file, all).context("write the operators' CAs")?;
+        let text = fs::read_to_string(&self.client).context("read the client's file")?;
+        let lines = text.lines().map(|line| match line.split_once(" = ") {
+            Some(("ca", _)) => format!("ca = {file:?}"),
+            _ => line.to_owned(),
+        });
+        fs::write(&self.client, lines.collect::<Vec<_>>().join("\n"))
+            .context("configure the client")
+    }
+
     /// Its state folder: keys, certificates, record.
     pub fn state(&self) -> &Path {
         &self.state

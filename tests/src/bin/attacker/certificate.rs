@@ -10,6 +10,8 @@ use bailiwick_agent::proto::v1::evidence_service_client::EvidenceServiceClient;
 use bailiwick_agent::tls::{self, ConnectError};
 use bailiwick_agent::tpm::{Tpm, TpmError};
 use bailiwick_agent::{channel, enroll};
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_collector::init::{NodeCertificate, StateDir};
 use rustls::client::ResolvesClientCert;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::pem::PemObject as _;
@@ -19,6 +21,7 @@ use rustls::{ClientConfig, RootCertStore};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
+use self::aws_lc_rs_keys::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 use super::tries::{Came, tell};
 
 #[derive(Debug, clap::Args)]
@@ -38,6 +41,62 @@ pub(crate) struct Args {
     /// An older certificate of the victim's, as the agent keeps it
     #[arg(long)]
     older: Option<PathBuf>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Issued {
+    /// The victim's agent configuration: whose name the certificate bears, and where it is shown
+    #[arg(long)]
+    victim: PathBuf,
+    /// SHA-256 of the victim's EK, hex
+    #[arg(long)]
+    ek: String,
+    /// Name of the victim's AK, hex
+    #[arg(long)]
+    ak: String,
+    /// The collector's stolen state folder, with the CA's key
+    #[arg(long)]
+    stolen: PathBuf,
+    /// The CA of the certificate that the true collector shows
+    #[arg(long)]
+    ca: PathBuf,
+    /// The stolen CA counts no more
+    #[arg(long)]
+    revoked: bool,
+}
+
+/// Whoever has the CA's key makes a certificate for any node, over a key of their own.
+pub(crate) async fn issued(args: &Issued) -> anyhow::Result<()> {
+    let victim = super::config(&args.victim)?;
+    let der = software_key()?;
+    let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.secret_pkcs8_der())
+        .map_err(|_rejected| anyhow!("the key just drawn"))?;
+    let now = bailiwick_agent::clock::now();
+    let cas = StateDir::at(&args.stolen).cas()?;
+    let authority = &cas.first.authority;
+    let certificate = authority.issue_node(
+        &NodeCertificate {
+            ek_digest: Sha256Digest::try_from(args.ek.clone())?,
+            ak_name: hex::decode(&args.ak).context("read --ak")?,
+            public_point: pair.public_key().as_ref().to_vec(),
+            not_after: UnixTime::from_secs(now.secs() + 3600),
+        },
+        now,
+    )?;
+    let key = aws_lc_rs::sign::any_ecdsa_type(&PrivateKeyDer::Pkcs8(der))?;
+    let chain = vec![certificate, authority.certificate().clone()];
+    let certified = CertifiedKey::new(chain, key);
+    let collector = Collector {
+        ca_file: Some(args.ca.clone()),
+        ..victim.collector.clone()
+    };
+    let came = knock(&collector, &collector.evidence, certified).await?;
+    let expected = if args.revoked { "tls-UnknownCA" } else { "" };
+    tell(
+        "a certificate in the node's name, made with the stolen CA",
+        expected,
+        &came,
+    )
 }
 
 pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
@@ -154,7 +213,7 @@ async fn knock(
 }
 
 fn software_key() -> anyhow::Result<PrivatePkcs8KeyDer<'static>> {
-    use aws_lc_rs_keys::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, SystemRandom};
+    use aws_lc_rs_keys::SystemRandom;
     let drawn = EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new());
     let Ok(drawn) = drawn else {
         bail!("the provider drew no key");
@@ -165,7 +224,9 @@ fn software_key() -> anyhow::Result<PrivatePkcs8KeyDer<'static>> {
 /// `rustls::crypto::aws_lc_rs` has the shorter name here.
 mod aws_lc_rs_keys {
     pub(super) use ::aws_lc_rs::rand::SystemRandom;
-    pub(super) use ::aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair};
+    pub(super) use ::aws_lc_rs::signature::{
+        ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair,
+    };
 }
 
 /// Certificate and key of each operator.

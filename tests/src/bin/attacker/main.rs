@@ -5,9 +5,11 @@
 //! protocols with their own code and breaks one rule at a time. One JSON object a line on stdout
 //! for each thing tried; what could not be tried ends it with an error, and is no refusal.
 
+mod backdate;
 mod certificate;
 mod compose;
 mod forge;
+mod hostile;
 mod invent;
 mod lease;
 mod peer;
@@ -42,6 +44,12 @@ enum Attack {
     Stock(stock::Args),
     /// A node's certificate in other hands
     Certificate(certificate::Args),
+    /// A certificate made with the collector's stolen CA
+    Issued(certificate::Issued),
+    /// A receipt under the log's stolen key, of any date
+    Backdate(backdate::Args),
+    /// A collector that means no good, where the node's own should be
+    Hostile(hostile::Args),
     /// Leases for a fence that grants itself standing
     Lease(lease::Args),
     /// A policy handed to the fence, whoever delivers it
@@ -82,6 +90,9 @@ fn run(attack: &Attack) -> anyhow::Result<()> {
             Attack::Enrol(args) => stranger::enrol(args).await,
             Attack::Stock(args) => stock::run(args).await,
             Attack::Certificate(args) => certificate::run(args).await,
+            Attack::Issued(args) => certificate::issued(args).await,
+            Attack::Backdate(args) => backdate::run(args),
+            Attack::Hostile(args) => hostile::run(args).await,
             Attack::Lease(args) => lease::run(args).await,
             Attack::Policy(args) => policy::run(args).await,
             Attack::Peer(args) => peer::run(args).await,
