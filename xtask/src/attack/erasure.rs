@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::ground::Ground;
+use super::ground::{Ground, refusal};
 use super::outcome::Outcome;
 use crate::cmd;
 use crate::demo::flows::Standing;
@@ -91,15 +91,20 @@ pub(super) fn study_key(ground: &mut Ground, outcome: &mut Outcome) -> Result<()
     );
 
     // The entry is asked for with its private half, by its number.
-    let asked = shown(ground, &entry, "entry-after", true)?;
-    let said = fs::read(&asked).context("read an entry")?;
-    let silent = !contains(&said, &entry.to);
+    let mut client = ground.stage.collector.client();
+    let words = ["event", NODE, &entry.epoch, &entry.index, "--private"];
+    client
+        .args(words)
+        .arg("--out")
+        .arg(ground.scene.path("entry-closed"));
+    let (code, said) = refusal(&mut client)?.unzip();
     outcome.tried(
-        "the private half of one entry, asked for by name",
-        "erased",
-        silent.then_some("erased"),
-        "the entry comes without it",
+        "the private half of one entry, asked for by its number",
+        "entry-closed",
+        code.as_deref(),
+        &said.unwrap_or_default(),
     );
+    let asked = shown(ground, &entry, "entry-after", false)?;
     for (name, file) in [("from before", &proof), ("from afterwards", &asked)] {
         ensure!(
             proved(ground, file)?,

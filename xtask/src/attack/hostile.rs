@@ -68,7 +68,7 @@ pub(super) fn at_the_door(
     let mut hostile = start(ground, stolen, Some(shows))?;
     let line = ground
         .scene
-        .wait("the agent to look at it", Duration::from_secs(60), || {
+        .wait("the agent to look at it", Duration::from_secs(120), || {
             hostile.alive()?;
             agent.line(code)
         });
