@@ -252,7 +252,8 @@ mod tests {
     fn what_was_not_counted_is_told() {
         const HOUR: u64 = 3_600_000;
         let long_ago = 100 * HOUR;
-        let cases: &[(&str, &[FlowSpan], u64, &[(u64, u64)])] = &[
+        type Row<'a> = (&'a str, &'a [FlowSpan], u64, &'a [(u64, u64)]);
+        let cases: &[Row<'_>] = &[
             ("nothing was", &[], long_ago, &[(10, 50)]),
             ("all was", &[span(5, 60)], long_ago, &[]),
             ("exactly", &[span(10, 50)], long_ago, &[]),
