@@ -29,6 +29,8 @@ const SOCKET: &str = "/run/bailiwick/fence.sock";
 const PINS: &str = "/sys/fs/bpf/bailiwick";
 /// The verifier alone takes five seconds of an interpreted processor, and others want it too.
 const START: Duration = Duration::from_secs(300);
+/// How long a cgroup may take to become its study's, on an interpreted processor.
+const SEEN: Duration = Duration::from_secs(20);
 /// On the root disk: there since the first boot.
 const BEFORE: &str = "/var/lib/bailiwick-vm-booted";
 
@@ -129,7 +131,12 @@ fn matrix(told: &mut Told, world: &World, name: &str, standing: Standing) -> Res
                 }
             };
             let want = if open { u64::from(DATAGRAMS) } else { 0 };
-            let arrived = world.try_from(cgroup, address)?;
+            let mut arrived = world.try_from(cgroup, address)?;
+            // A new cgroup is its study's once the agent has seen it; until then it is denied.
+            let deadline = Instant::now() + SEEN;
+            while open && arrived == 0 && Instant::now() < deadline {
+                arrived = world.try_from(cgroup, address)?;
+            }
             if !open {
                 denied += u64::from(DATAGRAMS);
                 leaked += arrived;
