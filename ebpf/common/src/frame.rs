@@ -41,22 +41,21 @@ pub fn open<P: Packet + ?Sized>(frame: &P, kind: u32, length: u32, outside: u32)
     if kind == link::BARE {
         return Frame::Ip(0);
     }
-    let Some(mut ethertype) = frame.load::<2>(12).map(u16::from_be_bytes) else {
+    let Some(ethertype) = frame.load::<2>(12).map(u16::from_be_bytes) else {
         return Frame::Other;
     };
-    let mut offset = 14;
-    let mut tags = outside;
-    while TAGS.contains(&ethertype) {
-        if tags >= MAX_TAGS {
-            return Frame::Other;
-        }
-        tags += 1;
-        let Some(next) = frame.load::<2>(offset + 2) else {
-            return Frame::Other;
-        };
-        ethertype = u16::from_be_bytes(next);
-        offset += 4;
-    }
+    let outermost = Header {
+        ethertype,
+        offset: 14,
+        tags: outside,
+    };
+    // Once for each tag: Linux 6.1 takes no loop whose end it cannot see.
+    let Some(Header {
+        ethertype, offset, ..
+    }) = untagged(frame, outermost).and_then(|header| untagged(frame, header))
+    else {
+        return Frame::Other;
+    };
     let version = match ethertype {
         IPV4 => 4,
         IPV6 => 6,
@@ -67,6 +66,34 @@ pub fn open<P: Packet + ?Sized>(frame: &P, kind: u32, length: u32, outside: u32)
         Some([first]) if first >> 4 == version => Frame::Ip(offset),
         _ => Frame::Other,
     }
+}
+
+/// Where the ethertype was found, and behind how many tags.
+#[derive(Clone, Copy)]
+struct Header {
+    ethertype: u16,
+    /// Of what the ethertype speaks of.
+    offset: u32,
+    tags: u32,
+}
+
+/// Behind one tag, if there is one; `None` where there are too many or the frame ends. A third tag
+/// is left, and no ethertype that is let through.
+#[inline(always)]
+fn untagged<P: Packet + ?Sized>(frame: &P, header: Header) -> Option<Header> {
+    let [customer, provider] = TAGS;
+    if header.ethertype != customer && header.ethertype != provider {
+        return Some(header);
+    }
+    if header.tags >= MAX_TAGS {
+        return None;
+    }
+    let next = frame.load::<2>(header.offset + 2)?;
+    Some(Header {
+        ethertype: u16::from_be_bytes(next),
+        offset: header.offset + 4,
+        tags: header.tags + 1,
+    })
 }
 
 #[cfg(test)]
