@@ -82,7 +82,15 @@ async fn a_stored_statement_verifies_with_the_auditors_own_anchors() {
         assert_eq!(report.node.as_deref(), Some("gpu-01"));
         assert_eq!(report.ak, ak);
         let names: Vec<_> = report.checks.iter().map(|check| check.name).collect();
-        let want = ["policy", "ek", "inventory", "quote", "result", "receipt"];
+        let want = [
+            "policy",
+            "ek",
+            "inventory",
+            "quote",
+            "result",
+            "keys",
+            "receipt",
+        ];
         assert_eq!(names, want);
     }
 }
@@ -144,12 +152,12 @@ async fn whatever_was_changed_since_is_noticed() {
                 let file = files.iter_mut().find(|file| file.path == "inventory.toml");
                 file.unwrap().content.push(b'\n');
             },
-            &["policy", "result"],
+            &["policy", "result", "receipt"],
         ),
         (
             "signature of the policy",
             |s| s.policy.as_mut().unwrap().signatures.clear(),
-            &["policy", "result"],
+            &["policy", "result", "receipt"],
         ),
         (
             "chain of the EK as recorded",
@@ -223,7 +231,7 @@ async fn the_files_own_trust_anchors_are_not_believed() {
                 deployment: auditor.deployment.clone(),
                 approvers: read_approvers(&other.dir.path().join("allowed"), 1).unwrap(),
             },
-            vec!["policy", "result"],
+            vec!["policy", "result", "keys"],
         ),
         (
             "another deployment",
@@ -232,7 +240,7 @@ async fn the_files_own_trust_anchors_are_not_believed() {
                 deployment: DeploymentId::new("other").unwrap(),
                 approvers: auditor.approvers.clone(),
             },
-            vec!["policy", "deployment", "result"],
+            vec!["policy", "deployment", "result", "keys"],
         ),
     ];
     for (name, auditor, want) in cases {

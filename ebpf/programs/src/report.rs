@@ -235,6 +235,10 @@ fn tally_in(table: u32, key: &TallyKey) -> Option<(*mut Tally, bool)> {
         return Some((entry, false));
     }
     // Another CPU may have been faster, or there is no room: the next look tells.
+    #[expect(
+        clippy::needless_borrows_for_generic_args,
+        reason = "by value it would be copied to the stack, which has 512 bytes"
+    )]
     let made = table.insert(key, &NOTHING, BPF_NOEXIST.into()).is_ok();
     Some((table.get_ptr_mut(key)?, made))
 }

@@ -18,7 +18,9 @@ const PAGE: i32 = 4096;
 pub fn fence_setsockopt(ctx: SockoptContext) -> i32 {
     let option: *mut bpf_sockopt = ctx.as_ptr().cast();
     // SAFETY: the context outlives the program's run; the verifier checks the access.
-    let (level, name) = unsafe { ((*option).level, (*option).optname) };
+    let level = unsafe { (*option).level };
+    // SAFETY: as above.
+    let name = unsafe { (*option).optname };
     if option::refused(level, name) {
         report::option_refused();
         return 0;
