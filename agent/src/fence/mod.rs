@@ -693,7 +693,7 @@ impl Enforcer for Fence {
         self.trouble = outcome
             .as_ref()
             .err()
-            .map(|err| format!("the host is not followed: {err}"));
+            .map(|err| format!("the host is not followed: {}", record::in_words(err)));
         outcome
     }
 

@@ -269,9 +269,10 @@ impl Journal {
     }
 }
 
-fn in_words(error: &RecordError) -> String {
+/// An error with its causes, for whoever is on call.
+pub(super) fn in_words(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
+    let mut source = error.source();
     while let Some(error) = source {
         text.push_str(": ");
         text.push_str(&error.to_string());
