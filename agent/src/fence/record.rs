@@ -186,7 +186,7 @@ impl Journal {
     /// Makes the log say what is wanted.
     fn pay(&mut self, patience: Duration) -> Result<(), RecordError> {
         let outcome = self.try_pay(Instant::now() + patience);
-        let trouble = outcome.as_ref().err().map(in_words);
+        let trouble = outcome.as_ref().err().map(|error| in_words(error));
         if trouble != self.trouble {
             match &trouble {
                 Some(why) => error!(why, "the fence log cannot be extended"),
