@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use bailiwick_attestation::{Lapsed, Sha256Digest, Term, UnixTime};
 use rustls::{
-    DigitallySignedStruct, RootCertStore, SignatureScheme,
+    CertificateError, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -175,7 +175,15 @@ impl ServerCertVerifier for CollectorVerifier {
                 self.under(anchors(known, listed, at).map_err(Self::refused)?)?
             }
         };
-        verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now)
+        let verified =
+            verifier.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        match verified {
+            // Under another CA, perhaps one that bears the name of ours.
+            Err(rustls::Error::InvalidCertificate(
+                CertificateError::UnknownIssuer | CertificateError::BadSignature,
+            )) if !self.listed.is_empty() => Err(Self::refused(CaRefused::NotListed)),
+            verified => verified,
+        }
     }
 
     fn verify_tls12_signature(

@@ -302,6 +302,12 @@ async fn the_cas_that_approvers_list_count_and_no_others() {
             Some("ca-key-revoked"),
         ),
         (
+            "of a stranger, where another is configured and listed",
+            Some(&stranger),
+            vec![other.clone()],
+            Some("ca-not-listed"),
+        ),
+        (
             "revoked, beside its successor",
             Some(&case.own),
             vec![revoked.clone(), other],

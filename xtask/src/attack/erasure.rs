@@ -157,11 +157,14 @@ fn private(ground: &Ground) -> Result<Vec<Value>> {
 /// One that opens.
 fn opened(ground: &Ground) -> Result<Entry> {
     let events = private(ground)?;
+    let policy = ground.stage.approvers.newest().context("a policy")?;
     let readable = events.iter().find_map(|event| {
         let closed = event["closed"].as_str().unwrap_or_default();
         let to = event["to"].as_str().filter(|to| !to.is_empty())?;
         let proven = event["proven"].as_bool() == Some(true);
-        (closed.is_empty() && proven).then(|| Entry {
+        // What the policy names is no secret, and stands in every copy.
+        let secret = !anywhere(policy, to).unwrap_or(true);
+        (closed.is_empty() && proven && secret).then(|| Entry {
             epoch: event["epoch"].to_string(),
             index: event["index"].to_string(),
             to: to.to_owned(),

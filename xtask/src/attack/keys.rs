@@ -193,7 +193,7 @@ fn receipts(ground: &Ground, outcome: &mut Outcome, stolen: &Path, honest: &Path
     // It was good, and is: the log shows it under its present key.
     let (good, detail) = judge(&ground.stored_statement("under-the-new-key")?, true)?;
     ensure!(good == "ok", "an honest receipt: {good}: {detail}");
-    let later = (now()? + 3600).to_string();
+    let (later, earlier) = ((now()? + 3600).to_string(), (now()? - 3600).to_string());
     let forge = |name: &str, words: &[&str]| -> Result<PathBuf> {
         let out = ground.scene.path(name);
         let mut attacker = cmd::command(paths::binary(false, "attacker"));
@@ -218,7 +218,7 @@ fn receipts(ground: &Ground, outcome: &mut Outcome, stolen: &Path, honest: &Path
         (
             "a receipt under the revoked key, dated before",
             "receipt-of-before",
-            vec!["--silent"],
+            vec!["--at", &earlier, "--silent"],
             "undecided",
         ),
     ] {
