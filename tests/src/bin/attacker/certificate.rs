@@ -91,7 +91,8 @@ pub(crate) async fn issued(args: &Issued) -> anyhow::Result<()> {
         ..victim.collector.clone()
     };
     let came = knock(&collector, &collector.evidence, certified).await?;
-    let expected = if args.revoked { "tls-UnknownCA" } else { "" };
+    // The CA in force bears the same name: it is tried, and did not sign.
+    let expected = if args.revoked { "tls-DecryptError" } else { "" };
     tell(
         "a certificate in the node's name, made with the stolen CA",
         expected,
