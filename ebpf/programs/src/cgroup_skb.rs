@@ -5,7 +5,9 @@ use aya_ebpf::programs::SkBuffContext;
 use bailiwick_ebpf_common::Line;
 use bailiwick_ebpf_common::abi::hook;
 
-use crate::judge::{Asked, Room, fence_far_end, fence_passed, fence_report, fence_resolve, settle};
+use crate::judge::{
+    Asked, Room, fence_far_end, fence_passed, fence_report, fence_resolve, overtaken, settle,
+};
 use crate::loopback;
 use crate::report::{self, Answer};
 use crate::skb::Skb;
@@ -28,10 +30,42 @@ pub fn fence_ingress(ctx: SkBuffContext) -> i32 {
 #[inline(always)]
 fn decide(skb: &Skb, at: u8) -> i32 {
     let ingress = at == hook::SKB_INGRESS;
-    let who = fence_resolve(skb.as_ptr());
     let mut room = Room::new();
     // At this hook a packet begins with its network header.
     let fault = room.read(skb, 0);
+    let mut judged = judge(skb, ingress, fault, &mut room);
+    if overtaken(judged.answer, judged.who) {
+        judged = judge(skb, ingress, fault, &mut room);
+    }
+    let Judged {
+        answer,
+        who,
+        far_end,
+    } = judged;
+    let verdict = Answer::unpack(answer);
+    if verdict.action == report::ALLOW {
+        let place = u32::from(at) | (far_end << 8);
+        let told = fence_passed(skb.as_ptr(), answer, who, place, room.flow());
+        if told != 0 {
+            fence_report(skb.as_ptr(), told, who, at.into(), room.flow());
+        }
+        return 1;
+    }
+    fence_report(skb.as_ptr(), answer, who, at.into(), room.flow());
+    i32::from(verdict.action == report::AUDIT)
+}
+
+/// The verdict on a packet, and what it was found by.
+struct Judged {
+    answer: u64,
+    who: u64,
+    far_end: u32,
+}
+
+/// Judges by the policy in force at this moment.
+#[inline(always)]
+fn judge(skb: &Skb, ingress: bool, fault: u32, room: &mut Room) -> Judged {
+    let who = fence_resolve(skb.as_ptr());
     let far_end = if fault == 0 && skb.on_loopback() {
         fence_far_end(skb.as_ptr(), who, ingress.into(), room.flow())
     } else {
@@ -44,15 +78,9 @@ fn decide(skb: &Skb, at: u8) -> i32 {
         fault,
     };
     let (answer, who) = settle(who, asked, room.flow());
-    let verdict = Answer::unpack(answer);
-    if verdict.action == report::ALLOW {
-        let place = u32::from(at) | (far_end << 8);
-        let told = fence_passed(skb.as_ptr(), answer, who, place, room.flow());
-        if told != 0 {
-            fence_report(skb.as_ptr(), told, who, at.into(), room.flow());
-        }
-        return 1;
+    Judged {
+        answer,
+        who,
+        far_end,
     }
-    fence_report(skb.as_ptr(), answer, who, at.into(), room.flow());
-    i32::from(verdict.action == report::AUDIT)
 }

@@ -18,7 +18,8 @@ use crate::{loopback, maps};
 // What follows has global linkage: the verifier checks such a function by itself and once, where
 // inlined code is walked anew on every path that leads to it. Arguments are numbers and the
 // context, so each fetches its own maps; `who` holds the subject's number and tags the policy that
-// gave it, and a function that finds another policy in force denies (`maps::tagged`).
+// gave it, and a function that finds another policy in force denies (`maps::tagged`); then the packet
+// is judged once more, from its subject on (`overtaken`).
 
 /// What is asked of a packet besides whose it is and its headers; one number, across a function's
 /// border.
@@ -162,6 +163,21 @@ pub(crate) extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
         subject = Whose::Kernel.number();
     }
     policy.tag(subject)
+}
+
+/// 1: the policy that gave `who` is no longer in force. What was denied meanwhile may have been
+/// denied for that alone, and is judged once more.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_replaced(who: u64) -> u32 {
+    maps::tagged(who).is_none().into()
+}
+
+/// Whether an answer has to be asked for once more: see [`fence_replaced`].
+#[inline(always)]
+pub(crate) fn overtaken(answer: u64, who: u64) -> bool {
+    Answer::unpack(answer).action != report::ALLOW && fence_replaced(who) == 1
 }
 
 /// Whether [`fence_served`] has to be asked.

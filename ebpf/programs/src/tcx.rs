@@ -11,7 +11,7 @@ use bailiwick_ebpf_common::frame::{self, Frame};
 use bailiwick_ebpf_common::policy::kind;
 use bailiwick_ebpf_common::{Line, Rule, Verdict, Whose};
 
-use crate::judge::{Asked, NO_SUBJECT, Room, fence_report, fence_resolve, settle};
+use crate::judge::{Asked, NO_SUBJECT, Room, fence_report, fence_resolve, overtaken, settle};
 use crate::report::{self, Answer};
 use crate::skb::Skb;
 use crate::{loopback, maps};
@@ -28,7 +28,16 @@ pub fn fence_uplink(ctx: TcContext) -> i32 {
     let skb = Skb::from_ptr(ctx.skb.skb);
     let who = fence_sender(skb.as_ptr());
     match open(&skb) {
-        Frame::Ip(offset) => judge(&skb, who, Line::Second, hook::TCX_EGRESS, offset),
+        Frame::Ip(offset) => {
+            let mut room = Room::new();
+            let fault = room.read(&skb, offset);
+            let (mut answer, mut who) = judge(who, Line::Second, fault, &mut room);
+            if overtaken(answer, who) {
+                who = fence_sender(skb.as_ptr());
+                (answer, who) = judge(who, Line::Second, fault, &mut room);
+            }
+            conclude(&skb, answer, who, hook::TCX_EGRESS, &mut room)
+        }
         // The kernel's own, or a workload's that a port has let in: it has no socket. Nobody's
         // study needs to write one by hand.
         Frame::Arp if fence_resolves(skb.as_ptr(), who) == 1 => NEXT,
@@ -45,24 +54,33 @@ pub fn fence_port(ctx: TcContext) -> i32 {
     // A number that the mark does not hold is nobody's at the uplink.
     let marked = fence_mark(skb.as_ptr(), who) == 1;
     match open(&skb) {
-        Frame::Ip(offset) => judge(&skb, who, Line::Threshold, hook::TCX_INGRESS, offset),
+        Frame::Ip(offset) => {
+            let mut room = Room::new();
+            let fault = room.read(&skb, offset);
+            let (mut answer, mut who) = judge(who, Line::Threshold, fault, &mut room);
+            if overtaken(answer, who) {
+                who = fence_owner_of_port(skb.as_ptr());
+                // The uplink reads the mark by the policy in force, too.
+                fence_mark(skb.as_ptr(), who);
+                (answer, who) = judge(who, Line::Threshold, fault, &mut room);
+            }
+            conclude(&skb, answer, who, hook::TCX_INGRESS, &mut room)
+        }
         Frame::Arp if marked => NEXT,
         Frame::Arp | Frame::Other => refuse(&skb, who, hook::TCX_INGRESS),
     }
 }
 
+/// The verdict by the policy in force at this moment, and whose packet it was found to be.
 #[inline(always)]
-fn judge(skb: &Skb, who: u64, line: Line, at: u8, offset: u32) -> i32 {
-    let mut room = Room::new();
-    let fault = room.read(skb, offset);
+fn judge(who: u64, line: Line, fault: u32, room: &mut Room) -> (u64, u64) {
     let asked = Asked {
         line,
         ingress: false,
         far_end: loopback::NOT,
         fault,
     };
-    let (answer, who) = settle(who, asked, room.flow());
-    conclude(skb, answer, who, at, &mut room)
+    settle(who, asked, room.flow())
 }
 
 /// What is neither IP nor address resolution, whoever sends it.
