@@ -13,6 +13,7 @@ use bailiwick_attestation::{DeploymentId, IdError, NodeId, ParseError, Sha256Dig
 use bailiwick_policy::model::DEVICES_LIMIT;
 
 use super::EkTrust;
+use super::joins::{Words, of_node};
 use crate::direct::Policy;
 
 /// Most certificates a node presents; a chain in NV has three at most.
@@ -146,18 +147,7 @@ pub(super) fn check(
             want: deployment.clone(),
         });
     }
-    if request.ek_certificates.len() > CERTIFICATES {
-        return Err(EnrollRefused::TooLong("ek_certificates"));
-    }
-    if request.chassis_serial.len() > SERIAL {
-        return Err(EnrollRefused::TooLong("chassis_serial"));
-    }
-    if request.devices.len() > DEVICES || request.devices.iter().any(|id| id.len() > SERIAL) {
-        return Err(EnrollRefused::TooLong("devices"));
-    }
-    if request.iak_certificates.len() > CERTIFICATES {
-        return Err(EnrollRefused::TooLong("iak_certificates"));
-    }
+    lengths(request)?;
     let claimed = NodeId::new(&request.node)?;
     let public = |field, bytes: &[u8]| {
         Public::parse(bytes).map_err(|source| EnrollRefused::Malformed { field, source })
@@ -189,7 +179,10 @@ pub(super) fn check(
             .map(|certificate| certificate.as_der().to_vec())
             .collect()
     };
-    of_node(policy, &ek_digest, &ak, &claimed)?;
+    if let Some(policy) = policy {
+        let words = Words::of(policy, &ek_digest, &claimed);
+        of_node(&words, &ek_digest, ak.name().as_bytes(), &claimed)?;
+    }
 
     let want = QualifyingData::from(transport_binding(deployment, &ek_digest));
     let transport = public("transport_public", &request.transport_public)?;
@@ -218,60 +211,25 @@ pub(super) fn check(
     })
 }
 
-/// The inventory joins name, EK and AK; whatever it says of one of them binds the others.
-fn of_node(
-    policy: Option<&Policy>,
-    ek: &Sha256Digest,
-    ak: &AkPublic,
-    claimed: &NodeId,
-) -> Result<(), EnrollRefused> {
-    let Some(policy) = policy else { return Ok(()) };
-    if let Some(why) = policy.retired(ek) {
-        return Err(EnrollRefused::Retired(why.to_owned()));
-    }
-    let refuse = |listed: String| {
-        Err(EnrollRefused::EkNotOfNode {
-            listed,
-            claimed: claimed.clone(),
-            ek: *ek,
-        })
-    };
-    let Some(node) = policy.listed(ek) else {
-        return match policy.named(claimed) {
-            None => Ok(()),
-            Some(other) => refuse(format!("{} with EK {}", other.name, other.ek)),
-        };
-    };
-    if node.name != *claimed {
-        return refuse(format!("this TPM as {}", node.name));
-    }
-    match &node.ak {
-        Some(confirmed) if confirmed != ak.name().as_bytes() => Err(EnrollRefused::AkNotOfNode {
-            found: hex::encode(ak.name().as_bytes()),
-        }),
-        _ => Ok(()),
-    }
-}
-
-/// A node has one TPM at a time, and approvers say when it is another: `former` are the TPMs that
-/// enrolled under its name.
-pub(super) fn follows(
-    policy: &Policy,
-    ek: &Sha256Digest,
-    former: &[Sha256Digest],
-) -> Result<(), EnrollRefused> {
-    let Some(node) = policy.listed(ek) else {
-        return Ok(());
-    };
-    let open = former
-        .iter()
-        .find(|old| *old != ek && policy.listed(old).is_none() && policy.retired(old).is_none());
-    match open {
+/// No honest node's request is longer.
+fn lengths(request: &v1::EnrollRequest) -> Result<(), EnrollRefused> {
+    let devices = &request.devices;
+    let too_long = [
+        (
+            "ek_certificates",
+            request.ek_certificates.len() > CERTIFICATES,
+        ),
+        ("chassis_serial", request.chassis_serial.len() > SERIAL),
+        ("devices", devices.len() > DEVICES),
+        ("devices", devices.iter().any(|id| id.len() > SERIAL)),
+        (
+            "iak_certificates",
+            request.iak_certificates.len() > CERTIFICATES,
+        ),
+    ];
+    match too_long.iter().find(|(_, longer)| *longer) {
         None => Ok(()),
-        Some(former) => Err(EnrollRefused::ReplacesMissing {
-            node: node.name.clone(),
-            former: *former,
-        }),
+        Some((field, _)) => Err(EnrollRefused::TooLong(field)),
     }
 }
 
@@ -286,4 +244,54 @@ pub(super) fn entry(request: &v1::EnrollRequest, ek: &Sha256Digest) -> String {
     entry.push_str("place = \"\"                  # where it stands\n");
     entry.push_str("jurisdiction = \"\"           # for example DE\n");
     entry
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One field longer than an honest one, or as long as the longest.
+    type Longer = fn(&mut v1::EnrollRequest, usize);
+
+    #[test]
+    fn what_is_longer_than_any_honest_request_is_refused() {
+        let table: [(&str, Longer, usize); 5] = [
+            (
+                "ek_certificates",
+                |request, n| request.ek_certificates = vec![vec![]; n],
+                CERTIFICATES,
+            ),
+            (
+                "chassis_serial",
+                |request, n| request.chassis_serial = "s".repeat(n),
+                SERIAL,
+            ),
+            (
+                "devices",
+                |request, n| request.devices = vec!["d".to_owned(); n],
+                DEVICES,
+            ),
+            (
+                "devices",
+                |request, n| request.devices = vec!["d".to_owned(), "d".repeat(n)],
+                SERIAL,
+            ),
+            (
+                "iak_certificates",
+                |request, n| request.iak_certificates = vec![vec![]; n],
+                CERTIFICATES,
+            ),
+        ];
+        for (field, longer, most) in table {
+            let mut request = v1::EnrollRequest::default();
+            longer(&mut request, most);
+            assert!(lengths(&request).is_ok(), "{field}: the longest");
+            longer(&mut request, most + 1);
+            let refused = lengths(&request).unwrap_err();
+            assert!(
+                matches!(refused, EnrollRefused::TooLong(named) if named == field),
+                "{field}: {refused}"
+            );
+        }
+    }
 }

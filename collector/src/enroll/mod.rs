@@ -5,6 +5,7 @@
 //! secret back and issues the transport certificate. Nobody is trusted for having come first.
 
 mod checks;
+mod joins;
 mod retire;
 mod service;
 mod sessions;

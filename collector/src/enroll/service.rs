@@ -10,6 +10,7 @@ use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
 use super::checks::{self, Applicant};
+use super::joins;
 use super::{EkTrust, EnrollRefused, Sessions};
 use crate::cas::Cas;
 use crate::clock;
@@ -157,7 +158,10 @@ impl Enroll {
             return Ok(());
         };
         let former = self.0.store.node_list_by_name(node.name.as_str()).await;
-        checks::follows(policy, ek, &former.map_err(store_failed)?).map_err(|error| refused(&error))
+        let spoken_for =
+            |former: &_| policy.listed(former).is_some() || policy.retired(former).is_some();
+        joins::follows(node, ek, &former.map_err(store_failed)?, spoken_for)
+            .map_err(|error| refused(&error))
     }
 
     /// The TPM has answered: certificate, row, and an end to what the older certificate opened.
