@@ -5,6 +5,7 @@
 //! and log key. Not shown by one file alone: that `previous` was the statement before, and that
 //! the log showed everyone the same head.
 
+mod agree;
 mod entry;
 mod keys;
 
@@ -26,6 +27,7 @@ use serde::Serialize;
 use crate::appraise::{endorsed_until, previous_of, reasons, receipt_of};
 use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::ingest::error_chain;
+use agree::{Agreement, as_logged, results};
 use keys::{Word, word};
 
 /// What the auditor brings.
@@ -447,44 +449,27 @@ fn same_result(
     unasked: bool,
     report: &mut Report,
 ) {
-    let then: Result<serde_json::Value, _> = serde_json::from_slice(&stored.result);
-    match then {
-        // The verifier's own version may differ between then and now; its conclusion may not.
-        Ok(mut then) => {
-            let mut now = result.to_json();
-            for side in [&mut then, &mut now] {
-                if let Some(object) = side.as_object_mut() {
-                    object.remove("ear.verifier-id");
-                }
-            }
-            let by_maker = then.get("bailiwick.ak").is_some_and(|word| word == "iak");
-            if unasked && by_maker && result.ak_word == AkWord::Collector {
-                report.undecided(
-                    "ak",
-                    "the collector says a maker's IAK vouches; bring its roots to check",
-                );
-                for side in [&mut then, &mut now] {
-                    if let Some(object) = side.as_object_mut() {
-                        object.remove("bailiwick.ak");
-                    }
-                }
-            }
-            if then == now {
-                report.ok(
-                    "result",
-                    format!("{}, as the collector concluded", result.status),
-                );
-            } else {
-                report.refuse(
-                    "result",
-                    format!(
-                        "appraisal now says {}, the stored result says otherwise",
-                        result.status
-                    ),
-                );
-            }
+    let then = match serde_json::from_slice(&stored.result) {
+        Ok(then) => then,
+        Err(error) => {
+            let detail = format!("the stored result is not JSON: {error}");
+            return report.refuse("result", detail);
         }
-        Err(error) => report.refuse("result", format!("the stored result is not JSON: {error}")),
+    };
+    let unasked = unasked && result.ak_word == AkWord::Collector;
+    let agreement = results(then, result.to_json(), unasked);
+    if agreement == Agreement::ButMakersWord {
+        report.undecided(
+            "ak",
+            "the collector says a maker's IAK vouches; bring its roots to check",
+        );
+    }
+    let status = result.status;
+    if agreement == Agreement::None {
+        let detail = format!("appraisal now says {status}, the stored result says otherwise");
+        report.refuse("result", detail);
+    } else {
+        report.ok("result", format!("{status}, as the collector concluded"));
     }
 }
 
@@ -520,11 +505,8 @@ fn receipt(
             return;
         }
     };
-    if proved.entry.received != received {
-        report.refuse("receipt", "the log says it came at another time");
-    } else if proved.entry.verdict != result.status.as_str() {
-        let (then, now) = (&proved.entry.verdict, result.status);
-        report.refuse("receipt", format!("the log says {then}, not {now}"));
+    if let Some(fault) = as_logged(&proved.entry, received, result.status.as_str()) {
+        report.refuse("receipt", fault);
     } else {
         let (index, checkpoint) = (proved.index, &proved.checkpoint);
         let (size, origin) = (checkpoint.size, &checkpoint.origin);

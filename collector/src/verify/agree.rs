@@ -1,0 +1,125 @@
+//! Whether what was concluded then and what is concluded now are one conclusion.
+
+use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::tlog::LogEntry;
+use serde_json::Value;
+
+/// How two results compare.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Agreement {
+    /// They say the same.
+    Whole,
+    /// They say the same but for a maker's word on the AK, which was not asked for now.
+    ButMakersWord,
+    /// They do not.
+    None,
+}
+
+/// Compares a stored result with appraisal's of today, both as the collector writes them.
+/// `unasked`: nobody's word on the AK could be asked for now. The verifier's own version may differ
+/// between then and now; its conclusion may not.
+pub(super) fn results(mut then: Value, mut now: Value, unasked: bool) -> Agreement {
+    let by_maker = then.get("bailiwick.ak").is_some_and(|word| word == "iak");
+    let spared = unasked && by_maker;
+    for side in [&mut then, &mut now] {
+        if let Some(object) = side.as_object_mut() {
+            object.remove("ear.verifier-id");
+            if spared {
+                object.remove("bailiwick.ak");
+            }
+        }
+    }
+    match (then == now, spared) {
+        (false, _) => Agreement::None,
+        (true, true) => Agreement::ButMakersWord,
+        (true, false) => Agreement::Whole,
+    }
+}
+
+/// What the log's entry says otherwise than the stored statement; `None`: nothing. `verdict`: what
+/// appraisal says today.
+pub(super) fn as_logged(entry: &LogEntry, received: UnixTime, verdict: &str) -> Option<String> {
+    if entry.received != received {
+        return Some("the log says it came at another time".to_owned());
+    }
+    (entry.verdict != verdict).then(|| format!("the log says {}, not {verdict}", entry.verdict))
+}
+
+#[cfg(test)]
+mod tests {
+    use bailiwick_attestation::Sha256Digest;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_conclusion_is_the_same_or_it_is_not() {
+        let own = |verifier: &str, status: &str, ak: &str| json!({"ear.verifier-id": verifier, "ear.status": status, "bailiwick.ak": ak});
+        let now = own("2", "affirming", "collector");
+        let table = [
+            (
+                "the same, by an older verifier",
+                own("1", "affirming", "collector"),
+                false,
+                Agreement::Whole,
+            ),
+            (
+                "the same, and no maker spoke then either",
+                own("1", "affirming", "collector"),
+                true,
+                Agreement::Whole,
+            ),
+            (
+                "another conclusion",
+                own("1", "contraindicated", "collector"),
+                true,
+                Agreement::None,
+            ),
+            (
+                "a maker spoke then, and could not be asked now",
+                own("1", "affirming", "iak"),
+                true,
+                Agreement::ButMakersWord,
+            ),
+            (
+                "a maker spoke then, was asked now, and is silent",
+                own("1", "affirming", "iak"),
+                false,
+                Agreement::None,
+            ),
+            (
+                "a maker spoke then, and the conclusion is another",
+                own("1", "warning", "iak"),
+                true,
+                Agreement::None,
+            ),
+            (
+                "a person confirmed then, and nobody now",
+                own("1", "affirming", "confirmed"),
+                true,
+                Agreement::None,
+            ),
+            ("no object", json!([]), true, Agreement::None),
+        ];
+        for (row, then, unasked, want) in table {
+            assert_eq!(results(then, now.clone(), unasked), want, "{row}");
+        }
+    }
+
+    #[test]
+    fn the_log_tells_when_it_came_and_what_was_said() {
+        let entry = LogEntry {
+            subject: "gpu-01".to_owned(),
+            epoch: 1,
+            sequence: 7,
+            statement: Sha256Digest([1; 32]),
+            verdict: "affirming".to_owned(),
+            received: UnixTime(1000),
+        };
+        assert_eq!(as_logged(&entry, UnixTime(1000), "affirming"), None);
+        let later = as_logged(&entry, UnixTime(1001), "affirming").unwrap();
+        assert!(later.contains("another time"), "{later}");
+        let other = as_logged(&entry, UnixTime(1000), "warning").unwrap();
+        assert!(other.contains("affirming, not warning"), "{other}");
+    }
+}
