@@ -17,7 +17,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 5] = ["tpm-quote", "ek-cert", "tcg-eventlog", "ima", "snp-report"];
+const BUILT: [&str; 6] = [
+    "tpm-quote",
+    "ek-cert",
+    "tcg-eventlog",
+    "ima",
+    "snp-report",
+    "gpu-chain",
+];
 
 /// One entry of a `CASES.json`.
 #[derive(Clone, Debug)]

@@ -81,7 +81,9 @@ pub struct Certificate {
     tbs: Vec<u8>,
     signature_algorithm: SignatureAlgorithm,
     signature: Vec<u8>,
+    serial: Vec<u8>,
     issuer: Name,
+    issuer_der: Vec<u8>,
     subject: Name,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -136,6 +138,19 @@ impl Certificate {
     #[must_use]
     pub fn as_der(&self) -> &[u8] {
         &self.der
+    }
+
+    /// The number its issuer gave it, as it stands: big-endian, a zero byte first where the
+    /// highest bit of the number is set. Not every issuer encodes it as DER wants.
+    #[must_use]
+    pub fn serial(&self) -> &[u8] {
+        &self.serial
+    }
+
+    /// DER of the issuer's name, as it stands: what OCSP hashes.
+    #[must_use]
+    pub fn issuer_der(&self) -> &[u8] {
+        &self.issuer_der
     }
 
     /// Who vouches for it.
@@ -309,15 +324,16 @@ fn parse(der: &[u8]) -> Result<Certificate, ParseError> {
 
     let version = version(&mut tbs)?;
     // Any integer: some makers pad theirs, and nothing here depends on it.
-    let (serial, _) = tbs.any("serialNumber")?;
-    if serial != Tag::Integer {
+    let (serial_tag, serial) = tbs.any("serialNumber")?;
+    if serial_tag != Tag::Integer {
         return Err(tbs.rule("serialNumber", "is not an integer"));
     }
     let inner_algorithm = tbs.raw("signature")?;
     if inner_algorithm != outer_algorithm {
         return Err(tbs.rule("signature", "differs from signatureAlgorithm"));
     }
-    let issuer = Name::parse(STRUCTURE, tbs.raw("issuer")?)?;
+    let issuer_der = tbs.raw("issuer")?;
+    let issuer = Name::parse(STRUCTURE, issuer_der)?;
     let mut validity = tbs.enter("validity", Tag::Sequence)?;
     let not_before = time(&mut validity, "notBefore")?;
     let not_after = time(&mut validity, "notAfter")?;
@@ -347,7 +363,9 @@ fn parse(der: &[u8]) -> Result<Certificate, ParseError> {
         tbs: tbs_der.to_vec(),
         signature_algorithm: signature_algorithm(outer_algorithm)?,
         signature: signature.to_vec(),
+        serial: serial.to_vec(),
         issuer,
+        issuer_der: issuer_der.to_vec(),
         subject,
         not_before,
         not_after,

@@ -5,6 +5,7 @@
 
 mod ek_cert;
 mod file;
+mod gpu_chain;
 mod ima;
 mod report;
 mod snp_report;
@@ -29,6 +30,8 @@ pub(crate) struct Args {
 enum Kind {
     /// An EK certificate: the path to a maker's root.
     EkCert(ek_cert::Args),
+    /// A certificate of a GPU, a switch or NVIDIA's: the path to NVIDIA's root for devices.
+    GpuChain(gpu_chain::Args),
     /// An IMA measurement list: structure, replay, where a quoted value stands in it.
     Ima(ima::Args),
     /// An SEV-SNP attestation report: signature, chip, firmware versions, path to AMD's root.
@@ -43,6 +46,7 @@ enum Kind {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = match &args.kind {
         Kind::EkCert(args) => ek_cert::inspect(args)?,
+        Kind::GpuChain(args) => gpu_chain::inspect(args)?,
         Kind::Ima(args) => ima::inspect(args)?,
         Kind::SnpReport(args) => snp_report::inspect(args)?,
         Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,

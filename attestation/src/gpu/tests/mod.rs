@@ -1,0 +1,4 @@
+//! Devices made in the test, under a root of the test: what they sign, and who lies about it.
+
+mod made;
+mod path;

@@ -1,0 +1,93 @@
+//! `bailiwick inspect gpu-chain`.
+
+use std::path::{Path, PathBuf};
+
+use bailiwick_attestation::gpu::{Anchors, find_chain};
+use bailiwick_attestation::x509::{Bundle, Certificate};
+
+use super::file::{self, read};
+use super::report::{Finding, Report};
+
+/// Certificates of a whole chain have 6 KiB.
+pub(super) const CHAIN_LIMIT: u64 = 256 * 1024;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Certificates, PEM or DER: the first is the one asked about, the others may stand on the path.
+    #[arg(value_name = "FILE")]
+    file: PathBuf,
+    /// Certificates that may stand on the path. Repeatable.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    intermediates: Vec<PathBuf>,
+    /// Certificates whose keys are trusted, instead of NVIDIA's root for devices. Repeatable.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    roots: Vec<PathBuf>,
+    /// The time at which every certificate has to be valid, seconds since 1970. Default: now.
+    #[arg(long, value_name = "UNIX")]
+    at: Option<u64>,
+}
+
+pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
+    let mut report = Report::new("gpu-chain");
+    let at = file::time(args.at)?;
+    let anchors = match roots(&args.roots, &mut report)? {
+        Some(anchors) => anchors,
+        None => Anchors::device(),
+    };
+    let mut others = Vec::new();
+    for path in &args.intermediates {
+        others.extend(certificates(path, &mut report)?);
+    }
+    let given = certificates(&args.file, &mut report)?;
+    let Some((leaf, rest)) = given.split_first() else {
+        return Ok(report);
+    };
+    others.extend_from_slice(rest);
+    match find_chain(leaf, &others, &anchors, at) {
+        Ok(names) => report.fact("chain", names),
+        Err(refused) => {
+            for why in refused {
+                report.refuse(Finding::from_error(why.code(), &why));
+            }
+        }
+    }
+    Ok(report)
+}
+
+/// The anchors an operator gave, `None` where none were.
+pub(super) fn roots(paths: &[PathBuf], report: &mut Report) -> anyhow::Result<Option<Anchors>> {
+    if paths.is_empty() {
+        return Ok(None);
+    }
+    let mut given = Vec::new();
+    for path in paths {
+        given.extend(certificates(path, report)?);
+    }
+    Ok(Some(Anchors::of(&given)))
+}
+
+/// Certificates of one file; refused where one, or none, can be read.
+pub(super) fn certificates(path: &Path, report: &mut Report) -> anyhow::Result<Vec<Certificate>> {
+    let Some(bytes) = read(path, CHAIN_LIMIT, report)? else {
+        return Ok(Vec::new());
+    };
+    let refuse = |report: &mut Report, mut finding: Finding| {
+        finding.prefix(&path.display().to_string());
+        report.refuse(finding);
+    };
+    match Bundle::parse(&bytes) {
+        Ok(bundle) => {
+            for (_, error) in &bundle.unreadable {
+                refuse(report, Finding::from_error("certificate-unreadable", error));
+            }
+            Ok(bundle.certificates)
+        }
+        Err(error) => {
+            refuse(
+                report,
+                Finding::from_error("certificate-unreadable", &error),
+            );
+            Ok(Vec::new())
+        }
+    }
+}
