@@ -1,12 +1,44 @@
 //! NVIDIA GPUs and switches under confidential computing, verified with nothing but the bytes.
 //!
+//! A device's firmware signs its measurements in answer to a challenge; its key is certified by
+//! the chip's, and that by NVIDIA. [`appraise`] judges all devices of a machine at once and answers
+//! field by field: what a verdict takes is for a profile to say.
+//!
 //! | module | holds |
 //! |---|---|
+//! | [`evidence`](parse_evidence) | files in which evidence is passed around |
+//! | [`report`](Report) | the signed exchange |
+//! | [`opaque`](Opaque) | what the device says of itself in it |
+//! | [`dice`](Fwid) | what the leaf certificate says of its firmware |
 //! | [`path`](check_chain) | chains to NVIDIA's roots: of devices, of signers of reference values |
+//! | [`device`](judge) | one device: report and chain together |
+//! | [`topology`](judge_set) | Protected PCIe: GPUs and switches that name each other |
+//! | [`ocsp`](Response) | revocation, as an operator brought it |
 
+mod appraise;
+mod device;
+mod dice;
+mod evidence;
+mod ocsp;
+mod opaque;
 mod path;
+mod report;
+mod topology;
 
-pub use path::{Anchors, ChainRefused, check_chain, find_chain, outside_dates};
+pub use appraise::{Answer, Asked, appraise};
+pub use device::{
+    Architecture, CHAIN_LENGTH, Checked, Device, DeviceRefused, Evidence, FwidState, Identity,
+    judge,
+};
+pub use dice::Fwid;
+pub use evidence::{
+    MAX_EVIDENCE_BYTES, MAX_REPORT_FILE, StoredEvidence, parse_evidence, unpack_report,
+};
+pub use ocsp::{MAX_OCSP_BYTES, OcspRefused, Response, Revocation, Status};
+pub use opaque::{Entry, Mode, Opaque, OpaqueRefused, Pdi, Ports};
+pub use path::{Anchors, ChainRefused, check_chain, find_chain, find_chain_above, outside_dates};
+pub use report::{Block, MAX_REPORT_BYTES, Report, ReportRefused};
+pub use topology::{Topology, TopologyRefused, judge_set};
 
 #[cfg(test)]
 mod tests;

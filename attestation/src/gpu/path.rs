@@ -249,6 +249,23 @@ pub fn find_chain(
     anchors: &Anchors,
     at: UnixTime,
 ) -> Result<Vec<String>, Vec<ChainRefused>> {
+    let found = find_chain_above(leaf, others, anchors, at);
+    let own = outside_dates([leaf], at);
+    match found {
+        Ok(names) if own.is_empty() => Ok(names),
+        Ok(_) => Err(own),
+        Err(refused) => Err(own.into_iter().chain(refused).collect()),
+    }
+}
+
+/// As [`find_chain`], but for the dates of `leaf` itself: who signed what is signed once and read
+/// for years is one question, until when the signer's certificate counts is another.
+pub fn find_chain_above(
+    leaf: &Certificate,
+    others: &[Certificate],
+    anchors: &Anchors,
+    at: UnixTime,
+) -> Result<Vec<String>, Vec<ChainRefused>> {
     let critical: Vec<ChainRefused> = unknown_critical(leaf).into_iter().collect();
     if !critical.is_empty() {
         return Err(critical);
@@ -263,18 +280,12 @@ pub fn find_chain(
         let mut path = vec![leaf];
         search.extend(&mut path).map(|anchor| (path, anchor))
     };
-    let good = |at| {
-        let (path, anchor) = search(at)?;
+    if let Some((path, anchor)) = search(Some(at)) {
         let names = path.iter().map(|one| one.subject().label());
-        Some((names.chain(anchor).collect(), path))
-    };
-    if outside_dates([leaf], at).is_empty()
-        && let Some((names, _)) = good(Some(at))
-    {
-        return Ok(names);
+        return Ok(names.chain(anchor).collect());
     }
     // Is there a path, and only time is against it?
-    let outside = good(None).map(|(_, path): (Vec<String>, _)| outside_dates(path, at));
+    let outside = search(None).map(|(path, _)| outside_dates(path.into_iter().skip(1), at));
     Err(match outside {
         Some(refused) if !refused.is_empty() => refused,
         _ => vec![ChainRefused::NoPath(leaf.subject().label())],

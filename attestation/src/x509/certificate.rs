@@ -85,6 +85,7 @@ pub struct Certificate {
     issuer: Name,
     issuer_der: Vec<u8>,
     subject: Name,
+    subject_der: Vec<u8>,
     not_before: UnixTime,
     not_after: UnixTime,
     spki: Vec<u8>,
@@ -163,6 +164,12 @@ impl Certificate {
     #[must_use]
     pub const fn subject(&self) -> &Name {
         &self.subject
+    }
+
+    /// DER of that name, as it stands.
+    #[must_use]
+    pub fn subject_der(&self) -> &[u8] {
+        &self.subject_der
     }
 
     /// First moment of validity.
@@ -338,7 +345,8 @@ fn parse(der: &[u8]) -> Result<Certificate, ParseError> {
     let not_before = time(&mut validity, "notBefore")?;
     let not_after = time(&mut validity, "notAfter")?;
     validity.finish("validity")?;
-    let subject = Name::parse(STRUCTURE, tbs.raw("subject")?)?;
+    let subject_der = tbs.raw("subject")?;
+    let subject = Name::parse(STRUCTURE, subject_der)?;
     let mut peek_spki = tbs.clone();
     let spki = peek_spki.raw("subjectPublicKeyInfo")?;
     let key =
@@ -367,6 +375,7 @@ fn parse(der: &[u8]) -> Result<Certificate, ParseError> {
         issuer,
         issuer_der: issuer_der.to_vec(),
         subject,
+        subject_der: subject_der.to_vec(),
         not_before,
         not_after,
         spki: spki.to_vec(),

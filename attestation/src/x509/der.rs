@@ -10,7 +10,7 @@ use crate::error::{Fault, ParseError};
 
 /// A cursor over the content of one constructed value.
 #[derive(Clone)]
-pub(super) struct Walk<'a> {
+pub(crate) struct Walk<'a> {
     structure: &'static str,
     reader: SliceReader<'a>,
     /// Where the content begins, from the start of the outermost structure.
@@ -19,7 +19,7 @@ pub(super) struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     /// Starts at the first byte of `bytes`, which claim to be a `structure`.
-    pub(super) fn new(structure: &'static str, bytes: &'a [u8]) -> Result<Self, ParseError> {
+    pub(crate) fn new(structure: &'static str, bytes: &'a [u8]) -> Result<Self, ParseError> {
         let reader = SliceReader::new(bytes)
             .map_err(|error| ParseError::from_der(structure, "length", &error))?;
         Ok(Self {
@@ -40,7 +40,7 @@ impl<'a> Walk<'a> {
     }
 
     /// An error about `field` at the current offset.
-    pub(super) fn rule(&self, field: &'static str, rule: &'static str) -> ParseError {
+    pub(crate) fn rule(&self, field: &'static str, rule: &'static str) -> ParseError {
         ParseError {
             structure: self.structure,
             field,
@@ -50,7 +50,7 @@ impl<'a> Walk<'a> {
     }
 
     /// Reads a value of a type the `der` crate knows.
-    pub(super) fn read<T: Decode<'a, Error = der::Error>>(
+    pub(crate) fn read<T: Decode<'a, Error = der::Error>>(
         &mut self,
         field: &'static str,
     ) -> Result<T, ParseError> {
@@ -61,7 +61,7 @@ impl<'a> Walk<'a> {
     }
 
     /// The next value, tag and length included, as it stands.
-    pub(super) fn raw(&mut self, field: &'static str) -> Result<&'a [u8], ParseError> {
+    pub(crate) fn raw(&mut self, field: &'static str) -> Result<&'a [u8], ParseError> {
         match self.reader.tlv_bytes() {
             Ok(bytes) => Ok(bytes),
             Err(error) => Err(self.wrong(field, &error)),
@@ -69,13 +69,13 @@ impl<'a> Walk<'a> {
     }
 
     /// The next value, whatever its tag.
-    pub(super) fn any(&mut self, field: &'static str) -> Result<(Tag, &'a [u8]), ParseError> {
+    pub(crate) fn any(&mut self, field: &'static str) -> Result<(Tag, &'a [u8]), ParseError> {
         let any: AnyRef<'a> = self.read(field)?;
         Ok((any.tag(), any.value()))
     }
 
     /// Steps into a value with that tag.
-    pub(super) fn enter(&mut self, field: &'static str, tag: Tag) -> Result<Walk<'a>, ParseError> {
+    pub(crate) fn enter(&mut self, field: &'static str, tag: Tag) -> Result<Walk<'a>, ParseError> {
         let start = self.base + self.position();
         let (found, content) = self.any(field)?;
         if found != tag {
@@ -92,22 +92,22 @@ impl<'a> Walk<'a> {
     }
 
     /// The tag of the next value, if there is one.
-    pub(super) fn peek(&self) -> Option<Tag> {
+    pub(crate) fn peek(&self) -> Option<Tag> {
         Tag::peek(&self.reader).ok()
     }
 
     /// The next value has that context-specific tag.
-    pub(super) fn at_context(&self, number: TagNumber) -> bool {
+    pub(crate) fn at_context(&self, number: TagNumber) -> bool {
         matches!(self.peek(), Some(Tag::ContextSpecific { number: found, .. }) if found == number)
     }
 
     /// Nothing is left.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.reader.is_finished()
     }
 
     /// Ends the structure.
-    pub(super) fn finish(self, field: &'static str) -> Result<(), ParseError> {
+    pub(crate) fn finish(self, field: &'static str) -> Result<(), ParseError> {
         if self.is_empty() {
             return Ok(());
         }
@@ -116,7 +116,7 @@ impl<'a> Walk<'a> {
 }
 
 /// The constructed context-specific tag of that number.
-pub(super) const fn context(number: u32) -> Tag {
+pub(crate) const fn context(number: u32) -> Tag {
     Tag::ContextSpecific {
         constructed: true,
         number: TagNumber(number),

@@ -6,7 +6,7 @@
 
 mod bundle;
 mod certificate;
-mod der;
+pub(crate) mod der;
 mod name;
 mod path;
 mod pem;

@@ -1,10 +1,15 @@
-//! A generator of device chains in the shape of NVIDIA's, under a root of the test.
+//! A generator of devices in the shape of NVIDIA's, under a root of the test.
 
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+    PublicKeyData as _,
+};
 
-use crate::gpu::Anchors;
+use crate::gpu::{Anchors, Device, DeviceRefused, Evidence, Pdi, judge};
 use crate::ids::UnixTime;
-use crate::x509::Certificate;
+use crate::x509::{Bundle, Certificate};
 
 /// 2026-01-01, when all of it is valid.
 pub(super) const AT: UnixTime = UnixTime::from_secs(1_767_225_600);
@@ -82,4 +87,241 @@ pub(super) fn chain_of(
 
 pub(super) fn chain(edit: impl Fn(usize, &mut CertificateParams, &[KeyPair])) -> Chain {
     chain_of(five_keys(), edit)
+}
+
+/// DER: a tag, a length, the parts one after the other.
+pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+    let content = parts.concat();
+    let mut der = vec![tag];
+    match u16::try_from(content.len()).unwrap().to_be_bytes() {
+        [0, short @ 0..0x80] => der.push(short),
+        [0, long] => der.extend([0x81, long]),
+        [high, low] => der.extend([0x82, high, low]),
+    }
+    der.extend(content);
+    der
+}
+
+/// An object identifier out of its encoded content.
+pub(super) fn oid(content: &[u8]) -> Vec<u8> {
+    tlv(6, &[content])
+}
+
+/// `2.16.840.1.101.3.4.2.2`
+pub(super) const SHA384: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
+
+pub(super) fn fwid(digest: &[u8; 48]) -> Vec<u8> {
+    tlv(0x30, &[&oid(SHA384), &tlv(4, &[digest])])
+}
+
+/// `CompositeDeviceID`
+pub(super) fn composite(spki: &[u8], digest: &[u8; 48]) -> Vec<u8> {
+    tlv(0x30, &[&[2, 1, 1], spki, &fwid(digest)])
+}
+
+/// `DiceTcbInfo` as Blackwell has it.
+pub(super) fn tcb_info(digests: &[[u8; 48]], flags: [u8; 4]) -> Vec<u8> {
+    let fwids: Vec<u8> = digests.iter().flat_map(fwid).collect();
+    tlv(
+        0x30,
+        &[
+            &tlv(0x80, &[b"NVIDIA"]),
+            &tlv(0x81, &[b"GB100 A01 GSP"]),
+            &tlv(0x83, &[&[1]]),
+            &tlv(0xa6, &[&fwids]),
+            &tlv(0x87, &[&[0], &flags]),
+            &tlv(0x88, &[&[1, 0xc0]]),
+        ],
+    )
+}
+
+pub(super) const COMPOSITE: [u64; 6] = [2, 23, 133, 5, 4, 1];
+pub(super) const TCB_INFO: [u64; 7] = [2, 23, 133, 5, 4, 1, 1];
+/// Digest of the firmware of every device made here.
+pub(super) const FWID: [u8; 48] = [0xf1; 48];
+/// What every device made here was asked.
+pub(super) const NONCE: [u8; 32] = [0x9c; 32];
+
+/// What a report says, before it is written.
+#[derive(Clone)]
+pub(super) struct Said {
+    pub(super) nonce: [u8; 32],
+    pub(super) blocks: Vec<(u8, Vec<u8>)>,
+    pub(super) opaque: Vec<(u16, Vec<u8>)>,
+}
+
+impl Said {
+    /// A GH100 under driver 550.
+    pub(super) fn hopper() -> Self {
+        Self {
+            nonce: NONCE,
+            blocks: (1..=64).map(|index| (index, vec![index; 48])).collect(),
+            opaque: vec![
+                (6, vec![0x00, 0x9f, 0x00, 0x96, 0x01, 0, 0, 0]),
+                (14, vec![0xb1, 3, 0, 0]),
+                (15, b"882\0\0\0\0\0\0".to_vec()),
+                (16, b"0\0\0\0\0".to_vec()),
+                (17, b"1010\0".to_vec()),
+                (18, b"0200\0".to_vec()),
+                (19, vec![0, 0]),
+                (3, b"550.90.07\0".to_vec()),
+                (4, 0x180_u64.to_le_bytes().to_vec()),
+                (12, [1, 0, 0, 0].repeat(64)),
+                (13, vec![0, 0xc0, 1, 0]),
+                (11, vec![0x55]),
+                (20, FWID.to_vec()),
+                (21, vec![0x55]),
+            ],
+        }
+    }
+
+    /// A switch.
+    pub(super) fn switch(own: Pdi, gpus: &[Pdi]) -> Self {
+        let ports = [&gpus.concat()[..], &[0xff; 64]].concat();
+        Self {
+            nonce: NONCE,
+            blocks: (1..=31).map(|index| (index, vec![index; 48])).collect(),
+            opaque: vec![
+                (6, b"96.10.73.00.01".to_vec()),
+                (22, own.to_vec()),
+                (26, ports),
+                (23, vec![0xec, 0]),
+                (24, vec![2, 0]),
+                (25, vec![1, 0]),
+            ],
+        }
+    }
+
+    /// The same, with that entry set or added.
+    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+        match self.opaque.iter_mut().find(|(own, _)| *own == kind) {
+            Some((_, own)) => *own = value.to_vec(),
+            None => self.opaque.push((kind, value.to_vec())),
+        }
+        self
+    }
+
+    /// The same, without those entries.
+    pub(super) fn without(mut self, kinds: &[u16]) -> Self {
+        self.opaque.retain(|(own, _)| !kinds.contains(own));
+        self
+    }
+
+    /// Request and response up to the signature.
+    pub(super) fn unsigned(&self) -> Vec<u8> {
+        let mut record = Vec::new();
+        for (index, value) in &self.blocks {
+            let len = u16::try_from(value.len()).unwrap();
+            record.extend([*index, 1]);
+            record.extend((len + 3).to_le_bytes());
+            record.push(1);
+            record.extend(len.to_le_bytes());
+            record.extend(value);
+        }
+        let mut opaque = Vec::new();
+        for (kind, value) in &self.opaque {
+            opaque.extend(kind.to_le_bytes());
+            opaque.extend(u16::try_from(value.len()).unwrap().to_le_bytes());
+            opaque.extend(value);
+        }
+        let mut bytes = vec![0x11, 0xe0, 1, 0xff];
+        bytes.extend(self.nonce);
+        bytes.push(0);
+        bytes.extend([0x11, 0x60, 0, 0, u8::try_from(self.blocks.len()).unwrap()]);
+        bytes.extend(&u32::try_from(record.len()).unwrap().to_le_bytes()[..3]);
+        bytes.extend(record);
+        bytes.extend([0x5e; 32]);
+        bytes.extend(u16::try_from(opaque.len()).unwrap().to_le_bytes());
+        bytes.extend(opaque);
+        bytes
+    }
+
+    pub(super) fn signed(&self, key: &KeyPair) -> Vec<u8> {
+        sign(self.unsigned(), key)
+    }
+}
+
+/// The bytes, and the signature over them as reports have it.
+pub(super) fn sign(mut bytes: Vec<u8>, key: &KeyPair) -> Vec<u8> {
+    let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
+    let pair = EcdsaKeyPair::from_pkcs8(algorithm, &key.serialize_der()).unwrap();
+    let signature = pair.sign(&SystemRandom::new(), &bytes).unwrap();
+    bytes.extend(signature.as_ref());
+    bytes
+}
+
+/// One whole device.
+pub(super) struct Made {
+    pub(super) chain: Chain,
+    pub(super) bundle: Bundle,
+    pub(super) report: Vec<u8>,
+}
+
+impl Made {
+    pub(super) fn evidence(&self) -> Evidence<'_> {
+        Evidence {
+            report: &self.report,
+            chain: Some(&self.bundle),
+            stated_nonce: None,
+        }
+    }
+
+    pub(super) fn judged(&self, anchors: &Anchors) -> Device<'_> {
+        judge(self.evidence(), anchors, Some(NONCE), AT)
+    }
+
+    /// Codes of all that is wrong with it.
+    pub(super) fn wrong(&self) -> Vec<&'static str> {
+        let judged = self.judged(&self.chain.anchors());
+        judged.refused.iter().map(DeviceRefused::code).collect()
+    }
+}
+
+/// A device of that chip, as `Hopper` and the switches certify it.
+pub(super) fn device_of(keys: Vec<KeyPair>, chip: &str, pdi: Pdi, said: &Said) -> Made {
+    device_with(keys, chip, pdi, said, |chip_spki| {
+        vec![CustomExtension::from_oid_content(
+            &COMPOSITE,
+            composite(chip_spki, &FWID),
+        )]
+    })
+}
+
+/// A device whose leaf has those extensions.
+pub(super) fn device_with(
+    keys: Vec<KeyPair>,
+    chip: &str,
+    pdi: Pdi,
+    said: &Said,
+    extensions: impl Fn(&[u8]) -> Vec<CustomExtension>,
+) -> Made {
+    let chain = chain_of(keys, |place, params, keys| match place {
+        0 => params.custom_extensions = extensions(&keys[1].subject_public_key_info()),
+        1 => {
+            let name = format!("{chip} A01 GSP BROM");
+            params.distinguished_name = rcgen::DistinguishedName::new();
+            params
+                .distinguished_name
+                .push(rcgen::DnType::CommonName, name);
+            let prefix = if chip == "LS_10" { 0x50 } else { 0x41 };
+            let serial = [&[prefix], &pdi[..]].concat();
+            params.serial_number = Some(serial.into());
+        }
+        _ => {}
+    });
+    let bundle = Bundle {
+        certificates: chain.certificates.clone(),
+        unreadable: Vec::new(),
+    };
+    let report = said.signed(&chain.keys[0]);
+    Made {
+        chain,
+        bundle,
+        report,
+    }
+}
+
+/// A GH100 with keys of its own.
+pub(super) fn hopper(said: &Said) -> Made {
+    device_of(five_keys(), "GH100", [1, 2, 3, 4, 5, 6, 7, 8], said)
 }

@@ -1,4 +1,7 @@
 //! Devices made in the test, under a root of the test: what they sign, and who lies about it.
 
+mod device;
 mod made;
+mod ocsp;
 mod path;
+mod report;

@@ -5,7 +5,9 @@
 
 mod ek_cert;
 mod file;
+mod gpu;
 mod gpu_chain;
+mod gpu_facts;
 mod ima;
 mod report;
 mod snp_report;
@@ -30,6 +32,8 @@ pub(crate) struct Args {
 enum Kind {
     /// An EK certificate: the path to a maker's root.
     EkCert(ek_cert::Args),
+    /// Reports of GPUs and switches: signature, path to NVIDIA's root, firmware, challenge, set.
+    Gpu(gpu::Args),
     /// A certificate of a GPU, a switch or NVIDIA's: the path to NVIDIA's root for devices.
     GpuChain(gpu_chain::Args),
     /// An IMA measurement list: structure, replay, where a quoted value stands in it.
@@ -46,6 +50,7 @@ enum Kind {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let report = match &args.kind {
         Kind::EkCert(args) => ek_cert::inspect(args)?,
+        Kind::Gpu(args) => gpu::inspect(args)?,
         Kind::GpuChain(args) => gpu_chain::inspect(args)?,
         Kind::Ima(args) => ima::inspect(args)?,
         Kind::SnpReport(args) => snp_report::inspect(args)?,

@@ -1,0 +1,409 @@
+//! Responses about revocation made here: whose are believed, about what, and until when.
+
+use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
+
+use super::made::{AT, Chain, SHA384, chain, oid, p384, params, tlv};
+use crate::crypto::HashAlgorithm;
+use crate::gpu::{OcspRefused, Response, Status};
+use crate::ids::UnixTime;
+use crate::x509::Certificate;
+
+/// `ecdsa-with-SHA384`
+const ECDSA_SHA384: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
+/// `id-pkix-ocsp-basic`
+const BASIC: &[u8] = &[0x2b, 6, 1, 5, 5, 7, 0x30, 1, 1];
+/// [`AT`] is noon of that day's beginning.
+const MADE: &str = "20260101000000Z";
+const NEXT: &str = "20260102000000Z";
+const AT_SECS: u64 = 1_767_225_600;
+const DAY: u64 = 24 * 60 * 60;
+
+/// What a response says, before it is written.
+struct Says<'a> {
+    subject: &'a Certificate,
+    issuer: &'a Certificate,
+    serial: Option<Vec<u8>>,
+    status: Vec<u8>,
+    next: bool,
+    by: &'a KeyPair,
+    responder: Option<&'a Certificate>,
+    extension: Vec<u8>,
+}
+
+fn time(text: &str) -> Vec<u8> {
+    tlv(0x18, &[text.as_bytes()])
+}
+
+fn sha(hash: HashAlgorithm, bytes: &[u8]) -> Vec<u8> {
+    hash.digest(&[bytes]).unwrap().as_slice().to_vec()
+}
+
+fn point(certificate: &Certificate) -> Vec<u8> {
+    let spki = certificate.spki_der();
+    spki[spki.len() - 97..].to_vec()
+}
+
+impl Says<'_> {
+    fn der(&self) -> Vec<u8> {
+        let hash = HashAlgorithm::Sha384;
+        let serial = self.serial.clone();
+        let id = tlv(
+            0x30,
+            &[
+                &tlv(0x30, &[&oid(SHA384)]),
+                &tlv(4, &[&sha(hash, self.subject.issuer_der())]),
+                &tlv(4, &[&sha(hash, &point(self.issuer))]),
+                &tlv(
+                    2,
+                    &[&serial.unwrap_or_else(|| self.subject.serial().to_vec())],
+                ),
+            ],
+        );
+        let next = if self.next {
+            tlv(0xa0, &[&time(NEXT)])
+        } else {
+            Vec::new()
+        };
+        let single = tlv(
+            0x30,
+            &[&id, &self.status, &time(MADE), &next, &self.extension],
+        );
+        let signer = self.responder.unwrap_or(self.issuer);
+        let key_id = sha(HashAlgorithm::Sha1, &point(signer));
+        let data = tlv(
+            0x30,
+            &[
+                &tlv(0xa2, &[&tlv(4, &[&key_id])]),
+                &time(MADE),
+                &tlv(0x30, &[&single]),
+            ],
+        );
+        let signature = rcgen::SigningKey::sign(self.by, &data).unwrap();
+        let certificates = match self.responder {
+            Some(one) => tlv(0xa0, &[&tlv(0x30, &[one.as_der()])]),
+            None => Vec::new(),
+        };
+        let basic = tlv(
+            0x30,
+            &[
+                &data,
+                &tlv(0x30, &[&oid(ECDSA_SHA384)]),
+                &tlv(3, &[&[0], &signature]),
+                &certificates,
+            ],
+        );
+        let bytes = tlv(0x30, &[&oid(BASIC), &tlv(4, &[&basic])]);
+        tlv(0x30, &[&[0x0a, 1, 0], &tlv(0xa0, &[&bytes])])
+    }
+}
+
+fn good() -> Vec<u8> {
+    vec![0x80, 0]
+}
+
+fn revoked(reason: Option<u8>) -> Vec<u8> {
+    let reason = reason.map(|reason| tlv(0xa0, &[&[0x0a, 1, reason]]));
+    tlv(0xa1, &[&time(MADE), &reason.unwrap_or_default()])
+}
+
+/// A responder that `issuer` certified, as edited.
+fn responder(
+    made: &Chain,
+    issuer: usize,
+    key: &KeyPair,
+    edit: impl Fn(&mut CertificateParams),
+) -> Certificate {
+    let mut own = params("OCSP responder", false);
+    own.extended_key_usages = vec![ExtendedKeyUsagePurpose::OcspSigning];
+    edit(&mut own);
+    let mut above = params(super::made::NAMES[issuer], true);
+    above.distinguished_name = rcgen::DistinguishedName::new();
+    above
+        .distinguished_name
+        .push(rcgen::DnType::CommonName, super::made::NAMES[issuer]);
+    let issuer = Issuer::from_params(&above, &made.keys[issuer]);
+    let made = own.signed_by(key, &issuer).unwrap();
+    Certificate::parse(made.der()).unwrap()
+}
+
+fn codes(refused: &[OcspRefused]) -> Vec<&'static str> {
+    refused.iter().map(OcspRefused::code).collect()
+}
+
+#[test]
+fn an_answer_is_the_issuers_or_its_responders_and_counts_for_its_time() {
+    let (made, other) = (chain(|_, _, _| ()), chain(|_, _, _| ()));
+    let key = p384();
+    let own = responder(&made, 2, &key, |_| ());
+    let no_purpose = responder(&made, 2, &key, |params| params.extended_key_usages.clear());
+    let other_purpose = responder(&made, 2, &key, |params| {
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    });
+    let by_another = responder(&other, 2, &key, |_| ());
+    let by_ca_above = responder(&made, 3, &key, |_| ());
+    let expired = responder(&made, 2, &key, |params| {
+        params.not_after = rcgen::date_time_ymd(2025, 12, 31);
+    });
+    let says = |responder| Says {
+        subject: &made.certificates[1],
+        issuer: &made.certificates[2],
+        serial: None,
+        status: good(),
+        next: true,
+        by: &key,
+        responder,
+        extension: Vec::new(),
+    };
+    let noncritical = tlv(
+        0xa1,
+        &[&tlv(0x30, &[&tlv(0x30, &[&oid(&[0x2a, 3]), &[4, 0]])])],
+    );
+    let critical = tlv(
+        0xa1,
+        &[&tlv(
+            0x30,
+            &[&tlv(0x30, &[&oid(&[0x2a, 3]), &[1, 1, 0xff], &[4, 0]])],
+        )],
+    );
+    let plain = || says(Some(&own));
+    let rows = [
+        ("good", plain().der(), &[][..]),
+        (
+            "by the issuer itself",
+            Says {
+                by: &made.keys[2],
+                ..says(None)
+            }
+            .der(),
+            &[],
+        ),
+        (
+            "by another key in the issuer's name",
+            Says {
+                by: &key,
+                ..says(None)
+            }
+            .der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "by another key than the responder's",
+            Says {
+                by: &other.keys[2],
+                ..plain()
+            }
+            .der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder without purpose",
+            says(Some(&no_purpose)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder for something else",
+            says(Some(&other_purpose)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder of another issuer",
+            says(Some(&by_another)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder of the CA above",
+            says(Some(&by_ca_above)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder that had expired",
+            says(Some(&expired)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "leaf as responder",
+            Says {
+                by: &made.keys[0],
+                ..says(Some(&made.certificates[0]))
+            }
+            .der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "revoked",
+            Says {
+                status: revoked(Some(1)),
+                ..plain()
+            }
+            .der(),
+            &["ocsp-revoked"],
+        ),
+        (
+            "revoked for no reason",
+            Says {
+                status: revoked(None),
+                ..plain()
+            }
+            .der(),
+            &["ocsp-revoked"],
+        ),
+        (
+            "on hold",
+            Says {
+                status: revoked(Some(6)),
+                ..plain()
+            }
+            .der(),
+            &["ocsp-revoked"],
+        ),
+        (
+            "unknown",
+            Says {
+                status: vec![0x82, 0],
+                ..plain()
+            }
+            .der(),
+            &["ocsp-unknown"],
+        ),
+        (
+            "another number",
+            Says {
+                serial: Some(vec![9]),
+                ..plain()
+            }
+            .der(),
+            &["ocsp-not-for-certificate"],
+        ),
+        (
+            "another issuer",
+            Says {
+                issuer: &other.certificates[2],
+                ..plain()
+            }
+            .der(),
+            &["ocsp-not-for-certificate"],
+        ),
+        (
+            "with an extension",
+            Says {
+                extension: noncritical,
+                ..plain()
+            }
+            .der(),
+            &[],
+        ),
+        (
+            "with a critical one",
+            Says {
+                extension: critical,
+                ..plain()
+            }
+            .der(),
+            &["ocsp-malformed"],
+        ),
+        (
+            "revoked, by nobody",
+            Says {
+                status: revoked(Some(1)),
+                by: &other.keys[0],
+                ..plain()
+            }
+            .der(),
+            &["ocsp-signature", "ocsp-revoked"],
+        ),
+    ];
+    let pairs: Vec<_> = made
+        .certificates
+        .iter()
+        .zip(&made.certificates[1..])
+        .collect();
+    for (name, der, want) in &rows {
+        let found = match Response::parse(der) {
+            Ok(response) => {
+                let (believed, refused) = response.check(&pairs, AT);
+                assert_eq!(believed.is_empty(), !refused.is_empty(), "{name}");
+                codes(&refused)
+            }
+            Err(error) => vec![error.code()],
+        };
+        assert_eq!(found, *want, "{name}");
+    }
+    let response = Response::parse(&plain().der()).unwrap();
+    let (believed, _) = response.check(&pairs, AT);
+    assert_eq!(believed[0].subject, &made.certificates[1]);
+    assert_eq!(believed[0].status, Status::Good);
+    let endless = Says {
+        next: false,
+        ..plain()
+    };
+    let endless = Response::parse(&endless.der()).unwrap();
+    for (name, response, at, want) in [
+        ("five minutes early", &response, AT_SECS - 300, &[][..]),
+        ("earlier", &response, AT_SECS - 301, &["ocsp-expired"]),
+        ("last second", &response, AT_SECS + DAY, &[]),
+        ("later", &response, AT_SECS + DAY + 1, &["ocsp-expired"]),
+        (
+            "an hour, where it does not say",
+            &endless,
+            AT_SECS + 3600,
+            &[],
+        ),
+        (
+            "more than that",
+            &endless,
+            AT_SECS + 3601,
+            &["ocsp-expired"],
+        ),
+    ] {
+        let (_, refused) = response.check(&pairs, UnixTime::from_secs(at));
+        assert_eq!(codes(&refused), want, "{name}");
+    }
+}
+
+#[test]
+fn a_response_is_read_to_its_last_byte() {
+    use base64::Engine as _;
+    let made = chain(|_, _, _| ());
+    let key = p384();
+    let own = responder(&made, 2, &key, |_| ());
+    let der = Says {
+        subject: &made.certificates[1],
+        issuer: &made.certificates[2],
+        serial: None,
+        status: good(),
+        next: true,
+        by: &key,
+        responder: Some(&own),
+        extension: Vec::new(),
+    }
+    .der();
+    let response = Response::parse(&der).unwrap();
+    let mut packed = base64::engine::general_purpose::STANDARD.encode(&der);
+    packed.insert(64, '\n');
+    assert_eq!(Response::parse(packed.as_bytes()).unwrap(), response);
+    for len in 0..der.len() {
+        let error = Response::parse(&der[..len]).unwrap_err();
+        assert_eq!(error.code(), "ocsp-malformed", "cut after {len}");
+    }
+    let longer = [&der[..], &[0]].concat();
+    assert_eq!(
+        Response::parse(&longer).unwrap_err().code(),
+        "ocsp-malformed"
+    );
+    let error = Response::parse(&[0x30, 3, 0x0a, 1, 6]).unwrap_err();
+    assert_eq!(error.code(), "ocsp-status");
+    let pairs: Vec<_> = made
+        .certificates
+        .iter()
+        .zip(&made.certificates[1..])
+        .collect();
+    for at in 0..der.len() {
+        let mut changed = der.clone();
+        changed[at] ^= 1;
+        let Ok(response) = Response::parse(&changed) else {
+            continue;
+        };
+        let (believed, _) = response.check(&pairs, AT);
+        assert!(believed.is_empty(), "byte {at}");
+    }
+}
