@@ -104,7 +104,25 @@ pub(crate) const VM: &[Package] = &[
         "strip",
         "takes debug information out of programs",
     ),
+    program(
+        "wireguard-tools",
+        "wg",
+        "gives the ends of a tunnel inside their keys",
+    ),
+    program(
+        "ibverbs-utils",
+        "ibv_rc_pingpong",
+        "sends by RDMA inside, over a card in software",
+    ),
+    Package {
+        name: "ibverbs-providers",
+        seen: Seen::File(SOFT_ROCE),
+        why: "that card's driver",
+    },
 ];
+
+/// What tells libibverbs of the card in software.
+pub(crate) const SOFT_ROCE: &str = "/etc/libibverbs.d/rxe.driver";
 
 /// Only the measurements ask for these.
 pub(crate) const BENCH: &[Package] = &[

@@ -11,6 +11,7 @@ mod tools;
 
 use anyhow::Result;
 
+pub(crate) use apt::SOFT_ROCE;
 pub(crate) use core_source::core_source;
 pub(crate) use mirror::{apt, debian_mirror, mirrors};
 pub(crate) use tools::compiler_libraries;

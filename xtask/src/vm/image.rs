@@ -9,7 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::modules;
 use super::packages::Stack;
-use crate::{cmd, paths};
+use crate::{cmd, install, paths};
 
 /// Room for programs, modules, and what a scenario writes.
 const ROOT_SIZE: &str = "768M";
@@ -17,7 +17,15 @@ const ROOT_SIZE: &str = "768M";
 const BOOT_KIB: u32 = 64 * 1024;
 
 /// Programs of the machine this runs on that tests call inside.
-const TOOLS: &[&str] = &["ip", "tc", "nsenter", "unshare"];
+const TOOLS: &[&str] = &[
+    "ip",
+    "tc",
+    "rdma",
+    "nsenter",
+    "unshare",
+    "wg",
+    "ibv_rc_pingpong",
+];
 
 /// A folder that becomes a root disk.
 #[derive(Debug)]
@@ -58,6 +66,7 @@ impl Root {
             let file = cmd::find(tool).with_context(|| format!("{tool} was installed"))?;
             root.program(&file, &format!("usr/sbin/{tool}"), false)?;
         }
+        root.soft_roce()?;
         for program in programs {
             let name = program.file_name().and_then(|name| name.to_str());
             let name = name.context("a program has a name")?;
@@ -144,6 +153,26 @@ impl Root {
         fs::create_dir_all(dir).with_context(|| format!("make {}", dir.display()))?;
         fs::copy(from, &to).with_context(|| format!("copy {}", from.display()))?;
         Ok(())
+    }
+
+    /// libibverbs finds its drivers by name, while it runs.
+    fn soft_roce(&self) -> Result<()> {
+        let tool = cmd::find("ibv_rc_pingpong").context("ibverbs-utils was installed")?;
+        let libraries = libraries(&cmd::output(cmd::command("ldd").arg(tool))?);
+        let verbs = libraries
+            .iter()
+            .find(|file| file.display().to_string().contains("libibverbs.so"))
+            .context("ibv_rc_pingpong needs libibverbs")?;
+        // Where the loader found it may be a link to where packages put things.
+        let verbs = fs::canonicalize(verbs).context("libibverbs")?;
+        let folder = verbs.with_file_name("libibverbs");
+        let entries = fs::read_dir(&folder).with_context(|| folder.display().to_string())?;
+        let driver = entries
+            .flatten()
+            .find(|entry| entry.file_name().to_string_lossy().starts_with("librxe-"))
+            .context("ibverbs-providers was installed")?;
+        self.library(&driver.path())?;
+        self.library(Path::new(install::SOFT_ROCE))
     }
 
     /// A module without its signature, which stands behind what the program format knows of.

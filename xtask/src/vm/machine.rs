@@ -43,15 +43,6 @@ pub(super) struct Machine {
     boots: u32,
 }
 
-/// What one boot left.
-#[derive(Debug)]
-pub(super) struct Boot {
-    /// What the machine said, a value a line.
-    pub(super) said: Vec<Value>,
-    /// From power on to power off.
-    pub(super) took: Duration,
-}
-
 impl Machine {
     pub(super) fn assemble(dir: &Path, make: Make<'_>) -> Result<Self> {
         if dir.exists() {
@@ -78,8 +69,9 @@ impl Machine {
         })
     }
 
-    /// Powers on, listens until it powers off or `limit` is over.
-    pub(super) fn boot(&mut self, limit: Duration) -> Result<Boot> {
+    /// Powers on, listens until it powers off or `limit` is over: a value a line goes to `heard`. How
+    /// long that took.
+    pub(super) fn boot(&mut self, limit: Duration, heard: &mut Vec<Value>) -> Result<Duration> {
         self.boots += 1;
         let said = self.dir.join(format!("said-{}.jsonl", self.boots));
         let console = self.dir.join(format!("console-{}.log", self.boots));
@@ -95,13 +87,13 @@ impl Machine {
                 .spawn()
                 .context("start qemu-system-x86_64")?,
         );
-        let heard = listen(&mut qemu.0, &said, begun + limit);
+        let listened = listen(&mut qemu.0, &said, begun + limit, heard);
         drop(qemu);
         let took = begun.elapsed();
         // It ends with the machine.
         cmd::wait_within(&mut tpm.0, Duration::from_secs(5))?;
-        let said = heard.with_context(|| last_words(&console))?;
-        Ok(Boot { said, took })
+        listened.with_context(|| last_words(&console))?;
+        Ok(took)
     }
 
     fn power_tpm(&self, socket: &Path) -> Result<Running> {
@@ -284,9 +276,9 @@ fn manufacture(dir: &Path, banks: &str) -> Result<()> {
 }
 
 /// Reads lines as they come, until the machine is off.
-fn listen(qemu: &mut Child, file: &Path, deadline: Instant) -> Result<Vec<Value>> {
+fn listen(qemu: &mut Child, file: &Path, deadline: Instant, said: &mut Vec<Value>) -> Result<()> {
     let mut from = std::io::BufReader::new(fs::File::open(file).context("open what it says")?);
-    let (mut said, mut line) = (Vec::new(), String::new());
+    let mut line = String::new();
     loop {
         let off = qemu.try_wait().context("look after qemu")?.is_some();
         // Half a line stays, and is read on when the rest has come.
@@ -308,7 +300,7 @@ fn listen(qemu: &mut Child, file: &Path, deadline: Instant) -> Result<Vec<Value>
             line.clear();
         }
         if off {
-            return Ok(said);
+            return Ok(());
         }
         if Instant::now() >= deadline {
             bail!("the machine was still on when its time was over");

@@ -11,8 +11,10 @@
 //! | `policy` | what is signed, and how the agent inside is configured |
 //! | `machine` | firmware, TPM, disks; power on, listen, power off |
 //! | `scenario` | what is tried |
+//! | `evidence` | what a boot left, read by `bailiwick inspect` |
 //! | `initrd.sh`, `init.sh` | first programs inside; the rest is `tests/src/bin/bailiwick-vm-guest` |
 
+mod evidence;
 mod image;
 mod machine;
 mod modules;
@@ -29,7 +31,8 @@ use serde_json::{Value, json};
 
 use self::image::Root;
 use self::machine::{Machine, Make};
-use self::packages::{Kernel, Stack};
+pub(crate) use self::packages::Kernel;
+use self::packages::Stack;
 use self::scenario::{SCENARIOS, Scenario};
 use crate::cmd::{self, step};
 use crate::{install, paths};
@@ -62,7 +65,11 @@ enum Output {
 const FIRMWARE: Duration = Duration::from_secs(600);
 
 /// Programs that go inside.
-const PROGRAMS: [&str; 2] = ["bailiwick-agent", "bailiwick-vm-guest"];
+const PROGRAMS: [&str; 3] = [
+    "bailiwick-agent",
+    "bailiwick-vm-guest",
+    "bailiwick-fence-rows",
+];
 
 /// What became of one scenario on one kernel.
 struct Outcome {
@@ -86,33 +93,62 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     if !args.no_build {
         build()?;
     }
-    let home = paths::target().join("vm");
-    fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
-    let _alone = alone(&home)?;
     let mut outcomes = Vec::new();
     for kernel in [Kernel::V6_1, Kernel::V6_12] {
-        if args.kernel.is_some_and(|only| only != kernel) {
-            continue;
-        }
-        let stack = packages::stack(kernel)?;
-        let disks = Disks::make(&home.join(kernel.name()), &stack)?;
-        for scenario in &wanted {
-            outcomes.push(play(scenario, kernel, &stack, &disks));
+        if args.kernel.is_none_or(|only| only == kernel) {
+            outcomes.append(&mut on(kernel, &wanted, "")?);
         }
     }
     report(&outcomes, args.output)
 }
 
+/// Scenarios on one kernel; `more` goes to its command line.
+fn on(kernel: Kernel, wanted: &[&'static Scenario], more: &str) -> Result<Vec<Outcome>> {
+    let home = paths::target().join("vm");
+    fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
+    let _alone = alone(&home)?;
+    let stack = packages::stack(kernel)?;
+    let disks = Disks::make(&home.join(kernel.name()), &stack)?;
+    let wanted = wanted.iter();
+    Ok(wanted
+        .map(|scenario| play(scenario, kernel, &stack, &disks, more))
+        .collect())
+}
+
+/// An attack's result, and whether it is as it must be.
+pub(crate) type Played = (Value, bool);
+
+/// Plays attacks in a machine of that kernel: each as `bailiwick-fence-rows` tells it, and whether
+/// it is as it must be; then why some may be missing.
+pub(crate) fn attacks(kernel: Kernel, names: &[&str]) -> Result<(Vec<Played>, Option<String>)> {
+    install::for_vm()?;
+    build()?;
+    let wanted = chosen(&[scenario::WAYS_OUT.to_owned()])?;
+    let outcomes = on(
+        kernel,
+        &wanted,
+        &format!("bailiwick.rows={}", names.join(",")),
+    )?;
+    let outcome = outcomes.into_iter().next().context("one was played")?;
+    let played = outcome.said.iter();
+    let played = played
+        .filter(|value| value["attack"].is_object())
+        .map(|value| (value["attack"].clone(), value["good"] == true))
+        .collect();
+    Ok((played, outcome.trouble))
+}
+
 fn build() -> Result<()> {
     crate::build::kernel_side()?;
     step("building the programs");
-    cmd::run(cmd::cargo().args([
-        "build",
-        "--bins",
-        "--package=bailiwick-agent",
-        "--package=bailiwick-collector",
-        "--package=bailiwick-tests",
-    ]))
+    let mut cargo = cmd::cargo();
+    cargo.args(["build", "--package=bailiwick-agent"]);
+    cargo.args(["--package=bailiwick-collector", "--package=bailiwick-tests"]);
+    // The client signs and inspects here.
+    for program in PROGRAMS.into_iter().chain(["bailiwick"]) {
+        cargo.arg(format!("--bin={program}"));
+    }
+    cmd::run(&mut cargo)
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
@@ -165,7 +201,13 @@ impl Disks {
     }
 }
 
-fn play(scenario: &'static Scenario, kernel: Kernel, stack: &Stack, disks: &Disks) -> Outcome {
+fn play(
+    scenario: &'static Scenario,
+    kernel: Kernel,
+    stack: &Stack,
+    disks: &Disks,
+    more: &str,
+) -> Outcome {
     step(format_args!(
         "== {} on Linux {}",
         scenario.name, stack.release
@@ -177,30 +219,31 @@ fn play(scenario: &'static Scenario, kernel: Kernel, stack: &Stack, disks: &Disk
         boots: Vec::new(),
         trouble: None,
     };
-    if let Err(error) = act(&mut outcome, stack, disks) {
+    if let Err(error) = act(&mut outcome, stack, disks, more) {
         step(format_args!("   could not tell: {error:#}"));
         outcome.trouble = Some(format!("{error:#}"));
     }
     outcome
 }
 
-fn act(outcome: &mut Outcome, stack: &Stack, disks: &Disks) -> Result<()> {
+fn act(outcome: &mut Outcome, stack: &Stack, disks: &Disks, more: &str) -> Result<()> {
     let Scenario {
         name,
         secure_boot,
         boots,
         modules,
         limit,
+        next,
         ..
     } = *outcome.scenario;
     let dir = disks.home.join(name);
     let disk = disks.home.join(format!("{name}.fat"));
     let command_line = format!(
         "console=ttyS0 quiet loglevel=4 ima_policy=tcb bailiwick.scenario={name} \
-         bailiwick.limit={} bailiwick.modules={modules}",
+         bailiwick.limit={} bailiwick.modules={modules} {more}",
         limit.as_secs()
     );
-    image::boot(stack, &disks.initrd, &command_line, &disk)?;
+    image::boot(stack, &disks.initrd, command_line.trim_end(), &disk)?;
     let make = Make {
         secure_boot,
         banks: "sha256",
@@ -208,15 +251,31 @@ fn act(outcome: &mut Outcome, stack: &Stack, disks: &Disks) -> Result<()> {
         boot: &disk,
     };
     let mut machine = Machine::assemble(&dir, make)?;
+    let mut before = None;
     for number in 1..=boots {
-        let boot = machine.boot(limit + FIRMWARE)?;
+        if let Some((words, _)) = next.filter(|_| number == 2) {
+            let command_line = format!("{command_line} {words}");
+            image::boot(stack, &disks.initrd, &command_line, &disk)?;
+        }
+        let mut said = Vec::new();
+        let booted = machine.boot(limit + FIRMWARE, &mut said);
+        let left = evidence::keep(&dir, number, &mut said);
+        let end = said.last().and_then(|value| value["end"].as_i64());
+        // Also of a machine that did not come to its end.
+        outcome.said.append(&mut said);
+        let took = booted?;
         step(format_args!(
             "   boot {number}: {:.1} s",
-            boot.took.as_secs_f64()
+            took.as_secs_f64()
         ));
-        outcome.boots.push(boot.took);
-        let end = boot.said.last().and_then(|value| value["end"].as_i64());
-        outcome.said.extend(boot.said);
+        outcome.boots.push(took);
+        if let Some(left) = left? {
+            outcome.said.append(&mut left.checks(secure_boot)?);
+            if let (Some(before), Some((_, registers))) = (&before, next) {
+                outcome.said.append(&mut left.differs(before, registers)?);
+            }
+            before = Some(left);
+        }
         match end {
             Some(0) => {}
             Some(code) => bail!(
@@ -269,6 +328,19 @@ fn report(outcomes: &[Outcome], output: Output) -> Result<()> {
         Output::Table => {
             for one in outcomes {
                 let word = if one.passed() { "passed" } else { "FAILED" };
+                for check in one.checks() {
+                    let word = if check["passed"] == true {
+                        "ok  "
+                    } else {
+                        "FAIL"
+                    };
+                    cmd::result(format_args!(
+                        "{:<5} {:<10} {word} {}",
+                        one.kernel.name(),
+                        one.scenario.name,
+                        check["check"].as_str().unwrap_or_default(),
+                    ))?;
+                }
                 cmd::result(format_args!(
                     "{:<5} {:<10} {word} {:>3} checks, {} failed, {:>6.1} s",
                     one.kernel.name(),

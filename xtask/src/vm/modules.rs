@@ -27,6 +27,9 @@ pub(super) const FOR_TESTS: &[&str] = &[
     // Loaded by `modprobe` elsewhere, when the fence asks for a filter: there is none in here.
     "sch_ingress",
     "cls_bpf",
+    // What root puts before it.
+    "cls_matchall",
+    "act_gact",
 ];
 
 /// Ways out of a host: tunnels, bonds, other protocols. Loaded where a scenario asks.
@@ -53,6 +56,8 @@ pub(super) const WAYS_OUT: &[&str] = &[
     "vsock_loopback",
     "rdma_ucm",
     "ib_uverbs",
+    // Asked for by name when a card is added.
+    "crc32_generic",
     "rdma_rxe",
     "nf_tables",
     "nft_nat",

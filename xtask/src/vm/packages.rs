@@ -13,7 +13,7 @@ use crate::{install, paths};
 
 /// Kernels that are tried: the distribution's own, and the one from its backports.
 #[derive(Clone, Copy, Debug, Eq, PartialEq, clap::ValueEnum)]
-pub(super) enum Kernel {
+pub(crate) enum Kernel {
     /// Debian 12
     #[value(name = "6.1")]
     V6_1,

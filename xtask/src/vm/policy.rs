@@ -21,12 +21,31 @@ const WORLD: &str = "\
 2001:db8:1::,2001:db8:1:ffff:ffff:ffff:ffff:ffff,US
 ";
 
+/// `ssh` has the management plane among its prefixes, and not the right to go there.
 const HOST_FENCE: &str = r#"
+essentials = ["neighbour-discovery", "dhcp", "groups"]
+
+[management]
+addresses = ["10.9.0.250/32"]
+
 [[host]]
 name = "ssh"
 cgroups = ["/system.slice/ssh.service"]
 [host.allow]
-prefixes = ["198.51.100.0/24"]
+prefixes = ["198.51.100.0/24", "10.9.0.250/32"]
+
+[[host]]
+name = "bmc"
+cgroups = ["/system.slice/bmc.service"]
+management = true
+[host.allow]
+prefixes = ["10.9.0.250/32"]
+
+[[host]]
+name = "dhcp"
+cgroups = ["/system.slice/dhcp.service"]
+[host.allow]
+prefixes = ["10.9.0.254/32"]
 "#;
 
 const SITES: &str = "[[site]]\nprefix = \"10.9.0.0/16\"\njurisdiction = \"X-OWN\"\n";

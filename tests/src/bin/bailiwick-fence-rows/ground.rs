@@ -17,6 +17,7 @@ use tokio::runtime::Runtime;
 use crate::act::{Shot, Technique};
 use crate::actor::{Actor, Tried};
 use crate::net::{self, Net, Shape};
+use crate::pace::paced;
 use crate::policy::Terms;
 use crate::signer::{DEPLOYMENT, Signer};
 use crate::witness::Witness;
@@ -80,8 +81,13 @@ impl Ground {
         }
         let folder = folder(&name);
         fs::create_dir_all(&folder).context("make a folder")?;
+        // There is one first namespace.
+        let beside = match shape {
+            Shape::First => Shape::Wire,
+            shape => shape,
+        };
         let nets = [
-            Net::new(&format!("{number}o"), shape)?,
+            Net::new(&format!("{number}o"), beside)?,
             Net::new(&format!("{number}f"), shape)?,
         ];
         let [open, fenced] = &nets;
@@ -113,7 +119,7 @@ impl Ground {
     /// Lets somebody live in every namespace behind a port.
     pub(crate) fn settle_in(&mut self) -> Result<()> {
         self.residents.clear();
-        if self.shape == Shape::Wire {
+        if self.shape != Shape::Routed {
             return Ok(());
         }
         for side in [Side::Open, Side::Fenced] {
@@ -144,7 +150,7 @@ impl Ground {
         let signers = folder.join("allowed_signers");
         fs::write(&signers, self.signer.allowed_signers()).context("write allowed_signers")?;
         let ports = match self.shape {
-            Shape::Wire => 0,
+            Shape::Wire | Shape::First => 0,
             Shape::Routed => PORTS.len(),
         };
         let text = format!(
@@ -216,7 +222,7 @@ impl Ground {
             command.spawn().context("start the agent")
         })?;
         self.fence = Some(child);
-        let end = Instant::now() + SOON;
+        let end = Instant::now() + paced(SOON);
         loop {
             let why = match self.state() {
                 Ok(_) => return Ok(()),
@@ -371,7 +377,7 @@ impl Ground {
     /// Hooks and rules by which packets were denied since the last call, once the agent has told.
     pub(crate) fn denials(&mut self) -> Result<BTreeSet<String>> {
         self.denied = Some(Instant::now());
-        let end = Instant::now() + TELLS;
+        let end = Instant::now() + paced(TELLS);
         loop {
             let events = self.events()?;
             let denied: BTreeSet<String> = events

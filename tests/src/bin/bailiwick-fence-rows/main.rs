@@ -13,8 +13,10 @@ mod act;
 mod actor;
 mod ground;
 mod net;
+mod pace;
 mod play;
 mod policy;
+mod rdma;
 mod row;
 mod rows;
 mod signer;
@@ -31,7 +33,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use self::ground::Ground;
 use self::net::Shape;
@@ -52,7 +54,10 @@ enum Command {
     /// Kills, upgrades and swaps under a flood, and kills at every call
     Survive(survive::Args),
     /// Says what there is
-    List,
+    List {
+        #[arg(long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
     /// One attacker's process, started by the others
     #[command(hide = true)]
     Act(act::Args),
@@ -75,14 +80,17 @@ struct Run {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, ValueEnum)]
 enum Output {
     Text,
+    /// One list, at the end
     Json,
+    /// An object a line, as each is done
+    Lines,
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Run(args) => run(&args),
         Command::Survive(args) => survive::run(&args),
-        Command::List => list(),
+        Command::List { output } => list(output),
         Command::Act(args) => act::run(&args),
     };
     match done {
@@ -94,12 +102,27 @@ fn main() -> ExitCode {
     }
 }
 
-fn list() -> Result<()> {
-    for row in rows::all() {
-        let line = format!("{:>2} {:<28} {}", row.number, row.attack, row.what);
-        print(&line)?;
+fn list(output: Output) -> Result<()> {
+    if output == Output::Text {
+        for row in rows::all() {
+            let place = row.place.name();
+            print(&format!(
+                "{:>2} {:<28} {place:<4} {}",
+                row.number, row.attack, row.what
+            ))?;
+        }
+        return Ok(());
     }
-    Ok(())
+    let value = |row: &Row| {
+        json!({
+            "row": row.number,
+            "attack": row.attack,
+            "where": row.place.name(),
+            "claimed": row.claim.name(),
+        })
+    };
+    let all: Value = rows::all().into_iter().map(value).collect();
+    print(&format!("{all:#}"))
 }
 
 fn print(line: &str) -> Result<()> {
@@ -125,10 +148,16 @@ fn run(args: &Run) -> Result<()> {
         }
         let line = outcome.line(row);
         progress(&format!("{line} ({:.1} s)", begun.elapsed().as_secs_f64()));
-        if !outcome.is_good(row.claim) {
+        let good = outcome.is_good(row.claim);
+        if !good {
             bad.push(row.attack);
         }
-        values.push(outcome.json(row));
+        let value = outcome.json(row, args.place);
+        if args.output == Output::Lines {
+            let line = json!({ "outcome": value, "good": good, "line": line });
+            print(&line.to_string())?;
+        }
+        values.push(value);
     }
     if args.output == Output::Json {
         print(&format!("{:#}", Value::from(values)))?;

@@ -36,6 +36,9 @@ pub(crate) enum Shape {
     Wire,
     /// Workloads in namespaces of their own, on a bridge of a node that forwards.
     Routed,
+    /// A wire in the machine's first namespace, which is nobody's but the rows': for what knows of
+    /// no other. In a virtual machine alone.
+    First,
 }
 
 /// Network namespaces and the wires between them.
@@ -79,7 +82,11 @@ impl Net {
             }),
         };
         for space in net.spaces() {
-            ip(&format!("netns add {space}"))?;
+            if shape == Shape::First && *space == net.job {
+                ip(&format!("netns attach {space} 1"))?;
+            } else {
+                ip(&format!("netns add {space}"))?;
+            }
         }
         match &net.routed {
             None => {

@@ -1,7 +1,7 @@
 //! How a row is played: the same attack where nothing stops it, where the fence stands, and
 //! where it may.
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 use crate::act::{Shot, Technique};
 use crate::actor::Tried;
@@ -57,6 +57,24 @@ impl Play<'_> {
             self.outcome.wrong("what stopped it told nobody");
         }
         self.outcome.stopped_by.extend(denials);
+        Ok(())
+    }
+
+    /// What cannot be stopped is named: the fence's statements have a way past it of this kind.
+    pub(crate) fn says_unfenced(&mut self, kind: &str) -> Result<()> {
+        let fence = self.ground.state()?.fence.context("the fence's state")?;
+        let mut ways = fence.unfenced.iter().filter(|way| way.kind == kind);
+        let Some(first) = ways.next() else {
+            let line = format!("statements do not name {kind}: {:?}", fence.unfenced);
+            self.outcome.wrong(line);
+            return Ok(());
+        };
+        for way in std::iter::once(first).chain(ways) {
+            self.outcome.saw(format!(
+                "statements name a way past the hooks: {} {}, held by {:?}",
+                way.kind, way.name, way.held_by
+            ));
+        }
         Ok(())
     }
 

@@ -8,7 +8,7 @@ pub(crate) const WORLD: &str = "192.0.2.0/24,DE\n198.51.100.0/24,US\n203.0.113.0
 const PROFILE: &str = "name = \"rows\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
                        bank = \"sha256\"\nrequire = [0]\n";
 
-const HOST_FENCE: &str = "[[service]]\nname = \"management\"\naddress = \"203.0.113.9/32\"\n\
+pub(crate) const HOST_FENCE: &str = "[[service]]\nname = \"management\"\naddress = \"203.0.113.9/32\"\n\
      protocol = \"udp\"\nports = \"5000\"\n\
      [[service]]\nname = \"management6\"\naddress = \"2001:db8:2::9/128\"\n\
      protocol = \"udp\"\nports = \"5000\"\n";

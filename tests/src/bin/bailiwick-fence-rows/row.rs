@@ -19,7 +19,7 @@ pub(crate) enum Place {
 }
 
 impl Place {
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Host => "host",
             Self::Vm => "vm",
@@ -34,6 +34,15 @@ pub(crate) enum Claim {
     Stopped,
     /// It cannot be prevented, and does not go unsaid.
     Evidenced,
+}
+
+impl Claim {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Evidenced => "evidenced",
+        }
+    }
 }
 
 /// An attack.
@@ -51,6 +60,51 @@ pub(crate) struct Row {
     pub(crate) alone: bool,
     pub(crate) shape: Shape,
     pub(crate) run: fn(&mut Play<'_>) -> Result<()>,
+}
+
+impl Row {
+    /// As most are: on one wire, on any machine, with nothing getting out.
+    pub(crate) const fn new(
+        number: u8,
+        attack: &'static str,
+        what: &'static str,
+        run: fn(&mut Play<'_>) -> Result<()>,
+    ) -> Self {
+        Self {
+            number,
+            attack,
+            what,
+            place: Place::Host,
+            claim: Claim::Stopped,
+            alone: false,
+            shape: Shape::Wire,
+            run,
+        }
+    }
+
+    /// It takes modules.
+    pub(crate) const fn in_vm(mut self) -> Self {
+        self.place = Place::Vm;
+        self
+    }
+
+    /// It cannot be prevented.
+    pub(crate) const fn evidenced(mut self) -> Self {
+        self.claim = Claim::Evidenced;
+        self
+    }
+
+    /// On a ground of its own.
+    pub(crate) const fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
+    /// On another net than a wire.
+    pub(crate) const fn on(mut self, shape: Shape) -> Self {
+        self.shape = shape;
+        self
+    }
 }
 
 /// What came of it, counted as it happens.
@@ -100,19 +154,16 @@ impl Outcome {
         all.collect::<Vec<_>>().join("; ")
     }
 
-    /// For the machine-readable result.
-    pub(crate) fn json(&self, row: &Row) -> Value {
+    /// For the machine-readable result; `place` is where it was played.
+    pub(crate) fn json(&self, row: &Row, place: Place) -> Value {
         json!({
             "row": row.number,
             "attack": row.attack,
-            "where": row.place.name(),
+            "where": place.name(),
             "attempts": self.attempts,
             "leaked": self.leaked,
             "stopped_by": self.stopped_by(),
-            "claimed": match row.claim {
-                Claim::Stopped => "stopped",
-                Claim::Evidenced => "evidenced",
-            },
+            "claimed": row.claim.name(),
             "evidence": self.evidence(),
         })
     }

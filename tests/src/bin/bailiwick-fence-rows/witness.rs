@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result};
 
 use crate::net::{self, WIRE};
+use crate::pace::paced;
 use crate::sys;
 use crate::wire::MARK;
 
@@ -64,7 +65,7 @@ impl Witness {
     pub(crate) fn arrived(&self) -> Vec<Vec<u8>> {
         let mut seen = self.count();
         let mut since = Instant::now();
-        while since.elapsed() < SETTLED {
+        while since.elapsed() < paced(SETTLED) {
             thread::sleep(Duration::from_millis(10));
             let now = self.count();
             if now != seen {
@@ -125,7 +126,7 @@ impl Counter {
     pub(crate) fn settled(&self) -> Result<u64> {
         let mut total = self.take()?;
         let mut since = Instant::now();
-        while since.elapsed() < SETTLED {
+        while since.elapsed() < paced(SETTLED) {
             thread::sleep(Duration::from_millis(10));
             let more = self.take()?;
             if more > 0 {

@@ -2,13 +2,16 @@
 
 use std::fs;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use crate::Told;
 use crate::host::read;
 
 const IMA: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
+const BOOT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const PCRS: &str = "/sys/class/tpm/tpm0/pcr-sha256";
 /// The variable `SecureBoot` of the EFI global variables: four bytes of attributes, then 0 or 1.
 const SECURE_BOOT: &str =
@@ -95,13 +98,22 @@ pub(crate) fn run(told: &mut Told, secure: bool) -> Result<()> {
         Value::Null,
     )?;
     registers(told)?;
-    let boot_log = fs::metadata("/sys/kernel/security/tpm0/binary_bios_measurements");
-    let bytes = fs::read("/sys/kernel/security/tpm0/binary_bios_measurements").map(|log| log.len());
+    let boot_log = fs::metadata(BOOT_LOG);
+    let bytes = fs::read(BOOT_LOG).map(|log| log.len());
     told.check(
         "the firmware's log is there",
         boot_log.is_ok() && bytes.as_ref().is_ok_and(|length| *length > 1000),
         bytes.unwrap_or(0),
-    )
+    )?;
+    // Read after the registers: a list may run ahead of what the TPM said, never behind it.
+    keep(told, "boot-log", BOOT_LOG)?;
+    keep(told, "ima-list", IMA)
+}
+
+/// For whoever reads it on another machine.
+fn keep(told: &mut Told, name: &str, file: &str) -> Result<()> {
+    let bytes = fs::read(file).with_context(|| format!("read {file}"))?;
+    told.line(&json!({ "kept": name, "base64": STANDARD.encode(bytes) }))
 }
 
 /// Whether PCR 10 is not what it is after a reset.

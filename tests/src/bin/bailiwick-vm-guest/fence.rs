@@ -19,8 +19,9 @@ use bailiwick_attestation::proto::v1::{PolicyBundle, PolicyFile};
 use serde_json::json;
 
 use crate::Told;
-use crate::host::read;
-use crate::wire::{DATAGRAMS, WORLD, World};
+use crate::essentials;
+use crate::host::{read, run};
+use crate::wire::{UPLINK, WORLD, Way, World};
 
 const AGENT: &str = "/usr/bin/bailiwick-agent";
 const CONFIG: &str = "/etc/bailiwick/agent.toml";
@@ -51,7 +52,7 @@ enum Standing {
     Policy,
 }
 
-pub(crate) fn run(told: &mut Told) -> Result<()> {
+pub(crate) fn scenario(told: &mut Told) -> Result<()> {
     told.fact("kernel", read("/proc/sys/kernel/osrelease")?)?;
     if Path::new(BEFORE).exists() {
         return again(told);
@@ -65,6 +66,7 @@ pub(crate) fn run(told: &mut Told) -> Result<()> {
         "unfenced, everything arrives",
         Standing::Nothing,
     )?;
+    essentials::unfenced(told, &world)?;
     let mut fence = Agent::start()?;
     told.fact("fenced after ms", fence.ready.as_millis().to_string())?;
     matrix(
@@ -80,6 +82,16 @@ pub(crate) fn run(told: &mut Told) -> Result<()> {
     mode(told, &state, Mode::Enforcing)?;
     matrix(told, &world, "the signed policy", Standing::Policy)?;
     measured(told, &state)?;
+    line(told, &mut fence)?;
+    matrix_by(
+        told,
+        &world,
+        Way::Frames,
+        "frames by hand, which the line on the uplink alone sees",
+        Standing::Policy,
+    )?;
+    essentials::fenced(told, &world)?;
+    before_ours(told, &world, &mut fence)?;
     let before = links(&state);
     fence.kill()?;
     matrix(told, &world, "the agent killed", Standing::Policy)?;
@@ -120,6 +132,16 @@ fn again(told: &mut Told) -> Result<()> {
 
 /// Everybody tries everything, and the far end counts.
 fn matrix(told: &mut Told, world: &World, name: &str, standing: Standing) -> Result<()> {
+    matrix_by(told, world, Way::Datagrams, name, standing)
+}
+
+fn matrix_by(
+    told: &mut Told,
+    world: &World,
+    way: Way,
+    name: &str,
+    standing: Standing,
+) -> Result<()> {
     let (mut wrong, mut denied, mut leaked) = (Vec::new(), 0_u64, 0);
     for (cgroup, allowed) in SENDERS {
         for (code, address) in WORLD {
@@ -130,15 +152,15 @@ fn matrix(told: &mut Told, world: &World, name: &str, standing: Standing) -> Res
                     allowed.contains(&code) && !(cgroup.contains("ssh") && address.contains(':'))
                 }
             };
-            let want = if open { u64::from(DATAGRAMS) } else { 0 };
-            let mut arrived = world.try_from(cgroup, address)?;
+            let want = if open { way.packets() } else { 0 };
+            let mut arrived = world.try_by(way, cgroup, address)?;
             // A new cgroup is its study's once the agent has seen it; until then it is denied.
             let deadline = Instant::now() + SEEN;
             while open && arrived == 0 && Instant::now() < deadline {
-                arrived = world.try_from(cgroup, address)?;
+                arrived = world.try_by(way, cgroup, address)?;
             }
             if !open {
-                denied += u64::from(DATAGRAMS);
+                denied += way.packets();
                 leaked += arrived;
             }
             if arrived != want {
@@ -176,6 +198,87 @@ fn measured(told: &mut Told, state: &State) -> Result<()> {
         fault.is_none() && value.chars().any(|digit| digit != '0'),
         fault.unwrap_or(value),
     )
+}
+
+/// The second line, on the card that leaves the host: as the agent read it back from the kernel.
+fn line(told: &mut Told, fence: &mut Agent) -> Result<()> {
+    let want = way_of_this_kernel()?;
+    let look = || {
+        let state = fence.state()?.fence.unwrap_or_default();
+        let line = state.lines.into_iter().find(|line| line.device == UPLINK);
+        line.context("no line on the uplink")
+    };
+    let line = crate::host::wait("the line on the uplink", SEEN, look)?;
+    told.check(
+        "the second line stands on the uplink, first in its chain",
+        line.hook == "tcx/egress"
+            && line.way == want
+            && line.position == 0
+            && line.program_id != 0
+            && !line.program_tag.is_empty(),
+        json!({
+            "hook": line.hook,
+            "way": line.way,
+            "position": line.position,
+            "program": line.program_id,
+            "revision": line.revision,
+        }),
+    )?;
+    let chain = run(&format!("tc filter show dev {UPLINK} egress"))?;
+    told.check(
+        "tc shows a filter of ours where the kernel has no tcx, and none where it has",
+        chain.contains("fence_uplink") == (want == "clsact"),
+        chain,
+    )
+}
+
+/// tcx came with Linux 6.6.
+fn way_of_this_kernel() -> Result<&'static str> {
+    let release = read("/proc/sys/kernel/osrelease")?;
+    let mut numbers = release.split('.').map(|part| part.parse().unwrap_or(0));
+    let version: (u32, u32) = (
+        numbers.next().unwrap_or_default(),
+        numbers.next().unwrap_or_default(),
+    );
+    Ok(if version < (6, 6) { "clsact" } else { "tcx" })
+}
+
+/// Root puts a filter before ours that lets everything pass.
+fn before_ours(told: &mut Told, world: &World, fence: &mut Agent) -> Result<()> {
+    let add = format!("tc filter add dev {UPLINK} egress pref 1 protocol all matchall action pass");
+    if way_of_this_kernel()? == "tcx" {
+        // There is no place for it: what hangs on a qdisc runs behind tcx.
+        run(&format!("tc qdisc add dev {UPLINK} clsact"))?;
+    }
+    run(&add)?;
+    let begun = Instant::now();
+    let (cgroup, address) = ("/studies/cardio", "198.51.100.10");
+    let mut leaked = 0;
+    loop {
+        let arrived = world.try_by(Way::Frames, cgroup, address)?;
+        leaked += arrived;
+        if arrived == 0 || begun.elapsed() > SEEN {
+            told.check(
+                "a filter that root puts first does not stay first",
+                arrived == 0,
+                json!({ "leaked meanwhile": leaked, "seconds": begun.elapsed().as_secs() }),
+            )?;
+            break;
+        }
+    }
+    let state = fence.state()?.fence.unwrap_or_default();
+    let line = state.lines.iter().find(|line| line.device == UPLINK);
+    let changes: Vec<&String> = state
+        .line_changes
+        .iter()
+        .map(|change| &change.what)
+        .collect();
+    told.check(
+        "the statement says that ours is first, and what was found where it was not",
+        line.is_some_and(|line| line.position == 0) && (leaked == 0 || !changes.is_empty()),
+        json!(changes),
+    )?;
+    run(&format!("tc filter del dev {UPLINK} egress pref 1")).map(drop)
 }
 
 fn links(state: &State) -> Vec<u32> {

@@ -3,9 +3,11 @@
 //! A line is an object: `{"check", "passed", "found"}`, or `{"fact", "value"}` for what is only
 //! shown. The machine is nobody's but the test's: the whole of it is fenced, rewired and stopped.
 
+mod essentials;
 mod facts;
 mod fence;
 mod host;
+mod ways_out;
 mod wire;
 
 use std::io::{self, Write as _};
@@ -22,8 +24,12 @@ enum Cli {
     Boot,
     /// The same, Secure Boot off
     BootOpen,
+    /// The first again, at each of two boots
+    BootNext,
     /// The whole host fenced
     Fence,
+    /// Attacks that take modules of the kernel
+    WaysOut,
     /// Joins a cgroup, then sends datagrams: a child of the others
     #[command(hide = true)]
     Send(wire::Send),
@@ -32,9 +38,10 @@ enum Cli {
 fn main() -> ExitCode {
     let mut told = Told;
     let outcome = match Cli::parse() {
-        Cli::Boot => facts::run(&mut told, true),
+        Cli::Boot | Cli::BootNext => facts::run(&mut told, true),
         Cli::BootOpen => facts::run(&mut told, false),
-        Cli::Fence => fence::run(&mut told),
+        Cli::Fence => fence::scenario(&mut told),
+        Cli::WaysOut => ways_out::run(&mut told),
         Cli::Send(send) => wire::send(&send),
     };
     match outcome {

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
+use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,6 +19,10 @@ use crate::host::run;
 
 /// Where the world is.
 pub(crate) const FAR: &str = "far";
+/// The uplink.
+pub(crate) const UPLINK: &str = "up0";
+/// The host's own namespace, by name: for programs that enter one.
+const HERE: &str = "here";
 /// Datagrams of one try.
 pub(crate) const DATAGRAMS: u32 = 5;
 const PORT: u16 = 7000;
@@ -34,6 +39,30 @@ pub(crate) const WORLD: [(&str, &str); 5] = [
     ("DE", "2001:db8:49::10"),
     ("US", "2001:db8:1::10"),
 ];
+
+/// Where the management plane is.
+pub(crate) const MANAGEMENT: &str = "10.9.0.250";
+
+/// How something is sent.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Way {
+    /// Datagrams of a socket.
+    Datagrams,
+    /// Frames written by hand, which only what stands on the uplink sees: twice as many, by two
+    /// kinds of packet socket.
+    Frames,
+}
+
+impl Way {
+    /// How many packets one try is.
+    pub(crate) fn packets(self) -> u64 {
+        let each = u64::from(DATAGRAMS);
+        match self {
+            Self::Datagrams => each,
+            Self::Frames => 2 * each,
+        }
+    }
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Send {
@@ -60,8 +89,10 @@ impl World {
         let (near, far) = (card("52:54:00:00:00:01")?, card("52:54:00:00:00:02")?);
         run(&format!("ip link set {near} name up0"))?;
         run(&format!("ip link set {far} netns {FAR} name world0"))?;
-        run("ip -n far link set world0 up")?;
-        for (_, address) in WORLD {
+        // Frames written by hand name a card that is not there.
+        run("ip -n far link set world0 up promisc on")?;
+        run(&format!("ip netns attach {HERE} 1"))?;
+        for address in addresses() {
             let (length, family) = if address.contains(':') {
                 (128, "nodad")
             } else {
@@ -94,7 +125,7 @@ impl World {
             run(&format!("ip addr add {address} dev up0 {nodad}"))?;
         }
         run("ip link set up0 up")?;
-        for (_, address) in WORLD {
+        for address in addresses() {
             run(&format!("ip route add {address} dev up0"))?;
             // Nobody has to be asked where it is, so that nothing else is sent.
             run(&format!(
@@ -118,8 +149,63 @@ impl World {
         counts.get(&address).copied().unwrap_or(0)
     }
 
-    /// A process of `cgroup` sends; says how many arrived.
-    pub(crate) fn try_from(&self, cgroup: &str, address: &str) -> Result<u64> {
+    /// Forgets who an address of the world is, so that the kernel has to ask.
+    pub(crate) fn forget(&self, address: &str) -> Result<()> {
+        run(&format!("ip neigh del {address} dev {UPLINK}")).map(drop)
+    }
+
+    /// A program in `cgroup`; says how many packets to `address` arrived meanwhile.
+    pub(crate) fn during(&self, cgroup: &str, words: &[&str], address: IpAddr) -> Result<u64> {
+        let before = self.arrived(address);
+        let folder = format!("/sys/fs/cgroup{cgroup}");
+        fs::create_dir_all(&folder).with_context(|| format!("make {folder}"))?;
+        let mut child = Command::new("/bin/sh")
+            .args(["-c", "echo 0 > $0/cgroup.procs && sleep 1 && exec \"$@\""])
+            .arg(&folder)
+            .args(words)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("start {words:?}"))?;
+        let mut input = child.stdin.take().context("its stdin is piped")?;
+        // Those that wait for a word go on.
+        drop(input.write_all(b"\n"));
+        child
+            .wait()
+            .with_context(|| format!("wait for {words:?}"))?;
+        thread::sleep(SETTLE);
+        Ok(self.arrived(address) - before)
+    }
+
+    /// A process of `cgroup` sends; says how many packets arrived.
+    pub(crate) fn try_by(&self, way: Way, cgroup: &str, address: &str) -> Result<u64> {
+        if way == Way::Datagrams {
+            return self.try_from(cgroup, address);
+        }
+        let to = address.parse().context("an address")?;
+        let from = if address.contains(':') {
+            "fd09::2"
+        } else {
+            "10.9.0.2"
+        };
+        let words = [
+            "/usr/bin/bailiwick-fence-rows",
+            "act",
+            "--space",
+            HERE,
+            "--device",
+            UPLINK,
+            "--from",
+            from,
+            "--to",
+            address,
+            "frame",
+        ];
+        self.during(cgroup, &words, to)
+    }
+
+    fn try_from(&self, cgroup: &str, address: &str) -> Result<u64> {
         let address: IpAddr = address.parse().context("an address")?;
         let before = self.arrived(address);
         let program = std::env::current_exe().context("this program's file")?;
@@ -157,6 +243,12 @@ pub(crate) fn send(send: &Send) -> Result<()> {
             .context("send")?;
     }
     Ok(())
+}
+
+/// All that the world answers for.
+fn addresses() -> impl Iterator<Item = &'static str> {
+    let world = WORLD.into_iter().map(|(_, address)| address);
+    world.chain([MANAGEMENT])
 }
 
 /// Name of the card with this hardware address.

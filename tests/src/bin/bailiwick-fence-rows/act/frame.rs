@@ -9,7 +9,6 @@ use io_uring::{IoUring, opcode, types};
 
 use super::{Shot, step};
 use crate::actor::Tried;
-use crate::net::WIRE;
 use crate::sys;
 use crate::wire;
 
@@ -106,7 +105,7 @@ pub(super) fn bypass(shot: &Shot) -> Result<Tried> {
     ];
     for ask in ways {
         for ring_of_frames in [false, true] {
-            let socket = bound(libc::SOCK_RAW, ethertype(shot))?;
+            let socket = bound(shot, libc::SOCK_RAW, ethertype(shot))?;
             if let Err(refused) = ask(&socket)? {
                 tried.once::<()>(Err(refused));
                 continue;
@@ -170,8 +169,8 @@ fn framed(shot: &Shot, words: &[u16], payload: &[u8]) -> Vec<u8> {
 }
 
 fn many(shot: &Shot, kind: i32, said: u16, bytes: &[u8]) -> Result<Tried> {
-    let socket = bound(kind, said)?;
-    let mut to = sys::link(sys::ifindex(WIRE)?, said);
+    let socket = bound(shot, kind, said)?;
+    let mut to = sys::link(sys::ifindex(&shot.device)?, said);
     if let Some(last) = to.get_mut(17) {
         *last = shot.mac;
     }
@@ -182,10 +181,10 @@ fn many(shot: &Shot, kind: i32, said: u16, bytes: &[u8]) -> Result<Tried> {
     Ok(tried)
 }
 
-fn bound(kind: i32, said: u16) -> Result<OwnedFd> {
+fn bound(shot: &Shot, kind: i32, said: u16) -> Result<OwnedFd> {
     let socket =
         sys::socket(libc::AF_PACKET, kind, said.to_be().into()).context("make a packet socket")?;
-    sys::bind(&socket, &sys::link(sys::ifindex(WIRE)?, said)).context("bind")?;
+    sys::bind(&socket, &sys::link(sys::ifindex(&shot.device)?, said)).context("bind")?;
     Ok(socket)
 }
 
@@ -196,7 +195,7 @@ pub(super) fn express(shot: &Shot) -> Result<Tried> {
     let whole = framed(shot, &[ethertype(shot)], &packet);
     let mut tried = Tried::default();
     for _ in 0..shot.count {
-        tried.once(sys::send_express(WIRE, &whole));
+        tried.once(sys::send_express(&shot.device, &whole));
     }
     Ok(tried)
 }

@@ -12,7 +12,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, recvmsg, sendmsg,
 };
 
-use super::socket::{PATIENCE, bound};
+use super::socket::{bound, patience};
 use super::{Shot, step};
 use crate::actor::Tried;
 use crate::sys;
@@ -25,9 +25,9 @@ pub(super) fn established(shot: &Shot) -> Result<Tried> {
     let mut tried = Tried::default();
     for _ in 0..shot.count {
         tried.once(sys::send(&socket, MARK, libc::MSG_NOSIGNAL, None));
-        thread::sleep(PATIENCE / 8);
+        thread::sleep(patience() / 8);
     }
-    thread::sleep(PATIENCE);
+    thread::sleep(patience());
     Ok(tried)
 }
 

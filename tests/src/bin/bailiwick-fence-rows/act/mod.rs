@@ -7,8 +7,10 @@ mod flood;
 mod frame;
 mod header;
 mod held;
+mod other;
 mod packet;
 mod ring;
+mod roce;
 mod socket;
 
 pub(crate) use self::flood::{MAY_REFUSED, MAY_SENT, MUST_NOT_REFUSED, MUST_NOT_SENT, OTHERWISE};
@@ -20,7 +22,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, Result, ensure};
 
 use crate::actor::Tried;
-use crate::net;
+use crate::net::{self, WIRE};
 
 /// Where to, where from, how often.
 #[derive(Clone, Debug, clap::Args)]
@@ -41,6 +43,9 @@ pub(crate) struct Shot {
     /// Last byte of the link address of the next hop
     #[arg(long, default_value_t = 2)]
     pub(crate) mac: u8,
+    /// The device that frames are written to
+    #[arg(long, default_value = WIRE)]
+    pub(crate) device: String,
     /// A socket in the file system, where two attackers meet
     #[arg(long)]
     pub(crate) meet: Option<PathBuf>,
@@ -62,6 +67,7 @@ impl Shot {
             port: 5000,
             count: 5,
             mac: 2,
+            device: WIRE.to_owned(),
             meet: None,
         }
     }
@@ -86,6 +92,11 @@ impl Shot {
         self
     }
 
+    pub(crate) fn on(mut self, device: &str) -> Self {
+        device.clone_into(&mut self.device);
+        self
+    }
+
     pub(crate) fn from(mut self, from: &str) -> Self {
         self.from = from.parse().expect("a row names an address");
         self
@@ -104,6 +115,7 @@ impl Shot {
             format!("--port={}", self.port),
             format!("--count={}", self.count),
             format!("--mac={}", self.mac),
+            format!("--device={}", self.device),
         ];
         words.extend(self.via.map(|via| format!("--via={via}")));
         words.extend(
@@ -177,6 +189,14 @@ techniques! {
     Mptcp "mptcp" socket::mptcp,
     /// A path that the other end names later
     MptcpPath "mptcp-path" socket::mptcp_path,
+    /// An association, by `connect`, by an option, and by sending
+    Sctp "sctp" other::sctp,
+    /// A path that the other end names
+    SctpPath "sctp-path" other::sctp_path,
+    /// By RDMA, over a card in software
+    Roce "roce" roce::roce,
+    /// A stream to this machine's own context
+    Vsock "vsock" other::vsock,
     /// More than fits a packet
     Large "large" socket::large,
     /// `connect` and `send` by a ring, no call of either name

@@ -7,7 +7,7 @@ use anyhow::{Context as _, Result};
 use io_uring::{IoUring, opcode, squeue, types};
 
 use super::Shot;
-use super::socket::{PATIENCE, bound};
+use super::socket::{bound, patience};
 use crate::actor::Tried;
 use crate::sys;
 use crate::wire::MARK;
@@ -36,6 +36,6 @@ pub(super) fn both(shot: &Shot) -> Result<Tried> {
         tried.once(sys::by_ring_within(&mut ring, &linked, &limit)?);
         sockets.push((datagrams, stream));
     }
-    thread::sleep(PATIENCE);
+    thread::sleep(patience());
     Ok(tried)
 }

@@ -10,11 +10,14 @@ use anyhow::{Context as _, Result, ensure};
 use super::{Shot, step};
 use crate::actor::Tried;
 use crate::net::WIRE;
+use crate::pace::paced;
 use crate::sys;
 use crate::wire::MARK;
 
 /// A handshake on a wire takes microseconds.
-pub(super) const PATIENCE: Duration = Duration::from_millis(400);
+pub(super) fn patience() -> Duration {
+    paced(Duration::from_millis(400))
+}
 
 const IPPROTO_MPTCP: i32 = 262;
 const ECHO_REQUEST: u8 = 8;
@@ -45,7 +48,7 @@ fn connections(shot: &Shot, protocol: i32) -> Result<Tried> {
         tried.once(sys::connect(&socket, &shot.target()));
         sockets.push(socket);
     }
-    thread::sleep(PATIENCE);
+    thread::sleep(patience());
     Ok(tried)
 }
 
@@ -68,7 +71,7 @@ pub(super) fn mapped_tcp(shot: &Shot) -> Result<Tried> {
         tried.once(sys::connect(&socket, &mapped(shot)?));
         sockets.push(socket);
     }
-    thread::sleep(PATIENCE);
+    thread::sleep(patience());
     Ok(tried)
 }
 
@@ -110,7 +113,7 @@ pub(super) fn fast_open(shot: &Shot) -> Result<Tried> {
         tried.once(sent);
         sockets.push(socket);
     }
-    thread::sleep(PATIENCE);
+    thread::sleep(patience());
     Ok(tried)
 }
 
@@ -125,7 +128,7 @@ pub(super) fn mptcp_path(shot: &Shot) -> Result<Tried> {
     for _ in 0..shot.count {
         // Data, for whatever path there is.
         tried.once(sys::send(&socket, MARK, libc::MSG_NOSIGNAL, None));
-        thread::sleep(PATIENCE / 4);
+        thread::sleep(patience() / 4);
     }
     Ok(tried)
 }
@@ -167,7 +170,7 @@ pub(super) fn join(shot: &Shot) -> Result<Tried> {
         tried.once(joined);
     }
     // The kernel tells the routers within a second.
-    thread::sleep(PATIENCE * 4);
+    thread::sleep(patience() * 4);
     Ok(tried)
 }
 

@@ -11,59 +11,46 @@ use crate::act::{Shot, Technique};
 use crate::ground::Side;
 use crate::net::{self, BRIDGE, NEIGHBOUR, Shape, WIRE};
 use crate::play::{CARDIO, Play};
-use crate::row::{Claim, Place, Row};
+use crate::row::Row;
 use crate::witness::Witness;
 
-const fn row(
-    number: u8,
-    attack: &'static str,
-    what: &'static str,
-    run: fn(&mut Play<'_>) -> Result<()>,
-) -> Row {
-    Row {
-        number,
-        attack,
-        what,
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Routed,
-        run,
-    }
-}
-
 pub(super) const ROWS: &[Row] = &[
-    row(
+    Row::new(
         14,
         "forwarded",
         "frames by hand from a container, which the node forwards",
         forwarded,
-    ),
-    row(
+    )
+    .on(Shape::Routed),
+    Row::new(
         14,
         "forwarded-of-nobody",
         "the same from a namespace where no study lives",
         of_nobody,
-    ),
-    row(
+    )
+    .on(Shape::Routed),
+    Row::new(
         35,
         "masquerade",
         "the node puts its own address in place of the workload's",
         masquerade,
-    ),
-    row(
+    )
+    .on(Shape::Routed),
+    Row::new(
         35,
         "service-translation",
         "an allowed service address, translated to a foreign endpoint",
         translated,
-    ),
-    row(
+    )
+    .on(Shape::Routed),
+    Row::new(
         35,
         "two-studies-on-a-bridge",
         "frames by hand to another study's address on the same bridge",
         bridge,
-    ),
-    row(35, "vm-tap", "a virtual machine's card on the bridge", tap),
+    )
+    .on(Shape::Routed),
+    Row::new(35, "vm-tap", "a virtual machine's card on the bridge", tap).on(Shape::Routed),
 ];
 
 /// Until the fence knows whose port it is.

@@ -4,51 +4,34 @@ use anyhow::Result;
 
 use super::{DE, DE6, SERVICE6, US, US6};
 use crate::act::{Shot, Technique};
-use crate::net::Shape;
 use crate::play::Play;
-use crate::row::{Claim, Place, Row};
+use crate::row::Row;
 
 pub(super) const ROWS: &[Row] = &[
-    Row {
-        number: 16,
-        attack: "extension-headers",
-        what: "options in front of the ports, which say other ports",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run: extensions,
-    },
-    Row {
-        number: 3,
-        attack: "neighbour-payload",
-        what: "neighbour discovery of one's own making, with a payload for the whole link",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run: neighbour,
-    },
-    Row {
-        number: 34,
-        attack: "source-route",
-        what: "IPv4 source routes: the header's destination is the first hop",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run: source_route,
-    },
-    Row {
-        number: 34,
-        attack: "routing-header",
-        what: "IPv6 routing headers of four types",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run: routing,
-    },
+    Row::new(
+        16,
+        "extension-headers",
+        "options in front of the ports, which say other ports",
+        extensions,
+    ),
+    Row::new(
+        3,
+        "neighbour-payload",
+        "neighbour discovery of one's own making, with a payload for the whole link",
+        neighbour,
+    ),
+    Row::new(
+        34,
+        "source-route",
+        "IPv4 source routes: the header's destination is the first hop",
+        source_route,
+    ),
+    Row::new(
+        34,
+        "routing-header",
+        "IPv6 routing headers of four types",
+        routing,
+    ),
 ];
 
 fn extensions(play: &mut Play<'_>) -> Result<()> {

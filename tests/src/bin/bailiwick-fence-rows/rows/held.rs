@@ -9,81 +9,56 @@ use super::{DE, US};
 use crate::act::{Shot, Technique};
 use crate::actor::Tried;
 use crate::ground::{Ground, Side};
-use crate::net::{self, Shape};
+use crate::net;
 use crate::play::{CARDIO, Play};
 use crate::policy::Terms;
-use crate::row::{Claim, Place, Row};
+use crate::row::Row;
 use crate::witness::Witness;
 
 const OTHER: &str = "other";
 
-const fn row(
-    number: u8,
-    attack: &'static str,
-    what: &'static str,
-    alone: bool,
-    run: fn(&mut Play<'_>) -> Result<()>,
-) -> Row {
-    Row {
-        number,
-        attack,
-        what,
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone,
-        shape: Shape::Wire,
-        run,
-    }
-}
-
 pub(super) const ROWS: &[Row] = &[
-    row(
+    Row::new(
         8,
         "connected-before-policy",
         "a connection from when the policy allowed it",
-        false,
         before_policy,
     ),
-    row(
+    Row::new(
         8,
         "connected-before-attach",
         "a connection and a socket from before there was a fence",
-        true,
         before_attach,
-    ),
-    row(
+    )
+    .alone(),
+    Row::new(
         9,
         "socket-before-cgroup",
         "a socket made before its process joined the study",
-        false,
         before_cgroup,
     ),
-    row(
+    Row::new(
         10,
         "socket-handed-over",
         "a socket that a process outside the study hands over",
-        false,
         handed_over,
     ),
-    row(
+    Row::new(
         11,
         "process-moved-out",
         "the process leaves the study, and makes a new socket",
-        false,
         moved_out,
     ),
-    row(
+    Row::new(
         12,
         "new-network-namespace",
         "a network namespace nobody was told of",
-        false,
         unshared,
     ),
-    row(
+    Row::new(
         28,
         "relay-on-loopback",
         "a process of another study passes on what it is sent",
-        false,
         relay,
     ),
 ];

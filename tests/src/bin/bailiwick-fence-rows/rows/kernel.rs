@@ -10,63 +10,42 @@ use super::{DE, US};
 use crate::act::{Shot, Technique};
 use crate::actor::Tried;
 use crate::ground::Side;
-use crate::net::Shape;
 use crate::play::{CARDIO, Play, number};
 use crate::policy::{Terms, study};
-use crate::row::{Claim, Place, Row};
+use crate::row::Row;
 use crate::sys;
 
 pub(super) const ROWS: &[Row] = &[
-    Row {
-        number: 20,
-        attack: "workload-before-policy",
-        what: "a workload's first packets, before anybody was told of its cgroup",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run: first_packets,
-    },
-    Row {
-        number: 29,
-        attack: "child-overrides",
-        what: "a program that allows everything, attached below the fence as of old",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run: override_below,
-    },
-    Row {
-        number: 18,
-        attack: "root-detaches",
-        what: "root detaches the links",
-        place: Place::Host,
-        claim: Claim::Evidenced,
-        alone: true,
-        shape: Shape::Wire,
-        run: detached,
-    },
-    Row {
-        number: 18,
-        attack: "root-puts-back-a-policy",
-        what: "root puts the policy of before back, past the agent",
-        place: Place::Host,
-        claim: Claim::Evidenced,
-        alone: true,
-        shape: Shape::Wire,
-        run: put_back,
-    },
-    Row {
-        number: 19,
-        attack: "agent-killed",
-        what: "the process that put the fence there is gone",
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: true,
-        shape: Shape::Wire,
-        run: killed,
-    },
+    Row::new(
+        20,
+        "workload-before-policy",
+        "a workload's first packets, before anybody was told of its cgroup",
+        first_packets,
+    ),
+    Row::new(
+        29,
+        "child-overrides",
+        "a program that allows everything, attached below the fence as of old",
+        override_below,
+    ),
+    Row::new(18, "root-detaches", "root detaches the links", detached)
+        .evidenced()
+        .alone(),
+    Row::new(
+        18,
+        "root-puts-back-a-policy",
+        "root puts the policy of before back, past the agent",
+        put_back,
+    )
+    .evidenced()
+    .alone(),
+    Row::new(
+        19,
+        "agent-killed",
+        "the process that put the fence there is gone",
+        killed,
+    )
+    .alone(),
 ];
 
 /// How many workloads are started.

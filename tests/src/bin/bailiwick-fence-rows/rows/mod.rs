@@ -1,12 +1,16 @@
 //! The table of known ways round a fence, as attacks.
 
+mod device;
 mod forwarded;
 mod frame;
 mod header;
 mod held;
 mod kernel;
+mod other;
 mod policy;
+mod rdma;
 mod socket;
+mod tunnel;
 
 use crate::row::Row;
 
@@ -26,9 +30,13 @@ pub(crate) fn all() -> Vec<&'static Row> {
         header::ROWS,
         held::ROWS,
         frame::ROWS,
+        tunnel::ROWS,
+        device::ROWS,
         forwarded::ROWS,
         kernel::ROWS,
         policy::ROWS,
+        other::ROWS,
+        rdma::ROWS,
     ]
     .into_iter()
     .flatten()

@@ -7,49 +7,30 @@ use bailiwick_agent::ipc::IpcError;
 
 use super::{DE, DE6, US, US6};
 use crate::act::{Shot, Technique};
-use crate::net::Shape;
 use crate::play::Play;
 use crate::policy::{Terms, study};
-use crate::row::{Claim, Place, Row};
-
-const fn row(
-    number: u8,
-    attack: &'static str,
-    what: &'static str,
-    run: fn(&mut Play<'_>) -> Result<()>,
-) -> Row {
-    Row {
-        number,
-        attack,
-        what,
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run,
-    }
-}
+use crate::row::Row;
 
 pub(super) const ROWS: &[Row] = &[
-    row(
+    Row::new(
         24,
         "name-in-policy",
         "a name is allowed, and whoever answers for it gives an address",
         name,
     ),
-    row(
+    Row::new(
         25,
         "other-family",
         "all of one family is allowed, and the other opens with it",
         family,
     ),
-    row(
+    Row::new(
         26,
         "table-too-big",
         "more rules than a table holds, and some are lost",
         too_big,
     ),
-    row(
+    Row::new(
         27,
         "selects-nothing",
         "a policy that concerns nobody is taken for one in force",

@@ -9,86 +9,68 @@ use anyhow::{Context as _, Result};
 use super::{DE, DE6, US, US6};
 use crate::act::{Shot, Technique};
 use crate::ground::{Ground, Side};
-use crate::net::{self, Shape};
+use crate::net;
 use crate::play::{CARDIO, Play};
-use crate::row::{Claim, Place, Row};
+use crate::row::Row;
 use crate::sys;
 
-const fn row(
-    number: u8,
-    attack: &'static str,
-    what: &'static str,
-    run: fn(&mut Play<'_>) -> Result<()>,
-) -> Row {
-    Row {
-        number,
-        attack,
-        what,
-        place: Place::Host,
-        claim: Claim::Stopped,
-        alone: false,
-        shape: Shape::Wire,
-        run,
-    }
-}
-
 pub(super) const ROWS: &[Row] = &[
-    row(2, "raw-socket", "IP headers of one's own", raw),
-    row(
+    Row::new(2, "raw-socket", "IP headers of one's own", raw),
+    Row::new(
         2,
         "raw-socket-mismatch",
         "a header that says other than what the socket was told",
         raw_mismatch,
     ),
-    row(3, "ping-socket", "echo requests without privileges", ping),
-    row(
+    Row::new(3, "ping-socket", "echo requests without privileges", ping),
+    Row::new(
         4,
         "mapped-address",
         "IPv4 from an IPv6 socket, connected and not",
         mapped,
     ),
-    row(
+    Row::new(
         4,
         "embedded-address",
         "IPv4 inside 6to4, NAT64 and Teredo, and mapped on the wire",
         embedded,
     ),
-    row(
+    Row::new(
         4,
         "special-address",
         "multicast, broadcast, link-local and metadata addresses",
         special,
     ),
-    row(
+    Row::new(
         3,
         "group-membership",
         "names of multicast groups, which the kernel sends by itself",
         join,
     ),
-    row(
+    Row::new(
         5,
         "tcp-fast-open",
         "data in the first segment, without connect",
         fast_open,
     ),
-    row(6, "mptcp", "a connection of several paths", mptcp),
-    row(
+    Row::new(6, "mptcp", "a connection of several paths", mptcp),
+    Row::new(
         6,
         "mptcp-later-path",
         "an allowed connection gets a second path from the other end",
         mptcp_path,
     ),
-    row(
+    Row::new(
         15,
         "fragments",
         "what the kernel cuts, and fragments without a beginning",
         fragments,
     ),
-    row(30, "io-uring", "send and connect by a ring", ring),
+    Row::new(30, "io-uring", "send and connect by a ring", ring),
 ];
 
 /// The same to an address of each family that may not be, and to one that may.
-fn both_families(play: &mut Play<'_>, technique: Technique) -> Result<()> {
+pub(super) fn both_families(play: &mut Play<'_>, technique: Technique) -> Result<()> {
     play.attack(technique, &Shot::at(US))?;
     play.attack(technique, &Shot::at(US6))?;
     play.passes(technique, &Shot::at(DE))?;
@@ -198,7 +180,7 @@ fn mptcp_path(play: &mut Play<'_>) -> Result<()> {
 }
 
 /// Accepts at port 5100 in the world, and reads what comes.
-fn listen(ground: &Ground, side: Side, protocol: i32) -> Result<()> {
+pub(super) fn listen(ground: &Ground, side: Side, protocol: i32) -> Result<()> {
     let listener: OwnedFd = net::within(&ground.net(side).world, || {
         let socket = sys::socket(libc::AF_INET, libc::SOCK_STREAM, protocol)?;
         sys::set_number(&socket, libc::SOL_SOCKET, libc::SO_REUSEADDR, 1)?;

@@ -1,11 +1,20 @@
 //! Calls into the kernel as an attacker makes them: every kind of socket, raw options, raw
 //! addresses. Unsafe code of this program lives here alone.
 
+mod bpf;
+mod trace;
+
 use std::ffi::{CString, c_int};
 use std::io;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd as _, FromRawFd as _, OwnedFd};
 use std::ptr;
+
+pub(crate) use self::bpf::{
+    answer_always, attach_first, attach_legacy, detach_link, inner_map, open_pin, pass_all,
+    set_inner_map, update_first,
+};
+pub(crate) use self::trace::{Stop, go_on, let_parent_trace, trace_threads, wait_for_traced};
 
 /// A socket, closed on exec.
 pub(crate) fn socket(domain: c_int, kind: c_int, protocol: c_int) -> io::Result<OwnedFd> {
@@ -116,6 +125,16 @@ pub(crate) fn internet(address: IpAddr, port: u16) -> Vec<u8> {
     bytes
 }
 
+/// `sockaddr_vm`
+pub(crate) fn context(cid: u32, port: u32) -> Vec<u8> {
+    let mut bytes = 40_u16.to_ne_bytes().to_vec();
+    bytes.extend([0; 2]);
+    bytes.extend(port.to_ne_bytes());
+    bytes.extend(cid.to_ne_bytes());
+    bytes.extend([0; 4]);
+    bytes
+}
+
 /// `sockaddr_ll` of a device; `ethertype` is what the sender says the frames are.
 pub(crate) fn link(ifindex: u32, ethertype: u16) -> Vec<u8> {
     let mut bytes = Vec::new();
@@ -133,109 +152,6 @@ pub(crate) fn new_network_namespace() -> io::Result<()> {
     // SAFETY: changes nothing that memory or descriptors depend on.
     unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNET) }?;
     Ok(())
-}
-
-/// One command of `bpf(2)`.
-fn bpf(command: c_int, attributes: &[u8]) -> io::Result<c_int> {
-    // SAFETY: the kernel reads `attributes.len()` bytes there; what they point to outlives the call
-    // in each of the callers below.
-    let done = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            command,
-            attributes.as_ptr(),
-            attributes.len(),
-        )
-    };
-    match c_int::try_from(done) {
-        Ok(done) if done >= 0 => Ok(done),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// `BPF_OBJ_GET`
-pub(crate) fn open_pin(path: &std::path::Path) -> io::Result<OwnedFd> {
-    let path = CString::new(path.as_os_str().as_encoded_bytes())?;
-    let mut attributes = address_of(path.as_ptr()).to_vec();
-    attributes.extend([0; 8]);
-    let fd = bpf(7, &attributes)?;
-    owned(fd)
-}
-
-/// `BPF_LINK_DETACH`
-pub(crate) fn detach_link(link: impl AsFd) -> io::Result<()> {
-    let fd = link.as_fd().as_raw_fd().to_ne_bytes();
-    bpf(34, &fd).map(drop)
-}
-
-/// The map in the first place of a map of maps.
-pub(crate) fn inner_map(outer: impl AsFd) -> io::Result<OwnedFd> {
-    const LOOKUP: c_int = 1;
-    const GET_FD_BY_ID: c_int = 14;
-    let mut id = [0_u8; 4];
-    bpf(LOOKUP, &element(&outer, &[0; 4], id.as_mut_ptr()))?;
-    let mut attributes = id.to_vec();
-    attributes.extend([0; 8]);
-    owned(bpf(GET_FD_BY_ID, &attributes)?)
-}
-
-/// Puts a map in the first place of a map of maps.
-pub(crate) fn set_inner_map(outer: impl AsFd, inner: impl AsFd) -> io::Result<()> {
-    let mut fd = inner.as_fd().as_raw_fd().to_ne_bytes();
-    update_first(outer, &mut fd)
-}
-
-/// Writes the first element of an array.
-pub(crate) fn update_first(map: impl AsFd, value: &mut [u8]) -> io::Result<()> {
-    const UPDATE: c_int = 2;
-    bpf(UPDATE, &element(&map, &[0; 4], value.as_mut_ptr())).map(drop)
-}
-
-/// Map, key, value and no flags; both outlive the call they are for.
-fn element(map: &impl AsFd, key: &[u8; 4], value: *mut u8) -> Vec<u8> {
-    let mut attributes = map.as_fd().as_raw_fd().to_ne_bytes().to_vec();
-    attributes.extend([0; 4]);
-    attributes.extend(address_of(key.as_ptr()));
-    attributes.extend(address_of(value));
-    attributes.extend([0; 8]);
-    attributes
-}
-
-/// A program for the way out of a cgroup that lets everything pass.
-pub(crate) fn pass_all() -> io::Result<OwnedFd> {
-    const CGROUP_SKB: u32 = 8;
-    const EGRESS: u32 = 1;
-    program(CGROUP_SKB, EGRESS, 1)
-}
-
-/// A program of two instructions: it returns a number.
-fn program(kind: u32, attach: u32, number: i32) -> io::Result<OwnedFd> {
-    // r0 = number; exit
-    let mut code = vec![0xb7, 0, 0, 0];
-    code.extend(number.to_ne_bytes());
-    code.extend([0x95, 0, 0, 0, 0, 0, 0, 0]);
-    let licence = c"GPL";
-    let mut attributes = Vec::new();
-    attributes.extend(kind.to_ne_bytes());
-    attributes.extend(2_u32.to_ne_bytes());
-    attributes.extend(address_of(code.as_ptr()));
-    attributes.extend(address_of(licence.as_ptr()));
-    // log_level, log_size, log_buf, kern_version, prog_flags, prog_name, prog_ifindex
-    attributes.extend([0; 4 + 4 + 8 + 4 + 4 + 16 + 4]);
-    attributes.extend(attach.to_ne_bytes());
-    owned(bpf(5, &attributes)?)
-}
-
-/// `BPF_PROG_ATTACH` on the way out of a cgroup, as it was done before there were links.
-pub(crate) fn attach_legacy(program: impl AsFd, cgroup: impl AsFd, flags: u32) -> io::Result<()> {
-    const EGRESS: u32 = 1;
-    let mut attributes = Vec::new();
-    attributes.extend(cgroup.as_fd().as_raw_fd().to_ne_bytes());
-    attributes.extend(program.as_fd().as_raw_fd().to_ne_bytes());
-    attributes.extend(EGRESS.to_ne_bytes());
-    attributes.extend(flags.to_ne_bytes());
-    attributes.extend([0; 4]);
-    bpf(8, &attributes).map(drop)
 }
 
 fn address_of<T>(pointer: *const T) -> [u8; 8] {
@@ -303,117 +219,10 @@ fn said(result: i32) -> io::Result<()> {
     Ok(())
 }
 
-/// Why a traced thread stopped.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Stop {
-    /// It is gone.
-    Ended,
-    /// About to make the system call of that number.
-    Call(i64),
-    /// Back from one; its number was told when it was made.
-    Return,
-    /// About to be given a signal.
-    Signal(c_int),
-    /// Something else: a new thread, a new program.
-    Other,
-}
-
-/// The child asks to be traced by the thread that starts it.
-pub(crate) fn let_parent_trace(command: &mut std::process::Command) {
-    use std::os::unix::process::CommandExt as _;
-    let ask = || {
-        // SAFETY: takes no pointer; async-signal-safe.
-        let done = unsafe { libc::ptrace(libc::PTRACE_TRACEME, 0, 0_usize, 0_usize) };
-        if done < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        Ok(())
-    };
-    // SAFETY: between fork and exec it makes one system call and allocates nothing.
-    unsafe { command.pre_exec(ask) };
-}
-
-/// System calls are told from signals, new threads are traced too, and all die with the tracer.
-pub(crate) fn trace_threads(pid: c_int) -> io::Result<()> {
-    let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_TRACECLONE | libc::PTRACE_O_EXITKILL;
-    let options = usize::try_from(options).unwrap_or(0);
-    // SAFETY: the child is stopped and traced by this thread; no pointer is passed.
-    let done = unsafe { libc::ptrace(libc::PTRACE_SETOPTIONS, pid, 0_usize, options) };
-    traced(done)
-}
-
-/// Until the next system call, its return, or a signal.
-pub(crate) fn go_on(thread: c_int, signal: c_int) -> io::Result<()> {
-    let signal = usize::try_from(signal).unwrap_or(0);
-    // SAFETY: as above.
-    let done = unsafe { libc::ptrace(libc::PTRACE_SYSCALL, thread, 0_usize, signal) };
-    traced(done)
-}
-
-/// The next stop of a thread that this thread traces; `None` once there is none left.
-pub(crate) fn wait_for_traced() -> io::Result<Option<(c_int, Stop)>> {
-    let mut status = 0;
-    // SAFETY: the kernel writes one integer there.
-    let thread = unsafe { libc::waitpid(-1, &raw mut status, libc::__WALL | libc::__WNOTHREAD) };
-    if thread < 0 {
-        let error = io::Error::last_os_error();
-        return match error.raw_os_error() {
-            Some(libc::ECHILD) => Ok(None),
-            Some(libc::EINTR) => Ok(Some((0, Stop::Other))),
-            _ => Err(error),
-        };
-    }
-    if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
-        return Ok(Some((thread, Stop::Ended)));
-    }
-    let stop = match libc::WSTOPSIG(status) {
-        signal if signal == libc::SIGTRAP | 0x80 => at_call(thread),
-        // An event of the tracing, and the stop a new thread begins with.
-        libc::SIGTRAP | libc::SIGSTOP => Stop::Other,
-        signal => Stop::Signal(signal),
-    };
-    Ok(Some((thread, stop)))
-}
-
-/// Which system call it stopped at.
-fn at_call(thread: c_int) -> Stop {
-    // `struct ptrace_syscall_info`: op, then at 24 what depends on it.
-    let mut info = [0_u64; 11];
-    // SAFETY: the kernel writes at most the given number of bytes there.
-    let written = unsafe {
-        libc::ptrace(
-            libc::PTRACE_GET_SYSCALL_INFO,
-            thread,
-            size_of_val(&info),
-            info.as_mut_ptr(),
-        )
-    };
-    if written < 0 {
-        return Stop::Other;
-    }
-    let [op, ..] = info.map(|word| word.to_ne_bytes().first().copied().unwrap_or(0));
-    match op {
-        1 => Stop::Call(
-            info.get(3)
-                .and_then(|nr| i64::try_from(*nr).ok())
-                .unwrap_or(-1),
-        ),
-        2 => Stop::Return,
-        _ => Stop::Other,
-    }
-}
-
 /// Sends a signal to a process that this program started.
 pub(crate) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
     checked(unsafe { libc::kill(pid, signal) })
-}
-
-fn traced(done: libc::c_long) -> io::Result<()> {
-    if done < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }
 
 /// A packet socket that counts IPv4 packets to one address, and keeps none.
@@ -596,23 +405,4 @@ pub(crate) fn send_express(device: &str, frame: &[u8]) -> io::Result<()> {
     ring.write(at(descriptors), &descriptor);
     ring.write(at(producer), &1_u32.to_ne_bytes());
     send(&socket, &[], libc::MSG_DONTWAIT, None)
-}
-
-/// A classifier that returns one number.
-pub(crate) fn answer_always(number: i32) -> io::Result<OwnedFd> {
-    const SCHED_CLS: u32 = 3;
-    program(SCHED_CLS, 0, number)
-}
-
-/// Puts a classifier before all others on the way out of a device; it stays as long as the link.
-pub(crate) fn attach_first(program: impl AsFd, device: &str) -> io::Result<OwnedFd> {
-    const TCX_EGRESS: u32 = 47;
-    const BEFORE: u32 = 8;
-    let mut attributes = Vec::new();
-    attributes.extend(program.as_fd().as_raw_fd().to_ne_bytes());
-    attributes.extend(ifindex(device)?.to_ne_bytes());
-    attributes.extend(TCX_EGRESS.to_ne_bytes());
-    attributes.extend(BEFORE.to_ne_bytes());
-    attributes.extend([0; 16]);
-    owned(bpf(28, &attributes)?)
 }
