@@ -17,13 +17,14 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 6] = [
+const BUILT: [&str; 7] = [
     "tpm-quote",
     "ek-cert",
     "tcg-eventlog",
     "ima",
     "snp-report",
     "gpu-chain",
+    "gpu-rim",
 ];
 
 /// One entry of a `CASES.json`.

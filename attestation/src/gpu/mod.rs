@@ -14,6 +14,7 @@
 //! | [`device`](judge) | one device: report and chain together |
 //! | [`topology`](judge_set) | Protected PCIe: GPUs and switches that name each other |
 //! | [`ocsp`](Response) | revocation, as an operator brought it |
+//! | [`rim`] | reference values: what they say, who signed them, how a device compares |
 
 mod appraise;
 mod device;
@@ -23,6 +24,7 @@ mod ocsp;
 mod opaque;
 mod path;
 mod report;
+pub mod rim;
 mod topology;
 
 pub use appraise::{Answer, Asked, appraise};

@@ -8,6 +8,7 @@ mod file;
 mod gpu;
 mod gpu_chain;
 mod gpu_facts;
+mod gpu_rim;
 mod ima;
 mod report;
 mod snp_report;
@@ -36,6 +37,8 @@ enum Kind {
     Gpu(gpu::Args),
     /// A certificate of a GPU, a switch or NVIDIA's: the path to NVIDIA's root for devices.
     GpuChain(gpu_chain::Args),
+    /// Reference values (RIM) of a GPU or switch: signature, path to NVIDIA's root, what they are for.
+    GpuRim(gpu_rim::Args),
     /// An IMA measurement list: structure, replay, where a quoted value stands in it.
     Ima(ima::Args),
     /// An SEV-SNP attestation report: signature, chip, firmware versions, path to AMD's root.
@@ -52,6 +55,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Kind::EkCert(args) => ek_cert::inspect(args)?,
         Kind::Gpu(args) => gpu::inspect(args)?,
         Kind::GpuChain(args) => gpu_chain::inspect(args)?,
+        Kind::GpuRim(args) => gpu_rim::inspect(args)?,
         Kind::Ima(args) => ima::inspect(args)?,
         Kind::SnpReport(args) => snp_report::inspect(args)?,
         Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,

@@ -1,0 +1,7 @@
+//! RIMs made in the test: who signs them, what they say, and what is done to them on the way.
+
+pub(in crate::gpu) mod made;
+
+mod content;
+mod golden;
+mod signature;
