@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Context;
 use bailiwick_agent::{
-    collect::{Host, nvml},
+    collect::{Host, gpu, nvml},
     config::Config,
     fence::{self, Fence},
     fence_service::{self, Core},
@@ -73,6 +73,16 @@ enum ConfigCommand {
 enum ProbeCommand {
     /// One datagram that the fence has to refuse, sent when a byte comes in
     Fence,
+    /// Reports of GPUs under confidential computing, for `bailiwick inspect gpu --evidence`. A
+    /// request that fails can tear confidential computing down: ask seldom, never in a loop
+    Gpu {
+        /// The challenge, 32 bytes of hex
+        #[arg(long, value_parser = nonce)]
+        nonce: [u8; 32],
+        /// The library; default `libnvidia-ml.so.1`
+        #[arg(long)]
+        library: Option<PathBuf>,
+    },
     /// GPUs, through NVIDIA's library
     Nvml {
         /// The library; default `libnvidia-ml.so.1`
@@ -107,6 +117,9 @@ fn main() -> ExitCode {
         Command::Check => check(&cli.config),
         Command::Config(ConfigCommand::Print) => print_config(&cli.config),
         Command::Probe(ProbeCommand::Fence) => probe_fence(),
+        Command::Probe(ProbeCommand::Gpu { nonce, library }) => {
+            probe_gpu(nonce, library.as_deref())
+        }
         Command::Probe(ProbeCommand::Nvml { library }) => probe_nvml(library.as_deref()),
     };
     match outcome {
@@ -329,6 +342,22 @@ fn print_config(file: &Path) -> anyhow::Result<()> {
     let config = Config::read(file)?;
     let text = toml::to_string(&config).context("print the configuration")?;
     io::stdout().write_all(text.as_bytes()).context("stdout")
+}
+
+fn nonce(text: &str) -> Result<[u8; 32], String> {
+    let mut nonce = [0; 32];
+    match hex::decode_to_slice(text, &mut nonce) {
+        Ok(()) => Ok(nonce),
+        Err(err) => Err(format!("a challenge is 32 bytes of hex: {err}")),
+    }
+}
+
+fn probe_gpu(nonce: [u8; 32], library: Option<&Path>) -> anyhow::Result<()> {
+    let answer = match gpu::probe(library, nonce) {
+        Ok(answer) => answer,
+        Err(why) => anyhow::bail!("{why}"),
+    };
+    serde_json::to_writer(io::stdout(), &answer).context("stdout")
 }
 
 fn probe_nvml(library: Option<&Path>) -> anyhow::Result<()> {

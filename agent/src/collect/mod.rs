@@ -9,6 +9,7 @@ mod addresses;
 mod boot;
 mod cpu;
 mod dmi;
+pub mod gpu;
 mod kernel;
 mod logs;
 mod nvidia;

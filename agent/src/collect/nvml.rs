@@ -18,7 +18,7 @@ use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 use super::claim;
 
 /// The name the loader knows.
-const LIBRARY: &str = "libnvidia-ml.so.1";
+pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// `nvmlInit` wakes GPUs that sleep: seconds, with eight of them.
 const TIMEOUT: Duration = Duration::from_secs(20);

@@ -1,0 +1,135 @@
+//! Reports of GPUs under confidential computing, in a short-lived child: `bailiwick-agent probe gpu`.
+//!
+//! Asking is not free: a request for a report or a certificate that fails tears confidential
+//! computing down on that machine. So nothing is asked where it is off, GPUs are asked one after
+//! the other, none twice, and whatever fails ends the asking. What the library says of itself
+//! stands beside the reports and is the driver's word; the reports are judged by whoever reads
+//! them (`bailiwick inspect gpu --evidence`).
+
+mod library;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD};
+use serde::{Deserialize, Serialize};
+
+pub use library::Loaded;
+
+/// Most GPUs asked: a machine has eight.
+const MAX_GPUS: u32 = 16;
+/// Longest report: the buffer the library has for one.
+const MAX_REPORT: usize = 0x2000;
+/// Longest chain: the buffer the library has for one.
+const MAX_CHAIN: usize = 0x1400;
+
+/// What the driver says about confidential computing: its word, not the GPU's.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mode {
+    /// Confidential computing is on.
+    pub enabled: bool,
+    /// Developers' mode: the GPU can be debugged.
+    pub devtools: Result<bool, String>,
+    /// Protected PCIe is on.
+    pub protected_pcie: Result<bool, String>,
+    /// The GPUs accept work.
+    pub ready: Result<bool, String>,
+}
+
+/// What a driver is asked. Every answer is bounded by whoever implements it.
+pub trait Gpus {
+    /// How many there are.
+    fn count(&self) -> Result<u32, String>;
+    /// What the driver says about confidential computing.
+    fn mode(&self) -> Result<Mode, String>;
+    /// Universal id of one.
+    fn uuid(&self, index: u32) -> Result<String, String>;
+    /// The chain of the key that signs its reports, PEM.
+    fn chain(&self, index: u32) -> Result<Vec<u8>, String>;
+    /// A report in answer to `nonce`.
+    fn report(&self, index: u32, nonce: [u8; 32]) -> Result<Vec<u8>, String>;
+}
+
+/// Evidence of one GPU, in the form NVIDIA's tools and `bailiwick inspect gpu` read.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Evidence {
+    /// What was asked, hex.
+    pub nonce: String,
+    /// The report, base64.
+    pub evidence: String,
+    /// The chain, base64 of PEM.
+    pub certificate: String,
+    /// The driver's name for the GPU.
+    pub uuid: String,
+}
+
+/// What came of asking all of them.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Collected {
+    /// The driver's word.
+    pub mode: Result<Mode, String>,
+    /// GPUs there are.
+    pub count: Result<u32, String>,
+    /// Of those asked, in order.
+    pub evidence: Vec<Evidence>,
+    /// Why not all were asked, if so.
+    pub stopped: Option<String>,
+}
+
+/// The child's work: `Err` says why there is no library to ask.
+pub fn probe(library: Option<&Path>, nonce: [u8; 32]) -> Result<Collected, String> {
+    Ok(collect(&Loaded::open(library)?, nonce))
+}
+
+/// Asks every GPU once, if confidential computing is on, until one fails.
+pub fn collect(gpus: &dyn Gpus, nonce: [u8; 32]) -> Collected {
+    let mut collected = Collected {
+        mode: gpus.mode(),
+        count: gpus.count(),
+        evidence: Vec::new(),
+        stopped: None,
+    };
+    let on = collected.mode.as_ref().is_ok_and(|mode| mode.enabled);
+    let count = collected.count.as_ref().copied().unwrap_or_default();
+    if !on {
+        return collected;
+    }
+    if count > MAX_GPUS {
+        collected.stopped = Some(format!("{count} GPUs: at most {MAX_GPUS} are asked"));
+        return collected;
+    }
+    for index in 0..count {
+        match one(gpus, index, nonce) {
+            Ok(evidence) => collected.evidence.push(evidence),
+            Err(why) => {
+                collected.stopped = Some(format!("GPU {index}: {why}"));
+                break;
+            }
+        }
+    }
+    collected
+}
+
+fn one(gpus: &dyn Gpus, index: u32, nonce: [u8; 32]) -> Result<Evidence, String> {
+    let uuid = gpus.uuid(index)?;
+    let chain = bounded("chain", gpus.chain(index)?, MAX_CHAIN)?;
+    let report = bounded("report", gpus.report(index, nonce)?, MAX_REPORT)?;
+    Ok(Evidence {
+        nonce: hex::encode(nonce),
+        evidence: STANDARD.encode(report),
+        certificate: STANDARD.encode(chain),
+        uuid,
+    })
+}
+
+fn bounded(what: &str, bytes: Vec<u8>, most: usize) -> Result<Vec<u8>, String> {
+    match bytes.len() {
+        0 => Err(format!("an empty {what}")),
+        len if len > most => Err(format!("a {what} of {len} bytes")),
+        _ => Ok(bytes),
+    }
+}
