@@ -17,12 +17,13 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 7] = [
+const BUILT: [&str; 8] = [
     "tpm-quote",
     "ek-cert",
     "tcg-eventlog",
     "ima",
     "snp-report",
+    "gpu",
     "gpu-chain",
     "gpu-rim",
 ];

@@ -11,6 +11,7 @@ use super::dice::{Dice, Fwid};
 use super::opaque::Pdi;
 use super::path::{Anchors, ChainRefused, check_chain, outside_dates};
 use super::report::{Report, ReportRefused};
+use super::rim::Edition;
 
 /// Certificates in the chain of a device: key of the firmware, key of the chip, two CAs, root.
 pub const CHAIN_LENGTH: usize = 5;
@@ -250,6 +251,16 @@ impl Device<'_> {
     #[must_use]
     pub fn is_switch(&self) -> bool {
         self.architecture == Some(Architecture::Ls10)
+    }
+
+    /// The kind of device, as reference values tell them apart.
+    #[must_use]
+    pub fn edition(&self) -> Edition {
+        if self.is_switch() {
+            Edition::Switch
+        } else {
+            Edition::Gpu
+        }
     }
 
     /// The chip, as reference values spell it: what the report says, else the certificate's, else

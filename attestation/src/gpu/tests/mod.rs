@@ -1,5 +1,6 @@
 //! Devices made in the test, under a root of the test: what they sign, and who lies about it.
 
+mod appraise;
 mod device;
 mod made;
 mod ocsp;

@@ -2,9 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::gpu::{
     self, Anchors, Answer, Asked, Checked, Device, Evidence, FwidState, MAX_EVIDENCE_BYTES,
     MAX_OCSP_BYTES, MAX_REPORT_FILE, Response, StoredEvidence, Topology,
+    rim::{self, Comparison, Slot},
 };
 use bailiwick_attestation::x509::Bundle;
 
@@ -24,6 +26,12 @@ pub(super) struct Args {
     /// The certificates of the device that made the report, leaf first.
     #[arg(long, value_name = "FILE", requires = "report")]
     chain: Option<PathBuf>,
+    /// Reference values of the driver: XML, base64 of it, or the RIM service's JSON. Repeatable.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    driver_rim: Vec<PathBuf>,
+    /// Reference values of VBIOS or switch firmware, in the same forms. Repeatable.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    vbios_rim: Vec<PathBuf>,
     /// OCSP responses, DER or base64. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     ocsp: Vec<PathBuf>,
@@ -54,10 +62,19 @@ struct Given {
     chain: Option<Bundle>,
 }
 
+/// Files of reference values, and what to call them.
+#[derive(Default)]
+struct ReferenceValues {
+    names: Vec<String>,
+    checked: Vec<(Slot, rim::Checked)>,
+}
+
 pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::new("gpu");
     let at = file::time(args.at)?;
-    let anchors = roots(&args.roots, &mut report)?.unwrap_or_else(Anchors::device);
+    let own = roots(&args.roots, &mut report)?;
+    let anchors = own.clone().unwrap_or_else(Anchors::device);
+    let rim_anchors = own.unwrap_or_else(Anchors::rim);
     let given = match &args.report {
         Some(path) => vec![alone(path, args.chain.as_deref(), &mut report)?],
         None => {
@@ -68,6 +85,7 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
             given
         }
     };
+    let rims = reference_values(args, &rim_anchors, at, &mut report)?;
     let (ocsp_names, ocsp) = responses(&args.ocsp, &mut report)?;
     let devices: Vec<Evidence<'_>> = given
         .iter()
@@ -82,11 +100,17 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
         anchors: &anchors,
         nonce: args.nonce,
         ocsp: &ocsp,
-        others: &[],
+        rims: &rims.checked,
         at,
     });
     for (one, device) in given.iter().zip(&answer.devices) {
         tell_device(one, device, given.len() > 1, &mut report);
+    }
+    tell_comparisons(&given, &answer, !rims.checked.is_empty(), &mut report);
+    for (place, why) in &answer.unfit {
+        let mut finding = Finding::from_error(why.code(), why);
+        finding.prefix(rims.names.get(*place).map_or("", String::as_str));
+        report.refuse(finding);
     }
     tell_set(&answer, &ocsp_names, &mut report);
     facts(&answer, &mut report);
@@ -157,6 +181,34 @@ fn bundle(bytes: &[u8], name: String, report: &mut Report) -> Bundle {
             Bundle::default()
         }
     }
+}
+
+/// Files of reference values, each checked by itself; what is wrong with it is told here.
+fn reference_values(
+    args: &Args,
+    anchors: &Anchors,
+    at: UnixTime,
+    report: &mut Report,
+) -> anyhow::Result<ReferenceValues> {
+    let limit = u64::try_from(rim::MAX_RIM_FILE).unwrap_or(u64::MAX);
+    let drivers = args.driver_rim.iter().map(|path| (Slot::Driver, path));
+    let vbioses = args.vbios_rim.iter().map(|path| (Slot::Vbios, path));
+    let mut rims = ReferenceValues::default();
+    for (slot, path) in drivers.chain(vbioses) {
+        let Some(bytes) = read(path, limit, report)? else {
+            continue;
+        };
+        let name = path.display().to_string();
+        let checked = rim::check(&bytes, anchors, at);
+        for why in &checked.refusals {
+            let mut finding = Finding::from_error(why.code(), why);
+            finding.prefix(&name);
+            report.refuse(finding);
+        }
+        rims.names.push(name);
+        rims.checked.push((slot, checked));
+    }
+    Ok(rims)
 }
 
 fn responses(
@@ -235,6 +287,70 @@ fn tell_device(given: &Given, device: &Device<'_>, named: bool, report: &mut Rep
     if device.fwid == FwidState::NotReported && !device.is_switch() {
         let detail = "the report does not say which firmware holds the key";
         warn("fwid-not-reported", detail.to_owned());
+    }
+}
+
+fn tell_comparisons(given: &[Given], answer: &Answer<'_>, any_rim: bool, report: &mut Report) {
+    if !any_rim {
+        let detail = "no reference values: measurements are compared with nothing";
+        report.warn(Finding::new("rim-not-given", detail));
+        return;
+    }
+    let devices = given.iter().zip(&answer.devices).zip(&answer.comparisons);
+    for ((given, device), comparison) in devices {
+        let told = |mut finding: Finding| {
+            if answer.devices.len() > 1 {
+                finding.prefix(&given.name);
+            }
+            finding
+        };
+        let Some(comparison) = comparison else {
+            continue;
+        };
+        for finding in mismatches(comparison) {
+            report.refuse(told(finding));
+        }
+        for slot in comparison.missing(device.edition()) {
+            let detail = format!("no reference values of the {}", slot_name(slot));
+            report.warn(told(Finding::new("rim-not-given", detail)));
+        }
+        if !comparison.uncovered_nonzero.is_empty() {
+            let detail = format!(
+                "measurements {:?} are not zero and no reference value covers them",
+                comparison.uncovered_nonzero
+            );
+            report.warn(told(Finding::new("uncovered-measurement", detail)));
+        }
+    }
+}
+
+fn mismatches(comparison: &Comparison) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for index in &comparison.conflict {
+        let detail = format!("driver and VBIOS both claim measurement {index}");
+        findings.push(Finding::new("rim-conflict", detail));
+    }
+    for one in &comparison.mismatched {
+        let expected: Vec<String> = one.expected.iter().map(hex::encode).collect();
+        let detail = format!(
+            "measurement {} ({}, {}): expected {}, found {}",
+            one.index,
+            one.name,
+            slot_name(one.slot),
+            expected.join(" or "),
+            one.found
+                .as_ref()
+                .map_or_else(|| "none".to_owned(), hex::encode),
+        );
+        findings.push(Finding::new("measurement-mismatch", detail));
+    }
+    findings
+}
+
+const fn slot_name(slot: Slot) -> &'static str {
+    match slot {
+        Slot::Driver => "driver",
+        Slot::Vbios => "VBIOS",
     }
 }
 

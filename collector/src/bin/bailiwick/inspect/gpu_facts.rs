@@ -1,19 +1,25 @@
 //! What `inspect gpu` states as facts: everything a report holds, and what came of each check.
 
+use bailiwick_attestation::gpu::rim::Comparison;
 use bailiwick_attestation::gpu::{Answer, Device, Opaque, Revocation};
 use serde_json::{Map, Value, json};
 
 use super::report::Report;
 
 pub(super) fn facts(answer: &Answer<'_>, report: &mut Report) {
-    let devices = answer.devices.iter().map(|d| device(d, &answer.revocation));
+    let devices = answer.devices.iter().zip(&answer.comparisons);
+    let devices = devices.map(|(one, compared)| device(one, compared.as_ref(), &answer.revocation));
     report.fact("devices", devices.collect::<Vec<Value>>());
     if let Some(topology) = answer.topology {
         report.fact("topology", topology.name());
     }
 }
 
-fn device(device: &Device<'_>, revocation: &[Revocation<'_>]) -> Value {
+fn device(
+    device: &Device<'_>,
+    compared: Option<&Comparison>,
+    revocation: &[Revocation<'_>],
+) -> Value {
     let mut facts = Map::new();
     let mut fact = |name: &str, value: Value| facts.insert(name.to_owned(), value);
     fact("arch", json!(device.architecture.map(|one| one.name())));
@@ -55,11 +61,39 @@ fn device(device: &Device<'_>, revocation: &[Revocation<'_>]) -> Value {
     let blocks = report.blocks.iter();
     let blocks = blocks.map(|block| (block.index.to_string(), json!(hex::encode(block.value))));
     fact("blocks", Value::Object(blocks.collect()));
-    fact(
-        "measurements",
-        json!({"compared": 0, "matched": 0, "mismatched": [], "skipped": []}),
-    );
+    fact("measurements", measurements(compared));
     Value::Object(facts)
+}
+
+/// Counts, and what came of each index.
+fn measurements(compared: Option<&Comparison>) -> Value {
+    let none = Comparison::default();
+    let compared = compared.unwrap_or(&none);
+    let mut mismatched: Vec<u8> = compared.mismatched.iter().map(|one| one.index).collect();
+    mismatched.dedup();
+    let mut results = Map::new();
+    for (indices, result) in [
+        (&compared.matched, "match"),
+        (&mismatched, "mismatch"),
+        (&compared.skipped, "skipped"),
+        (&compared.conflict, "conflict"),
+        (&compared.uncovered_nonzero, "uncovered"),
+    ] {
+        results.extend(
+            indices
+                .iter()
+                .map(|index| (index.to_string(), json!(result))),
+        );
+    }
+    json!({
+        "compared": compared.compared(),
+        "matched": compared.matched.len(),
+        "mismatched": mismatched,
+        "skipped": compared.skipped,
+        "conflict": compared.conflict,
+        "uncovered_nonzero": compared.uncovered_nonzero,
+        "results": results,
+    })
 }
 
 /// Every entry: by name where it was understood, as bytes where not.
