@@ -70,6 +70,9 @@ pub enum Fault {
     /// Not the distinguished encoding of anything this field may hold.
     #[error("not DER: {0}")]
     Der(der::ErrorKind),
+    /// Text that is not the JSON it should be; line and column count inside that text.
+    #[error("not the JSON expected: {0}")]
+    Json(String),
     /// A rule of the format in words, for what is not a number.
     #[error("{0}")]
     Rule(&'static str),

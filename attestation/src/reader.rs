@@ -80,6 +80,14 @@ impl<'a> Reader<'a> {
 
     /// Exactly `N` bytes.
     pub fn array<const N: usize>(&mut self, field: &'static str) -> Result<[u8; N], ParseError> {
+        self.array_ref(field).copied()
+    }
+
+    /// Exactly `N` bytes, where they stand.
+    pub fn array_ref<const N: usize>(
+        &mut self,
+        field: &'static str,
+    ) -> Result<&'a [u8; N], ParseError> {
         let Some((head, rest)) = self.rest.split_first_chunk::<N>() else {
             return Err(self.fault(
                 field,
@@ -91,7 +99,7 @@ impl<'a> Reader<'a> {
         };
         self.rest = rest;
         self.offset += N;
-        Ok(*head)
+        Ok(head)
     }
 
     /// One byte.

@@ -26,6 +26,7 @@ const BUILT: [&str; 8] = [
     "gpu",
     "gpu-chain",
     "gpu-rim",
+    "tdx-quote",
 ];
 
 /// One entry of a `CASES.json`.

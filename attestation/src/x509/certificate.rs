@@ -61,14 +61,32 @@ struct BasicConstraints {
 
 /// `keyCertSign` in the first byte of `KeyUsage`.
 const KEY_CERT_SIGN: u8 = 0x04;
+/// `cRLSign`, beside it.
+const CRL_SIGN: u8 = 0x02;
 /// `keyEncipherment`, `dataEncipherment`, `keyAgreement`.
 const RECEIVES: u8 = 0x20 | 0x10 | 0x08;
 
-/// A certificate's signature algorithm.
+/// How a certificate or a revocation list is signed.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum SignatureAlgorithm {
+pub(super) enum SignatureAlgorithm {
     Known(SignatureScheme),
     Other(ObjectIdentifier),
+}
+
+impl SignatureAlgorithm {
+    pub(super) fn verify(
+        &self,
+        key: &PublicKey,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), SignatureRefused> {
+        match self {
+            Self::Known(scheme) => {
+                crypto::verify(key, *scheme, message, signature).map_err(SignatureRefused::Verify)
+            }
+            Self::Other(id) => Err(SignatureRefused::Algorithm(*id)),
+        }
+    }
 }
 
 /// A well-formed X.509 certificate. Nothing in it is trusted yet.
@@ -220,6 +238,12 @@ impl Certificate {
             .is_none_or(|usage| usage & KEY_CERT_SIGN != 0)
     }
 
+    /// Its key may sign revocation lists: it says so, or does not restrict usage.
+    #[must_use]
+    pub fn may_sign_revocation_lists(&self) -> bool {
+        self.key_usage.is_none_or(|usage| usage & CRL_SIGN != 0)
+    }
+
     /// Its key may be used to share secrets with it: it says so, or does not restrict usage.
     #[must_use]
     pub fn may_receive_secrets(&self) -> bool {
@@ -271,13 +295,8 @@ impl Certificate {
 
     /// Checks that `issuer_key` signed these bytes.
     pub fn verify_signature(&self, issuer_key: &PublicKey) -> Result<(), SignatureRefused> {
-        match &self.signature_algorithm {
-            SignatureAlgorithm::Known(scheme) => {
-                crypto::verify(issuer_key, *scheme, &self.tbs, &self.signature)
-                    .map_err(SignatureRefused::Verify)
-            }
-            SignatureAlgorithm::Other(id) => Err(SignatureRefused::Algorithm(*id)),
-        }
+        self.signature_algorithm
+            .verify(issuer_key, &self.tbs, &self.signature)
     }
 }
 
@@ -398,21 +417,28 @@ fn version(tbs: &mut Walk<'_>) -> Result<u8, ParseError> {
     Ok(version)
 }
 
-fn time(validity: &mut Walk<'_>, field: &'static str) -> Result<UnixTime, ParseError> {
-    let time: Time = validity.read(field)?;
+pub(super) fn time(walk: &mut Walk<'_>, field: &'static str) -> Result<UnixTime, ParseError> {
+    let time: Time = walk.read(field)?;
     Ok(UnixTime::from_secs(time.to_unix_duration().as_secs()))
 }
 
 fn extensions(tbs: &mut Walk<'_>, version: u8) -> Result<Vec<Extension>, ParseError> {
-    let mut found: Vec<Extension> = Vec::new();
     if tbs.is_empty() {
-        return Ok(found);
+        return Ok(Vec::new());
     }
     if version != 2 {
         return Err(tbs.rule("extensions", "belong to version 3 alone"));
     }
     let mut tagged = tbs.enter("extensions", context(3))?;
-    let mut list = tagged.enter("extensions", Tag::Sequence)?;
+    let found = extension_list(&mut tagged)?;
+    tagged.finish("extensions")?;
+    Ok(found)
+}
+
+/// `Extensions`
+pub(super) fn extension_list(walk: &mut Walk<'_>) -> Result<Vec<Extension>, ParseError> {
+    let mut found: Vec<Extension> = Vec::new();
+    let mut list = walk.enter("extensions", Tag::Sequence)?;
     while !list.is_empty() {
         let mut one = list.enter("extension", Tag::Sequence)?;
         let id = one.read("extension.extnID")?;
@@ -434,7 +460,6 @@ fn extensions(tbs: &mut Walk<'_>, version: u8) -> Result<Vec<Extension>, ParseEr
             value: value.as_bytes().to_vec(),
         });
     }
-    tagged.finish("extensions")?;
     Ok(found)
 }
 
@@ -474,7 +499,7 @@ fn purposes(der: &[u8]) -> Result<Vec<ObjectIdentifier>, ParseError> {
     }
 }
 
-fn signature_algorithm(der: &[u8]) -> Result<SignatureAlgorithm, ParseError> {
+pub(super) fn signature_algorithm(der: &[u8]) -> Result<SignatureAlgorithm, ParseError> {
     use HashAlgorithm::{Sha1, Sha256, Sha384, Sha512};
     use SignatureScheme::{Ecdsa, Ed25519, RsaPkcs1, RsaPss};
     let algorithm = AlgorithmIdentifierRef::from_der(der)

@@ -10,6 +10,7 @@ pub(crate) mod der;
 mod name;
 mod path;
 mod pem;
+mod revocation;
 
 pub use bundle::{Bundle, MAX_BUNDLE};
 pub use certificate::{
@@ -18,3 +19,4 @@ pub use certificate::{
 pub use name::Name;
 pub use path::{MAX_PATH, MAX_SIGNATURE_CHECKS, PathRefused, find_path};
 pub use pem::{pem_block, pem_blocks};
+pub use revocation::{ListRefused, RevocationList};

@@ -159,19 +159,19 @@ impl<'a> Report<'a> {
         let platform_info = r.u64_le("PLATFORM_INFO")?;
         let keys = r.u32_le("SIGNING_KEY")?;
         r.take("reserved", 4)?;
-        let report_data = fixed(&mut r, "REPORT_DATA")?;
-        let measurement = fixed(&mut r, "MEASUREMENT")?;
-        let host_data = fixed(&mut r, "HOST_DATA")?;
+        let report_data = r.array_ref("REPORT_DATA")?;
+        let measurement = r.array_ref("MEASUREMENT")?;
+        let host_data = r.array_ref("HOST_DATA")?;
         r.take("ID_KEY_DIGEST", 48)?;
         r.take("AUTHOR_KEY_DIGEST", 48)?;
-        let report_id = fixed(&mut r, "REPORT_ID")?;
+        let report_id = r.array_ref("REPORT_ID")?;
         r.take("REPORT_ID_MA", 32)?;
         let reported_tcb = Tcb(r.array("REPORTED_TCB")?);
         let family = r.u8("CPUID_FAM_ID")?;
         let model = r.u8("CPUID_MOD_ID")?;
         r.take("CPUID_STEP", 1)?;
         r.take("reserved", 21)?;
-        let chip_id = fixed(&mut r, "CHIP_ID")?;
+        let chip_id = r.array_ref("CHIP_ID")?;
         let committed_tcb = Tcb(r.array("COMMITTED_TCB")?);
         r.take("CURRENT_BUILD", 4)?;
         r.take("COMMITTED_BUILD", 4)?;
@@ -214,17 +214,6 @@ impl<'a> Report<'a> {
     pub const fn debug(&self) -> bool {
         self.policy & DEBUG != 0
     }
-}
-
-fn fixed<'a, const N: usize>(
-    r: &mut Reader<'a>,
-    field: &'static str,
-) -> Result<&'a [u8; N], ParseError> {
-    let at = r.offset();
-    let bytes = r.take(field, N)?;
-    bytes
-        .first_chunk()
-        .ok_or_else(|| r.fault_at(field, at, Fault::Truncated { want: N, left: 0 }))
 }
 
 /// One of r and s, turned round.

@@ -13,6 +13,7 @@ mod ima;
 mod report;
 mod snp_report;
 mod tcg_eventlog;
+mod tdx_quote;
 mod tpm_quote;
 
 use clap::Subcommand;
@@ -45,6 +46,8 @@ enum Kind {
     SnpReport(snp_report::Args),
     /// A boot event log: structure, replay, what its events may be believed for.
     TcgEventlog(tcg_eventlog::Args),
+    /// A TDX quote: signatures up to Intel's root and, with collateral, what its firmware is worth.
+    TdxQuote(tdx_quote::Args),
     /// A TPM quote: signature, challenge, PCR values.
     TpmQuote(tpm_quote::Args),
 }
@@ -59,6 +62,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Kind::Ima(args) => ima::inspect(args)?,
         Kind::SnpReport(args) => snp_report::inspect(args)?,
         Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,
+        Kind::TdxQuote(args) => tdx_quote::inspect(args)?,
         Kind::TpmQuote(args) => tpm_quote::inspect(args)?,
     };
     report.print(args.output)?;
