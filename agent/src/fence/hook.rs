@@ -7,6 +7,7 @@ use tracing::{info, warn};
 
 use super::{
     FenceError,
+    changed::{self, Who},
     pins::{Kind, Pins},
     place::Root,
 };
@@ -139,24 +140,48 @@ impl Hook {
         })
     }
 
-    /// Attaches again what was detached, and pins again what was unpinned, as long as the root
-    /// stands. Says what was amiss.
+    /// Attaches again what was detached, gives a link its program back, and pins again what was
+    /// unpinned, as long as the root stands. Says what was amiss.
     pub(super) fn mend(
         &mut self,
         pins: &Pins,
         root: &Root,
-    ) -> Result<Option<&'static str>, FenceError> {
+    ) -> Result<Option<(String, Who)>, FenceError> {
         let names = self.names;
-        if self.read_back()?.cgroup == 0 && root.stands() {
+        let nobody = |what: &str| Some((what.to_owned(), Who::default()));
+        let found = self.read_back()?;
+        if found.cgroup == 0 {
+            if !root.stands() {
+                return Ok(None);
+            }
             self.link = attach(names, pins, root, &self.code)?;
             self.id = id(&self.link, names)?;
-            return Ok(Some("was detached"));
+            return Ok(nobody("was detached"));
         }
-        if !pins.holds(Kind::Link, names.pin) {
+        if found.program != self.program.id {
+            // Before it is unloaded, perhaps.
+            let (other, who) = changed::program(found.program);
+            bpf::update_link(self.link.as_fd(), self.code.as_fd(), None)
+                .map_err(FenceError::kernel("update", names.pin))?;
+            return Ok(Some((format!("ran program {other}"), who)));
+        }
+        if self.pinned(pins)? != Some(self.id) {
+            let what = match pins.holds(Kind::Link, names.pin) {
+                true => "its pin led to another link",
+                false => "was unpinned",
+            };
             pins.replace(Kind::Link, names.pin, &self.link)?;
-            return Ok(Some("was unpinned"));
+            return Ok(nobody(what));
         }
         Ok(None)
+    }
+
+    /// Id of the link that is pinned under its name.
+    fn pinned(&self, pins: &Pins) -> Result<Option<u32>, FenceError> {
+        match pins.find(Kind::Link, self.names.pin)? {
+            [Some(link), _] => id(&link, self.names).map(Some),
+            [None, _] => Ok(None),
+        }
     }
 
     /// As the kernel has it now.

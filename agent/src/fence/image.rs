@@ -1,6 +1,6 @@
 //! A table in the kernel that nobody can change, swapped for another in one step.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use bailiwick_attestation::Sha256Digest;
 
@@ -36,9 +36,22 @@ impl Image {
 
     /// Puts it in force; packets in flight are judged by the old one or the new one.
     pub(super) fn enforce(&self, outer: &OwnedFd, name: &'static str) -> Result<(), FenceError> {
-        bpf::set_inner(outer.as_fd(), 0, self.map.as_fd())
-            .map_err(FenceError::kernel("swap the inner map of", name))
+        put(outer, name, self.map.as_fd())
     }
+
+    /// Its id, and the map.
+    pub(super) fn held(&self) -> (u32, BorrowedFd<'_>) {
+        (self.id, self.map.as_fd())
+    }
+}
+
+/// Puts a map in force.
+pub(super) fn put(
+    outer: &OwnedFd,
+    name: &'static str,
+    map: BorrowedFd<'_>,
+) -> Result<(), FenceError> {
+    bpf::set_inner(outer.as_fd(), 0, map).map_err(FenceError::kernel("swap the inner map of", name))
 }
 
 /// Takes what is in force out of force: with no policy all is denied.

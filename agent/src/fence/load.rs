@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use aya::{
@@ -25,6 +25,7 @@ use super::{
     lines::{self, Role},
     pins::{Kind, Pins},
     place::Root,
+    tables::Pinned,
 };
 use crate::{config::FenceSection, sys::bpf};
 
@@ -79,6 +80,8 @@ pub(super) struct Loaded {
     /// Why one of them could not be loaded.
     pub(super) lines_trouble: Option<String>,
     pub(super) source: Source,
+    /// Every map under its name.
+    pub(super) pinned: Vec<Pinned>,
 }
 
 /// Loads the object on the maps that are pinned, making those that are not.
@@ -143,10 +146,16 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         known: false,
         maps: Vec::new(),
     };
+    let mut pinned = Vec::new();
     for (name, ..) in MAPS {
         if let [Some(map), _] = pins.find(Kind::Map, name)? {
             let info = bpf::map_info(map.as_fd()).map_err(FenceError::kernel("look at", name))?;
             source.maps.push(info.id);
+            pinned.push(Pinned {
+                name,
+                map,
+                id: info.id,
+            });
         }
     }
     if let [Some(map), _] = pins.find(Kind::Map, OBJECT_PIN)? {
@@ -170,6 +179,7 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         lines,
         lines_trouble,
         source,
+        pinned,
     })
 }
 
@@ -215,12 +225,24 @@ fn forget_unfit(pins: &Pins, config: &[u8]) -> Result<(), FenceError> {
         let info = bpf::map_info(map.as_fd()).map_err(FenceError::kernel("look at", name))?;
         let fits = (info.kind, info.key_size, info.value_size) == (kind, key, value)
             && (name != "COUNTERS" || info.max_entries == counter::COUNT)
-            && (name != "CONFIG" || read_config(map.as_fd())? == config);
+            && (name != "CONFIG" || read_config(map.as_fd())? == config)
+            // Somebody has frozen it, and it says for good what it says.
+            && (name == "CONFIG" || !is_frozen(map.as_fd()));
         if !fits {
             pins.remove(Kind::Map, name)?;
         }
     }
     Ok(())
+}
+
+/// No user of bpf(2) can write it any more. The kernel tells that of a descriptor alone.
+fn is_frozen(map: BorrowedFd<'_>) -> bool {
+    let told = format!("/proc/self/fdinfo/{}", map.as_raw_fd());
+    let told = std::fs::read_to_string(told).unwrap_or_default();
+    told.lines().any(|line| {
+        line.strip_prefix("frozen:")
+            .is_some_and(|rest| rest.trim() == "1")
+    })
 }
 
 /// As it lies in the map: the kernel's byte order, no padding.

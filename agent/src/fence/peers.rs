@@ -86,7 +86,8 @@ pub(super) fn live(map: &OwnedFd, generation: u64, now: u64) -> Result<u64, Fenc
     Ok(u64::try_from(live).unwrap_or(u64::MAX))
 }
 
-fn read(map: &OwnedFd) -> Result<Vec<([u8; KEY], u64)>, FenceError> {
+/// Every entry there is.
+pub(super) fn read(map: &OwnedFd) -> Result<Vec<([u8; KEY], u64)>, FenceError> {
     let entries =
         hash::entries::<KEY, 8>(map.as_fd()).map_err(FenceError::kernel("read", "PEERS"))?;
     let entries = entries

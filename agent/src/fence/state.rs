@@ -13,7 +13,7 @@ use bailiwick_attestation::{
         fence_state::{Link, MapState, Mode, UnfencedPath},
     },
 };
-use bailiwick_ebpf_common::abi::{Config, Lease, RULE_NAMES, counter};
+use bailiwick_ebpf_common::abi::{Config, RULE_NAMES, counter};
 
 use super::{
     Fence, FenceError,
@@ -23,6 +23,7 @@ use super::{
     lines::{self, Role},
     peers,
     pins::Kind,
+    tables::Leased,
     watch::Watch,
 };
 use crate::{clock, fence_service::Enforcer as _, sys::bpf};
@@ -106,9 +107,9 @@ impl Fence {
                 0
             })
         });
-        let (lines, line_changes) = match &mut self.lines {
+        let lines = match &mut self.lines {
             Some(lines) => lines.read_back(&mut faults),
-            None => (Vec::new(), Vec::new()),
+            None => Vec::new(),
         };
         let mode = match (attached, denying) {
             (false, _) => Mode::Absent,
@@ -121,12 +122,12 @@ impl Fence {
             whole_host: self.root.whole_host,
             links,
             maps,
-            lease_end_boot_ns: self.lease().map_or_else(
+            lease_end_boot_ns: Leased::read(&self.maps).map_or_else(
                 |err| {
                     faults.push(say(err));
                     0
                 },
-                |(end, _)| end,
+                |lease| lease.end_boot_ns,
             ),
             counters: self.counters(),
             fault: (!faults.is_empty()).then(|| faults.join("; ")),
@@ -141,9 +142,14 @@ impl Fence {
             devices_unmet: policy.map_or_else(Vec::new, |policy| {
                 policy.unmet.iter().take(PARTS).cloned().collect()
             }),
+            selectors_unmet: policy.map_or_else(Vec::new, |policy| {
+                let selected = policy.selectors.iter().filter(|selected| !selected.met);
+                let unmet = selected.map(|it| format!("{}: {}", it.name, it.selector));
+                unmet.take(PARTS).collect()
+            }),
             lines_absent: lines::absent(self.lines.as_ref(), &lines),
             lines,
-            line_changes,
+            line_changes: self.changed.kept(),
             world: policy.map(|policy| policy.origin.said(clock::now())),
             ..FenceState::default()
         }
@@ -222,22 +228,6 @@ impl Fence {
         })
     }
 
-    /// The lease's end, and whether what the host translates is judged again.
-    pub(super) fn lease(&self) -> Result<(u64, bool), FenceError> {
-        let mut lease = [0; size_of::<Lease>()];
-        bpf::lookup(self.maps.lease.as_fd(), 0, &mut lease)
-            .map_err(FenceError::kernel("read", "LEASE"))?;
-        let [a, b, c, d, e, f, g, h, translated @ ..] = lease;
-        let end = u64::from_ne_bytes([a, b, c, d, e, f, g, h]);
-        Ok((end, translated == 1_u64.to_ne_bytes()))
-    }
-
-    pub(super) fn write_lease(&self, end: u64, translated: bool) -> Result<(), FenceError> {
-        let lease = [end.to_ne_bytes(), u64::from(translated).to_ne_bytes()].concat();
-        bpf::update(self.maps.lease.as_fd(), 0, &lease)
-            .map_err(FenceError::kernel("write", "LEASE"))
-    }
-
     fn config_digest(&self) -> Sha256Digest {
         let mut config = [0; size_of::<Config>()];
         match bpf::lookup(self.maps.config.as_fd(), 0, &mut config) {
@@ -262,11 +252,8 @@ impl Fence {
         of_kernel
             .chain(Devices::counters(&self.maps.counters))
             .chain([
-                (
-                    "links.mended".to_owned(),
-                    self.mended
-                        .saturating_add(self.lines.as_ref().map_or(0, |lines| lines.mended)),
-                ),
+                ("links.mended".to_owned(), self.changed.links),
+                ("tables.mended".to_owned(), self.changed.tables),
                 (
                     "cgroups.held-back".to_owned(),
                     number(self.policy.as_ref().map_or(0, |p| p.held_back.len())),

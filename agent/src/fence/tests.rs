@@ -1,6 +1,7 @@
 use bailiwick_attestation::proto::v1::fence_state;
 
 use super::*;
+use crate::fence_service::Enforcer as _;
 
 #[test]
 fn a_link_that_root_detaches_is_attached_again_and_counted() {

@@ -5,9 +5,7 @@ use std::{fs, os::fd::AsFd, path::PathBuf};
 use bailiwick_attestation::{Sha256Digest, proto::v1::FenceState};
 
 use super::*;
-
-#[path = "../../tests/fence/bundle.rs"]
-mod bundle;
+use crate::fence_service::Enforcer as _;
 
 fn digest(state: &FenceState, name: &str) -> Vec<u8> {
     let map = state.maps.iter().find(|map| map.name == name);

@@ -328,6 +328,7 @@ impl<E: Enforcer> Core<E> {
                 && other.rule == event.rule
                 && other.hook == event.hook
                 && other.device == event.device
+                && other.change == event.change
                 && other.verdict == event.verdict
                 && other.sampled == event.sampled
         };

@@ -340,6 +340,7 @@ pub fn entry(event: &FenceEvent, sealed: Option<(Sealing, Vec<u8>)>) -> New {
             until_boot_ns: event.until_boot_ns,
             sampled: event.sampled,
             others: event.others,
+            change: event.change.clone(),
         }),
     };
     New {

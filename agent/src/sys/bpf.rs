@@ -86,6 +86,16 @@ pub(crate) struct MapInfo {
     pub(crate) value_size: u32,
     pub(crate) max_entries: u32,
     pub(crate) flags: u32,
+    name: [u8; 16],
+}
+
+impl MapInfo {
+    /// As whoever made it called it.
+    pub(crate) fn name(&self) -> String {
+        let end = self.name.iter().position(|byte| *byte == 0);
+        let name = self.name.get(..end.unwrap_or(16)).unwrap_or_default();
+        String::from_utf8_lossy(name).into_owned()
+    }
 }
 
 /// A program as the kernel knows it.

@@ -160,6 +160,8 @@ fn check(what: &What) -> Result<(), EntryRefused> {
                 ("denial.rule", &denial.rule),
                 ("denial.verdict", &denial.verdict),
                 ("denial.hook", &denial.hook),
+                ("denial.device", &denial.device),
+                ("denial.change", &denial.change),
             ] {
                 name(field, text)?;
             }
@@ -366,6 +368,16 @@ mod tests {
                 "escape",
                 |e| of(e).study.push('\u{1b}'),
                 "LogEntry.denial.study: ",
+            ),
+            (
+                "escape in what was changed",
+                |e| of(e).change.push('\u{1b}'),
+                "LogEntry.denial.change: ",
+            ),
+            (
+                "long device",
+                |e| of(e).device = "x".repeat(257),
+                "LogEntry.denial.device: ",
             ),
             (
                 "key",

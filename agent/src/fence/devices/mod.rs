@@ -44,7 +44,7 @@ use bailiwick_policy::{
 };
 use tracing::{error, info, warn};
 
-pub(crate) use self::scan::cgroup as cgroup_of;
+pub(crate) use self::scan::{cgroup as cgroup_of, processes};
 pub(super) use self::words::denial;
 use self::{
     owners::{Act, Holders, Unit},

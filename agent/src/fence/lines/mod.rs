@@ -11,47 +11,49 @@
 //! | `stand` | one program on one side of one device, first in its chain |
 //! | `clsact` | the same where there is no tcx |
 //! | `owner` | whose workload is behind a port |
+//! | `tables` | what the programs are told of devices: `LINKS`, `PORTS` |
+//! | `said` | what stands and what does not, in words |
 
 mod clsact;
 mod device;
 mod netlink;
 mod owner;
+mod said;
 mod stand;
+mod tables;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use bailiwick_attestation::proto::v1::fence_state::{Line, LineChange};
 use bailiwick_ebpf_common::{PolicyImage, abi::hook};
-use tracing::{error, info, warn};
+use tracing::{info, warn};
 
-pub(super) use self::device::Role;
 use self::{
     device::Device,
     netlink::{Changes, Netlink},
-    stand::{Found, Judge, Way},
+    stand::{Judge, Repair, Way, amiss},
+    tables::{port_key, write_link},
 };
+pub(super) use self::{device::Role, said::absent};
 use super::{
     FenceError,
+    changed::{Changed, Where},
     hook::{Source, same},
     load::Maps,
     pins::{Kind, Pins},
     place::{Hierarchy, Root},
 };
 use crate::{
-    clock,
     config::{Devices, FenceSection},
     sys::{bpf, hash, packet, tcx},
 };
 
-/// Changes that are remembered for statements.
-const CHANGES: usize = 16;
 /// Between looks at who lives behind the ports, when nothing has changed.
 const LOOK: Duration = Duration::from_secs(10);
 /// The same while a port is nobody's.
@@ -78,11 +80,11 @@ pub(super) struct Lines {
     tcx: bool,
     judges: Vec<Judge>,
     standing: BTreeMap<(Role, u32), Standing>,
-    found: VecDeque<LineChange>,
     owners: BTreeMap<u32, u32>,
+    /// What `PORTS` holds, as far as this process has written it.
+    written: Option<Owners>,
     /// When owners were looked for, and under which policy.
     looked: Option<(Instant, u64)>,
-    pub(super) mended: u64,
 }
 
 /// What an uplink's or a port's line is called, by whom: pin, program in the object, hook.
@@ -125,10 +127,9 @@ impl Lines {
             tcx: true,
             judges: Vec::new(),
             standing: BTreeMap::new(),
-            found: VecDeque::new(),
             owners: BTreeMap::new(),
+            written: None,
             looked: None,
-            mended: 0,
         };
         let devices = device::list(&mut lines.netlink).map_err(kernel("ask"))?;
         for (role, code) in programs {
@@ -240,7 +241,12 @@ impl Lines {
     }
 
     /// Makes what stands what is wanted. Goes on after a failure, and tells the first.
-    pub(super) fn reconcile(&mut self, pins: &Pins, maps: &Maps) -> Result<(), FenceError> {
+    pub(super) fn reconcile(
+        &mut self,
+        pins: &Pins,
+        maps: &Maps,
+        changed: &mut Changed,
+    ) -> Result<(), FenceError> {
         if self.changes.as_ref().is_some_and(Changes::drain) {
             self.looked = None;
         }
@@ -258,7 +264,7 @@ impl Lines {
             for device in &devices {
                 if device.role(&self.uplinks, &self.ports) == Some(judge.role) {
                     wanted.insert(device.index);
-                    keep(self.stand(judge, device, pins, maps));
+                    keep(self.stand(judge, device, (pins, maps), changed));
                 }
             }
             let gone: Vec<u32> = self
@@ -272,6 +278,7 @@ impl Lines {
             }
         }
         self.judges = judges;
+        keep(self.mend_links(maps, changed));
         first
     }
 
@@ -280,22 +287,21 @@ impl Lines {
         &mut self,
         judge: &Judge,
         device: &Device,
-        pins: &Pins,
-        maps: &Maps,
+        (pins, maps): (&Pins, &Maps),
+        changed: &mut Changed,
     ) -> Result<(), FenceError> {
         let key = (judge.role, device.index);
         let Some(standing) = self.standing.remove(&key) else {
             return self.arrive(judge, device, pins, maps);
         };
         let found = judge.find(&standing.way, device.index, &mut self.netlink)?;
-        let Some((what, repair)) = amiss(judge, &found, pins, device.index) else {
+        let Some((what, who, repair)) = amiss(judge, &found, pins, device.index) else {
             let way = standing.way;
             let device = device.clone();
             self.standing.insert(key, Standing { device, way });
             return Ok(());
         };
-        // Before anything is done about it: what is repaired may be unloaded.
-        self.note(judge, device, what, &found.ahead);
+        changed.note(Where::Line(judge.hook, &device.name), &what, &who);
         let index = device.index;
         let way = match (repair, standing.way) {
             (Repair::Attach, _) => judge.attach(index, pins, &mut self.tcx, &mut self.netlink)?,
@@ -358,30 +364,6 @@ impl Lines {
         Ok(())
     }
 
-    /// Remembers what somebody changed, and who, as far as the kernel tells.
-    fn note(&mut self, judge: &Judge, device: &Device, what: String, ahead: &[u32]) {
-        let mut what = what;
-        for id in ahead {
-            what.push_str(&format!("; {}", author(*id)));
-        }
-        error!(
-            hook = judge.hook,
-            device = device.name,
-            what,
-            "a line was changed; it is put back"
-        );
-        self.mended = self.mended.saturating_add(1);
-        if self.found.len() >= CHANGES {
-            self.found.pop_front();
-        }
-        self.found.push_back(LineChange {
-            boot_time_ns: clock::boot_time_ns(),
-            hook: judge.hook.to_owned(),
-            device: device.name.clone(),
-            what,
-        });
-    }
-
     /// Whose ports are whose under a policy that may not be in force yet; looks when there is
     /// reason to.
     pub(super) fn owners(&mut self, policy: &PolicyImage, place: (&Hierarchy, &Root)) -> Owners {
@@ -423,107 +405,6 @@ impl Lines {
             .map(|((_, index), standing)| (*index, standing.device.name.clone()))
             .collect()
     }
-
-    /// As the kernel has it now, with what is amiss.
-    pub(super) fn read_back(&mut self, faults: &mut Vec<String>) -> (Vec<Line>, Vec<LineChange>) {
-        let mut lines = Vec::new();
-        for judge in &self.judges {
-            for ((role, index), standing) in &self.standing {
-                if *role != judge.role {
-                    continue;
-                }
-                let name = format!("{} of {}", judge.hook, standing.device.name);
-                let found = match judge.find(&standing.way, *index, &mut self.netlink) {
-                    Ok(found) => found,
-                    Err(err) => {
-                        faults.push(format!("{:#}", anyhow::Error::from(err)));
-                        continue;
-                    }
-                };
-                if found.program == 0 {
-                    faults.push(format!("{name} is detached"));
-                    continue;
-                }
-                if !found.ahead.is_empty() {
-                    faults.push(format!("{name} is not first"));
-                }
-                let ours = found.program == judge.program.id;
-                if !ours {
-                    faults.push(format!("{name} runs program {}, not ours", found.program));
-                }
-                let owner = self.owners.get(index).filter(|_| *role == Role::Port);
-                lines.push(Line {
-                    hook: judge.hook.to_owned(),
-                    device: standing.device.name.clone(),
-                    ifindex: *index,
-                    way: match standing.way {
-                        Way::Tcx { .. } => "tcx",
-                        Way::Clsact => "clsact",
-                    }
-                    .to_owned(),
-                    link_id: found.link,
-                    program_id: found.program,
-                    program_tag: match ours {
-                        true => judge.program.tag.to_vec(),
-                        false => Vec::new(),
-                    },
-                    position: u32::try_from(found.ahead.len()).unwrap_or(u32::MAX),
-                    revision: found.revision,
-                    subject: owner.copied(),
-                });
-            }
-        }
-        (lines, self.found.iter().cloned().collect())
-    }
-}
-
-/// How its frames begin, for the programs.
-fn write_link(maps: &Maps, device: &Device) -> Result<(), FenceError> {
-    let index = device.index.to_ne_bytes();
-    hash::put(maps.links.as_fd(), &index, &device.frames().to_ne_bytes())
-        .map_err(FenceError::kernel("write", "LINKS"))
-}
-
-/// Hooks of the fence that stand nowhere here, and why. One is said to stand where it is attached
-/// to something, never because it could be.
-pub(super) fn absent(lines: Option<&Lines>, standing: &[Line]) -> Vec<String> {
-    let why = |(role, ..): &(Role, &str, &str, u8)| {
-        let name = hook(*role);
-        let devices = lines.map(|lines| match role {
-            Role::Uplink => &lines.uplinks,
-            Role::Port => &lines.ports,
-        });
-        let why = match devices {
-            _ if standing.iter().any(|line| line.hook == name) => return None,
-            Some(Devices::Auto) => "no device was found for it",
-            Some(Devices::Named(names)) if !names.is_empty() => "none of its devices is there",
-            _ => "no device is configured",
-        };
-        Some(format!("{name}: {why}"))
-    };
-    let lsm = "lsm: this build has no programs for it".to_owned();
-    PROGRAMS.iter().filter_map(why).chain([lsm]).collect()
-}
-
-/// Writes the owners, new ones first; keeps what else is there.
-pub(super) fn add_owners(map: &OwnedFd, owners: &Owners) -> Result<(), FenceError> {
-    for (key, subject) in owners {
-        hash::put(map.as_fd(), key, &subject.to_ne_bytes())
-            .map_err(FenceError::kernel("write", "PORTS"))?;
-    }
-    Ok(())
-}
-
-/// Removes whatever is not wanted.
-pub(super) fn keep_owners(map: &OwnedFd, owners: &Owners) -> Result<(), FenceError> {
-    let entries =
-        hash::entries::<8, 4>(map.as_fd()).map_err(FenceError::kernel("read", "PORTS"))?;
-    for (key, _) in entries {
-        if !owners.contains_key(&key) {
-            hash::delete(map.as_fd(), &key).map_err(FenceError::kernel("write", "PORTS"))?;
-        }
-    }
-    Ok(())
 }
 
 /// Takes away filters that outlive their pins, from every device of this namespace.
@@ -555,58 +436,5 @@ pub(super) fn probe(index: u32) -> io::Result<bool> {
         Ok(()) => Ok(false),
         Err(err) if err.raw_os_error() == Some(libc::ENOBUFS) => Ok(true),
         Err(err) => Err(err),
-    }
-}
-
-fn port_key(index: u32, generation: u64) -> [u8; 8] {
-    let [.., a, b, c, d] = generation.to_be_bytes();
-    let [e, f, g, h] = index.to_ne_bytes();
-    let [a, b, c, d] = u32::from_be_bytes([a, b, c, d]).to_ne_bytes();
-    [e, f, g, h, a, b, c, d]
-}
-
-/// What puts something right again.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Repair {
-    Attach,
-    Program,
-    Head,
-    Pin,
-}
-
-/// The first thing that is not as it should be.
-fn amiss(judge: &Judge, found: &Found, pins: &Pins, index: u32) -> Option<(String, Repair)> {
-    let pinned = found.link == 0 || pins.holds(Kind::Link, &judge.pin_of(index));
-    judged(found, judge.program.id, pinned)
-}
-
-fn judged(found: &Found, ours: u32, pinned: bool) -> Option<(String, Repair)> {
-    if found.program == 0 {
-        return Some(("was detached".to_owned(), Repair::Attach));
-    }
-    if found.program != ours {
-        let what = format!("ran program {}", author(found.program));
-        return Some((what, Repair::Program));
-    }
-    if !found.ahead.is_empty() {
-        return Some(("was not first".to_owned(), Repair::Head));
-    }
-    (!pinned).then(|| ("was unpinned".to_owned(), Repair::Pin))
-}
-
-/// A program in words: what the kernel tells about who made it.
-fn author(id: u32) -> String {
-    let info = tcx::program(id)
-        .ok()
-        .flatten()
-        .and_then(|program| bpf::program_info(program.as_fd()).ok());
-    match info {
-        Some(info) => format!(
-            "{id} ({:?}, tag {}, loaded by uid {})",
-            info.name,
-            hex::encode(info.tag),
-            info.uid
-        ),
-        None => format!("{id} (gone)"),
     }
 }

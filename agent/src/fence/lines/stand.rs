@@ -9,6 +9,7 @@ use super::{clsact, device::Role, netlink::Netlink};
 use crate::{
     fence::{
         FenceError,
+        changed::{self, Who},
         pins::{Kind, Pins},
     },
     sys::{
@@ -227,4 +228,52 @@ impl Judge {
             }
         }
     }
+}
+
+/// What puts something right again.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Repair {
+    Attach,
+    Program,
+    Head,
+    Pin,
+}
+
+/// The first thing that is not as it should be.
+///
+/// With who it was, as far as the kernel tells: asked before anything is done about it, for what is
+/// replaced may be unloaded.
+pub(super) fn amiss(
+    judge: &Judge,
+    found: &Found,
+    pins: &Pins,
+    index: u32,
+) -> Option<(String, Who, Repair)> {
+    let pinned = found.link == 0 || pins.holds(Kind::Link, &judge.pin_of(index));
+    let (what, repair) = judged(found, judge.program.id, pinned)?;
+    let others: Vec<_> = match repair {
+        Repair::Program => vec![changed::program(found.program)],
+        Repair::Head => found.ahead.iter().map(|id| changed::program(*id)).collect(),
+        Repair::Attach | Repair::Pin => Vec::new(),
+    };
+    let mut said = what.to_owned();
+    for (at, (other, _)) in others.iter().enumerate() {
+        said.push_str(if at == 0 { " " } else { "; " });
+        said.push_str(other);
+    }
+    let who = others.into_iter().next();
+    Some((said, who.map(|(_, who)| who).unwrap_or_default(), repair))
+}
+
+pub(super) fn judged(found: &Found, ours: u32, pinned: bool) -> Option<(&'static str, Repair)> {
+    if found.program == 0 {
+        return Some(("was detached", Repair::Attach));
+    }
+    if found.program != ours {
+        return Some(("ran program", Repair::Program));
+    }
+    if !found.ahead.is_empty() {
+        return Some(("was not first: program", Repair::Head));
+    }
+    (!pinned).then_some(("was unpinned", Repair::Pin))
 }

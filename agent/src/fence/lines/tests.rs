@@ -4,7 +4,10 @@ use std::{fs, path::PathBuf, process::Command};
 
 use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use super::*;
+use super::{
+    stand::{Found, judged},
+    *,
+};
 use crate::{
     config::FenceSection,
     fence::{Fence, Recorder},
@@ -168,7 +171,7 @@ fn another_program_does_not_stay_first() {
     assert_eq!((state.lines[0].position, &state.fault), (0, &None));
     assert_eq!(state.counters["links.mended"], 1);
     let what = &state.line_changes[0].what;
-    assert!(what.starts_with("was not first; "), "{what}");
+    assert!(what.starts_with("was not first: program "), "{what}");
     assert!(
         what.contains("\"foreign\"") && what.contains("uid 0"),
         "{what}"
@@ -237,7 +240,11 @@ fn without_tcx_a_filter_stands_first() {
     let up0 = devices.iter().find(|device| device.name == "up0").unwrap();
     let fence = stage.open();
     let Fence {
-        lines, pins, maps, ..
+        lines,
+        pins,
+        maps,
+        changed,
+        ..
     } = fence;
     let lines = lines.as_mut().unwrap();
     // As on a kernel that has no tcx.
@@ -246,7 +253,7 @@ fn without_tcx_a_filter_stands_first() {
     lines.judges = judges;
     lines.tcx = false;
     assert!(!probe(up0.index).unwrap(), "open");
-    lines.reconcile(pins, maps).unwrap();
+    lines.reconcile(pins, maps, changed).unwrap();
     assert!(probe(up0.index).unwrap(), "closed");
     let state = fence.state();
     let line = &state.lines[0];
@@ -285,6 +292,69 @@ fn without_tcx_a_filter_stands_first() {
     remove_filters().unwrap();
     let left = clsact::chain(&mut netlink, up0.index, side, Role::Uplink.filter()).unwrap();
     assert!(left.iter().all(|filter| !filter.ours));
+}
+
+#[test]
+fn what_is_written_about_devices_is_put_back() {
+    let mut stage = Stage::new("written", named(&["up0"]), named(&["port0"]));
+    wire();
+    ip("link add port0 type veth peer name far1");
+    let fence = stage.open();
+    fence.reconcile().unwrap();
+    let device = index(fence, "up0");
+    let links = fence.maps.links.as_fd();
+    // Frames of an uplink said to begin with IP: the fence would look for it in the wrong place.
+    hash::put(links, &device.to_ne_bytes(), &7_u32.to_ne_bytes()).unwrap();
+    let links = fence.maps.links.as_fd().try_clone_to_owned().unwrap();
+    fence.reconcile().unwrap();
+    let found: BTreeMap<[u8; 4], [u8; 4]> =
+        hash::entries(links.as_fd()).unwrap().into_iter().collect();
+    assert_ne!(found[&device.to_ne_bytes()], 7_u32.to_ne_bytes());
+    hash::delete(links.as_fd(), &device.to_ne_bytes()).unwrap();
+    fence.reconcile().unwrap();
+    let found: BTreeMap<[u8; 4], [u8; 4]> =
+        hash::entries(links.as_fd()).unwrap().into_iter().collect();
+    assert!(found.contains_key(&device.to_ne_bytes()));
+    let said: Vec<String> = fence
+        .state()
+        .line_changes
+        .into_iter()
+        .map(|c| c.what)
+        .collect();
+    assert_eq!(said.len(), 2, "{said:?}");
+    assert!(
+        said[0].starts_with("said 7 of the frames of up0, not "),
+        "{said:?}"
+    );
+    assert_eq!(said[1], "had no entry for up0");
+    assert_eq!(fence.state().counters["tables.mended"], 2);
+    // Whose port it is: without a policy it is nobody's, whoever says otherwise.
+    let Fence {
+        lines,
+        maps,
+        changed,
+        ..
+    } = fence;
+    let lines = lines.as_mut().unwrap();
+    let wanted = Owners::from([(port_key(device, 1), 4)]);
+    lines.add_owners(maps, &wanted).unwrap();
+    lines.keep_owners(maps, wanted.clone()).unwrap();
+    lines.mend_owners(maps, changed).unwrap();
+    assert_eq!(changed.tables, 2, "as it was written");
+    hash::put(
+        maps.ports.as_fd(),
+        &port_key(device, 1),
+        &5_u32.to_ne_bytes(),
+    )
+    .unwrap();
+    hash::put(maps.ports.as_fd(), &port_key(99, 1), &5_u32.to_ne_bytes()).unwrap();
+    lines.mend_owners(maps, changed).unwrap();
+    let what = changed.kept().pop().unwrap().what;
+    assert_eq!(what, "1 entries were added, 0 removed, 1 changed");
+    lines.add_owners(maps, &wanted).unwrap();
+    lines.keep_owners(maps, wanted.clone()).unwrap();
+    lines.mend_owners(maps, changed).unwrap();
+    assert_eq!(changed.tables, 3, "right again, and said once");
 }
 
 #[test]

@@ -108,6 +108,8 @@ fn entry_row(entry: &Entry) -> Value {
             "bytes": denial.bytes,
             "sampled": denial.sampled,
             "others": denial.others,
+            "device": denial.device,
+            "change": denial.change,
             "key": denial.sealing.as_ref().map(|sealing| hex::encode(&sealing.key_id)),
             "commitment": denial.sealing.as_ref().map(|sealing| hex::encode(&sealing.commitment)),
         }),
