@@ -120,7 +120,7 @@ impl Host {
 
     fn study(&self, name: &str, devices: &str) -> (String, String) {
         let text = format!(
-            "name = \"{name}\"\nmode = \"enforce\"\n[select]\ncgroups = [{:?}]\n[devices]\n{devices}",
+            "name = \"{name}\"\nmode = \"enforce\"\nallow.prefixes = [\"192.0.2.0/24\"]\n[select]\ncgroups = [{:?}]\n[devices]\n{devices}",
             self.scene.path(&format!("studies/{name}"))
         );
         (format!("studies/{name}.toml"), text)

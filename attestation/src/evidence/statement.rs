@@ -210,6 +210,7 @@ impl ParsedStatement {
         bounded("fence.unfenced", fence.unfenced.len())?;
         bounded("fence.devices", fence.devices.len())?;
         bounded("fence.devices_unmet", fence.devices_unmet.len())?;
+        bounded("fence.selectors_unmet", fence.selectors_unmet.len())?;
         bounded("fence.lines", fence.lines.len())?;
         bounded("fence.lines_absent", fence.lines_absent.len())?;
         bounded("fence.line_changes", fence.line_changes.len())?;

@@ -13,7 +13,14 @@ use crate::clock;
 use crate::direct::{Current, Policy, node_name};
 use crate::ingest::store_failed;
 use crate::record::NodeRow;
-use crate::standing::why::{Facts, why};
+use crate::standing::why::{Facts, conditions, why};
+
+fn fence_conditions(stored: &v1::StoredStatement) -> Vec<v1::StandingLine> {
+    let evidence = stored.evidence.as_ref();
+    let statement = evidence.map(|evidence| v1::Statement::decode(evidence.statement.as_slice()));
+    let fence = statement.and_then(Result::ok).and_then(|s| s.fence);
+    fence.as_ref().map_or_else(Vec::new, conditions)
+}
 
 /// Where a TPM that enrolled stands with the inventory.
 pub(super) fn state(policy: Option<&Policy>, ek: &Sha256Digest) -> &'static str {
@@ -105,18 +112,19 @@ impl Query {
                 .map(|digest| digest.as_bytes().to_vec()),
         };
         let digest = wanted.as_deref().and_then(Sha256Digest::from_slice);
-        let result = match digest {
-            None => Vec::new(),
+        let stored = match digest {
+            None => None,
             Some(digest) => {
                 let stored = self.store.statement_get(&row.ek, &digest).await;
-                let stored = stored.map_err(store_failed)?;
-                stored.map_or_else(Vec::new, |statement| statement.stored.result)
+                stored.map_err(store_failed)?.map(|row| row.stored)
             }
         };
-        let standing = match at {
+        let mut standing = match at {
             None => self.standing_lines(&row, &current, &summary.node),
             Some(_) => Vec::new(),
         };
+        standing.extend(stored.iter().flat_map(fence_conditions));
+        let result = stored.map_or_else(Vec::new, |stored| stored.result);
         Ok(v1::GetNodeResponse {
             standing,
             summary: Some(summary),

@@ -3,7 +3,7 @@
 //! A pure function of what is known; the client prints it, and times are shown by whoever prints.
 
 use bailiwick_attestation::UnixTime;
-use bailiwick_attestation::proto::v1::StandingLine;
+use bailiwick_attestation::proto::v1::{FenceState, StandingLine};
 
 use crate::record::Verdict;
 
@@ -34,6 +34,20 @@ pub struct Facts<'a> {
     pub epochs: Option<(u64, u64)>,
     /// The present.
     pub now: UnixTime,
+}
+
+/// What the newest statement tells of the fence beside its verdict: it costs no standing, and
+/// whoever asks why a study is denied everything has to know.
+#[must_use]
+pub fn conditions(fence: &FenceState) -> Vec<StandingLine> {
+    let unmet = fence.selectors_unmet.iter().map(|selector| StandingLine {
+        code: "selector-matches-nothing".to_owned(),
+        what: format!("no cgroup of this node is selected by {selector}"),
+        restore: "start what it names, or spell the selector as the cgroup is and sign that"
+            .to_owned(),
+        until_ms: None,
+    });
+    unmet.collect()
 }
 
 /// What holds, the most telling first. Never empty.
@@ -325,6 +339,20 @@ mod tests {
             let first = lines.first().unwrap();
             assert!(first.restore.contains(restore), "{name}: {}", first.restore);
         }
+        let fence = FenceState {
+            selectors_unmet: vec!["cardio: /studies/cardio".to_owned()],
+            ..FenceState::default()
+        };
+        let told = conditions(&fence);
+        assert_eq!(
+            told[0].what,
+            "no cgroup of this node is selected by cardio: /studies/cardio"
+        );
+        assert_eq!(
+            (told.len(), told[0].code.as_str()),
+            (1, "selector-matches-nothing")
+        );
+        assert_eq!(conditions(&FenceState::default()), []);
         let mut facts = good();
         refused(&mut facts);
         let line = why(&facts).pop().unwrap();

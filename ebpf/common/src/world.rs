@@ -89,8 +89,11 @@ pub struct WorldHeader {
     pub source: [u8; 128],
     /// Under what terms, likewise.
     pub licence: [u8; 128],
+    /// Ranges of each family, IPv4 and IPv6, the operator's sites included: without any, that
+    /// family lies nowhere. For whoever explains a denial; programs do not look.
+    pub family_ranges: [u64; 2],
     /// Zero.
-    pub reserved: [u8; 136],
+    pub reserved: [u8; 120],
     /// Codes of the numbers from [`OWN_BASE`], zero-padded ASCII.
     pub own_names: [[u8; 32]; OWN_CODES],
 }

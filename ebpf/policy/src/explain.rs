@@ -148,6 +148,7 @@ impl<'a> Explainer<'a> {
             address: person(at),
             located,
             jurisdiction: codes.name(located),
+            family_ranges: self.world.header.family_ranges,
             with_lease: || {
                 let attested = Query {
                     attested: true,
@@ -326,6 +327,8 @@ struct Case<'a, F> {
     address: IpAddr,
     located: Jurisdiction,
     jurisdiction: &'a str,
+    /// Of the world map: IPv4, IPv6.
+    family_ranges: [u64; 2],
     /// Whether it would pass with a lease.
     with_lease: F,
 }
@@ -397,6 +400,18 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                     format!("{address} lies in {jurisdiction}, which is allowed"),
                 )
             }
+            Why::Jurisdiction if self.has_no_place() => (
+                Some(self.who.place()),
+                format!(
+                    "neither the world map nor sites.toml has a range of {}, so that {address} \
+                     lies nowhere; no line of {} allows the address or a service there",
+                    match address {
+                        IpAddr::V4(_) => "IPv4",
+                        IpAddr::V6(_) => "IPv6",
+                    },
+                    self.who.name()
+                ),
+            ),
             Why::Jurisdiction => (
                 Some(self.who.place()),
                 format!(
@@ -489,6 +504,13 @@ impl<'a, F: Fn() -> bool> Case<'a, F> {
                  allow that"
             ),
         }
+    }
+
+    /// Whether no address of its family lies anywhere.
+    fn has_no_place(&self) -> bool {
+        let [four, six] = self.family_ranges;
+        let ranges = if self.address.is_ipv4() { four } else { six };
+        ranges == 0 && self.located == Jurisdiction::UNKNOWN
     }
 
     /// The study whose own address this is, and the innermost line that says so.

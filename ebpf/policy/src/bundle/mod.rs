@@ -171,6 +171,7 @@ impl Compiled {
         }
         let policy = image::compile(model, &world.codes, version, manifest_digest)?;
         model.warnings.extend(world.warnings.iter().cloned());
+        model.warnings.extend(world.misses(model));
         Ok(Self { world, policy })
     }
 }

@@ -101,6 +101,22 @@ fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
 }
 
 #[test]
+fn a_family_without_data_is_named_as_the_reason() {
+    ask(&[(
+        "cardio",
+        "2001:db8:9::1",
+        Protocol::Tcp,
+        443,
+        true,
+        "denied (jurisdiction): neither the world map nor sites.toml has a range of IPv6, so that \
+         2001:db8:9::1 lies nowhere; no line of cardio allows the address or a service there\n  \
+         decided by studies/cardio.toml:1: name\n  \
+         to change it: allow 2001:db8:9::1/128 as a prefix in studies/cardio.toml, or say in \
+         sites.toml where it lies and allow that",
+    )]);
+}
+
+#[test]
 fn what_is_allowed_names_its_line() {
     ask(&[
         (

@@ -473,7 +473,8 @@ proptest! {
         let names: Vec<String> = (0..services.len()).map(|n| format!("s{n}")).collect();
         let study = format!(
             "name = \"a\"\nmode = \"enforce\"\nselect.cgroups = [\"/a\"]\n\
-             allow.prefixes = {}\nallow.services = {}\ndeny.prefixes = {}\nunattested.prefixes = {}\n",
+             allow.prefixes = {}\nallow.services = {}\ndeny.prefixes = {}\nunattested.prefixes = {}\n\
+             devices.raw_sockets = true\n",
             list(&allow), list(&names), list(&deny), list(&unattested),
         );
         let policy = policy(&[&study], &host_fence);

@@ -21,6 +21,7 @@ pub(super) fn check(model: &mut Model) -> Result<(), FileError> {
     addresses(model)?;
     management(model)?;
     kernel(model)?;
+    gates(model)?;
     model.warnings = warnings(model);
     model.studies.sort_by(|a, b| a.name.cmp(&b.name));
     model.hosts.sort_by(|a, b| a.name.cmp(&b.name));
@@ -235,14 +236,28 @@ fn kernel(model: &Model) -> Result<(), FileError> {
     Ok(())
 }
 
+/// A fence without a gate is a slip: a study that may go nowhere and open nothing needs no policy,
+/// for what no study names is denied.
+fn gates(model: &Model) -> Result<(), FileError> {
+    let empty = model.studies.iter().find(|study| {
+        study.allow.is_empty()
+            && study.peers.is_empty()
+            && study.unattested.is_empty()
+            && study.devices.is_empty()
+    });
+    match empty {
+        Some(study) => Err(study.place.error(format!(
+            "study {} allows nothing: name a jurisdiction, prefix or service in [allow] or \
+             [unattested], addresses in [peers], or a device",
+            study.name
+        ))),
+        None => Ok(()),
+    }
+}
+
 fn warnings(model: &Model) -> Vec<FileError> {
     let mut warnings = Vec::new();
     let nothing = "allows nothing: everything it sends is denied";
-    for study in &model.studies {
-        if study.allow.is_empty() && study.peers.is_empty() && study.unattested.is_empty() {
-            warnings.push(study.place.error(format!("study {} {nothing}", study.name)));
-        }
-    }
     for host in model.hosts.iter().filter(|host| host.allow.is_empty()) {
         warnings.push(
             host.place

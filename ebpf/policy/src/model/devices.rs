@@ -31,6 +31,14 @@ pub struct Devices {
     pub on_failure: OnFailure,
 }
 
+impl Devices {
+    /// Whether nothing may be opened.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.gpus.is_empty() && self.mig.is_empty() && self.nodes.is_empty() && !self.raw_sockets
+    }
+}
+
 /// What becomes of a study that holds a device it may not open (any more).
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum OnFailure {

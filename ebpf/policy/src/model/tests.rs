@@ -531,21 +531,23 @@ fn what_lies_beside_is_accepted() {
 }
 
 #[test]
-fn a_fence_without_a_gate_is_a_warning() {
-    let model = parse(
-        "neuro",
-        "peers.addresses = [\"10.9.2.0/24\"]\nallow.jurisdictions = [\"US\"]\n",
-        "",
+fn a_study_without_a_gate_is_refused_and_a_host_service_is_a_warning() {
+    let gates = "peers.addresses = [\"10.9.2.0/24\"]\nallow.jurisdictions = [\"US\"]\n";
+    let refused = parse("neuro", gates, "").unwrap_err();
+    assert_eq!(
+        refused.to_string(),
+        "studies/neuro.toml:1: name: study neuro allows nothing: name a jurisdiction, prefix or \
+         service in [allow] or [unattested], addresses in [peers], or a device"
     );
-    let warnings: Vec<String> = model
-        .unwrap()
-        .warnings
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let says =
-        "studies/neuro.toml:1: name: study neuro allows nothing: everything it sends is denied";
-    assert_eq!(warnings, [says]);
+    for gate in [
+        "peers.addresses = [\"10.9.2.0/24\"]\n",
+        "allow.jurisdictions = [\"US\"]\n",
+        "unattested.jurisdictions = [\"US\"]\n",
+        "devices.raw_sockets = true\n",
+    ] {
+        let model = parse("neuro", gates, gate).unwrap();
+        assert_eq!(model.warnings, [], "{gate}");
+    }
     let model = parse("host", "[host.allow]\nprefixes = [\"10.0.0.0/8\"]\n", "");
     let warnings: Vec<String> = model
         .unwrap()

@@ -25,6 +25,8 @@ pub struct Atlas {
     pub codes: Codes,
     /// Ranges the text gave.
     pub ranges: u64,
+    /// Of each family, IPv4 and IPv6, the operator's sites included.
+    pub family_ranges: [u64; 2],
     /// When the source was made, seconds since 1970, if it tells.
     pub built: Option<u64>,
     /// Who made it, as its comments tell; empty where they do not.
@@ -116,6 +118,10 @@ impl Atlas {
         let ranges = text.v4.len().saturating_add(text.v6.len());
         let warnings = text.warnings(file);
         let (site_v4, site_v6) = site_ranges(sites, &codes);
+        let family_ranges = [(&text.v4, &site_v4), (&text.v6, &site_v6)].map(|(map, sites)| {
+            let ranges = map.len().saturating_add(sites.len());
+            u64::try_from(ranges).unwrap_or(u64::MAX)
+        });
 
         let layers = |map: Vec<Range>, special: Vec<Range>, own: Vec<Range>, last: u128| {
             let map = flatten(map, last).map_err(|conflict| conflict.error(file))?;
@@ -128,6 +134,7 @@ impl Atlas {
             v6: layers(text.v6, ranges::special_v6(), site_v6, u128::MAX)?,
             codes,
             ranges: u64::try_from(ranges).unwrap_or(u64::MAX),
+            family_ranges,
             built: text.built,
             source: text.source.0,
             licence: text.licence.0,
@@ -135,6 +142,14 @@ impl Atlas {
             warnings,
             file,
         })
+    }
+
+    /// The jurisdictions that some address lies in.
+    pub(super) fn places(&self) -> BTreeSet<Jurisdiction> {
+        let segments = self.v4.iter().chain(&self.v6);
+        segments
+            .filter_map(|segment| segment.code.map(Jurisdiction))
+            .collect()
     }
 
     /// The sites of a `sites.toml`, for whoever has no whole policy at hand.

@@ -18,12 +18,13 @@ mod tests;
 mod text;
 mod trie;
 
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 
 use bailiwick_attestation::{FileError, Sha256Digest};
 use bailiwick_ebpf_common::Plain;
 use bailiwick_ebpf_common::world::{
-    NODES, Node, WORLD_FORMAT, WORLD_MAGIC, WorldHeader, WorldImage,
+    Jurisdiction, NODES, Node, WORLD_FORMAT, WORLD_MAGIC, WorldHeader, WorldImage,
 };
 
 pub use atlas::{Atlas, Change, Found, Said};
@@ -31,7 +32,7 @@ pub use codes::{Codes, is_known};
 pub use text::RANGES_LIMIT;
 
 use crate::bundle::WorldSource;
-use crate::model::Site;
+use crate::model::{Model, Site};
 use trie::Trie;
 
 /// A compiled map, as small as it can be; [`World::image`] lays it out for the kernel.
@@ -42,6 +43,8 @@ pub struct World {
     pub codes: Codes,
     /// Ranges the text gave.
     pub ranges: u64,
+    /// Of each family, IPv4 and IPv6, the operator's sites included.
+    pub family_ranges: [u64; 2],
     /// When the source was made, seconds since 1970; 0 where it does not tell.
     pub built: u64,
     /// Who made it, as its comments tell; empty where they do not.
@@ -52,6 +55,9 @@ pub struct World {
     pub source_digest: Sha256Digest,
     /// Codes in the text that nothing here knows, for whoever signs.
     pub warnings: Vec<FileError>,
+    /// Where some address lies.
+    places: BTreeSet<Jurisdiction>,
+    file: &'static str,
     v4: Trie,
     v6: Trie,
 }
@@ -68,6 +74,9 @@ impl World {
         Ok(Self {
             codes: atlas.codes.clone(),
             ranges: atlas.ranges,
+            family_ranges: atlas.family_ranges,
+            places: atlas.places(),
+            file,
             built: atlas.built.unwrap_or(0),
             source: atlas.source.clone(),
             licence: atlas.licence.clone(),
@@ -84,6 +93,39 @@ impl World {
     #[must_use]
     pub fn nodes(&self) -> (usize, usize) {
         (self.v4.nodes.len(), self.v6.nodes.len())
+    }
+
+    /// Jurisdictions that a policy allows and no address lies in, and families that lie nowhere:
+    /// what they were meant to allow is denied, and whoever signs is told.
+    #[must_use]
+    pub fn misses(&self, model: &Model) -> Vec<FileError> {
+        let studies = model.studies.iter().flat_map(|s| [&s.allow, &s.unattested]);
+        let grants = studies.chain(model.hosts.iter().map(|host| &host.allow));
+        let rules: Vec<_> = grants.flat_map(|grant| &grant.jurisdictions).collect();
+        let mut misses = Vec::new();
+        for rule in &rules {
+            let number = self.codes.number(rule.value.as_str());
+            if number.is_none_or(|number| !self.places.contains(&number)) {
+                misses.push(rule.place.error(format!(
+                    "no address of the world map or of sites.toml lies in {}: this allows nothing",
+                    rule.value
+                )));
+            }
+        }
+        for (family, ranges) in ["IPv4", "IPv6"].into_iter().zip(self.family_ranges) {
+            if ranges == 0 && !rules.is_empty() {
+                misses.push(FileError {
+                    file: self.file.to_owned(),
+                    line: 1,
+                    key: String::new(),
+                    fault: format!(
+                        "has no range of {family}, and neither has sites.toml: every {family} \
+                         address that no prefix and no service names is denied"
+                    ),
+                });
+            }
+        }
+        misses
     }
 
     /// The image, for the policy of this number.
@@ -104,6 +146,7 @@ impl World {
         header.generation = generation;
         header.built = self.built;
         header.ranges = self.ranges;
+        header.family_ranges = self.family_ranges;
         header.source_digest = self.source_digest.0;
         header.own_table = self.codes.own_table();
         header.own_names = self.codes.own_names();

@@ -408,3 +408,56 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_a_policy_allows_and_nothing_lies_in_is_told() {
+    let study = "name = \"a\"\nmode = \"enforce\"\nselect.cgroups = [\"/a\"]\n\
+                 allow.jurisdictions = [\"DE\", \"FR\", \"X-LAB\"]\n";
+    let sites = "[[site]]\nprefix = \"10.0.0.0/8\"\njurisdiction = \"X-LAB\"\n";
+    let rows: &[(&str, &str, &[&str])] = &[
+        (
+            "all of them have addresses",
+            "192.0.2.0/24,DE\n198.51.100.0/24,FR\n2001:db8::/32,DE\n",
+            &[],
+        ),
+        (
+            "one has none",
+            "192.0.2.0/24,DE\n2001:db8::/32,DE\n",
+            &[
+                "studies/a.toml:4: allow.jurisdictions: no address of the world map or of \
+               sites.toml lies in FR: this allows nothing",
+            ],
+        ),
+        (
+            "a family has none",
+            "192.0.2.0/24,DE\n198.51.100.0/24,FR\n",
+            &[
+                "world.csv:1: has no range of IPv6, and neither has sites.toml: every IPv6 \
+               address that no prefix and no service names is denied",
+            ],
+        ),
+    ];
+    for (name, text, want) in rows {
+        let model = crate::model::Model::parse(&crate::model::Files {
+            studies: &[("studies/a.toml", study.as_bytes())],
+            host_fence: b"",
+            sites: sites.as_bytes(),
+            inventory: b"",
+            collector: b"",
+            profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
+                       tpm={bank=\"sha256\",require=[0]}\n",
+        })
+        .unwrap();
+        let source = WorldSource {
+            kind: WorldKind::Csv,
+            bytes: std::sync::Arc::new(text.as_bytes().to_vec()),
+        };
+        let world = World::compile(&source, &model.sites).unwrap();
+        let told: Vec<String> = world
+            .misses(&model)
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        assert_eq!(told, *want, "{name}");
+    }
+}

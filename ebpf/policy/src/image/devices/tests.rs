@@ -43,7 +43,7 @@ fn device(major: u32, minor: u32) -> Device {
 fn compiled(devices: &str, host_fence: &str, host: &HostNumbers) -> (Box<PolicyImage>, Vec<Unmet>) {
     let study = format!(
         "name = \"cardio\"\nmode = \"enforce\"\nselect.cgroups = [\"/studies/cardio\"]\n\
-         [devices]\n{devices}"
+         allow.prefixes = [\"192.0.2.0/24\"]\n[devices]\n{devices}"
     );
     let model = model(&[&study], host_fence);
     let world = world(&model);
@@ -168,7 +168,7 @@ fn a_host_without_drivers_grants_nothing_and_says_so() {
     assert!(unmet.iter().all(|unmet| !unmet.no_room));
     let place = unmet.first().unwrap().place.to_string();
     assert!(
-        place.contains("studies/0.toml") && place.contains('5'),
+        place.contains("studies/0.toml") && place.contains('6'),
         "{place}"
     );
 }
