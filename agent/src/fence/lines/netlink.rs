@@ -3,6 +3,8 @@
 //! Layouts: `struct nlmsghdr`, `nlattr` of `include/uapi/linux/netlink.h`, numbers of
 //! `include/uapi/linux/rtnetlink.h`. All integers are in the machine's order.
 
+mod parse;
+
 use std::{
     io,
     os::fd::{AsFd, OwnedFd},
@@ -12,6 +14,9 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, send,
     socket_with,
 };
+
+use self::parse::split;
+pub(super) use self::parse::{attributes, number, text};
 
 /// `NLM_F_REQUEST`, `NLM_F_ACK`, `NLM_F_DUMP`, `NLM_F_EXCL`, `NLM_F_CREATE`.
 const REQUEST: u16 = 1;
@@ -127,11 +132,6 @@ fn open(groups: u32, flags: SocketFlags) -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-struct Header {
-    kind: u16,
-    number: u32,
-}
-
 fn encode(kind: u16, flags: u16, number: u32, body: &[u8]) -> io::Result<Vec<u8>> {
     let length = u32::try_from(body.len().saturating_add(16)).map_err(io::Error::other)?;
     let mut message = Vec::with_capacity(body.len().saturating_add(16));
@@ -144,35 +144,6 @@ fn encode(kind: u16, flags: u16, number: u32, body: &[u8]) -> io::Result<Vec<u8>
     Ok(message)
 }
 
-/// The first message, and what follows it.
-fn split(bytes: &[u8]) -> Option<(Header, &[u8], &[u8])> {
-    let (header, _) = bytes.split_first_chunk::<16>()?;
-    let [l0, l1, l2, l3, k0, k1, _, _, n0, n1, n2, n3, ..] = *header;
-    let length = usize::try_from(u32::from_ne_bytes([l0, l1, l2, l3])).ok()?;
-    let (message, _) = bytes.split_at_checked(length)?;
-    let body = message.get(16..)?;
-    let rest = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-    let header = Header {
-        kind: u16::from_ne_bytes([k0, k1]),
-        number: u32::from_ne_bytes([n0, n1, n2, n3]),
-    };
-    Some((header, body, rest))
-}
-
-/// The attributes of a message or of another attribute: type without its flags, and value. Ends at
-/// the first that is not whole.
-pub(super) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = (u16, &[u8])> {
-    std::iter::from_fn(move || {
-        let (header, _) = bytes.split_first_chunk::<4>()?;
-        let [l0, l1, k0, k1] = *header;
-        let length = usize::from(u16::from_ne_bytes([l0, l1]));
-        let value = bytes.get(4..length)?;
-        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
-        // `NLA_F_NESTED` and `NLA_F_NET_BYTEORDER` are the uppermost bits.
-        Some((u16::from_ne_bytes([k0, k1]) & 0x3fff, value))
-    })
-}
-
 /// Appends an attribute.
 pub(super) fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
@@ -180,18 +151,6 @@ pub(super) fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     to.extend(kind.to_ne_bytes());
     to.extend(value);
     to.resize(to.len().next_multiple_of(4), 0);
-}
-
-/// The first four bytes.
-pub(super) fn number(value: &[u8]) -> Option<u32> {
-    value.first_chunk().copied().map(u32::from_ne_bytes)
-}
-
-/// Up to the zero byte at the end.
-pub(super) fn text(value: &[u8]) -> String {
-    let end = value.iter().position(|byte| *byte == 0);
-    String::from_utf8_lossy(value.get(..end.unwrap_or(value.len())).unwrap_or_default())
-        .into_owned()
 }
 
 #[cfg(test)]
