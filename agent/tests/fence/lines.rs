@@ -37,6 +37,7 @@ impl Stage {
     fn new(test: &str, ports: &[&str]) -> Self {
         let mut scene = Scene::new(test);
         fs::create_dir_all(scene.cgroup("other")).unwrap();
+        fs::create_dir_all(scene.cgroup("lldpd")).unwrap();
         let net = Net::new(test, &HERE, &THERE);
         enter(&net.inside);
         let named = |names: &[&str]| Devices::Named(names.iter().map(|n| (*n).into()).collect());
@@ -54,8 +55,14 @@ impl Stage {
              [allow]\njurisdictions = [\"DE\"]\nprefixes = [\"10.8.0.0/16\"]\n",
             self.scene.path("studies/cardio")
         );
+        let host_fence = format!(
+            "ethertypes = [\"0x88cc\"]\n[[host]]\nname = \"lldpd\"\ncgroups = [{:?}]\n\
+             allow.prefixes = [\"10.8.0.0/16\"]\n",
+            self.scene.path("lldpd")
+        );
         let files = [
             ("studies/cardio.toml", study.as_str()),
+            ("host-fence.toml", host_fence.as_str()),
             ("world.csv", WORLD),
         ];
         let bundle = signed(&self.scene.folder(), version, &files);
@@ -257,6 +264,48 @@ fn frames_built_by_hand_are_judged_by_what_they_carry() {
         let mut stranger = stage.actor(cgroup, &stage.net.inside);
         stranger.tell(&format!("frame wire 2048 {frame}"));
         assert_eq!(world.counted(), 0, "{cgroup}");
+    }
+}
+
+#[test]
+fn an_ethertype_that_the_host_fence_names_leaves_for_host_services_alone() {
+    let stage = Stage::new("lldp", &[]);
+    let mut world = stage.receiver();
+    let body = [MARKER, &[0; 46][..]].concat();
+    // Who sends, the frame, and how many of three arrive.
+    let rows: &[(&str, &str, Vec<u8>, u64)] = &[
+        ("a host service", "lldpd", ethernet(&[0x88cc], &body), 3),
+        (
+            "a host service, in a VLAN",
+            "lldpd",
+            ethernet(&[0x8100, 7, 0x88cc], &body),
+            3,
+        ),
+        (
+            "a host service, what is not named",
+            "lldpd",
+            ethernet(&[0x88b5], &body),
+            0,
+        ),
+        (
+            "a host service, behind three tags",
+            "lldpd",
+            ethernet(&[0x88a8, 7, 0x8100, 8, 0x8100, 9, 0x88cc], &body),
+            0,
+        ),
+        (
+            "a host service, where IPv4 is said to be it",
+            "lldpd",
+            ethernet(&[0x0800], &body),
+            0,
+        ),
+        ("a study", "studies/cardio", ethernet(&[0x88cc], &body), 0),
+        ("nobody", "other", ethernet(&[0x88cc], &body), 0),
+    ];
+    for (name, from, frame, want) in rows {
+        let mut actor = stage.actor(from, &stage.net.inside);
+        actor.tell(&format!("frame wire {} {}", 0x88cc, hex::encode(frame)));
+        assert_eq!(world.counted(), *want, "{name}");
     }
 }
 

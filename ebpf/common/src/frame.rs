@@ -21,9 +21,14 @@ pub enum Frame {
     Ip(u32),
     /// Address resolution, and no longer than that.
     Arp,
-    /// Anything else, more tags than are unwrapped, an ethertype that lies.
+    /// What is judged by its ethertype alone: `PolicyHeader::names_ethertype` of it.
+    Named(u16),
+    /// Anything else: more tags than are unwrapped, an ethertype that lies, a length.
     Other,
 }
+
+/// Below it the field is a length (IEEE 802.3).
+const ETHERTYPES: u16 = 0x600;
 
 const IPV4: u16 = 0x0800;
 const ARP: u16 = 0x0806;
@@ -60,7 +65,10 @@ pub fn open<P: Packet + ?Sized>(frame: &P, kind: u32, length: u32, outside: u32)
         IPV4 => 4,
         IPV6 => 6,
         ARP if length <= ARP_LENGTH => return Frame::Arp,
-        _ => return Frame::Other,
+        ARP => return Frame::Other,
+        // A third tag stands for whatever it wraps.
+        other if other < ETHERTYPES || TAGS.contains(&other) => return Frame::Other,
+        other => return Frame::Named(other),
     };
     match frame.load::<1>(offset) {
         Some([first]) if first >> 4 == version => Frame::Ip(offset),
@@ -179,12 +187,17 @@ mod tests {
                 0,
                 Frame::Other,
             ),
-            ("MPLS", frame(&[0x8847, 0, 0x1ff], four), 0, Frame::Other),
+            (
+                "MPLS",
+                frame(&[0x8847, 0, 0x1ff], four),
+                0,
+                Frame::Named(0x8847),
+            ),
             (
                 "PPPoE",
                 frame(&[0x8864, 0x1100, 0, 22, 0x21], four),
                 0,
-                Frame::Other,
+                Frame::Named(0x8864),
             ),
             (
                 "802.3 with LLC",
@@ -196,9 +209,27 @@ mod tests {
                 "a tag of old",
                 frame(&[0x9100, 7, 0x0800], four),
                 0,
+                Frame::Named(0x9100),
+            ),
+            ("LLDP", frame(&[0x88cc], &[0; 50]), 0, Frame::Named(0x88cc)),
+            (
+                "LLDP in a tag",
+                frame(&[0x8100, 7, 0x88cc], &[0; 50]),
+                0,
+                Frame::Named(0x88cc),
+            ),
+            (
+                "the greatest length",
+                frame(&[0x5ff], &[0; 50]),
+                0,
                 Frame::Other,
             ),
-            ("LLDP", frame(&[0x88cc], &[0; 50]), 0, Frame::Other),
+            (
+                "the least ethertype",
+                frame(&[0x600], &[0; 50]),
+                0,
+                Frame::Named(0x600),
+            ),
             ("cut", std::vec![0; 13], 0, Frame::Other),
             ("empty", Vec::new(), 0, Frame::Other),
         ];

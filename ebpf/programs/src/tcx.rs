@@ -41,7 +41,8 @@ pub fn fence_uplink(ctx: TcContext) -> i32 {
         // The kernel's own, or a workload's that a port has let in: it has no socket. Nobody's
         // study needs to write one by hand.
         Frame::Arp if fence_resolves(skb.as_ptr(), who) == 1 => NEXT,
-        Frame::Arp | Frame::Other => refuse(&skb, who, hook::TCX_EGRESS),
+        Frame::Named(ethertype) if fence_names(skb.as_ptr(), who, ethertype.into()) == 1 => NEXT,
+        Frame::Arp | Frame::Named(_) | Frame::Other => refuse(&skb, who, hook::TCX_EGRESS),
     }
 }
 
@@ -67,7 +68,7 @@ pub fn fence_port(ctx: TcContext) -> i32 {
             conclude(&skb, answer, who, hook::TCX_INGRESS, &mut room)
         }
         Frame::Arp if marked => NEXT,
-        Frame::Arp | Frame::Other => refuse(&skb, who, hook::TCX_INGRESS),
+        Frame::Arp | Frame::Named(_) | Frame::Other => refuse(&skb, who, hook::TCX_INGRESS),
     }
 }
 
@@ -189,4 +190,22 @@ pub(crate) extern "C" fn fence_resolves(skb: *mut __sk_buff, who: u64) -> i32 {
         return i32::from(number == Whose::Kernel.number() || subject.is_some());
     }
     i32::from(subject.is_some_and(|subject| subject.kind == kind::HOST))
+}
+
+/// 1: the host fence names the ethertype, and a host service sends the frame. What it says is not
+/// read; a study has no business below IP.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_names(skb: *mut __sk_buff, who: u64, ethertype: u32) -> i32 {
+    let [.., a, b] = ethertype.to_be_bytes();
+    let Some((policy, number)) = maps::tagged(who) else {
+        return 0;
+    };
+    let host = policy
+        .subject(number)
+        .is_some_and(|subject| subject.kind == kind::HOST);
+    // A mark says whose forwarded packet it is; a host service's frame has its socket.
+    let own = host && Skb::from_ptr(skb).cgroup() != 0;
+    i32::from(own && policy.header.names_ethertype(u16::from_be_bytes([a, b])))
 }
