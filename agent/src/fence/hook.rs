@@ -50,7 +50,7 @@ pub(super) struct Hook {
 
 impl Hook {
     /// In the order they are attached: the way out first, what sees no packets last.
-    pub(super) const NAMES: [Names; 5] = [
+    pub(super) const NAMES: [Names; 7] = [
         Names {
             pin: "egress",
             program: "fence_egress",
@@ -64,6 +64,20 @@ impl Hook {
             hook: hook::name(hook::SKB_INGRESS),
             attach: Attach::Ingress,
             judges: true,
+        },
+        Names {
+            pin: "connect4",
+            program: "fence_connect4",
+            hook: hook::name(hook::CONNECT4),
+            attach: Attach::Connect4,
+            judges: false,
+        },
+        Names {
+            pin: "connect6",
+            program: "fence_connect6",
+            hook: hook::name(hook::CONNECT6),
+            attach: Attach::Connect6,
+            judges: false,
         },
         Names {
             pin: "setsockopt",

@@ -206,6 +206,7 @@ fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, FenceError>
         Program::CgroupSockopt(program) => program.load(),
         Program::CgroupDevice(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
         Program::SchedClassifier(program) => program.load(),
         _ => return Err(FenceError::Missing(name)),
     }

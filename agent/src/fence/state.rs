@@ -247,10 +247,14 @@ impl Fence {
             let sum = bpf::sum_per_cpu(self.maps.counters.as_fd(), index).ok()?;
             Some((name, sum))
         });
+        let early = bpf::sum_per_cpu(self.maps.counters.as_fd(), counter::EARLY_DENIED)
+            .ok()
+            .map(|sum| ("early.denied".to_owned(), sum));
         let selectors = self.policy.iter().flat_map(|policy| &policy.selectors);
         let unmet = selectors.filter(|selected| !selected.met).count();
         of_kernel
             .chain(Devices::counters(&self.maps.counters))
+            .chain(early)
             .chain([
                 ("links.mended".to_owned(), self.changed.links),
                 ("tables.mended".to_owned(), self.changed.tables),

@@ -55,6 +55,10 @@ pub(crate) enum Attach {
     Ingress,
     /// `BPF_CGROUP_INET_EGRESS`
     Egress,
+    /// `BPF_CGROUP_INET4_CONNECT`
+    Connect4,
+    /// `BPF_CGROUP_INET6_CONNECT`
+    Connect6,
     /// `BPF_CGROUP_SETSOCKOPT`
     SetSockOpt,
     /// `BPF_CGROUP_DEVICE`
@@ -69,6 +73,8 @@ impl Attach {
         match self {
             Self::Ingress => 0,
             Self::Egress => 1,
+            Self::Connect4 => 10,
+            Self::Connect6 => 11,
             Self::SetSockOpt => 22,
             Self::Device => 6,
             Self::SockCreate => 2,

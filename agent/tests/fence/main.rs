@@ -17,6 +17,7 @@ mod bundle;
 mod counted;
 mod devices;
 mod differential;
+mod early;
 mod identity;
 mod lines;
 mod measured;

@@ -266,10 +266,28 @@ fn actor() {
                     Err(err) => format!("{:?}", err.kind()),
                 }
             }
+            ["early", kind, to] => early(kind, to.parse().unwrap()),
             ["ask"] => ask(stream.as_mut().unwrap()),
             _ => panic!("{line}"),
         };
         println!("@{answer}");
+    }
+}
+
+/// What connecting says at once; no wait for an answer.
+fn early(kind: &str, to: SocketAddr) -> String {
+    let outcome = match kind {
+        "tcp" => TcpStream::connect_timeout(&to, Duration::from_millis(1)).map(drop),
+        "mptcp" => raw::connect_mptcp(to),
+        _ => {
+            let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+            UdpSocket::bind(any).and_then(|socket| socket.connect(to))
+        }
+    };
+    match outcome {
+        Err(err) if err.raw_os_error() == Some(libc::EPERM) => "EPERM".to_owned(),
+        Err(err) if err.raw_os_error() == Some(libc::EPROTONOSUPPORT) => "unknown".to_owned(),
+        _ => "passed".to_owned(),
     }
 }
 

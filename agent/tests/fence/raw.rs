@@ -135,3 +135,33 @@ pub(crate) fn option(name: i32, length: usize) -> String {
         _ => format!("{:?}", io::Error::last_os_error().kind()),
     }
 }
+
+/// Connects by MPTCP and waits for nothing; over IPv4.
+pub(crate) fn connect_mptcp(to: std::net::SocketAddr) -> std::io::Result<()> {
+    let std::net::SocketAddr::V4(to) = to else {
+        return Err(std::io::ErrorKind::Unsupported.into());
+    };
+    let kind = libc::SOCK_STREAM | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: no pointers.
+    let socket = unsafe { libc::socket(libc::AF_INET, kind, libc::IPPROTO_MPTCP) };
+    if socket < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    // SAFETY: a new descriptor, owned here alone.
+    let socket = unsafe { OwnedFd::from_raw_fd(socket) };
+    let address = libc::sockaddr_in {
+        sin_family: u16::try_from(libc::AF_INET).unwrap(),
+        sin_port: to.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: to.ip().to_bits().to_be(),
+        },
+        sin_zero: [0; 8],
+    };
+    let length = u32::try_from(size_of::<libc::sockaddr_in>()).unwrap();
+    // SAFETY: the address outlives the call and is as long as it says.
+    let answer = unsafe { libc::connect(socket.as_raw_fd(), (&raw const address).cast(), length) };
+    match answer {
+        0 => Ok(()),
+        _ => Err(std::io::Error::last_os_error()),
+    }
+}

@@ -33,16 +33,16 @@ use crate::{
 const NAMES: [&str; 6] = ["cardio", "neuro", "trial", "sshd", "bmc", "stranger"];
 
 /// A fence with the table's policy, and a process in each of its cgroups.
-struct Kernel {
-    fence: Fence,
+pub(crate) struct Kernel {
+    pub(crate) fence: Fence,
     /// Cgroup's name to the process in it, and which way its program goes.
-    actors: BTreeMap<&'static str, (Actor, Option<bool>)>,
+    pub(crate) actors: BTreeMap<&'static str, (Actor, Option<bool>)>,
     scene: Scene,
     _net: Net,
 }
 
 impl Kernel {
-    fn new(test: &str) -> Self {
+    pub(crate) fn new(test: &str) -> Self {
         let scene = Scene::new(test);
         let net = Net::new(test, &["10.9.1.1/32"], &["192.0.2.7/32"]);
         let mut fence = scene.open();
@@ -203,7 +203,7 @@ fn tells(event: &FenceEvent, bytes: &[u8], state: State, action: &str, rule: &st
 }
 
 /// Addresses that mean something to the table's policy.
-const FOUR: [&str; 24] = [
+pub(crate) const FOUR: [&str; 24] = [
     "192.0.2.7",
     "192.0.2.128",
     "198.51.100.7",
@@ -229,7 +229,7 @@ const FOUR: [&str; 24] = [
     "239.1.1.1",
     "255.255.255.255",
 ];
-const SIX: [&str; 9] = [
+pub(crate) const SIX: [&str; 9] = [
     "2001:db8:1::7",
     "2001:db8:2::7",
     "2001:db8:3::7",

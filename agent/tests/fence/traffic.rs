@@ -256,7 +256,7 @@ fn a_connection_is_judged_again_when_the_policy_changes() {
     world.tell("echo 192.0.2.7:5000");
     world.tell("echo 198.51.100.7:5000");
     let mut cardio = stage.inside("studies/cardio");
-    assert_eq!(cardio.tell("connect 198.51.100.7:5000"), "TimedOut");
+    assert_eq!(cardio.tell("connect 198.51.100.7:5000"), "PermissionDenied");
     assert_eq!(cardio.tell("connect 192.0.2.7:5000"), "connected");
     assert_eq!(cardio.tell("ask"), "answered");
     stage.apply(2, "enforce", "FR");

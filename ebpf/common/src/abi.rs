@@ -137,6 +137,8 @@ pub mod counter {
     pub const DEVICES_DENIED: u32 = 10;
     /// Raw sockets that were denied.
     pub const SOCKETS_DENIED: u32 = 11;
+    /// Calls that were denied before they became packets.
+    pub const EARLY_DENIED: u32 = 12;
     /// Denials by rule stand from here on: `RULES + rule`.
     pub const RULES: u32 = 16;
     /// Entries of the map.

@@ -127,7 +127,7 @@ fn lookup(skb: &Skb, ingress: bool, flow: &Flow, tcp: bool) -> *mut bpf_sock {
 
 /// Four words in network order.
 #[inline(always)]
-fn words(address: Address) -> [u32; 4] {
+pub(crate) fn words(address: Address) -> [u32; 4] {
     let [a, b, c, d, e, f, g, h] = address.hi.to_be_bytes();
     let [i, j, k, l, m, n, o, p] = address.lo.to_be_bytes();
     [

@@ -4,6 +4,7 @@
 //! |---|---|---|
 //! | `cgroup_skb` | `cgroup_skb` egress and ingress | first: every IP packet of every socket |
 //! | `device` | `cgroup/dev`, `cgroup/sock_create` | devices: which study opens which |
+//! | `early` | `cgroup/connect4`, `cgroup/connect6` | early: the process is told at once |
 //! | `tcx` | `tcx` egress of uplinks, ingress of ports | second line and threshold: every frame |
 //! | `sockopt` | `cgroup/setsockopt` | options: nothing that would leave another line blind |
 //!
@@ -20,6 +21,7 @@
 
 mod cgroup_skb;
 mod device;
+mod early;
 mod judge;
 mod loopback;
 mod maps;

@@ -193,6 +193,34 @@ pub(crate) fn refused(rule: u8, at: u8, who: u64, far: [u8; 16]) {
     }
 }
 
+/// Counts what a process was refused before it became a packet, and tells which process.
+#[inline(always)]
+pub(crate) fn early(flow: &Flow, answer: &Answer, who: u64, at: u8) {
+    count(counter::EARLY_DENIED);
+    count(counter::RULES + u32::from(answer.rule));
+    let mut key = TallyKey {
+        who,
+        // SAFETY: the helper takes nothing and returns a number.
+        cgroup: unsafe { bpf_get_current_cgroup_id() },
+        far: bytes(flow.destination),
+        uid: current_user(),
+        port: flow.destination_port(),
+        jurisdiction: answer.jurisdiction,
+        protocol: flow.protocol,
+        hook: at,
+        rule: answer.rule,
+        action: answer.action,
+        direction: direction::EGRESS,
+        reserved: [0; 3],
+    };
+    if let Some(entry) = tally(&mut key, 0, now()) {
+        // SAFETY: the kernel keeps the entry until the program ends, and it is integers.
+        unsafe { (*entry).pid = current_process() };
+        // SAFETY: as above.
+        unsafe { (*entry).command = bpf_get_current_comm().unwrap_or_default() };
+    }
+}
+
 /// Adds a packet to an entry, making it if need be: its own, that of all like it, or the last one.
 /// Answers with its own where that is new: the agent looks at none before this program has ended.
 #[inline(always)]
