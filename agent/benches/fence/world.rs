@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use bailiwick_agent::config::FenceSection;
 use bailiwick_agent::{fence::Fence, fence_service::Enforcer as _, ipc::FenceClient};
 use bailiwick_policy::{bundle::WorldKind, world::World};
 use prost::Message as _;
@@ -98,6 +99,11 @@ fn agent_bytes(files: &[(&str, &str)]) -> Result<u64> {
     fs::write(folder.join("state/fence/policy"), message.encode_to_vec())?;
     drop(message);
     fs::write(folder.join("allowed_signers"), signers)?;
+    // There is no TPM here to extend what is put in force into.
+    let section = FenceSection {
+        measured: false,
+        ..scene.section.clone()
+    };
     let config = format!(
         "deployment = \"demo\"\nnode = \"bench\"\nstate_dir = {:?}\n\
          [collector]\nenroll = \"127.0.0.1:1\"\nevidence = \"127.0.0.1:1\"\n\
@@ -105,7 +111,7 @@ fn agent_bytes(files: &[(&str, &str)]) -> Result<u64> {
          [fence]\n{}",
         folder.join("state"),
         folder.join("allowed_signers"),
-        toml::to_string(&scene.section)?,
+        toml::to_string(&section)?,
     );
     let file = folder.join("agent.toml");
     fs::write(&file, config)?;
@@ -133,7 +139,8 @@ fn agent_bytes(files: &[(&str, &str)]) -> Result<u64> {
             bail!("the fence ended with {status}: {log}");
         }
         if begun.elapsed() > Duration::from_secs(60) {
-            bail!("the fence does not have the policy after a minute");
+            let log = fs::read_to_string(folder.join("fence.log"))?;
+            bail!("the fence does not have the policy after a minute: {log}");
         }
         std::thread::sleep(Duration::from_millis(50));
     }

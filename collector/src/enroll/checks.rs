@@ -294,4 +294,22 @@ mod tests {
             );
         }
     }
+
+    #[test]
+    fn another_deployments_request_is_not_read_further() {
+        let own = DeploymentId::new("demo").unwrap();
+        let code = |deployment: &str| {
+            let request = v1::EnrollRequest {
+                deployment: deployment.to_owned(),
+                node: "gpu-01".to_owned(),
+                ..Default::default()
+            };
+            let trust = EkTrust::default();
+            let refused = check(&request, &own, &trust, None, UnixTime(0)).unwrap_err();
+            refused.code()
+        };
+        assert_eq!(code("other"), "deployment-mismatch");
+        // Of this one, and empty.
+        assert_eq!(code("demo"), "public-malformed");
+    }
 }

@@ -1,12 +1,12 @@
 //! A whole geo database to the kernel's table: `cargo bench -p bailiwick-policy [FILE…]`.
 //!
 //! Reads Debian's `tor-geoipdb` unless told otherwise, times each step, and then asks the image for
-//! both ends of every range of the text.
+//! both ends of every range of the text. Prints one object; times are medians.
 #![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a bench")]
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bailiwick_ebpf_common::{Address, Jurisdiction};
 use bailiwick_policy::bundle::{WorldKind, WorldSource};
@@ -48,10 +48,6 @@ fn main() {
     let world = World::compile(&source, &[]).unwrap();
     let image = world.image(1);
     let header = &image.header;
-    println!("{} ranges, {} bytes", header.ranges, source.bytes.len());
-    println!("nodes: IPv4 {}, IPv6 {}", header.v4_nodes, header.v6_nodes);
-    println!("compile: {:?}, median of {RUNS}", compiles[RUNS / 2]);
-    println!("image and digest: {:?}", images[RUNS / 2]);
 
     let codes = Codes::of(header);
     let (mut asked, mut special) = (0_u64, 0_u64);
@@ -80,8 +76,19 @@ fn main() {
             }
         }
     }
-    println!(
+    eprintln!(
         "{asked} ends of ranges agree ({special} are special), {:?}",
         start.elapsed()
+    );
+    let ms = |time: Duration| time.as_secs_f64() * 1000.0;
+    println!(
+        "{{\"world\": {{\"ranges\": {}, \"bytes\": {}, \"v4_nodes\": {}, \"v6_nodes\": {}, \
+         \"compile_ms\": {:.1}, \"image_ms\": {:.1}}}}}",
+        header.ranges,
+        source.bytes.len(),
+        header.v4_nodes,
+        header.v6_nodes,
+        ms(compiles[RUNS / 2]),
+        ms(images[RUNS / 2]),
     );
 }
