@@ -6,6 +6,7 @@
 
 mod brake;
 mod client;
+mod endorsements;
 mod enroll;
 mod explain;
 mod flows;
@@ -34,6 +35,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Reference values that an operator brings: takes them into a folder, says when they end.
+    Endorsements(endorsements::Args),
     /// Reads one piece of evidence with no collector and no network.
     Inspect(inspect::Args),
     /// Lists every node and its standing.
@@ -123,6 +126,7 @@ fn main() -> ExitCode {
         }
     };
     let done = match cli.command {
+        Command::Endorsements(args) => endorsements::run(&args),
         Command::Inspect(args) => inspect::run(&args),
         Command::Nodes(args) => nodes::list(&args),
         Command::Node(args) => nodes::run(&args),

@@ -1,0 +1,158 @@
+use std::fs;
+use std::path::Path;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tempfile::TempDir;
+
+use super::*;
+
+/// 2026-01-01; the signer of the seeds is valid in 2025 and 2026.
+const AT: u64 = 1_767_225_600;
+const ENDS: u64 = 1_798_761_600;
+
+/// RIMs under a root that was made for fuzzing, as is that root.
+fn seed(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fuzz/seeds/gpu_rim")
+        .join(name)
+}
+
+fn common(store: &Path, at: u64) -> Common {
+    Common {
+        store: store.to_owned(),
+        roots: vec![seed("root.der")],
+        at: Some(UnixTime::from_secs(at)),
+        output: Format::Json,
+    }
+}
+
+fn imported(store: &Path, sources: &[&Path]) -> (Exit, Vec<String>) {
+    let (exit, listing) = import(&Import {
+        sources: sources.iter().map(|path| path.to_path_buf()).collect(),
+        common: common(store, AT),
+    })
+    .unwrap();
+    (exit, words(&listing, "outcome"))
+}
+
+fn standings(store: &Path, at: u64) -> (Exit, Vec<String>) {
+    let (exit, listing) = status(&Status {
+        within: 60,
+        common: common(store, at),
+    })
+    .unwrap();
+    (exit, words(&listing, "standing"))
+}
+
+fn words(listing: &Listing, column: &str) -> Vec<String> {
+    let rows = listing.rows.iter();
+    rows.map(|row| row[column].as_str().unwrap().to_owned())
+        .collect()
+}
+
+fn count(store: &Path) -> usize {
+    fs::read_dir(store).unwrap().count()
+}
+
+/// A folder with the driver's RIM in base64 and, one level down, the VBIOS's as XML.
+fn brought() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let driver = fs::read(seed("driver.xml")).unwrap();
+    fs::write(folder.path().join("driver.b64"), STANDARD.encode(driver)).unwrap();
+    fs::create_dir(folder.path().join("vbios")).unwrap();
+    fs::copy(seed("vbios.xml"), folder.path().join("vbios/a.xml")).unwrap();
+    std::os::unix::fs::symlink(folder.path(), folder.path().join("vbios/round")).unwrap();
+    folder
+}
+
+#[test]
+fn what_is_endorsed_is_taken_once_and_kept_by_its_digest() {
+    let (source, home) = (brought(), tempfile::tempdir().unwrap());
+    let store = home.path().join("store");
+    let (exit, outcome) = imported(&store, &[source.path()]);
+    assert_eq!((exit, outcome), (Exit::Good, vec!["taken".to_owned(); 2]));
+    assert_eq!(count(&store), 2);
+    let driver = fs::read(seed("driver.xml")).unwrap();
+    let digest = bailiwick_attestation::Sha256Digest::of(&[&driver]);
+    let kept = fs::read(store.join(format!("{digest}.rim.xml"))).unwrap();
+    assert_eq!(kept, driver, "the document, not the base64 it came in");
+    let (exit, outcome) = imported(&store, &[source.path()]);
+    assert_eq!(exit, Exit::Good);
+    assert_eq!(outcome, ["there already"; 2]);
+    assert_eq!(count(&store), 2);
+}
+
+#[test]
+fn one_that_is_refused_takes_the_others_along() {
+    let good = fs::read_to_string(seed("vbios.xml")).unwrap();
+    let changed = good.replacen("0909", "0908", 1);
+    for (case, content) in [
+        ("changed after it was signed", changed.as_str()),
+        ("something else", "read me"),
+        ("nothing", ""),
+    ] {
+        let (source, home) = (brought(), tempfile::tempdir().unwrap());
+        fs::write(source.path().join("z"), content).unwrap();
+        let (exit, outcome) = imported(home.path(), &[source.path()]);
+        assert_eq!(exit, Exit::Refused, "{case}");
+        assert_eq!(
+            outcome,
+            ["good, not taken", "good, not taken", "refused"],
+            "{case}"
+        );
+        assert_eq!(count(home.path()), 0, "{case}");
+    }
+    // Under the root that is built in, these are nobody's.
+    let (source, home) = (brought(), tempfile::tempdir().unwrap());
+    let mut args = Import {
+        sources: vec![source.path().to_owned()],
+        common: common(home.path(), AT),
+    };
+    args.common.roots.clear();
+    let (exit, listing) = import(&args).unwrap();
+    assert_eq!(exit, Exit::Refused);
+    assert_eq!(words(&listing, "code"), ["rim-chain"; 2]);
+    assert_eq!(count(home.path()), 0);
+}
+
+#[test]
+fn a_store_says_when_what_it_holds_ends() {
+    let (source, home) = (brought(), tempfile::tempdir().unwrap());
+    imported(home.path(), &[source.path()]);
+    for (case, at, want) in [
+        ("long before", AT, "valid"),
+        ("61 days before", ENDS - 61 * DAY, "valid"),
+        ("60 days before", ENDS - 60 * DAY, "ends soon"),
+        ("the last second", ENDS, "ends soon"),
+        ("after", ENDS + 1, "ended"),
+        ("before it began", 1_735_689_599, "not yet valid"),
+    ] {
+        let (exit, standing) = standings(home.path(), at);
+        assert_eq!(exit, Exit::Good, "{case}");
+        assert_eq!(standing, [want; 2], "{case}");
+    }
+}
+
+#[test]
+fn a_store_that_was_changed_says_so() {
+    let (source, home) = (brought(), tempfile::tempdir().unwrap());
+    imported(home.path(), &[source.path()]);
+    let driver = fs::read(seed("driver.xml")).unwrap();
+    let other = "00".repeat(32);
+    fs::write(home.path().join(format!("{other}.rim.xml")), &driver).unwrap();
+    fs::write(home.path().join("notes.txt"), "not a document").unwrap();
+    let (exit, standing) = standings(home.path(), AT);
+    assert_eq!(exit, Exit::Refused);
+    let odd = standing
+        .iter()
+        .filter(|word| *word == "not what its name says");
+    assert_eq!((standing.len(), odd.count()), (3, 1));
+    assert!(
+        status(&Status {
+            within: 1,
+            common: common(&home.path().join("none"), AT)
+        })
+        .is_err()
+    );
+}
