@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 8] = [
+const BUILT: [&str; 9] = [
     "tpm-quote",
     "ek-cert",
     "tcg-eventlog",
