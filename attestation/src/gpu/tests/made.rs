@@ -7,14 +7,14 @@ use rcgen::{
     PublicKeyData as _,
 };
 
-use crate::gpu::{Anchors, Device, DeviceRefused, Evidence, Pdi, judge};
-use crate::ids::UnixTime;
-use crate::x509::{Bundle, Certificate};
+use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::gpu::{Anchors, Device, DeviceRefused, Evidence, Pdi, judge};
+use bailiwick_attestation::x509::{Bundle, Certificate};
 
 /// 2026-01-01, when all of it is valid.
-pub(super) const AT: UnixTime = UnixTime::from_secs(1_767_225_600);
+pub(crate) const AT: UnixTime = UnixTime::from_secs(1_767_225_600);
 /// Common names, leaf first.
-pub(super) const NAMES: [&str; 5] = [
+pub(crate) const NAMES: [&str; 5] = [
     "GH100 A01 GSP FMC LF",
     "GH100 A01 GSP BROM",
     "NVIDIA GH100 Provisioner ICA 1",
@@ -23,27 +23,27 @@ pub(super) const NAMES: [&str; 5] = [
 ];
 
 /// A chain and all its keys, leaf first.
-pub(super) struct Chain {
-    pub(super) certificates: Vec<Certificate>,
-    pub(super) keys: Vec<KeyPair>,
+pub(crate) struct Chain {
+    pub(crate) certificates: Vec<Certificate>,
+    pub(crate) keys: Vec<KeyPair>,
 }
 
 impl Chain {
     /// Its own root is what is trusted.
-    pub(super) fn anchors(&self) -> Anchors {
+    pub(crate) fn anchors(&self) -> Anchors {
         Anchors::of(&self.certificates[4..])
     }
 }
 
-pub(super) fn p384() -> KeyPair {
+pub(crate) fn p384() -> KeyPair {
     KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap()
 }
 
-pub(super) fn five_keys() -> Vec<KeyPair> {
+pub(crate) fn five_keys() -> Vec<KeyPair> {
     (0..5).map(|_| p384()).collect()
 }
 
-pub(super) fn params(name: &str, ca: bool) -> CertificateParams {
+pub(crate) fn params(name: &str, ca: bool) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = rcgen::date_time_ymd(2020, 10, 17);
     params.not_after = rcgen::date_time_ymd(2040, 1, 1);
@@ -60,7 +60,7 @@ pub(super) fn params(name: &str, ca: bool) -> CertificateParams {
 }
 
 /// A chain with those keys; `edit` sees what each certificate will say, by its place.
-pub(super) fn chain_of(
+pub(crate) fn chain_of(
     keys: Vec<KeyPair>,
     edit: impl Fn(usize, &mut CertificateParams, &[KeyPair]),
 ) -> Chain {
@@ -85,12 +85,12 @@ pub(super) fn chain_of(
     }
 }
 
-pub(super) fn chain(edit: impl Fn(usize, &mut CertificateParams, &[KeyPair])) -> Chain {
+pub(crate) fn chain(edit: impl Fn(usize, &mut CertificateParams, &[KeyPair])) -> Chain {
     chain_of(five_keys(), edit)
 }
 
 /// DER: a tag, a length, the parts one after the other.
-pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let content = parts.concat();
     let mut der = vec![tag];
     match u16::try_from(content.len()).unwrap().to_be_bytes() {
@@ -103,24 +103,24 @@ pub(super) fn tlv(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
 }
 
 /// An object identifier out of its encoded content.
-pub(super) fn oid(content: &[u8]) -> Vec<u8> {
+pub(crate) fn oid(content: &[u8]) -> Vec<u8> {
     tlv(6, &[content])
 }
 
 /// `2.16.840.1.101.3.4.2.2`
-pub(super) const SHA384: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
+pub(crate) const SHA384: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 2];
 
-pub(super) fn fwid(digest: &[u8; 48]) -> Vec<u8> {
+pub(crate) fn fwid(digest: &[u8; 48]) -> Vec<u8> {
     tlv(0x30, &[&oid(SHA384), &tlv(4, &[digest])])
 }
 
 /// `CompositeDeviceID`
-pub(super) fn composite(spki: &[u8], digest: &[u8; 48]) -> Vec<u8> {
+pub(crate) fn composite(spki: &[u8], digest: &[u8; 48]) -> Vec<u8> {
     tlv(0x30, &[&[2, 1, 1], spki, &fwid(digest)])
 }
 
 /// `DiceTcbInfo` as Blackwell has it.
-pub(super) fn tcb_info(digests: &[[u8; 48]], flags: [u8; 4]) -> Vec<u8> {
+pub(crate) fn tcb_info(digests: &[[u8; 48]], flags: [u8; 4]) -> Vec<u8> {
     let fwids: Vec<u8> = digests.iter().flat_map(fwid).collect();
     tlv(
         0x30,
@@ -135,24 +135,24 @@ pub(super) fn tcb_info(digests: &[[u8; 48]], flags: [u8; 4]) -> Vec<u8> {
     )
 }
 
-pub(super) const COMPOSITE: [u64; 6] = [2, 23, 133, 5, 4, 1];
-pub(super) const TCB_INFO: [u64; 7] = [2, 23, 133, 5, 4, 1, 1];
+pub(crate) const COMPOSITE: [u64; 6] = [2, 23, 133, 5, 4, 1];
+pub(crate) const TCB_INFO: [u64; 7] = [2, 23, 133, 5, 4, 1, 1];
 /// Digest of the firmware of every device made here.
-pub(super) const FWID: [u8; 48] = [0xf1; 48];
+pub(crate) const FWID: [u8; 48] = [0xf1; 48];
 /// What every device made here was asked.
-pub(super) const NONCE: [u8; 32] = [0x9c; 32];
+pub(crate) const NONCE: [u8; 32] = [0x9c; 32];
 
 /// What a report says, before it is written.
 #[derive(Clone)]
-pub(super) struct Said {
-    pub(super) nonce: [u8; 32],
-    pub(super) blocks: Vec<(u8, Vec<u8>)>,
-    pub(super) opaque: Vec<(u16, Vec<u8>)>,
+pub(crate) struct Said {
+    pub(crate) nonce: [u8; 32],
+    pub(crate) blocks: Vec<(u8, Vec<u8>)>,
+    pub(crate) opaque: Vec<(u16, Vec<u8>)>,
 }
 
 impl Said {
     /// A GH100 under driver 550.
-    pub(super) fn hopper() -> Self {
+    pub(crate) fn hopper() -> Self {
         Self {
             nonce: NONCE,
             blocks: (1..=64).map(|index| (index, vec![index; 48])).collect(),
@@ -176,7 +176,7 @@ impl Said {
     }
 
     /// A switch.
-    pub(super) fn switch(own: Pdi, gpus: &[Pdi]) -> Self {
+    pub(crate) fn switch(own: Pdi, gpus: &[Pdi]) -> Self {
         let ports = [&gpus.concat()[..], &[0xff; 64]].concat();
         Self {
             nonce: NONCE,
@@ -193,7 +193,7 @@ impl Said {
     }
 
     /// The same, with that entry set or added.
-    pub(super) fn with(mut self, kind: u16, value: &[u8]) -> Self {
+    pub(crate) fn with(mut self, kind: u16, value: &[u8]) -> Self {
         match self.opaque.iter_mut().find(|(own, _)| *own == kind) {
             Some((_, own)) => *own = value.to_vec(),
             None => self.opaque.push((kind, value.to_vec())),
@@ -202,13 +202,13 @@ impl Said {
     }
 
     /// The same, without those entries.
-    pub(super) fn without(mut self, kinds: &[u16]) -> Self {
+    pub(crate) fn without(mut self, kinds: &[u16]) -> Self {
         self.opaque.retain(|(own, _)| !kinds.contains(own));
         self
     }
 
     /// Request and response up to the signature.
-    pub(super) fn unsigned(&self) -> Vec<u8> {
+    pub(crate) fn unsigned(&self) -> Vec<u8> {
         let mut record = Vec::new();
         for (index, value) in &self.blocks {
             let len = u16::try_from(value.len()).unwrap();
@@ -236,13 +236,13 @@ impl Said {
         bytes
     }
 
-    pub(super) fn signed(&self, key: &KeyPair) -> Vec<u8> {
+    pub(crate) fn signed(&self, key: &KeyPair) -> Vec<u8> {
         sign(self.unsigned(), key)
     }
 }
 
 /// The bytes, and the signature over them as reports have it.
-pub(super) fn sign(mut bytes: Vec<u8>, key: &KeyPair) -> Vec<u8> {
+pub(crate) fn sign(mut bytes: Vec<u8>, key: &KeyPair) -> Vec<u8> {
     let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
     let pair = EcdsaKeyPair::from_pkcs8(algorithm, &key.serialize_der()).unwrap();
     let signature = pair.sign(&SystemRandom::new(), &bytes).unwrap();
@@ -251,14 +251,14 @@ pub(super) fn sign(mut bytes: Vec<u8>, key: &KeyPair) -> Vec<u8> {
 }
 
 /// One whole device.
-pub(super) struct Made {
-    pub(super) chain: Chain,
-    pub(super) bundle: Bundle,
-    pub(super) report: Vec<u8>,
+pub(crate) struct Made {
+    pub(crate) chain: Chain,
+    pub(crate) bundle: Bundle,
+    pub(crate) report: Vec<u8>,
 }
 
 impl Made {
-    pub(super) fn evidence(&self) -> Evidence<'_> {
+    pub(crate) fn evidence(&self) -> Evidence<'_> {
         Evidence {
             report: &self.report,
             chain: Some(&self.bundle),
@@ -266,19 +266,19 @@ impl Made {
         }
     }
 
-    pub(super) fn judged(&self, anchors: &Anchors) -> Device<'_> {
+    pub(crate) fn judged(&self, anchors: &Anchors) -> Device<'_> {
         judge(self.evidence(), anchors, Some(NONCE), AT)
     }
 
     /// Codes of all that is wrong with it.
-    pub(super) fn wrong(&self) -> Vec<&'static str> {
+    pub(crate) fn wrong(&self) -> Vec<&'static str> {
         let judged = self.judged(&self.chain.anchors());
         judged.refused.iter().map(DeviceRefused::code).collect()
     }
 }
 
 /// A device of that chip, as `Hopper` and the switches certify it.
-pub(super) fn device_of(keys: Vec<KeyPair>, chip: &str, pdi: Pdi, said: &Said) -> Made {
+pub(crate) fn device_of(keys: Vec<KeyPair>, chip: &str, pdi: Pdi, said: &Said) -> Made {
     device_with(keys, chip, pdi, said, |chip_spki| {
         vec![CustomExtension::from_oid_content(
             &COMPOSITE,
@@ -288,7 +288,7 @@ pub(super) fn device_of(keys: Vec<KeyPair>, chip: &str, pdi: Pdi, said: &Said) -
 }
 
 /// A device whose leaf has those extensions.
-pub(super) fn device_with(
+pub(crate) fn device_with(
     keys: Vec<KeyPair>,
     chip: &str,
     pdi: Pdi,
@@ -322,6 +322,6 @@ pub(super) fn device_with(
 }
 
 /// A GH100 with keys of its own.
-pub(super) fn hopper(said: &Said) -> Made {
+pub(crate) fn hopper(said: &Said) -> Made {
     device_of(five_keys(), "GH100", [1, 2, 3, 4, 5, 6, 7, 8], said)
 }

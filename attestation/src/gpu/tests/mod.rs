@@ -6,3 +6,4 @@ mod made;
 mod ocsp;
 mod path;
 mod report;
+mod responses;

@@ -9,30 +9,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 
-use crate::crypto::HashAlgorithm;
-use crate::gpu::Anchors;
-use crate::ids::UnixTime;
-use crate::x509::Certificate;
+use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::crypto::HashAlgorithm;
+use bailiwick_attestation::gpu::Anchors;
+use bailiwick_attestation::x509::Certificate;
 
-pub(in crate::gpu) const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
-pub(in crate::gpu) const HASHES: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
-pub(in crate::gpu) const DSIG: &str = "http://www.w3.org/2000/09/xmldsig#";
-pub(in crate::gpu) const C14N: &str = "http://www.w3.org/2006/12/xml-c14n11";
+pub(crate) const SWID: &str = "http://standards.iso.org/iso/19770/-2/2015/schema.xsd";
+pub(crate) const HASHES: &str = "http://www.w3.org/2001/04/xmlenc#sha384";
+pub(crate) const DSIG: &str = "http://www.w3.org/2000/09/xmldsig#";
+pub(crate) const C14N: &str = "http://www.w3.org/2006/12/xml-c14n11";
 
 /// 2026-01-01, when every certificate is valid.
-pub(in crate::gpu) const AT: UnixTime = UnixTime::from_secs(1_767_225_600);
+pub(crate) const AT: UnixTime = UnixTime::from_secs(1_767_225_600);
 /// First and last second of the signer: 2025-01-01 to 2027-01-01.
-pub(in crate::gpu) const SIGNER_FROM: u64 = 1_735_689_600;
-pub(in crate::gpu) const SIGNER_UNTIL: u64 = 1_798_761_600;
+pub(crate) const SIGNER_FROM: u64 = 1_735_689_600;
+pub(crate) const SIGNER_UNTIL: u64 = 1_798_761_600;
 
 /// Whoever signs RIMs.
-pub(in crate::gpu) struct Signer {
+pub(crate) struct Signer {
     /// The signer's own certificate first, the root last.
-    pub(in crate::gpu) chain: Vec<Certificate>,
-    pub(in crate::gpu) key: EcdsaKeyPair,
+    pub(crate) chain: Vec<Certificate>,
+    pub(crate) key: EcdsaKeyPair,
 }
 
-pub(in crate::gpu) fn params(name: &str, ca: bool) -> CertificateParams {
+pub(crate) fn params(name: &str, ca: bool) -> CertificateParams {
     let mut params = CertificateParams::default();
     params.not_before = rcgen::date_time_ymd(2023, 1, 1);
     params.not_after = rcgen::date_time_ymd(2033, 1, 1);
@@ -53,12 +53,12 @@ pub(in crate::gpu) fn params(name: &str, ca: bool) -> CertificateParams {
 
 impl Signer {
     /// Signer, two CAs and a root, as NVIDIA has them.
-    pub(in crate::gpu) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::with(|_, _| {})
     }
 
     /// `edit` sees what each certificate will say, by its place from the signer's.
-    pub(in crate::gpu) fn with(edit: impl Fn(usize, &mut CertificateParams)) -> Self {
+    pub(crate) fn with(edit: impl Fn(usize, &mut CertificateParams)) -> Self {
         let names = [
             "HCC RIM L4 Signer",
             "Test Reference Value L3 GH100 001",
@@ -69,7 +69,7 @@ impl Signer {
     }
 
     /// Signer and root alone, where a test counts bytes.
-    pub(in crate::gpu) fn short() -> Self {
+    pub(crate) fn short() -> Self {
         Self::of(&["S", "R"], |_, _| {})
     }
 
@@ -104,21 +104,21 @@ impl Signer {
     }
 
     /// Its own root is what is trusted.
-    pub(in crate::gpu) fn anchors(&self) -> Anchors {
+    pub(crate) fn anchors(&self) -> Anchors {
         Anchors::of(&self.chain[self.chain.len() - 1..])
     }
 
     /// A RIM: the tag with a signature in it.
-    pub(in crate::gpu) fn rim(&self, tag: &Tag) -> String {
+    pub(crate) fn rim(&self, tag: &Tag) -> String {
         self.sign(&tag.text())
     }
 
     /// Signs a document that is in its canonical form.
-    pub(in crate::gpu) fn sign(&self, document: &str) -> String {
+    pub(crate) fn sign(&self, document: &str) -> String {
         self.sign_as(document, &Shape::default())
     }
 
-    pub(in crate::gpu) fn sign_as(&self, document: &str, shape: &Shape) -> String {
+    pub(crate) fn sign_as(&self, document: &str, shape: &Shape) -> String {
         let digest = HashAlgorithm::Sha384.digest(&[document.as_bytes()]);
         let info = shape.signed_info(digest.unwrap().as_slice());
         // What is in scope where it stands, said at its own start.
@@ -146,12 +146,12 @@ impl Signer {
 }
 
 /// What a signature says of itself.
-pub(in crate::gpu) struct Shape {
-    pub(in crate::gpu) canonicalization: &'static str,
-    pub(in crate::gpu) method: &'static str,
-    pub(in crate::gpu) transforms: Vec<&'static str>,
-    pub(in crate::gpu) hash: &'static str,
-    pub(in crate::gpu) reference: &'static str,
+pub(crate) struct Shape {
+    pub(crate) canonicalization: &'static str,
+    pub(crate) method: &'static str,
+    pub(crate) transforms: Vec<&'static str>,
+    pub(crate) hash: &'static str,
+    pub(crate) reference: &'static str,
 }
 
 impl Default for Shape {
@@ -194,23 +194,23 @@ impl Shape {
 
 /// What a RIM will say.
 #[derive(Clone)]
-pub(in crate::gpu) struct Tag {
-    pub(in crate::gpu) product: &'static str,
-    pub(in crate::gpu) edition: &'static str,
-    pub(in crate::gpu) version: &'static str,
-    pub(in crate::gpu) resources: Vec<Resource>,
+pub(crate) struct Tag {
+    pub(crate) product: &'static str,
+    pub(crate) edition: &'static str,
+    pub(crate) version: &'static str,
+    pub(crate) resources: Vec<Resource>,
 }
 
 #[derive(Clone)]
-pub(in crate::gpu) struct Resource {
-    pub(in crate::gpu) index: u8,
-    pub(in crate::gpu) active: bool,
-    pub(in crate::gpu) values: Vec<[u8; 48]>,
+pub(crate) struct Resource {
+    pub(crate) index: u8,
+    pub(crate) active: bool,
+    pub(crate) values: Vec<[u8; 48]>,
 }
 
 impl Tag {
     /// Of a driver, with one value for each measurement named: its own number, 48 times.
-    pub(in crate::gpu) fn driver(active: &[u8]) -> Self {
+    pub(crate) fn driver(active: &[u8]) -> Self {
         Self {
             product: "GH100",
             edition: "GPU",
@@ -227,7 +227,7 @@ impl Tag {
     }
 
     /// Of a VBIOS.
-    pub(in crate::gpu) fn vbios(active: &[u8]) -> Self {
+    pub(crate) fn vbios(active: &[u8]) -> Self {
         Self {
             version: "96.00.9F.00.01",
             ..Self::driver(active)
@@ -235,7 +235,7 @@ impl Tag {
     }
 
     /// In canonical form, without signature.
-    pub(in crate::gpu) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let resources: String = self.resources.iter().map(Resource::text).collect();
         format!(
             "<SoftwareIdentity xmlns=\"{SWID}\" xmlns:ns2=\"{HASHES}\" name=\"{product}\" \
