@@ -46,6 +46,8 @@ name = "dhcp"
 cgroups = ["/system.slice/dhcp.service"]
 [host.allow]
 prefixes = ["10.9.0.254/32"]
+[host.devices]
+raw_sockets = true
 "#;
 
 const SITES: &str = "[[site]]\nprefix = \"10.9.0.0/16\"\njurisdiction = \"X-OWN\"\n";

@@ -102,6 +102,8 @@ impl World {
                 "ip -n far addr add {address}/{length} dev world0 {family}"
             ))?;
         }
+        // Who asks where it is gets an answer.
+        run(&format!("ip -n {FAR} route add fd09::/64 dev world0"))?;
         let counts = Counts::default();
         let theirs = Arc::clone(&counts);
         let (ready_tx, ready) = std::sync::mpsc::channel();
