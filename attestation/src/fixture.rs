@@ -131,7 +131,7 @@ pub(crate) fn statement(sequence: u64, previous: Option<Sha256Digest>) -> v1::St
         text("kernel.release", "6.12.41+deb13-amd64"),
         text("kernel.lockdown", "integrity"),
         v1::Claim {
-            name: "boot.secure_boot".to_owned(),
+            name: "boot.secure-boot".to_owned(),
             source: "efivars".to_owned(),
             value: Some(v1::claim::Value::Flag(true)),
         },
@@ -192,7 +192,7 @@ claim = "kernel.lockdown"
 one_of = ["integrity", "confidentiality"]
 provenance = "self-reported"
 [[require]]
-claim = "boot.secure_boot"
+claim = "boot.secure-boot"
 is = true
 provenance = "self-reported"
 [[require]]

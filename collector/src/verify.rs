@@ -189,7 +189,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     };
     let word = ak_word(&presented, listed, chain.current(), &makers);
     report.ak = word.to_string();
-    let verified = match Freshness::of(evidence)
+    let mut verified = match Freshness::of(evidence)
         .and_then(|freshness| VerifiedEvidence::verify(evidence, &ak, &freshness))
     {
         Ok(verified) => verified,
@@ -201,6 +201,9 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
             return None;
         }
     };
+    for log in &stored.logs {
+        verified.keep(&log.name, &log.content.clone().into());
+    }
     let statement = verified.statement();
     report.statement = Some(statement.digest);
     report.ok("quote", "the AK signed this statement and these PCR values");

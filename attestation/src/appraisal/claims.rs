@@ -1,7 +1,7 @@
 //! Claims against the profile, and the few demands that no profile can drop.
 
 use super::{
-    Reference, Subject,
+    Reference, Subject, boot,
     fence::{self, FenceClaims},
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
@@ -10,7 +10,8 @@ use crate::{
     crypto::HashAlgorithm,
     evidence::ClaimValue,
     ids::{NodeId, UnixTime},
-    profile::{Bank, Provenance, Requirement, TpmProfile, Value},
+    profile::{Bank, Met, Provenance, Requirement, TpmProfile, Value},
+    term::Lapsed,
 };
 
 pub(super) fn judge(
@@ -38,12 +39,14 @@ pub(super) fn judge(
     if log.is_some() {
         fence.note(result);
     }
+    let measured = boot::judge(result, evidence, reference.profile);
+    measured.note(result);
     for requirement in &reference.profile.requirements {
-        require(
-            result,
-            requirement,
-            find(evidence, subject, &fence, &requirement.claim),
-        );
+        let found = match measured.find(&requirement.claim) {
+            Some(found) => found,
+            None => find(evidence, subject, &fence, &requirement.claim),
+        };
+        require(result, requirement, found, now);
     }
 }
 
@@ -60,7 +63,7 @@ fn name(result: &mut AttestationResult, evidence: &VerifiedEvidence, node: &Node
     }
 }
 
-const fn hash_of(bank: Bank) -> HashAlgorithm {
+pub(super) const fn hash_of(bank: Bank) -> HashAlgorithm {
     match bank {
         Bank::Sha256 => HashAlgorithm::Sha256,
         Bank::Sha384 => HashAlgorithm::Sha384,
@@ -256,7 +259,7 @@ fn register(evidence: &VerifiedEvidence, claim: &str) -> Option<Found> {
     }))
 }
 
-fn require(result: &mut AttestationResult, requirement: &Requirement, found: Found) {
+fn require(result: &mut AttestationResult, requirement: &Requirement, found: Found, now: UnixTime) {
     let mut deviate = |finding, code: &str, expected: String, found: String, provenance| {
         result.deviate(Deviation {
             claim: requirement.claim.clone(),
@@ -294,14 +297,34 @@ fn require(result: &mut AttestationResult, requirement: &Requirement, found: Fou
                     found,
                     Some(provenance),
                 );
-            } else if !requirement.expected.met_by(&value) {
-                deviate(
-                    Finding::Refused,
-                    "claim-value",
-                    expected,
-                    value.to_string(),
-                    Some(provenance),
-                );
+            } else {
+                let nearest = requirement.expected.nearest(&value);
+                let nearest = nearest.map_or_else(String::new, |nearest| format!("; {nearest}"));
+                match requirement.expected.met_by(&value, now) {
+                    Met::Yes => {}
+                    Met::No => deviate(
+                        Finding::Refused,
+                        "claim-value",
+                        expected,
+                        format!("{value}{nearest}"),
+                        Some(provenance),
+                    ),
+                    Met::NotNow(lapsed) => {
+                        let (code, why) = match lapsed {
+                            Lapsed::Early(from) => {
+                                ("claim-early", format!("good only from {}", from.secs()))
+                            }
+                            Lapsed::Ended(until) => {
+                                ("claim-ended", format!("good only until {}", until.secs()))
+                            }
+                            Lapsed::Revoked(since) => {
+                                ("claim-revoked", format!("revoked since {}", since.secs()))
+                            }
+                        };
+                        let found = format!("{value}, {why} s after 1970");
+                        deviate(Finding::Refused, code, expected, found, Some(provenance));
+                    }
+                }
             }
             result.note(
                 requirement.claim.clone(),

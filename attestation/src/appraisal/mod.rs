@@ -5,6 +5,7 @@
 //! approvers signed. The first refuses bytes, the second a node. *Checked and refused*, *could not
 //! check* and *worth a look* never look alike: see [`Finding`].
 
+mod boot;
 mod chain;
 mod claims;
 mod fence;
@@ -23,6 +24,7 @@ use crate::{
     tpm::{AkPublic, ClockInfo},
 };
 
+pub use boot::asks_logs;
 pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,

@@ -161,7 +161,11 @@ const SUBMODS: [(&str, TrustVector, &[&str]); 4] = [
         TrustVector::InstanceIdentity,
         &["node.", "evidence."],
     ),
-    ("tpm", TrustVector::Executables, &["tpm."]),
+    (
+        "tpm",
+        TrustVector::Executables,
+        &["tpm.", "boot.log", "ima."],
+    ),
     ("fence", TrustVector::Configuration, &["fence.", "policy."]),
     ("host", TrustVector::Configuration, &[""]),
 ];

@@ -1,5 +1,6 @@
 //! An ordinary node that is affirmed, and each neighbour of it that is not.
 
+mod boot;
 mod fence;
 mod identity;
 mod time;
@@ -88,8 +89,11 @@ impl Case {
     }
 
     fn appraise(&self) -> AttestationResult {
+        self.appraise_verified(&self.verify().unwrap())
+    }
+
+    fn appraise_verified(&self, verified: &VerifiedEvidence) -> AttestationResult {
         let ak = self.tpm.ak();
-        let verified = self.verify().unwrap();
         let (deployment, node) = (
             DeploymentId::new("demo").unwrap(),
             NodeId::new("gpu-01").unwrap(),
@@ -120,7 +124,7 @@ impl Case {
         };
         let reference = self.policy.then_some(&reference);
         appraise(
-            &verified,
+            verified,
             &subject,
             reference,
             self.previous.as_ref(),
@@ -192,13 +196,13 @@ fn every_way_to_fall_short_has_its_own_code() {
         ),
         (
             "a claim is wrong",
-            |c| c.claim("boot.secure_boot").value = Some(v1::claim::Value::Flag(false)),
+            |c| c.claim("boot.secure-boot").value = Some(v1::claim::Value::Flag(false)),
             Contraindicated,
             "claim-value",
         ),
         (
             "a claim has another type",
-            |c| c.claim("boot.secure_boot").value = Some(v1::claim::Value::Text("true".to_owned())),
+            |c| c.claim("boot.secure-boot").value = Some(v1::claim::Value::Text("true".to_owned())),
             Contraindicated,
             "claim-value",
         ),

@@ -1,5 +1,7 @@
 //! Who spoke: the envelope's signature, challenge and register values.
 
+use std::sync::Arc;
+
 use crate::{
     crypto::HashAlgorithm,
     evidence::{
@@ -14,6 +16,9 @@ use crate::{
     },
 };
 
+/// Names of logs in envelopes and statements.
+const BOOT_LOG: &str = "boot";
+const IMA_LIST: &str = "ima";
 /// Most banks and registers presented: eight banks of 32.
 const MAX_REGISTERS: usize = 256;
 
@@ -78,6 +83,10 @@ pub struct VerifiedEvidence {
     pub(super) pcrs: BoundPcrs,
     /// The fence's own log as it came, read after the quote.
     pub(super) fence_log: Option<Vec<u8>>,
+    /// The boot event log, as it came or as it was kept.
+    pub(super) boot_log: Option<Arc<[u8]>>,
+    /// The kernel's measurement list, likewise.
+    pub(super) ima_list: Option<Arc<[u8]>>,
     /// SHA-256 of the name of the AK that signed it.
     pub(super) ak: Sha256Digest,
 }
@@ -126,7 +135,34 @@ impl VerifiedEvidence {
             ak: Sha256Digest::of(&[ak.name().as_bytes()]),
             pcrs,
             fence_log: log(evidence, "fence")?,
+            boot_log: log(evidence, BOOT_LOG)?.map(Arc::from),
+            ima_list: log(evidence, IMA_LIST)?.map(Arc::from),
         })
+    }
+
+    /// Logs that the statement names by digest instead of bringing them along: those of an earlier
+    /// envelope that somebody kept.
+    #[must_use]
+    pub fn lacks(&self) -> Vec<(&'static str, Sha256Digest)> {
+        let logs = [(BOOT_LOG, &self.boot_log), (IMA_LIST, &self.ima_list)];
+        let absent = logs.into_iter().filter(|(_, log)| log.is_none());
+        absent
+            .filter_map(|(name, _)| Some((name, *self.statement.logs.get(name)?)))
+            .collect()
+    }
+
+    /// Adds a log that was kept. Other bytes than the statement names are left out; what the log
+    /// is worth, its replay shows.
+    pub fn keep(&mut self, name: &str, log: &Arc<[u8]>) {
+        if self.statement.logs.get(name) != Some(&Sha256Digest::of(&[log])) {
+            return;
+        }
+        let place = match name {
+            BOOT_LOG => &mut self.boot_log,
+            IMA_LIST => &mut self.ima_list,
+            _ => return,
+        };
+        place.get_or_insert_with(|| Arc::clone(log));
     }
 
     /// What was said.

@@ -10,6 +10,7 @@
 
 mod content;
 mod event;
+mod facts;
 mod log;
 mod quirk;
 mod replay;
@@ -17,6 +18,7 @@ mod variable;
 
 pub use content::{Content, Finding, examine};
 pub use event::{Event, EventType};
+pub use facts::Facts;
 pub use log::{Bank, EventLog, EventLogError, Format};
 pub use quirk::Quirk;
 pub use replay::{BankError, Compared, Replay, compare};

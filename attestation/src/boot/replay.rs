@@ -158,7 +158,7 @@ impl EventLog<'_> {
 
     /// What a register holds before its first event: zeroes, in PCR 0 the locality that started
     /// the TPM as its last byte (TPM 2.0 Library, Part 3, `TPM2_Startup`).
-    fn start(&self, bank: HashAlgorithm, register: u32) -> Digest {
+    pub(crate) fn start(&self, bank: HashAlgorithm, register: u32) -> Digest {
         let mut zero = vec![0; bank.digest_len()];
         if register == 0
             && self.format() != Format::Ccel

@@ -14,6 +14,8 @@ use std::fmt;
 
 pub use provenance::{Provenance, UnknownProvenance};
 
+use crate::boot::Quirk;
+use crate::term::{Lapsed, Term};
 use crate::toml_file::{FileError, TomlFile};
 use crate::{Sha256Digest, UnixTime};
 
@@ -31,6 +33,10 @@ pub struct Profile {
     pub max_silence_seconds: u32,
     /// What the quote must cover.
     pub tpm: TpmProfile,
+    /// The boot event log; `None`: nothing of it is judged unless a requirement asks for it.
+    pub boot: Option<BootProfile>,
+    /// The measurement list of the kernel; `None`: likewise.
+    pub ima: Option<ImaProfile>,
     /// The fence's own log; `None`: what the statement says of the fence is all there is.
     pub fence: Option<FenceProfile>,
     /// How far the node's clock may be off.
@@ -104,6 +110,23 @@ pub const FENCE_PCR_MAX: u8 = 15;
 pub struct FenceProfile {
     /// 0 to [`FENCE_PCR_MAX`]; the quote must cover it.
     pub pcr: u8,
+}
+
+/// What the boot event log has to show.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct BootProfile {
+    /// Defects of this platform's firmware that are excused, each by its name.
+    pub quirks: Vec<Quirk>,
+    /// PCRs that need not replay: firmware that leaves events out of its log. Everything that the
+    /// log says of them is then its word alone.
+    pub unreplayable: BTreeSet<u8>,
+}
+
+/// What the kernel's measurement list has to show.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct ImaProfile {
+    /// Files that changed while they were measured; `None`: any number. Default: none at all.
+    pub max_violations: Option<u64>,
 }
 
 /// How far a statement's wall time may be from the collector's, seconds.
@@ -188,17 +211,124 @@ pub enum Expected {
     OneOf(Vec<Value>),
     /// A number not below this.
     AtLeast(u64),
+    /// One of these, each in its time; never empty. Old and new are both good while an update
+    /// rolls out, and what was good once can be taken back.
+    Any(Vec<Alternative>),
+}
+
+/// A value that is good for a time.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Alternative {
+    /// What the claim may say.
+    pub value: Value,
+    /// What people call it, `6.8.0-45`.
+    pub name: Option<String>,
+    /// When.
+    pub term: Term,
+}
+
+/// Whether a claim is as expected.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Met {
+    /// It is.
+    Yes,
+    /// It would be at another time.
+    NotNow(Lapsed),
+    /// It is not.
+    No,
 }
 
 impl Expected {
-    /// Whether `found` is as expected. Types are never converted: `"1"` is not `1`.
+    /// Whether `found` is as expected at `now`. Types are never converted: `"1"` is not `1`.
     #[must_use]
-    pub fn met_by(&self, found: &Value) -> bool {
-        match self {
+    pub fn met_by(&self, found: &Value, now: UnixTime) -> Met {
+        let met = match self {
             Self::Is(value) => value == found,
             Self::OneOf(values) => values.contains(found),
             Self::AtLeast(least) => matches!(found, Value::Number(n) if n >= least),
+            Self::Any(all) => {
+                let mut terms = all
+                    .iter()
+                    .filter(|one| one.value == *found)
+                    .map(|one| one.term.counts(now));
+                let Some(first) = terms.next() else {
+                    return Met::No;
+                };
+                return match first {
+                    Err(lapsed) if terms.all(|term| term.is_err()) => Met::NotNow(lapsed),
+                    _ => Met::Yes,
+                };
+            }
+        };
+        if met { Met::Yes } else { Met::No }
+    }
+
+    /// The known value that is most like what was found, with where they part: of texts the one
+    /// that shares most words, as command lines do. Digests are like nothing.
+    #[must_use]
+    pub fn nearest(&self, found: &Value) -> Option<String> {
+        let Value::Text(found) = found else {
+            return None;
+        };
+        let known: Vec<(&Value, String)> = match self {
+            Self::Is(value) => vec![(value, String::new())],
+            Self::OneOf(values) => values.iter().map(|value| (value, String::new())).collect(),
+            Self::Any(all) => all
+                .iter()
+                .map(|one| (&one.value, one.described()))
+                .collect(),
+            Self::AtLeast(_) => Vec::new(),
+        };
+        let words: BTreeSet<&str> = found.split([' ', ',']).collect();
+        let of = |value: &'_ Value| match value {
+            Value::Text(text) => text.split([' ', ',']).map(str::to_owned).collect(),
+            _ => BTreeSet::<String>::new(),
+        };
+        let shared = |value: &Value| {
+            let known = of(value);
+            known
+                .iter()
+                .filter(|word| words.contains(word.as_str()))
+                .count()
+        };
+        let (value, described) = known.into_iter().max_by_key(|(value, _)| shared(value))?;
+        if shared(value) == 0 {
+            return None;
         }
+        let known = of(value);
+        let gone: Vec<&str> = known
+            .iter()
+            .map(String::as_str)
+            .filter(|word| !words.contains(word))
+            .collect();
+        let new: Vec<&str> = words
+            .iter()
+            .copied()
+            .filter(|word| !known.contains(*word))
+            .collect();
+        Some(format!(
+            "nearest known{described}: without {}, with {}",
+            listed(&new),
+            listed(&gone)
+        ))
+    }
+}
+
+impl Alternative {
+    fn described(&self) -> String {
+        let name = self.name.as_ref().map(|name| format!(" {name}"));
+        let until = self
+            .term
+            .not_after
+            .map(|until| format!(" (until {} s after 1970)", until.secs()));
+        name.unwrap_or_default() + &until.unwrap_or_default()
+    }
+}
+
+fn listed(words: &[&str]) -> String {
+    match words {
+        [] => "nothing".to_owned(),
+        words => format!("{:?}", words.join(" ")),
     }
 }
 
@@ -215,6 +345,14 @@ impl fmt::Display for Expected {
                 Ok(())
             }
             Self::AtLeast(least) => write!(f, "at least {least}"),
+            Self::Any(all) => {
+                f.write_str("one of ")?;
+                for (i, one) in all.iter().enumerate() {
+                    let comma = if i == 0 { "" } else { ", " };
+                    write!(f, "{comma}{}{}", one.value, one.described())?;
+                }
+                Ok(())
+            }
         }
     }
 }

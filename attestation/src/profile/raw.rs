@@ -7,11 +7,13 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Bank, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile, Provenance, Requirement,
-    TimeProfile, TpmProfile, Value, WorldProfile,
+    Alternative, Bank, BootProfile, Brake, Expected, FENCE_PCR_MAX, FenceProfile, ImaProfile,
+    Profile, Provenance, Requirement, TimeProfile, TpmProfile, Value, WorldProfile,
 };
+use crate::boot::Quirk;
+use crate::term::Term;
 use crate::toml_file::{FileError, TomlFile};
-use crate::{NodeId, Sha256Digest};
+use crate::{NodeId, Sha256Digest, UnixTime};
 
 /// Most requirements: every claim of a statement, several times over.
 const REQUIREMENTS_LIMIT: usize = 256;
@@ -19,6 +21,8 @@ const REQUIREMENTS_LIMIT: usize = 256;
 const ALTERNATIVES_LIMIT: usize = 256;
 /// Most bytes of a text value: a kernel command line (`COMMAND_LINE_SIZE` is 2,048 on x86).
 const TEXT_LIMIT: usize = 4096;
+/// Most bytes of what people call a value.
+const NAME_LIMIT: usize = 128;
 /// PCRs of a PC Client TPM.
 const PCR_COUNT: u8 = 24;
 
@@ -29,6 +33,8 @@ pub(super) struct RawProfile {
     lease_seconds: Spanned<u32>,
     max_silence_seconds: Spanned<u32>,
     tpm: RawTpm,
+    boot: Option<RawBoot>,
+    ima: Option<RawIma>,
     fence: Option<RawFence>,
     time: Option<RawTime>,
     #[serde(default)]
@@ -65,6 +71,23 @@ struct RawTpm {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
+struct RawBoot {
+    #[serde(default)]
+    quirks: Vec<Spanned<String>>,
+    #[serde(default)]
+    unreplayable: Vec<Spanned<u8>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawIma {
+    max_violations: Option<u64>,
+    #[serde(default)]
+    any_violations: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct RawFence {
     pcr: Spanned<u8>,
 }
@@ -83,7 +106,18 @@ struct RawRequirement {
     is: Option<Spanned<toml::Value>>,
     one_of: Option<Spanned<Vec<Spanned<toml::Value>>>>,
     at_least: Option<Spanned<u64>>,
+    any: Option<Vec<RawAlternative>>,
     provenance: Spanned<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawAlternative {
+    is: Spanned<toml::Value>,
+    name: Option<Spanned<String>>,
+    not_before: Option<Spanned<String>>,
+    not_after: Option<Spanned<String>>,
+    revoked: Option<Spanned<String>>,
 }
 
 pub(super) fn check(
@@ -97,6 +131,7 @@ pub(super) fn check(
     let lease_seconds = within(file, &raw.lease_seconds, 86_400)?;
     let max_silence_seconds = within(file, &raw.max_silence_seconds, 604_800)?;
     let tpm = tpm(file, &raw.tpm)?;
+    let boot = raw.boot.map(|raw| boot(file, &raw, &tpm)).transpose()?;
     let fence = raw.fence.map(|raw| fence(file, &raw, &tpm)).transpose()?;
     let time = raw
         .time
@@ -120,6 +155,8 @@ pub(super) fn check(
         lease_seconds,
         max_silence_seconds,
         tpm,
+        boot,
+        ima: raw.ima.map(|raw| ima(&raw)),
         fence,
         time,
         requirements,
@@ -255,6 +292,33 @@ fn time(file: &TomlFile<'_>, raw: &RawTime) -> Result<TimeProfile, FileError> {
     Ok(time)
 }
 
+fn boot(file: &TomlFile<'_>, raw: &RawBoot, tpm: &TpmProfile) -> Result<BootProfile, FileError> {
+    let mut boot = BootProfile::default();
+    for name in &raw.quirks {
+        let quirk = Quirk::from_name(name.get_ref()).ok_or_else(|| {
+            let known: Vec<&str> = Quirk::ALL.into_iter().map(Quirk::name).collect();
+            let fault = format!("{:?} is no quirk: {}", name.get_ref(), known.join(", "));
+            file.error(name.span(), fault)
+        })?;
+        boot.quirks.push(quirk);
+    }
+    for pcr in &raw.unreplayable {
+        if !tpm.require.contains(pcr.get_ref()) {
+            let fault = "is not in tpm.require, so nothing is asked of it";
+            return Err(file.error(pcr.span(), fault));
+        }
+        boot.unreplayable.insert(*pcr.get_ref());
+    }
+    Ok(boot)
+}
+
+/// Default is strict: a file that changed while it was measured may have been anything.
+fn ima(raw: &RawIma) -> ImaProfile {
+    ImaProfile {
+        max_violations: (!raw.any_violations).then(|| raw.max_violations.unwrap_or_default()),
+    }
+}
+
 /// Registers from 16 on are reset by whoever may open the TPM, or by a late launch: what was
 /// extended there can be taken back.
 fn fence(file: &TomlFile<'_>, raw: &RawFence, tpm: &TpmProfile) -> Result<FenceProfile, FileError> {
@@ -322,16 +386,21 @@ fn requirement(
         let fault = "a claim is 1 to 128 of a-z, 0-9, '.', '_', '-', '/'";
         return Err(file.error(raw.claim.span(), fault));
     }
-    let expected = match (&raw.is, &raw.one_of, &raw.at_least) {
-        (Some(is), None, None) => Expected::Is(value(file, is)?),
-        (None, Some(list), None) => {
+    let expected = match (&raw.is, &raw.one_of, &raw.at_least, &raw.any) {
+        (Some(is), None, None, None) => Expected::Is(value(file, is)?),
+        (None, None, None, Some(any)) => {
+            not_empty_nor_huge(file, entry.span(), any.len())?;
+            let all = any.iter().map(|one| alternative(file, one));
+            Expected::Any(all.collect::<Result<_, _>>()?)
+        }
+        (None, Some(list), None, None) => {
             not_empty_nor_huge(file, list.span(), list.get_ref().len())?;
             let values = list.get_ref().iter().map(|item| value(file, item));
             Expected::OneOf(values.collect::<Result<_, _>>()?)
         }
-        (None, None, Some(least)) => Expected::AtLeast(*least.get_ref()),
+        (None, None, Some(least), None) => Expected::AtLeast(*least.get_ref()),
         _ => {
-            let fault = "needs exactly one of `is`, `one_of`, `at_least`";
+            let fault = "needs exactly one of `is`, `one_of`, `at_least`, `any`";
             return Err(file.error(entry.span(), fault));
         }
     };
@@ -347,6 +416,42 @@ fn requirement(
         expected,
         minimum,
     })
+}
+
+fn alternative(file: &TomlFile<'_>, raw: &RawAlternative) -> Result<Alternative, FileError> {
+    let term = Term {
+        not_before: moment(file, raw.not_before.as_ref())?,
+        not_after: moment(file, raw.not_after.as_ref())?,
+        revoked: moment(file, raw.revoked.as_ref())?,
+    };
+    if let (Some(from), Some(until), Some(at)) = (term.not_before, term.not_after, &raw.not_after)
+        && until <= from
+    {
+        return Err(file.error(at.span(), "ends before it begins"));
+    }
+    if let Some(name) = &raw.name
+        && (name.get_ref().is_empty() || name.get_ref().len() > NAME_LIMIT)
+    {
+        return Err(file.error(name.span(), "a name has 1 to 128 bytes"));
+    }
+    Ok(Alternative {
+        value: value(file, &raw.is)?,
+        name: raw.name.as_ref().map(|name| name.get_ref().clone()),
+        term,
+    })
+}
+
+fn moment(
+    file: &TomlFile<'_>,
+    text: Option<&Spanned<String>>,
+) -> Result<Option<UnixTime>, FileError> {
+    let Some(text) = text else {
+        return Ok(None);
+    };
+    match text.get_ref().parse::<der::DateTime>() {
+        Ok(moment) => Ok(Some(UnixTime::from_secs(moment.unix_duration().as_secs()))),
+        Err(_) => Err(file.error(text.span(), "is not a moment as in 2026-01-31T00:00:00Z")),
+    }
 }
 
 fn value(file: &TomlFile<'_>, found: &Spanned<toml::Value>) -> Result<Value, FileError> {

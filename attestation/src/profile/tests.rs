@@ -110,7 +110,11 @@ fn what_is_expected_is_compared_without_conversion() {
         ("text is no number", Expected::AtLeast(3), text("4"), false),
     ];
     for (name, expected, found, want) in cases {
-        assert_eq!(expected.met_by(&found), want, "{name}");
+        assert_eq!(
+            expected.met_by(&found, UnixTime(0)) == Met::Yes,
+            want,
+            "{name}"
+        );
     }
 }
 
@@ -224,13 +228,13 @@ fn refusals_name_file_line_and_key() {
             "two comparisons",
             "is = 0",
             "is = 0\nat_least = 1",
-            "profile.toml:16: require: needs exactly one of `is`, `one_of`, `at_least`",
+            "profile.toml:16: require: needs exactly one of `is`, `one_of`, `at_least`, `any`",
         ),
         (
             "no comparison",
             "is = 0\n",
             "",
-            "profile.toml:16: require: needs exactly one of `is`, `one_of`, `at_least`",
+            "profile.toml:16: require: needs exactly one of `is`, `one_of`, `at_least`, `any`",
         ),
         (
             "empty list",
@@ -391,5 +395,80 @@ fn a_map_is_named_and_grows_old() {
     ] {
         let now = UnixTime::from_secs(u64::try_from(1_800_000_000 + age).unwrap());
         assert_eq!(world.overdue(built, now), want, "{name}");
+    }
+}
+
+#[test]
+fn alternatives_are_checked_like_everything_else() {
+    let with = |rest: &str| {
+        let text = format!(
+            "{GOOD}\n[[require]]\nclaim = \"boot.command_line\"\nprovenance = \"measured\"\n{rest}"
+        );
+        Profile::parse("profile.toml", text.as_bytes())
+    };
+    let read = with(
+        "[[require.any]]\nis = \"a\"\nname = \"R16\"\nnot_after = \"2027-01-31T00:00:00Z\"\n\
+         [[require.any]]\nis = \"b\"\nnot_before = \"2027-01-01T00:00:00Z\"\n",
+    );
+    let read = read.unwrap();
+    let expected = &read.requirements.last().unwrap().expected;
+    let text = |text: &str| Value::Text(text.to_owned());
+    let at = UnixTime::from_secs;
+    for (name, value, now, want) in [
+        ("old, before both", "a", 1_700_000_000, "yes"),
+        ("old, in the overlap", "a", 1_799_000_000, "yes"),
+        ("old, after it", "a", 1_801_353_600, "not now"),
+        ("new, before it", "b", 1_700_000_000, "not now"),
+        ("new, in the overlap", "b", 1_799_000_000, "yes"),
+        ("another", "c", 1_799_000_000, "no"),
+    ] {
+        let found = match expected.met_by(&text(value), at(now)) {
+            Met::Yes => "yes",
+            Met::NotNow(_) => "not now",
+            Met::No => "no",
+        };
+        assert_eq!(found, want, "{name}");
+    }
+    for (name, rest) in [
+        ("none", "any = []"),
+        ("two ways", "is = \"a\"\n[[require.any]]\nis = \"a\""),
+        ("no value", "[[require.any]]\nname = \"R1\""),
+        (
+            "no moment",
+            "[[require.any]]\nis = \"a\"\nnot_after = \"2027-01-31\"",
+        ),
+        (
+            "ends before it begins",
+            "[[require.any]]\nis = \"a\"\nnot_before = \"2027-02-01T00:00:00Z\"\n\
+             not_after = \"2027-01-31T00:00:00Z\"",
+        ),
+        ("no name", "[[require.any]]\nis = \"a\"\nname = \"\""),
+        ("unknown", "[[require.any]]\nis = \"a\"\nuntil = 5"),
+    ] {
+        assert!(with(rest).is_err(), "{name}");
+    }
+}
+
+#[test]
+fn quirks_and_exceptions_are_named_one_by_one() {
+    let with = |rest: &str| {
+        let text = GOOD.replace("[tpm]\n", &format!("{rest}\n[tpm]\n"));
+        Profile::parse("profile.toml", text.as_bytes())
+    };
+    let boot = with("[boot]").unwrap().boot.unwrap();
+    assert_eq!(boot, BootProfile::default());
+    let read = with("[boot]\nquirks = [\"ovmf-duplicate-separator\"]\nunreplayable = [0]").unwrap();
+    let boot = read.boot.unwrap();
+    assert_eq!(boot.quirks, [Quirk::OvmfDuplicateSeparator]);
+    assert_eq!(boot.unreplayable, BTreeSet::from([0]));
+    assert!(with("[boot]\nquirks = [\"whatever\"]").is_err());
+    assert!(with("[boot]\nunreplayable = [9]").is_err());
+    for (rest, want) in [
+        ("[ima]", Some(0)),
+        ("[ima]\nmax_violations = 7", Some(7)),
+        ("[ima]\nany_violations = true", None),
+    ] {
+        let read = with(rest).unwrap().ima.unwrap();
+        assert_eq!(read.max_violations, want, "{rest}");
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, devices};
+use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, asks_logs, devices};
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
@@ -113,7 +113,7 @@ impl Stream {
         if let Some(answer) = self.known(&digest).await? {
             return Ok(Ok(answer));
         }
-        let (verified, asked) = match self.verify(&evidence, now) {
+        let (mut verified, asked) = match self.verify(&evidence, now) {
             Ok(verified) => verified,
             Err(refusal) => return Ok(Err(refusal)),
         };
@@ -134,6 +134,7 @@ impl Stream {
                 return Ok(Err(refusal));
             }
         };
+        self.kept_logs(&mut verified, &row.ek).await?;
         let came = Came { asked, now };
         self.record(evidence, &verified, &row, gap, came).await
     }
@@ -258,6 +259,25 @@ impl Stream {
             }
         };
         Ok(Err(Refusal::new("sequence-forked", detail)))
+    }
+
+    /// Logs of this boot that came along earlier, where the profile asks about them.
+    async fn kept_logs(
+        &self,
+        verified: &mut VerifiedEvidence,
+        ek: &Sha256Digest,
+    ) -> Result<(), Status> {
+        let policy = self.shared.director.current();
+        if !policy.is_some_and(|policy| asks_logs(policy.reference().profile)) {
+            return Ok(());
+        }
+        for (name, digest) in verified.lacks() {
+            let kept = self.shared.store.log_kept(ek, &digest).await;
+            if let Some(log) = kept.map_err(service::store)? {
+                verified.keep(name, &log.content.into());
+            }
+        }
+        Ok(())
     }
 
     async fn record(

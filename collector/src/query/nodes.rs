@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use bailiwick_attestation::evidence::ParsedStatement;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use bailiwick_policy::kind::Kind;
@@ -208,10 +209,30 @@ impl Query {
                 .map_err(|_malformed| Status::internal("the stored policy does not decode"))?;
         }
         self.signed_by_whom(&mut stored).await?;
+        stored.logs = self.kept_logs(&row.ek, &stored).await?;
         stored.keys = self.newest_keys().await?;
         Ok(v1::GetStatementResponse {
             statement: Some(stored),
         })
+    }
+
+    /// The logs that a statement names by digest.
+    async fn kept_logs(
+        &self,
+        ek: &Sha256Digest,
+        stored: &v1::StoredStatement,
+    ) -> Result<Vec<v1::Log>, Status> {
+        let statement = stored.evidence.as_ref().map(|evidence| &evidence.statement);
+        let statement = statement.and_then(|bytes| ParsedStatement::parse(bytes).ok());
+        let mut logs = Vec::new();
+        for digest in statement
+            .iter()
+            .flat_map(|statement| statement.logs.values())
+        {
+            let kept = self.store.log_kept(ek, digest).await;
+            logs.extend(kept.map_err(store_failed)?);
+        }
+        Ok(logs)
     }
 
     /// What the newest policy says of the collector's keys, for whoever looks at a receipt: the

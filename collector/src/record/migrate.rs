@@ -32,6 +32,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/0050_standing.sql"),
     ),
     (60, "flows", include_str!("../../migrations/0060_flows.sql")),
+    (
+        70,
+        "kept_logs",
+        include_str!("../../migrations/0070_kept_logs.sql"),
+    ),
 ];
 
 pub(super) async fn connect(

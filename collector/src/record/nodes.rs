@@ -111,6 +111,7 @@ pub(super) async fn statement_insert(
     .execute(&mut *connection)
     .await
     .map_err(StoreError::from_insert)?;
+    logs_keep(connection, new, log_index).await?;
     newest_update(connection, new).await?;
     entries::head_insert(connection, new).await?;
     if new.challenged {
@@ -147,6 +148,29 @@ pub(super) async fn statement_insert(
     }
     Ok(())
 }
+
+/// Remembers where logs came along that later statements name by digest alone.
+async fn logs_keep(
+    connection: &mut SqliteConnection,
+    new: &NewStatement,
+    log_index: u64,
+) -> Result<(), StoreError> {
+    for log in &new.evidence.logs {
+        if log.name == EVERY_TIME {
+            continue;
+        }
+        sqlx::query("INSERT OR IGNORE INTO kept_logs (ek, digest, log_index) VALUES (?, ?, ?)")
+            .bind(new.ek.as_bytes().as_slice())
+            .bind(Sha256Digest::of(&[&log.content]).as_bytes().as_slice())
+            .bind(int(log_index))
+            .execute(&mut *connection)
+            .await?;
+    }
+    Ok(())
+}
+
+/// The log that travels with every statement.
+const EVERY_TIME: &str = "fence";
 
 fn json_array(words: &[String]) -> String {
     serde_json::Value::from(words.to_vec()).to_string()

@@ -90,6 +90,28 @@ impl Store {
             .transpose()
     }
 
+    /// A log of that digest which came along with an earlier statement of the TPM's.
+    pub async fn log_kept(
+        &self,
+        ek: &Sha256Digest,
+        wanted: &Sha256Digest,
+    ) -> Result<Option<v1::Log>, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.evidence FROM kept_logs k JOIN statements s ON s.log_index = k.log_index
+             WHERE k.ek = ? AND k.digest = ?",
+        )
+        .bind(ek.as_bytes().as_slice())
+        .bind(wanted.as_bytes().as_slice())
+        .fetch_optional(&self.readers)
+        .await?;
+        let Some(row) = row else {
+            return Ok(None);
+        };
+        let evidence: v1::Evidence = decode(&row, "statements", "evidence")?;
+        let mut logs = evidence.logs.into_iter();
+        Ok(logs.find(|log| Sha256Digest::of(&[&log.content]) == *wanted))
+    }
+
     /// Spans of time with one verdict, newest first; with `at`, only the one that holds it.
     pub async fn interval_list(
         &self,
@@ -255,6 +277,7 @@ fn statement(row: &SqliteRow) -> Result<StatementRow, StoreError> {
             approvers: Vec::new(),
             world: None,
             entry: None,
+            logs: Vec::new(),
         },
     })
 }

@@ -484,3 +484,28 @@ async fn the_brake_goes_on_after_a_restart_where_it_stopped() {
     store.brakes_change(brakes.take_changes()).await.unwrap();
     assert!(store.brake_list().await.unwrap().is_empty());
 }
+
+#[tokio::test]
+async fn a_log_that_came_along_once_is_found_by_its_digest() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    store.enrolment_insert(enrolment(1)).await.unwrap();
+    let log = |name: &str, content: &[u8]| v1::Log {
+        name: name.to_owned(),
+        content: content.to_vec(),
+    };
+    let (boot, fence) = (log("boot", b"what was booted"), log("fence", b"rules"));
+    for sequence in 0..2 {
+        let mut new = statement(sequence, Verdict::Affirming, 10 + sequence);
+        new.evidence.logs = vec![boot.clone(), fence.clone()];
+        store.statement_insert(new).await.unwrap();
+    }
+    let of = |log: &v1::Log| Sha256Digest::of(&[&log.content]);
+    let kept = store.log_kept(&EK, &of(&boot)).await.unwrap();
+    assert_eq!(kept, Some(boot.clone()));
+    // It travels with every statement, and is never asked for.
+    assert_eq!(store.log_kept(&EK, &of(&fence)).await.unwrap(), None);
+    let other = Sha256Digest([8; 32]);
+    assert_eq!(store.log_kept(&other, &of(&boot)).await.unwrap(), None);
+    assert_eq!(store.log_kept(&EK, &other).await.unwrap(), None);
+}

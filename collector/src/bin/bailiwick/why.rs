@@ -33,6 +33,39 @@ fn restore(code: &str) -> &'static str {
         "claim-value" => {
             "bring the machine back to what the profile demands, or sign a profile that allows this"
         }
+        "boot-log-replay" => {
+            "something was measured that this log does not say: read the log on the machine itself, with \
+             bailiwick inspect tcg-eventlog --pcrs; if its firmware leaves events out, name the register \
+             under boot.unreplayable in profile.toml and sign"
+        }
+        "boot-log-missing" | "ima-list-missing" => {
+            "the kernel gave none (a TPM driver loaded too late, IMA off), or this collector lost what \
+             came with the first statement of the boot: restart the agent"
+        }
+        "digest-not-of-data"
+        | "unexpected-event"
+        | "policy-twice"
+        | "no-separator"
+        | "startup-locality"
+        | "startup-locality-late"
+        | "separator-error"
+        | "separator-data" => {
+            "the log contradicts itself, as a forged one does: treat the machine as tampered with until \
+             its firmware explains it"
+        }
+        "duplicate-separator" => {
+            "known of some OVMF builds: if this is one, name the quirk under boot.quirks and sign"
+        }
+        "ima-replay" | "ima-entry" => {
+            "the list is not what PCR 10 was extended with: treat the machine as tampered with"
+        }
+        "ima-violations" => {
+            "files were open for writing while they were measured: exclude what does so from the IMA \
+             policy, or allow a number under [ima] in profile.toml and sign"
+        }
+        "claim-ended" | "claim-early" | "claim-revoked" => {
+            "it is known, and not good now: bring the machine to what is, or sign other dates"
+        }
         "claim-missing" | "claim-unavailable" => {
             "the agent did not or could not read this: see its log, or its version"
         }

@@ -1,0 +1,354 @@
+//! What was booted, and what the kernel measured since: logs held against the registers quoted.
+//!
+//! A claim is made of an event only where the register it was extended into replays to what the
+//! TPM signed for, and it is of no account that a node says the same in its statement: names that
+//! stand here are answered here or not at all.
+
+use std::collections::BTreeMap;
+
+use super::{
+    claims::{Found, hash_of},
+    result::{AppraisedClaim, AttestationResult, Deviation, Finding},
+    verify::VerifiedEvidence,
+};
+use crate::{
+    boot::{self, EventLog, Facts, Replay},
+    crypto::{Digest, HashAlgorithm},
+    ima,
+    profile::{BootProfile, ImaProfile, Profile, Provenance, Value},
+};
+
+/// Claims that are made of the boot log, and of nothing else.
+const BOOT: [&str; 16] = [
+    "boot.secure_boot",
+    "boot.firmware_version",
+    "boot.pk",
+    "boot.kek",
+    "boot.db",
+    "boot.dbx",
+    "boot.authorities",
+    "boot.sbat_level",
+    "boot.applications",
+    "boot.drivers",
+    "boot.mok_list",
+    "boot.mok_list_x",
+    "boot.mok_list_trusted",
+    "boot.command_line",
+    "boot.initrd",
+    "boot.load_options",
+];
+/// Sections of a unified kernel image: `boot.section.linux`.
+const SECTION: &str = "boot.section.";
+/// Claims that are made of the measurement list.
+const IMA: [&str; 2] = ["ima.entries", "ima.violations"];
+
+/// Registers that firmware, boot loaders and shim fill, and nothing after them. Whatever else they
+/// hold stands in no log.
+const FIRMWARE_ONLY: [u8; 11] = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 14];
+/// The register of unified kernel images, which systemd extends at each of these points.
+const UNIFIED_IMAGE: u8 = 11;
+const PHASES: [&str; 6] = [
+    "enter-initrd",
+    "leave-initrd",
+    "sysinit",
+    "ready",
+    "shutdown",
+    "final",
+];
+/// The kernel's measurement list.
+const IMA_PCR: u8 = 10;
+/// Most characters of a log's own words in a deviation.
+const WORDS: usize = 400;
+
+/// Claims made of logs.
+pub(super) struct Measured(BTreeMap<String, AppraisedClaim>);
+
+/// Reads the logs that the profile asks about and holds them against the quoted registers.
+pub(super) fn judge(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    profile: &Profile,
+) -> Measured {
+    let mut measured = Measured(BTreeMap::new());
+    let asked = |own: fn(&str) -> bool| profile.requirements.iter().any(|one| own(&one.claim));
+    let bank = hash_of(profile.tpm.bank);
+    if profile.boot.is_some() || asked(is_boot) {
+        let boot = profile.boot.clone().unwrap_or_default();
+        let fence = profile.fence.map(|fence| fence.pcr);
+        let mut look = Look {
+            result,
+            evidence,
+            bank,
+        };
+        look.boot(&boot, fence, &mut measured);
+    }
+    if profile.ima.is_some() || asked(is_ima) {
+        let mut look = Look {
+            result,
+            evidence,
+            bank,
+        };
+        look.ima(
+            profile.ima.unwrap_or(ImaProfile {
+                max_violations: None,
+            }),
+            &mut measured,
+        );
+    }
+    measured
+}
+
+/// Whether the profile asks about boot logs or measurement lists, so that somebody who kept them
+/// has to look for them.
+#[must_use]
+pub fn asks_logs(profile: &Profile) -> bool {
+    let mut claims = profile.requirements.iter().map(|one| one.claim.as_str());
+    profile.boot.is_some() || profile.ima.is_some() || claims.any(|one| is_boot(one) || is_ima(one))
+}
+
+fn is_boot(claim: &str) -> bool {
+    BOOT.contains(&claim) || claim.starts_with(SECTION)
+}
+
+fn is_ima(claim: &str) -> bool {
+    IMA.contains(&claim)
+}
+
+impl Measured {
+    /// What the logs say under that name; `None` where the name is none of theirs.
+    pub(super) fn find(&self, claim: &str) -> Option<Found> {
+        if !is_boot(claim) && !is_ima(claim) {
+            return None;
+        }
+        Some(self.0.get(claim).map_or(Found::Missing, |claim| {
+            Found::Is(claim.value.clone(), claim.provenance)
+        }))
+    }
+
+    /// Shows them all.
+    pub(super) fn note(&self, result: &mut AttestationResult) {
+        for (name, claim) in &self.0 {
+            result.note(name.clone(), claim.clone());
+        }
+    }
+
+    fn put(&mut self, name: String, value: Value, provenance: Provenance) {
+        self.0.insert(name, AppraisedClaim { value, provenance });
+    }
+}
+
+struct Look<'a> {
+    result: &'a mut AttestationResult,
+    evidence: &'a VerifiedEvidence,
+    bank: HashAlgorithm,
+}
+
+impl Look<'_> {
+    fn deviate(
+        &mut self,
+        claim: &str,
+        finding: Finding,
+        code: &str,
+        expected: &str,
+        found: String,
+    ) {
+        self.result.deviate(Deviation {
+            claim: claim.to_owned(),
+            finding,
+            code: code.to_owned(),
+            expected: expected.to_owned(),
+            found: found.chars().take(WORDS).collect(),
+            provenance: None,
+        });
+    }
+
+    fn refuse(&mut self, claim: &str, code: &str, expected: &str, found: String) {
+        self.deviate(claim, Finding::Refused, code, expected, found);
+    }
+
+    fn boot(&mut self, profile: &BootProfile, fence: Option<u8>, measured: &mut Measured) {
+        const LOG: &str = "boot.log";
+        const WANT: &str = "the boot event log of this boot";
+        let Some(bytes) = self.evidence.boot_log.clone() else {
+            let found = "neither in this envelope nor kept from an earlier one".to_owned();
+            self.deviate(LOG, Finding::Unchecked, "boot-log-missing", WANT, found);
+            return;
+        };
+        let log = match EventLog::parse(&bytes) {
+            Ok(log) => log,
+            Err(error) => {
+                let why = std::error::Error::source(&error);
+                let why = why.map_or_else(|| error.to_string(), ToString::to_string);
+                self.refuse(LOG, "boot-log-malformed", WANT, why);
+                return;
+            }
+        };
+        if let Err(error) = log.choose(Some(self.bank)) {
+            self.refuse(LOG, error.code(), WANT, error.to_string());
+            return;
+        }
+        let content = boot::examine(&log, self.bank, &profile.quirks);
+        for finding in &content.refusals {
+            let at = finding.offset.unwrap_or_default();
+            let found = format!("{}.{} at offset {at}", finding.detail, finding.field);
+            self.refuse(LOG, finding.code, "a log without contradiction", found);
+        }
+        let replay = log.replay(self.bank);
+        let mut good: BTreeMap<u8, Provenance> = BTreeMap::new();
+        for register in (0..16).filter(|one| *one != IMA_PCR && Some(*one) != fence) {
+            if profile.unreplayable.contains(&register) {
+                good.insert(register, Provenance::SelfReported);
+            } else if self.register(register, &log, &replay) {
+                good.insert(register, Provenance::Measured);
+            }
+        }
+        if content.refusals.is_empty() {
+            let facts = Facts::of(&log, self.bank);
+            claims(&facts, content.secure_boot, &good, measured);
+        }
+    }
+
+    /// Whether the log explains what the register holds. A register that is not quoted shows
+    /// nothing.
+    fn register(&mut self, register: u8, log: &EventLog<'_>, replay: &Replay) -> bool {
+        let Some(quoted) = self.evidence.pcrs.get(self.bank, register) else {
+            return false;
+        };
+        let quoted = quoted.clone();
+        let index = u32::from(register);
+        let found = match replay.values.get(&index) {
+            Some(value) => value.clone(),
+            // Nothing was extended, so it holds what it began with.
+            None if FIRMWARE_ONLY.contains(&register) => log.start(self.bank, index),
+            None => return false,
+        };
+        if found == quoted || (register == UNIFIED_IMAGE && phases(self.bank, &found, &quoted)) {
+            return true;
+        }
+        let claim = format!("boot.log.pcr.{register}");
+        let expected = format!("{found}, by the boot event log");
+        let found = format!("{quoted}, quoted");
+        self.refuse(&claim, "boot-log-replay", &expected, found);
+        false
+    }
+
+    fn ima(&mut self, profile: ImaProfile, measured: &mut Measured) {
+        const LIST: &str = "ima.list";
+        const WANT: &str = "a measurement list that replays to the quoted PCR 10";
+        let Some(quoted) = self.evidence.pcrs.get(self.bank, IMA_PCR).cloned() else {
+            let found = "PCR 10 is not in the quote".to_owned();
+            self.refuse(LIST, "pcr-not-quoted", WANT, found);
+            return;
+        };
+        let Some(bytes) = self.evidence.ima_list.clone() else {
+            let found = "neither in this envelope nor kept from an earlier one".to_owned();
+            self.deviate(LIST, Finding::Unchecked, "ima-list-missing", WANT, found);
+            return;
+        };
+        let list = match ima::List::parse(&bytes) {
+            Ok(list) => list,
+            Err(error) => {
+                let why = std::error::Error::source(&error);
+                let why = why.map_or_else(String::new, |why| format!(": {why}"));
+                self.refuse(LIST, "ima-list-malformed", WANT, format!("{error}{why}"));
+                return;
+            }
+        };
+        let Some(matched) = ima::match_pcr(&list, self.bank, quoted.as_slice()) else {
+            let found = format!(
+                "{} entries, after none of which it is so",
+                list.entries.len()
+            );
+            self.refuse(LIST, "ima-replay", WANT, found);
+            return;
+        };
+        // What follows was measured after the quote, and the next one shows it.
+        let entries = list.entries.get(..matched.at).unwrap_or_default();
+        let mut numbered = (1..).zip(entries);
+        if let Some((number, _)) = numbered.find(|(_, entry)| !entry.is_consistent()) {
+            let found = format!("entry {number} has another template hash than its data");
+            self.refuse(LIST, "ima-entry", WANT, found);
+        }
+        let violations = entries.iter().filter(|entry| entry.is_violation()).count();
+        let as_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+        let violations = as_u64(violations);
+        if let Some(most) = profile.max_violations
+            && violations > most
+        {
+            let expected = format!("at most {most} files that changed while they were measured");
+            let found = violations.to_string();
+            self.refuse("ima.violations", "ima-violations", &expected, found);
+        }
+        let seen = Provenance::Measured;
+        let number = |n| Value::Number(n);
+        measured.put("ima.entries".to_owned(), number(as_u64(matched.at)), seen);
+        measured.put("ima.violations".to_owned(), number(violations), seen);
+    }
+}
+
+/// The register after some of the points that systemd extends it at, from the first on.
+fn phases(bank: HashAlgorithm, replayed: &Digest, quoted: &Digest) -> bool {
+    let mut value = replayed.clone();
+    PHASES.iter().any(|phase| {
+        let word = bank.digest(&[phase.as_bytes()]).unwrap_or_default();
+        value = bank
+            .digest(&[value.as_slice(), word.as_slice()])
+            .unwrap_or_default();
+        value == *quoted
+    })
+}
+
+/// Facts of registers that replay, by name.
+fn claims(
+    facts: &Facts,
+    secure_boot: Option<bool>,
+    good: &BTreeMap<u8, Provenance>,
+    measured: &mut Measured,
+) {
+    let text = |digest: &Digest| Value::Text(digest.to_string());
+    let all = |digests: &[Digest]| {
+        let all: Vec<String> = digests.iter().map(Digest::to_string).collect();
+        (!all.is_empty() && !facts.cut).then(|| Value::Text(all.join(",")))
+    };
+    let words = |words: &Option<String>| words.clone().map(Value::Text);
+    let mut rows: Vec<(u8, String, Option<Value>)> = vec![
+        (7, "secure_boot".to_owned(), secure_boot.map(Value::Flag)),
+        (
+            0,
+            "firmware_version".to_owned(),
+            words(&facts.firmware_version),
+        ),
+        (7, "authorities".to_owned(), all(&facts.authorities)),
+        (7, "sbat_level".to_owned(), words(&facts.sbat_level)),
+        (4, "applications".to_owned(), all(&facts.applications)),
+        (2, "drivers".to_owned(), all(&facts.drivers)),
+        (9, "initrd".to_owned(), all(&facts.initrd)),
+        (
+            9,
+            "load_options".to_owned(),
+            facts.load_options.as_ref().map(text),
+        ),
+    ];
+    for (name, digest) in &facts.keys {
+        rows.push((7, (*name).to_owned(), Some(text(digest))));
+    }
+    for (name, digest) in &facts.mok {
+        rows.push((14, (*name).to_owned(), Some(text(digest))));
+    }
+    if let Some((register, line)) = &facts.command_line
+        && let Ok(register) = u8::try_from(*register)
+    {
+        let line = Value::Text(line.clone());
+        rows.push((register, "command_line".to_owned(), Some(line)));
+    }
+    if !facts.cut {
+        for (name, digest) in &facts.sections {
+            rows.push((11, format!("section.{name}"), Some(text(digest))));
+        }
+    }
+    for (register, name, value) in rows {
+        if let (Some(value), Some(provenance)) = (value, good.get(&register)) {
+            measured.put(format!("boot.{name}"), value, *provenance);
+        }
+    }
+}
