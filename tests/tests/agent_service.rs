@@ -49,7 +49,11 @@ impl Enforcer for Denying {
         Ok(())
     }
 
-    fn set_break_glass(&mut self, _ends: BTreeMap<String, u64>) -> Result<(), Never> {
+    fn set_break_glass(
+        &mut self,
+        _ends: BTreeMap<String, u64>,
+        _uses: &BTreeMap<Sha256Digest, u64>,
+    ) -> Result<(), Never> {
         Ok(())
     }
 

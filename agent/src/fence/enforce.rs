@@ -12,17 +12,13 @@ use bailiwick_attestation::{
     proto::v1::{FenceEvent, FenceState},
 };
 use bailiwick_ebpf_common::Plain;
-use bailiwick_policy::{bundle::VerifiedBundle, image::set_break_glass};
+use bailiwick_policy::bundle::VerifiedBundle;
 use rustix::event::epoll;
 
 use super::{
-    Fence, FenceError, events, image,
-    image::Image,
-    legacy,
+    Fence, FenceError, events, image, legacy,
     lines::Lines,
-    peers,
-    policy::glass,
-    record,
+    peers, record,
     tables::{Inherited, Leased},
 };
 use crate::fence_service::{Enforcer, Peer};
@@ -151,12 +147,16 @@ impl Enforcer for Fence {
         outcome
     }
 
-    fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), FenceError> {
-        if let Some(policy) = &mut self.policy {
-            set_break_glass(&mut policy.image, &glass(&policy.studies, &ends));
-            let rules = Image::new("POLICY", policy.image.bytes())?;
-            rules.enforce(&self.maps.policy, "POLICY")?;
-            policy.rules = rules;
+    fn set_break_glass(
+        &mut self,
+        ends: BTreeMap<String, u64>,
+        uses: &BTreeMap<Sha256Digest, u64>,
+    ) -> Result<(), FenceError> {
+        let before = self.recorder.record_glass(uses)?;
+        let outcome = self.enforce_glass(&ends);
+        if outcome.is_err() {
+            self.recorder.take_back_glass(before);
+            return outcome;
         }
         self.break_glass = ends;
         Ok(())

@@ -58,7 +58,7 @@ impl Policy {
 }
 
 /// Studies that are judged as if a lease stood, under their numbers.
-pub(super) fn glass(studies: &[Option<String>], ends: &BTreeMap<String, u64>) -> Vec<(u32, u64)> {
+fn glass(studies: &[Option<String>], ends: &BTreeMap<String, u64>) -> Vec<(u32, u64)> {
     let numbered = (0_u32..).zip(studies);
     numbered
         .filter_map(|(number, study)| Some((number, *ends.get(study.as_ref()?)?)))
@@ -210,6 +210,24 @@ impl Fence {
             None => admit::in_kernel(&self.maps.policy)?,
         };
         Ok(admit::choose(met, &established, studies))
+    }
+
+    pub(super) fn enforce_glass(&mut self, ends: &BTreeMap<String, u64>) -> Result<(), FenceError> {
+        let Some(policy) = &mut self.policy else {
+            return Ok(());
+        };
+        set_break_glass(&mut policy.image, &glass(&policy.studies, ends));
+        let rules = Image::new("POLICY", policy.image.bytes())?;
+        let outcome = rules.enforce(&self.maps.policy, "POLICY");
+        match outcome {
+            Ok(()) => policy.rules = rules,
+            // The next table made of it says what is in force.
+            Err(_) => set_break_glass(
+                &mut policy.image,
+                &glass(&policy.studies, &self.break_glass),
+            ),
+        }
+        outcome
     }
 
     pub(super) fn follow_cgroups(&mut self, policy: &mut Policy) -> Result<(), FenceError> {

@@ -5,6 +5,7 @@
 //! is owed to the log; what opens something waits ([`Recorder::record`]).
 
 use std::{
+    collections::BTreeMap,
     fs::OpenOptions,
     io::{self, Write},
     os::unix::fs::OpenOptionsExt,
@@ -13,8 +14,9 @@ use std::{
 };
 
 use bailiwick_attestation::{
+    Sha256Digest,
     crypto::{Digest, HashAlgorithm},
-    fence_log::{self, Entry, EntryTooLong, Logged, MAX_LOG},
+    fence_log::{self, Entry, EntryTooLong, Logged, LoggedGlass, MAX_LOG},
 };
 use tracing::{error, info, warn};
 
@@ -77,6 +79,8 @@ struct Journal {
     settled: bool,
     /// The register holds what no entry explains; only a reset of the TPM helps.
     broken: Option<String>,
+    /// What the process before this one recorded of break-glass is wanted here, too.
+    adopted: bool,
     /// Why the last attempt failed.
     trouble: Option<String>,
     retry: Option<Instant>,
@@ -95,6 +99,7 @@ impl Recorder {
                 length: 0,
                 settled: false,
                 broken: None,
+                adopted: false,
                 trouble: None,
                 retry: None,
             }),
@@ -126,6 +131,49 @@ impl Recorder {
         journal.want(entries);
         // Said once, and in every statement.
         drop(journal.pay(CLOSING));
+    }
+
+    /// Before studies are judged as if a lease stood: `uses` of this boot are what the log says
+    /// from then on, by manifest, each with its end. An error means that none of it must take
+    /// effect that was not in effect before. Answers what was said of uses before.
+    pub fn record_glass(
+        &mut self,
+        uses: &BTreeMap<Sha256Digest, u64>,
+    ) -> Result<BTreeMap<Sha256Digest, u64>, RecordError> {
+        let Some(journal) = &mut self.journal else {
+            return Ok(BTreeMap::new());
+        };
+        let opens = |journal: &Journal| {
+            let known = &journal.wanted.break_glass;
+            uses.iter().any(|(use_, end)| known.get(use_) != Some(end))
+        };
+        if opens(journal) {
+            // It may be known to the log already: then nothing is extended.
+            journal.pay(OPENING)?;
+        }
+        let before = std::mem::replace(&mut journal.wanted.break_glass, uses.clone());
+        journal.adopted = true;
+        let opens = uses.iter().any(|(use_, end)| before.get(use_) != Some(end));
+        if !opens {
+            // Nothing but what is over, or never was: owed, and nothing waits for it.
+            if journal.settled {
+                drop(journal.pay(CLOSING));
+            }
+            return Ok(before);
+        }
+        if let Err(error) = journal.pay(OPENING) {
+            journal.wanted.break_glass = before;
+            return Err(error);
+        }
+        Ok(before)
+    }
+
+    /// What [`Recorder::record_glass`] recorded last did not take effect.
+    pub fn take_back_glass(&mut self, before: BTreeMap<Sha256Digest, u64>) {
+        if let Some(journal) = &mut self.journal {
+            journal.wanted.break_glass = before;
+            drop(journal.pay(CLOSING));
+        }
     }
 
     /// What is wanted now; for [`Recorder::take_back`].
@@ -250,6 +298,11 @@ impl Journal {
         }
         self.length = keep;
         self.logged = held.map(|(_, state)| state).unwrap_or_default();
+        if !std::mem::replace(&mut self.adopted, true) {
+            for (manifest, end) in &self.logged.break_glass {
+                self.wanted.break_glass.entry(*manifest).or_insert(*end);
+            }
+        }
         self.settled = true;
         Ok(())
     }
@@ -305,11 +358,24 @@ fn missing(logged: &Logged, wanted: &Logged) -> Vec<Entry> {
         });
     let world = wanted.world.map(Entry::World);
     let policy = wanted.policy.map(Entry::Policy);
+    let uses = wanted.break_glass.iter();
+    // A use that was recorded and took no effect: the log says so, too.
+    let none = logged.break_glass.iter();
+    let none =
+        none.filter(|(manifest, end)| **end != 0 && !wanted.break_glass.contains_key(manifest));
+    let none = none.map(|(manifest, _)| (manifest, &0));
+    let glass = uses.chain(none).map(|(manifest, end)| {
+        Entry::BreakGlass(LoggedGlass {
+            manifest: *manifest,
+            end_boot_ns: *end,
+        })
+    });
     begin
         .chain(deny)
         .chain(programs)
         .chain(world)
         .chain(policy)
+        .chain(glass)
         .filter(|entry| !logged.says(entry))
         .collect()
 }

@@ -200,7 +200,6 @@ impl<E: Enforcer> Core<E> {
             held_back: false,
             expired: false,
         };
-        core.restore_glass();
         core.put_back();
         core
     }
@@ -208,6 +207,7 @@ impl<E: Enforcer> Core<E> {
     /// Puts the kept policy back in force, or denies everything.
     fn put_back(&mut self) {
         self.held_back = false;
+        self.restore_glass();
         match self.restore() {
             Ok(true) => {}
             Ok(false) => {

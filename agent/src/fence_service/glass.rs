@@ -117,6 +117,13 @@ pub fn ends(uses: &[Use], boot: [u8; 16]) -> BTreeMap<String, u64> {
     ends
 }
 
+/// The uses of this boot, by manifest, and when each is over: what the fence's log has to say.
+#[must_use]
+pub fn recorded(uses: &[Use], boot: [u8; 16]) -> BTreeMap<Sha256Digest, u64> {
+    let here = uses.iter().filter(|used| used.boot == boot);
+    here.map(|used| (used.manifest, used.end_boot_ns)).collect()
+}
+
 /// The use in force that ends last.
 #[must_use]
 pub fn in_force(uses: &[Use], boot: [u8; 16], now_boot_ns: u64) -> Option<&Use> {
@@ -164,6 +171,15 @@ impl Glass {
         self.uses.push(used);
         Ok(())
     }
+
+    /// It did not take effect: it was no use, and may be tried again.
+    fn forget(&mut self, manifest: &Sha256Digest) -> io::Result<()> {
+        let kept = self.uses.iter().filter(|used| used.manifest != *manifest);
+        let text: String = kept.map(line).collect();
+        write_atomically(&self.file, text.as_bytes())?;
+        self.uses.retain(|used| used.manifest != *manifest);
+        Ok(())
+    }
 }
 
 fn line(used: &Use) -> String {
@@ -205,7 +221,8 @@ impl<E: Enforcer> Core<E> {
         listed.map_or_else(|| self.settings.node.clone(), |node| node.name.clone())
     }
 
-    /// On disk first, then in force: what could not be remembered is not used.
+    /// On disk and in the fence's log first, then in force: what could not be remembered or
+    /// recorded is not used.
     pub(super) fn break_glass(&mut self, apply: UseBreakGlass) -> Result<Answer, CoreError> {
         let here = self.here();
         if let Some(why) = self.floor.approvers_fault(self.manifests.approvers()) {
@@ -248,9 +265,16 @@ impl<E: Enforcer> Core<E> {
         glass
             .remember(used.clone())
             .map_err(|source| CoreError::Keep { file, source })?;
-        self.enforcer
-            .set_break_glass(ends(&glass.uses, boot))
-            .map_err(|err| CoreError::Enforce(Box::new(err)))?;
+        let (ends, uses) = (ends(&glass.uses, boot), recorded(&glass.uses, boot));
+        if let Err(err) = self.enforcer.set_break_glass(ends, &uses) {
+            if let Err(why) = glass.forget(&used.manifest) {
+                error!(%why, manifest = %used.manifest, "it counts as used, and took no effect");
+            }
+            return Err(match E::held_back(&err) {
+                true => CoreError::Unmeasured(Box::new(err)),
+                false => CoreError::Enforce(Box::new(err)),
+            });
+        }
         let reason = &signed.content.reason;
         let studies: Vec<String> = used.studies.iter().map(ToString::to_string).collect();
         warn!(manifest = %used.manifest, ?studies, seconds = signed.content.duration_seconds,
@@ -284,8 +308,12 @@ impl<E: Enforcer> Core<E> {
     /// A restart of this process ends nothing; a reboot does.
     pub(super) fn restore_glass(&mut self) {
         let boot = self.settings.boot_id;
-        let ends = self.glass.as_ref().map(|glass| ends(&glass.uses, boot));
-        if let Err(why) = self.enforcer.set_break_glass(ends.unwrap_or_default()) {
+        let uses = self.glass.as_ref().map(|glass| glass.uses.as_slice());
+        let uses = uses.unwrap_or_default();
+        let restored = self
+            .enforcer
+            .set_break_glass(ends(uses, boot), &recorded(uses, boot));
+        if let Err(why) = restored {
             error!(
                 why = format!("{:#}", anyhow::Error::from(why)),
                 "break-glass is not in force again"

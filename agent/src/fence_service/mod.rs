@@ -83,8 +83,13 @@ pub trait Enforcer: Send + 'static {
     fn set_peers(&mut self, peers: Vec<Peer>) -> Result<(), Self::Error>;
 
     /// Replaces the studies that are judged as if a lease stood: name, and until when on the boot
-    /// clock, ns. Studies the policy does not have are passed over.
-    fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), Self::Error>;
+    /// clock, ns. Studies the policy does not have are passed over. `uses` is what let them: each
+    /// manifest used in this boot and its end, recorded before anything opens.
+    fn set_break_glass(
+        &mut self,
+        ends: BTreeMap<String, u64>,
+        uses: &BTreeMap<Sha256Digest, u64>,
+    ) -> Result<(), Self::Error>;
 
     /// Why nobody may be told that this host is fenced, although it is: a workload of a study's
     /// that the fence cannot know as such. Looks at the host each time.

@@ -36,6 +36,7 @@ pub(super) struct Recorded {
     lost: u64,
     broken: bool,
     glass: BTreeMap<String, u64>,
+    uses: BTreeMap<Sha256Digest, u64>,
     /// No new study starts.
     pub(super) closed: bool,
     pub(super) lease_ends: Vec<u64>,
@@ -96,8 +97,17 @@ impl Enforcer for Recorder {
         Ok(())
     }
 
-    fn set_break_glass(&mut self, ends: BTreeMap<String, u64>) -> Result<(), Broken> {
-        self.0.lock().unwrap().glass = ends;
+    fn set_break_glass(
+        &mut self,
+        ends: BTreeMap<String, u64>,
+        uses: &BTreeMap<Sha256Digest, u64>,
+    ) -> Result<(), Broken> {
+        let mut recorded = self.0.lock().unwrap();
+        if recorded.unmeasured && *uses != recorded.uses {
+            return Err(Broken::Unmeasured);
+        }
+        recorded.glass = ends;
+        recorded.uses = uses.clone();
         Ok(())
     }
 
@@ -643,6 +653,51 @@ async fn glass_is_broken_once_by_what_approvers_signed_for_this_node() {
         use_it(&mut rebooted, scene.glass(2, "demo", "gpu-01")),
         "policy-wrong-previous"
     );
+}
+
+#[test]
+fn glass_that_cannot_be_measured_is_not_broken_and_may_be_later() {
+    let scene = Scene::new();
+    let mut core = scene.core();
+    let policy = ApplyPolicy {
+        bundle: Some(scene.bundle(1, None)),
+        ..ApplyPolicy::default()
+    };
+    core.handle(Request {
+        request: Some(request::Request::ApplyPolicy(policy)),
+    });
+    let good = scene.glass(1, "demo", "gpu-01");
+    let manifest = Sha256Digest::of(&[&good.manifest]);
+    let use_it = |core: &mut Core<Recorder>| -> String {
+        let ask = request::Request::UseBreakGlass(UseBreakGlass {
+            bundle: Some(good.clone()),
+        });
+        match core.handle(Request { request: Some(ask) }).response {
+            Some(response::Response::BreakGlassUsed(used)) => used.studies.join(","),
+            Some(response::Response::Refusal(refusal)) => refusal.code,
+            other => panic!("{other:?}"),
+        }
+    };
+    let seen = || {
+        let recorded = scene.recorder.0.lock().unwrap();
+        (recorded.glass.clone(), recorded.uses.clone())
+    };
+    scene.recorder.0.lock().unwrap().unmeasured = true;
+    assert_eq!(use_it(&mut core), "fence-pcr-unavailable");
+    assert_eq!(seen(), (BTreeMap::new(), BTreeMap::new()));
+    scene.recorder.0.lock().unwrap().unmeasured = false;
+    assert_eq!(use_it(&mut core), "cardio", "it was no use");
+    let (ends, uses) = seen();
+    let end = ends["cardio"];
+    assert_eq!(uses, [(manifest, end)].into(), "what the log has to say");
+    assert_eq!(use_it(&mut core), "break-glass-used");
+    // The next process of this boot, and the next boot, which has a log of its own.
+    drop(core);
+    *scene.recorder.0.lock().unwrap() = Recorded::default();
+    drop(scene.core());
+    assert_eq!(seen().1, [(manifest, end)].into());
+    drop(scene.core_in([2; 16]));
+    assert_eq!(seen(), (BTreeMap::new(), BTreeMap::new()));
 }
 
 #[test]

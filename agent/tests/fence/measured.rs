@@ -73,6 +73,7 @@ impl Register for Chip {
             Entry::Deny => "deny",
             Entry::World(_) => "world",
             Entry::Policy(_) => "policy",
+            Entry::BreakGlass(_) => "break-glass",
         };
         let sent = run_in(&state.cgroup, PROGRAM, &["probe", "fence"]).stdout;
         state.seen.push((name, String::from_utf8(sent).unwrap()));
@@ -246,4 +247,30 @@ fn without_a_tpm_it_closes_and_opens_for_nobody() {
     fence.deny_everything().unwrap();
     assert_eq!(scene.send("studies/cardio"), "denied");
     assert_ne!(world, Some(Sha256Digest([0; 32])));
+}
+
+#[test]
+fn glass_is_extended_before_it_opens_and_without_a_tpm_it_opens_nothing() {
+    let scene = Scene::new("measured-glass");
+    let chip = Chip::new(&scene);
+    let mut fence = open(&scene, &chip);
+    fence.apply_policy(&policy(&scene, 1, true)).unwrap();
+    fence.set_lease_end(0).unwrap();
+    assert_eq!(scene.send("studies/cardio"), "denied");
+    chip.seen();
+    let ends = || [("cardio".to_owned(), u64::MAX)].into();
+    let uses = [(Sha256Digest([1; 32]), u64::MAX)].into();
+    chip.gone(true);
+    let refused = fence.set_break_glass(ends(), &uses).unwrap_err();
+    assert!(Fence::held_back(&refused));
+    assert_eq!(scene.send("studies/cardio"), "denied");
+    chip.gone(false);
+    fence.set_break_glass(ends(), &uses).unwrap();
+    assert_eq!(chip.seen(), said(&[("break-glass", "denied")]));
+    assert_eq!(scene.send("studies/cardio"), "passed");
+    fence.set_break_glass(ends(), &uses).unwrap();
+    assert_eq!(chip.seen(), [], "said already");
+    fence.set_break_glass([].into(), &[].into()).unwrap();
+    assert_eq!(chip.seen(), said(&[("break-glass", "passed")]), "withdrawn");
+    assert_eq!(scene.send("studies/cardio"), "denied");
 }

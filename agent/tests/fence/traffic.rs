@@ -387,7 +387,7 @@ fn break_glass_stands_in_for_a_lease_for_the_study_named_until_its_end() {
     reach("no lease", [0, 0]);
     let glass = |end| [("cardio".to_owned(), end), ("gone".to_owned(), end)].into();
     let end = boot_ns() + 3_000_000_000;
-    stage.fence.set_break_glass(glass(end)).unwrap();
+    stage.fence.set_break_glass(glass(end), &[].into()).unwrap();
     reach("one study", [3, 0]);
     stage.apply(2, "enforce", "DE");
     stage.fence.set_lease_end(0).unwrap();
@@ -396,8 +396,11 @@ fn break_glass_stands_in_for_a_lease_for_the_study_named_until_its_end() {
         std::thread::sleep(Duration::from_millis(50));
     }
     reach("the kernel ends it by itself", [0, 0]);
-    stage.fence.set_break_glass(glass(u64::MAX)).unwrap();
-    stage.fence.set_break_glass([].into()).unwrap();
+    stage
+        .fence
+        .set_break_glass(glass(u64::MAX), &[].into())
+        .unwrap();
+    stage.fence.set_break_glass([].into(), &[].into()).unwrap();
     reach("ended early", [0, 0]);
 }
 

@@ -15,6 +15,7 @@ use crate::{
     crypto::HashAlgorithm,
     evidence::ParsedStatement,
     fence_log::{self, FenceLogRefused, Logged},
+    ids::Sha256Digest,
     profile::{Provenance, Value},
     proto::v1::fence_state::Mode,
 };
@@ -227,7 +228,40 @@ fn disagreement(statement: &ParsedStatement, logged: &Logged) -> Option<Disagree
                 .map_or_else(nothing, |policy| policy.world.to_string()),
         )
     };
-    root.or_else(programs).or_else(policy).or_else(world)
+    root.or_else(programs)
+        .or_else(policy)
+        .or_else(world)
+        .or_else(|| glass(statement, logged))
+}
+
+/// Break-glass that the log knows and the statement keeps to itself, or the other way round. What
+/// the statement names may have run out while it was put together; what the log knows of may not
+/// outlast it.
+fn glass(statement: &ParsedStatement, logged: &Logged) -> Option<Disagreement> {
+    let said = statement.fence.break_glass.as_ref();
+    let latest = logged.broken_glass(statement.boot_time_ns);
+    let agree = match said {
+        None => latest.is_none(),
+        Some(said) => {
+            let manifest = Sha256Digest::from_slice(&said.manifest_digest);
+            let end = manifest.and_then(|manifest| logged.break_glass.get(&manifest));
+            end == Some(&said.end_boot_ns)
+                && latest.is_none_or(|latest| latest.end_boot_ns <= said.end_boot_ns)
+        }
+    };
+    let shown = |manifest: &[u8], end: u64| format!("{} until {end} ns", hex::encode(manifest));
+    (!agree).then(|| Disagreement {
+        claim: "fence.break_glass",
+        logged: latest.map_or_else(nothing, |glass| {
+            shown(glass.manifest.as_bytes(), glass.end_boot_ns)
+        }),
+        said: said.map_or_else(nothing, |glass| {
+            shown(
+                glass.manifest_digest.get(..32).unwrap_or_default(),
+                glass.end_boot_ns,
+            )
+        }),
+    })
 }
 
 fn nothing() -> String {
@@ -302,6 +336,9 @@ impl FenceClaims {
                 if let Some(begun) = &logged.begun {
                     put("fence.agent", text(&begun.agent), seen);
                 }
+                let glass = logged.broken_glass(statement.boot_time_ns);
+                let glass = glass.map_or_else(nothing, |glass| glass.manifest.to_string());
+                put("fence.break_glass", Value::Text(glass), seen);
                 if let (Some(policy), world) = (&logged.policy, logged.world) {
                     put("fence.policy", text(&policy.manifest.to_string()), seen);
                     put("fence.policy_version", Value::Number(policy.version), seen);
@@ -312,6 +349,9 @@ impl FenceClaims {
                 }
             }
             None => {
+                let glass = fence.break_glass.as_ref();
+                let glass = glass.map_or_else(nothing, |glass| hex::encode(&glass.manifest_digest));
+                put("fence.break_glass", Value::Text(glass), said);
                 if !fence.object_digest.is_empty() {
                     let object = hex::encode(&fence.object_digest);
                     put("fence.programs", Value::Text(object), said);

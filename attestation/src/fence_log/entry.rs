@@ -17,6 +17,7 @@ const PROGRAM: u8 = 2;
 const DENY: u8 = 3;
 const WORLD: u8 = 4;
 const POLICY: u8 = 5;
+const BREAK_GLASS: u8 = 6;
 
 const STRUCTURE: &str = "FenceLog";
 
@@ -38,6 +39,17 @@ pub enum Entry {
     World(Sha256Digest),
     /// A policy is in force.
     Policy(LoggedPolicy),
+    /// Studies are judged as if a lease stood.
+    BreakGlass(LoggedGlass),
+}
+
+/// One use of a manifest of kind `break-glass`.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct LoggedGlass {
+    /// SHA-256 of the manifest, which names the studies.
+    pub manifest: Sha256Digest,
+    /// `CLOCK_BOOTTIME` at which it is over, ns; 0: it was not put in force after all.
+    pub end_boot_ns: u64,
 }
 
 /// Who fences what.
@@ -113,6 +125,11 @@ impl Entry {
                 content.extend(policy.rules.0);
                 POLICY
             }
+            Self::BreakGlass(glass) => {
+                content.extend(glass.manifest.0);
+                content.extend(glass.end_boot_ns.to_be_bytes());
+                BREAK_GLASS
+            }
         };
         let mut out = vec![kind];
         out.extend(sized_any("length", content.len(), MAX_ENTRY - HEAD)?.to_be_bytes());
@@ -174,6 +191,10 @@ impl Entry {
                 version: r.u64("policy.version")?,
                 manifest: Sha256Digest(r.array("policy.manifest")?),
                 rules: Sha256Digest(r.array("policy.rules")?),
+            }),
+            BREAK_GLASS => Self::BreakGlass(LoggedGlass {
+                manifest: Sha256Digest(r.array("break_glass.manifest")?),
+                end_boot_ns: r.u64("break_glass.end_boot_ns")?,
             }),
             other => {
                 let fault = Fault::Unsupported {

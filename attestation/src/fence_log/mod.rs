@@ -11,7 +11,9 @@ mod replay;
 #[cfg(test)]
 mod tests;
 
-pub use entry::{Begun, Entry, EntryTooLong, LoggedPolicy, MAX_ENTRY, Program, entries};
+pub use entry::{
+    Begun, Entry, EntryTooLong, LoggedGlass, LoggedPolicy, MAX_ENTRY, Program, entries,
+};
 pub use replay::{FenceLogRefused, Logged, Replayed, extend, replay, zero};
 
 /// Longest log read or written: some seven thousand changes of policy in one boot.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{
     MAX_LOG,
-    entry::{Begun, Entry, LoggedPolicy, Program, entries},
+    entry::{Begun, Entry, LoggedGlass, LoggedPolicy, Program, entries},
 };
 use crate::{
     Fault, ParseError, Sha256Digest,
@@ -24,6 +24,8 @@ pub struct Logged {
     pub policy: Option<LoggedPolicy>,
     /// It was said that all is denied, and nothing else since.
     pub denying: bool,
+    /// Uses of break-glass in this boot, by manifest: when each is over, on the boot clock, ns.
+    pub break_glass: BTreeMap<Sha256Digest, u64>,
 }
 
 impl Logged {
@@ -44,7 +46,22 @@ impl Logged {
                 self.denying = false;
                 self.policy = Some(*policy);
             }
+            Entry::BreakGlass(glass) => {
+                self.break_glass.insert(glass.manifest, glass.end_boot_ns);
+            }
         }
+    }
+
+    /// The use of break-glass that ends last, of those that are not over at a moment of the boot
+    /// clock, ns.
+    #[must_use]
+    pub fn broken_glass(&self, now_boot_ns: u64) -> Option<LoggedGlass> {
+        let uses = self.break_glass.iter().map(|(manifest, end)| LoggedGlass {
+            manifest: *manifest,
+            end_boot_ns: *end,
+        });
+        uses.filter(|glass| now_boot_ns < glass.end_boot_ns)
+            .max_by_key(|glass| glass.end_boot_ns)
     }
 
     /// It says already what the entry would say.
@@ -56,6 +73,9 @@ impl Logged {
             Entry::Deny => self.denying && self.world.is_none(),
             Entry::World(digest) => self.world == Some(*digest),
             Entry::Policy(policy) => self.policy == Some(*policy),
+            Entry::BreakGlass(glass) => {
+                self.break_glass.get(&glass.manifest) == Some(&glass.end_boot_ns)
+            }
         }
     }
 }

@@ -306,3 +306,35 @@ fn what_was_in_force_before_is_told_from_what_is() {
     assert!(!replayed.held_before(version(3)), "that is what is");
     assert!(!replayed.held_before(version(1)));
 }
+
+#[test]
+fn break_glass_is_in_force_until_its_end_or_until_it_is_withdrawn() {
+    let used = |fill: u8, end_boot_ns: u64| LoggedGlass {
+        manifest: Sha256Digest([fill; 32]),
+        end_boot_ns,
+    };
+    let mut state = Logged::default();
+    assert_eq!(state.broken_glass(0), None);
+    for glass in [used(1, 50), used(2, 70)] {
+        let entry = Entry::BreakGlass(glass);
+        let bytes = entry.encode().unwrap();
+        assert_eq!(bytes.len(), 3 + 32 + 8);
+        assert_eq!(
+            entries(&bytes).next().unwrap(),
+            Ok((&*bytes, entry.clone()))
+        );
+        assert!(!state.says(&entry));
+        state.apply(&entry);
+        assert!(state.says(&entry));
+    }
+    assert_eq!(state.broken_glass(0), Some(used(2, 70)), "the last to end");
+    assert_eq!(state.broken_glass(69), Some(used(2, 70)));
+    assert_eq!(state.broken_glass(70), None, "over");
+    state.apply(&Entry::BreakGlass(used(2, 0)));
+    assert!(!state.says(&Entry::BreakGlass(used(2, 70))));
+    assert_eq!(state.broken_glass(0), Some(used(1, 50)), "withdrawn");
+    // A policy, or none, has nothing to do with it.
+    state.apply(&Entry::Deny);
+    state.apply(&policy(3));
+    assert_eq!(state.broken_glass(49), Some(used(1, 50)));
+}

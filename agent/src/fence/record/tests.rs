@@ -363,3 +363,60 @@ fn without_a_register_nothing_is_recorded_or_held_up() {
     assert!(recorder.ready());
     assert_eq!(recorder.wanted(), None);
 }
+
+fn uses(of: &[(u8, u64)]) -> BTreeMap<Sha256Digest, u64> {
+    of.iter()
+        .map(|(fill, end)| (Sha256Digest([*fill; 32]), *end))
+        .collect()
+}
+
+#[test]
+fn glass_is_recorded_once_and_what_took_no_effect_is_withdrawn() {
+    let scene = Scene::new();
+    let mut recorder = scene.recorder();
+    recorder.note(&[begin(), Entry::Deny]);
+    recorder.record_glass(&uses(&[])).unwrap();
+    assert_eq!(scene.chip.extended(), 2, "nothing was used");
+    let before = recorder.record_glass(&uses(&[(1, 50)])).unwrap();
+    assert_eq!((before, scene.chip.extended()), (uses(&[]), 3));
+    recorder.record_glass(&uses(&[(1, 50)])).unwrap();
+    assert_eq!(scene.chip.extended(), 3, "said already");
+    // A second one, that the kernel did not take.
+    let before = recorder.record_glass(&uses(&[(1, 50), (2, 90)])).unwrap();
+    assert_eq!(before, uses(&[(1, 50)]));
+    recorder.take_back_glass(before);
+    let logged = scene.logged();
+    assert_eq!(logged.break_glass, uses(&[(1, 50), (2, 0)]));
+    assert_eq!(logged.broken_glass(49).unwrap().end_boot_ns, 50);
+    assert_eq!(logged.broken_glass(50), None, "over");
+
+    // The next process of this boot says the same, before and after it knows what was used.
+    let mut recorder = scene.recorder();
+    recorder.note(&[begin()]);
+    assert_eq!(scene.chip.extended(), 5);
+    recorder.record_glass(&uses(&[(1, 50)])).unwrap();
+    assert_eq!(scene.chip.extended(), 5);
+    // One that has lost its memory of it closes what was open, and says so.
+    recorder.record_glass(&uses(&[])).unwrap();
+    assert_eq!(scene.logged().break_glass, uses(&[(1, 0), (2, 0)]));
+    assert_eq!((recorder.fault(), recorder.ready()), (None, true));
+}
+
+#[test]
+fn glass_waits_for_the_tpm_and_an_answer_that_was_lost_is_found_out() {
+    for (mood, want) in [(Mood::Gone, uses(&[])), (Mood::Late, uses(&[(1, 0)]))] {
+        let scene = Scene::new();
+        let mut recorder = scene.recorder();
+        recorder.note(&[begin()]);
+        scene.chip.set(mood);
+        recorder.record_glass(&uses(&[(1, 50)])).unwrap_err();
+        scene.chip.set(Mood::Good);
+        recorder.journal.as_mut().unwrap().retry = None;
+        recorder.reconcile();
+        assert_eq!(scene.logged().break_glass, want, "{mood:?}");
+        recorder.record_glass(&uses(&[(1, 60)])).unwrap();
+        assert_eq!(scene.logged().break_glass, uses(&[(1, 60)]), "{mood:?}");
+    }
+    let mut none = Recorder::default();
+    none.record_glass(&uses(&[(1, 50)])).unwrap();
+}

@@ -5,7 +5,7 @@ use crate::{
     Sha256Digest,
     appraisal::AttestationResult,
     crypto::HashAlgorithm,
-    fence_log::{self, Begun, Entry, LoggedPolicy, Program},
+    fence_log::{self, Begun, Entry, LoggedGlass, LoggedPolicy, Program},
     profile::{Provenance, Value},
     proto::v1,
 };
@@ -104,8 +104,9 @@ fn source(result: &AttestationResult, claim: &str) -> Option<Provenance> {
     Some(claim.provenance)
 }
 
-const MEASURED: [&str; 5] = [
+const MEASURED: [&str; 6] = [
     "fence.agent",
+    "fence.break_glass",
     "fence.policy",
     "fence.programs",
     "fence.rules",
@@ -434,4 +435,111 @@ fn one_log_of_a_name() {
     case.logs.extend(again);
     let refused = case.verify().unwrap_err();
     assert_eq!(refused.to_string(), "Evidence.logs: holds one log twice");
+}
+
+/// Uses of break-glass as the log has them and as the statement does, at a moment of the boot
+/// clock.
+#[test]
+fn a_use_of_break_glass_stands_in_the_log_and_in_the_statement_or_the_node_is_refused() {
+    const NOW_NS: u64 = 1_000_000_000;
+    let used = |fill: u8, end: u64| {
+        Entry::BreakGlass(LoggedGlass {
+            manifest: Sha256Digest([fill; 32]),
+            end_boot_ns: end,
+        })
+    };
+    let (later, latest) = (NOW_NS + 1, NOW_NS + 2);
+    type Row<'a> = (
+        &'a str,
+        &'a [Entry],
+        Option<(u8, u64)>,
+        &'a [&'a str],
+        &'a str,
+    );
+    let mismatch: &[&str] = &["fence-log-mismatch"];
+    let changed: &[&str] = &["fence-log-changed"];
+    let none = "none";
+    let one = "01".repeat(32);
+    let rows: &[Row<'_>] = &[
+        ("none at all", &[], None, &[], none),
+        (
+            "one, and said so",
+            &[used(1, later)],
+            Some((1, later)),
+            &[],
+            &one,
+        ),
+        (
+            "over when the statement was made",
+            &[used(1, NOW_NS)],
+            None,
+            &[],
+            none,
+        ),
+        (
+            "over while it was put together",
+            &[used(1, NOW_NS)],
+            Some((1, NOW_NS)),
+            &[],
+            none,
+        ),
+        ("withdrawn", &[used(1, later), used(1, 0)], None, &[], none),
+        (
+            "two, and the last to end is said",
+            &[used(2, later), used(1, latest)],
+            Some((1, latest)),
+            &[],
+            &one,
+        ),
+        // It was so just before: the next statement tells.
+        ("kept to itself", &[used(1, later)], None, changed, none),
+        ("made up", &[], Some((1, later)), mismatch, none),
+        (
+            "another manifest",
+            &[used(2, later)],
+            Some((1, later)),
+            mismatch,
+            none,
+        ),
+        (
+            "another end",
+            &[used(1, later)],
+            Some((1, latest)),
+            mismatch,
+            none,
+        ),
+        (
+            "the first to end is said",
+            &[used(1, later), used(2, latest)],
+            Some((1, later)),
+            changed,
+            none,
+        ),
+    ];
+    for (name, log, said, want, claim) in rows {
+        let mut case = measured();
+        case.statement.boot_time_ns = NOW_NS;
+        case.fence().break_glass = said.map(|(fill, end)| v1::fence_state::BreakGlass {
+            manifest_digest: vec![fill; 32],
+            end_boot_ns: end,
+        });
+        let entries = [ordinary(), log.to_vec()].concat();
+        extended(&mut case, &entries);
+        sent(&mut case, bytes(&entries));
+        let result = case.appraise();
+        assert_eq!(codes(&result), *want, "{name}");
+        if want.is_empty() {
+            let found = &result.submods["fence"].claims["fence.break_glass"];
+            let is = (found.value.clone(), found.provenance);
+            let want = (Value::Text((*claim).to_owned()), Provenance::Measured);
+            assert_eq!(is, want, "{name}");
+        }
+    }
+    // Kept to itself for longer than a statement: root took it out of what the agent says.
+    let mut case = measured();
+    case.statement.boot_time_ns = NOW_NS;
+    let entries = [vec![used(1, later)], ordinary()].concat();
+    extended(&mut case, &entries);
+    sent(&mut case, bytes(&entries));
+    assert_eq!(codes(&case.appraise()), *mismatch);
 }
