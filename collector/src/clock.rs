@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bailiwick_attestation::UnixTime;
+use tokio::sync::watch;
 use tokio::task::{JoinError, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -32,6 +33,8 @@ pub struct Latest {
     seen: UnixTime,
     /// Said already, until the clock has caught up.
     told: bool,
+    /// By how many milliseconds the clock is behind it now.
+    behind: watch::Sender<Option<u64>>,
 }
 
 impl Latest {
@@ -53,14 +56,24 @@ impl Latest {
             file: file.to_owned(),
             seen: UnixTime(seen),
             told: false,
+            behind: watch::channel(None).0,
         }
+    }
+
+    /// By how many milliseconds the clock is behind the latest time seen, now and as it changes;
+    /// none where it is not.
+    #[must_use]
+    pub fn behind(&self) -> watch::Receiver<Option<u64>> {
+        self.behind.subscribe()
     }
 
     /// Takes a look at the clock: by how many milliseconds it went back behind the latest time seen,
     /// once until it has caught up.
     pub fn observe(&mut self, now: UnixTime) -> Option<u64> {
         let back = self.seen.since(now);
-        if back > SLACK_MS {
+        let behind = (back > SLACK_MS).then_some(back);
+        self.behind.send_replace(behind);
+        if behind.is_some() {
             return (!std::mem::replace(&mut self.told, true)).then_some(back);
         }
         if std::mem::take(&mut self.told) {
@@ -130,8 +143,11 @@ mod tests {
             ("caught up", 11 * hour, None),
             ("an hour back", 10 * hour, Some(hour)),
         ];
+        let behind = latest.behind();
         for (name, now, want) in steps {
             assert_eq!(latest.observe(UnixTime(now)), want, "{name}");
+            let still = (name == "still back").then_some(hour);
+            assert_eq!(*behind.borrow(), want.or(still), "{name}");
             latest.keep().unwrap();
         }
         let mut latest = Latest::open(&file);

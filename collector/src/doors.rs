@@ -18,7 +18,7 @@ use tracing::{error, info, warn};
 use crate::auth::{ClientAuth, Door, TlsError};
 use crate::cas::Cas;
 use crate::clock;
-use crate::direct::Current;
+use crate::direct::Direction;
 use crate::ingest::{Closed, Streams};
 use crate::record::{Store, StoreError};
 
@@ -37,7 +37,7 @@ struct Chosen {
 pub(crate) struct Doors {
     cas: Arc<Cas>,
     operators: CertificateDer<'static>,
-    policy: watch::Receiver<Current>,
+    policy: watch::Receiver<Direction>,
     enroll: watch::Sender<Arc<Door>>,
     evidence: watch::Sender<Arc<Door>>,
     query: watch::Sender<Arc<Door>>,
@@ -52,10 +52,10 @@ impl Doors {
     pub(crate) fn open(
         cas: Arc<Cas>,
         operators: CertificateDer<'static>,
-        policy: watch::Receiver<Current>,
+        policy: watch::Receiver<Direction>,
         now: UnixTime,
     ) -> Result<Self, TlsError> {
-        let current = policy.borrow().clone();
+        let current = policy.borrow().policy.clone();
         let listed = current.as_ref().map(|policy| policy.collector_keys());
         let [enroll, evidence, query] = doors(&cas, &operators, listed, now)?;
         let door = |door| watch::channel(Arc::new(door)).0;
@@ -93,7 +93,7 @@ impl Doors {
                 },
             }
             let now = clock::now();
-            let current = self.policy.borrow_and_update().clone();
+            let current = self.policy.borrow_and_update().policy.clone();
             let listed = current.as_ref().map(|policy| policy.collector_keys());
             if let Some(listed) = listed {
                 store.follow_keys(listed, now).await?;

@@ -162,6 +162,7 @@ impl Running {
             policy: director.watch(),
             store: store.clone(),
             streams: streams.clone(),
+            standing: standing.clone(),
         };
         let erasures = Erasures {
             director: Arc::clone(&director),
@@ -193,8 +194,10 @@ impl Running {
             ran.context("standing")
         });
         let kept = store.clone();
+        let latest = Latest::open(&state.path("latest-time"));
         let alerts = Alerts {
             store,
+            clock: latest.behind(),
             policy: director.watch(),
             standing,
             lease_keys: lease_ids,
@@ -261,7 +264,6 @@ impl Running {
         let alerts_stop = stop.clone();
         tasks.spawn(async move { alerts.run(alerts_stop).await.context("alerts") });
         tasks.spawn(async move { ended(writer.await) });
-        let latest = Latest::open(&state.path("latest-time"));
         let clock_stop = stop.clone();
         tasks.spawn(async move { latest.watch(clock_stop).await.context("clock") });
         let bound = Bound {

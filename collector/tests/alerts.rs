@@ -9,7 +9,7 @@ use bailiwick_attestation::{DeploymentId, NodeId, UnixTime};
 use bailiwick_collector::alert::Alerts;
 use bailiwick_collector::alert::send::Sender;
 use bailiwick_collector::config;
-use bailiwick_collector::direct::LeaseKeys;
+use bailiwick_collector::direct::{Direction, LeaseKeys};
 use bailiwick_collector::init::{Plan, StateDir, init};
 use bailiwick_collector::record::{AlertChange, AlertRow, NewAlert, Store};
 use bailiwick_collector::standing::Standing;
@@ -182,7 +182,8 @@ async fn a_restart_neither_forgets_nor_repeats() {
     let alerts = Alerts {
         standing: Standing::open(&second).await.unwrap(),
         store: second.clone(),
-        policy: watch::channel(None).1,
+        policy: watch::channel(Direction::default()).1,
+        clock: watch::channel(None).1,
         lease_keys: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),
         cas: Arc::new(StateDir::at(&state).cas().unwrap()),
         config: config(Vec::new()),

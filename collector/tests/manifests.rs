@@ -203,3 +203,60 @@ async fn approvers_hand_on_while_the_collector_runs() {
     assert_ne!(director.current().unwrap().reference().approvers, first);
     assert_eq!(director.chain().await.changes().len(), 1);
 }
+
+/// A stream that is woken by an offer asks whether its node is listed: by the policy that the
+/// offer goes with, whichever of the two it would look at first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_sees_an_offer_sees_the_policy_it_goes_with() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let log = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let alice = key(dir, "alice");
+    let director = open(dir, &log, &alice).await;
+    let (ek, other) = (Sha256Digest([7; 32]), Sha256Digest([8; 32]));
+    let mut watch = director.watch();
+    assert!(watch.borrow().offered_to(&ek).is_none(), "no policy");
+    let watcher = tokio::spawn(async move {
+        let mut seen = Vec::new();
+        while watch.changed().await.is_ok() {
+            let now = watch.borrow_and_update().clone();
+            let policy = now.policy.clone().unwrap();
+            let offered = now.manifests[&Kind::Policy].manifest.version;
+            let told = now.offered_to(&ek).is_some();
+            assert!(now.offered_to(&other).is_none(), "nobody lists it");
+            seen.push((
+                policy.version(),
+                offered,
+                policy.listed(&ek).is_some(),
+                told,
+            ));
+        }
+        seen
+    });
+    let profile = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 60\n[tpm]\n\
+                   bank = \"sha256\"\nrequire = [0]\n";
+    let entry = format!("[[node]]\nname = \"gpu-01\"\nek = \"{ek}\"\njurisdiction = \"DE\"\n");
+    let mut previous = None;
+    for version in 1..=6 {
+        // Listed in every other one.
+        let inventory = if version % 2 == 0 { entry.as_str() } else { "" };
+        let files = files(&[
+            ("host-fence.toml", ""),
+            ("sites.toml", ""),
+            ("inventory.toml", inventory),
+            ("collector.toml", ""),
+            ("profile.toml", profile),
+            ("world.csv", "192.0.2.0/24,DE\n"),
+        ]);
+        let (bundle, digest) = signed(dir, Kind::Policy, version, previous, &files, &["alice"]);
+        assert_eq!(code(director.apply(bundle, "op", NOW).await), "applied");
+        previous = Some(digest);
+    }
+    drop(director);
+    let seen = watcher.await.unwrap();
+    for (policy, offered, listed, told) in &seen {
+        assert_eq!((policy, listed), (offered, told), "{seen:?}");
+        assert_eq!(*listed, policy % 2 == 0, "{seen:?}");
+    }
+    assert_eq!(seen.last(), Some(&(6, 6, true, true)));
+}

@@ -172,6 +172,62 @@ async fn a_retired_tpm_is_out_and_stays_out() {
     assert_eq!(machine.enroll(&stand.maker).await.state(), State::Enrolled);
 }
 
+/// The next lease, past whatever else the collector says.
+async fn next_lease(stream: &mut Conversation) -> v1::LeaseBody {
+    loop {
+        if let Message::Lease(lease) = stream.next().await.unwrap() {
+            return v1::LeaseBody::decode(lease.body.as_slice()).unwrap();
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_taken_back_is_told_that_its_lease_is_over() {
+    for why in ["node-retired", "certificate-revoked"] {
+        let mut stand = Stand::new().await;
+        let mut machine = stand.machine("gpu-01");
+        let manifest = stand.apply(&entry("gpu-01", &machine)).await;
+        stand.meet(&mut machine);
+        let enrolled = machine.enroll(&stand.maker).await;
+        let mut stream = machine.stream(&enrolled).await.unwrap();
+        let first = machine.statement(&stand, Some(manifest));
+        assert_eq!(say(&machine, &mut stream, &first).await, "affirming: ");
+        let granted = next_lease(&mut stream).await;
+        assert!(granted.until_clock_ms > granted.quoted_clock_ms, "{why}");
+        if why == "node-retired" {
+            let retired = format!(
+                "[[retired]]\nname = \"gpu-01\"\nek = \"{}\"\nat = \"2026-01-01T00:00:00Z\"\n\
+                 reason = \"sold\"\n",
+                machine.ek()
+            );
+            stand.bring(&retired).await;
+        } else {
+            let mut operator = stand.operator().await;
+            let request = v1::RevokeNodeRequest {
+                node: "gpu-01".into(),
+            };
+            operator.revoke_node(request).await.unwrap();
+        }
+        // Over the lease it has, by the statement that it answers: a node believes it.
+        let ended = next_lease(&mut stream).await;
+        let want = v1::LeaseBody {
+            until_clock_ms: 0,
+            reason: why.to_owned(),
+            manifest_digest: ended.manifest_digest.clone(),
+            ..granted
+        };
+        assert_eq!(ended, want);
+        let closed = loop {
+            if let Err(status) = stream.next().await {
+                break status;
+            }
+        };
+        assert_eq!(code(&closed), why);
+        let row = stand.store().await.node_get(&machine.ek()).await.unwrap();
+        assert_eq!(row.unwrap().lease_until, None, "{why}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn another_board_needs_an_entry_that_names_the_old() {
     let mut stand = Stand::new().await;

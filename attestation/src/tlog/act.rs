@@ -23,17 +23,20 @@ pub enum ActKind {
     Brake,
     /// Keys were destroyed. Body: the [`ErasureCertificate`](super::ErasureCertificate).
     Erasure,
+    /// A node's verdict turned. Body: the [`Turn`](super::Turn).
+    Verdict,
 }
 
 impl ActKind {
     /// All there are.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Enrolment,
         Self::Policy,
         Self::Retirement,
         Self::Revocation,
         Self::Brake,
         Self::Erasure,
+        Self::Verdict,
     ];
 
     /// The word in the log.
@@ -46,6 +49,7 @@ impl ActKind {
             Self::Revocation => "revocation",
             Self::Brake => "brake",
             Self::Erasure => "erasure",
+            Self::Verdict => "verdict",
         }
     }
 

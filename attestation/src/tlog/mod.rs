@@ -15,6 +15,7 @@ mod lines;
 mod merkle;
 mod note;
 mod receipt;
+mod turn;
 
 pub use act::{ActEntry, ActKind};
 pub use checkpoint::{Checkpoint, CheckpointError};
@@ -30,3 +31,4 @@ pub use receipt::{
     LogEntry, LogEntryError, ReceiptRefused, VerifiedAct, VerifiedReceipt, verify_act,
     verify_receipt,
 };
+pub use turn::Turn;

@@ -5,6 +5,7 @@
 
 pub mod devices;
 pub mod engine;
+pub mod own_clock;
 pub mod send;
 
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use tracing::{error, info, warn};
 use crate::cas::Cas;
 use crate::clock;
 use crate::config;
-use crate::direct::{Current, LeaseKeys};
+use crate::direct::{Direction, LeaseKeys};
 use crate::record::{AlertChange, AlertRow, Store, StoreError, Verdict};
 use crate::standing::Standing;
 use engine::{Rules, Subject};
@@ -30,13 +31,15 @@ pub struct Alerts {
     /// Where state and alerts are kept.
     pub store: Store,
     /// What approvers signed.
-    pub policy: watch::Receiver<Current>,
+    pub policy: watch::Receiver<Direction>,
     /// What is held back.
     pub standing: Standing,
     /// Keys this collector may sign leases with.
     pub lease_keys: Arc<LeaseKeys>,
     /// CAs it may show and issue certificates under.
     pub cas: Arc<Cas>,
+    /// By how many milliseconds this collector's clock is behind the latest time it remembers.
+    pub clock: watch::Receiver<Option<u64>>,
     /// What the operator configured.
     pub config: config::Alert,
     /// When this process began to listen: its own absence is not the nodes' silence.
@@ -68,7 +71,7 @@ impl Alerts {
     pub async fn evaluate(&self, now: UnixTime) -> Result<(), StoreError> {
         let subjects = self.subjects(now).await?;
         let mut wanted = engine::wanted(&subjects, &Rules::new(&self.config), now);
-        let policy = self.policy.borrow().clone();
+        let policy = self.policy.borrow().policy.clone();
         let owner = |device: &str| {
             let node = policy.as_ref()?.device_owner(device)?;
             Some(node.name.as_str())
@@ -80,6 +83,7 @@ impl Alerts {
         wanted.extend(devices::wanted(&subjects, owner, retired));
         let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
         wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
+        wanted.extend(own_clock::wanted(*self.clock.borrow(), deployment));
         wanted.extend(policy.as_ref().and_then(|policy| {
             let listed = policy.collector_keys();
             let missing = [
@@ -113,7 +117,7 @@ impl Alerts {
 
     /// Nodes as the engine looks at them; whoever went silent becomes stale on the way.
     async fn subjects(&self, now: UnixTime) -> Result<Vec<Subject>, StoreError> {
-        let policy = self.policy.borrow().clone();
+        let policy = self.policy.borrow().policy.clone();
         let mut subjects = Vec::new();
         for mut row in self.store.node_list().await? {
             let listed = policy.as_ref().and_then(|policy| policy.listed(&row.ek));

@@ -3,6 +3,8 @@
 //! The judgement itself is `bailiwick_attestation::appraisal`, the same function an auditor runs;
 //! here it gets its arguments, and its result becomes a lease or the end of one.
 
+mod ending;
+
 use bailiwick_attestation::appraisal::{
     AkWord, AttestationResult, Boot, Deviation, Finding, Previous, Run, Status, Subject, Tie,
     VerifiedEvidence, appraise, shown_receipt,
@@ -21,6 +23,8 @@ use crate::enroll::EkTrust;
 use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::outward::Grant;
 use crate::record::{FenceFacts, NodeRow, Verdict};
+
+pub use ending::Ending;
 
 /// Longest reason in a lease: nodes read 4 KiB at most.
 const REASON: usize = 400;

@@ -44,6 +44,31 @@ impl Offered {
 /// The newest of each kind.
 pub type Manifests = Arc<BTreeMap<Kind, Arc<Offered>>>;
 
+/// What is in force, and what nodes are offered of it. One value, so that nobody who is woken by an
+/// offer asks a policy that is not the one it goes with whether a node is to have it.
+#[derive(Clone, Debug, Default)]
+pub struct Direction {
+    /// The policy in force.
+    pub policy: Current,
+    /// The newest manifest of each kind.
+    pub manifests: Manifests,
+}
+
+impl Direction {
+    /// What a node is offered; nothing, where the policy does not list it.
+    #[must_use]
+    pub fn offered_to(&self, ek: &Sha256Digest) -> Option<&Manifests> {
+        let policy = self.policy.as_ref()?;
+        policy.listed(ek).map(|_node| &self.manifests)
+    }
+
+    fn offering(&self, offered: Offered) -> Manifests {
+        let mut manifests = BTreeMap::clone(&self.manifests);
+        manifests.insert(offered.manifest.kind, Arc::new(offered));
+        Arc::new(manifests)
+    }
+}
+
 /// What was applied.
 #[derive(Clone, Copy, Debug)]
 pub struct Applied {
@@ -69,8 +94,7 @@ struct Held {
 pub struct Director {
     deployment: DeploymentId,
     store: Store,
-    current: watch::Sender<Current>,
-    manifests: watch::Sender<Manifests>,
+    direction: watch::Sender<Direction>,
     /// Two manifests are never judged at once: each must follow the one before.
     held: Mutex<Held>,
 }
@@ -99,8 +123,7 @@ impl Director {
         let director = Self {
             deployment,
             store,
-            current: watch::channel(None).0,
-            manifests: watch::channel(Manifests::default()).0,
+            direction: watch::channel(Direction::default()).0,
             held: Mutex::new(Held {
                 chain: Arc::new(chain),
                 changes,
@@ -136,28 +159,22 @@ impl Director {
         Ok(director)
     }
 
-    /// The policy in force, now and as it changes.
+    /// What is in force and offered, now and as it changes.
     #[must_use]
-    pub fn watch(&self) -> watch::Receiver<Current> {
-        self.current.subscribe()
+    pub fn watch(&self) -> watch::Receiver<Direction> {
+        self.direction.subscribe()
     }
 
     /// The policy in force.
     #[must_use]
     pub fn current(&self) -> Current {
-        self.current.borrow().clone()
-    }
-
-    /// What nodes are offered, now and as it changes.
-    #[must_use]
-    pub fn watch_manifests(&self) -> watch::Receiver<Manifests> {
-        self.manifests.subscribe()
+        self.direction.borrow().policy.clone()
     }
 
     /// What nodes are offered.
     #[must_use]
     pub fn manifests(&self) -> Manifests {
-        Arc::clone(&self.manifests.borrow())
+        Arc::clone(&self.direction.borrow().manifests)
     }
 
     /// Who may sign now, and who might before.
@@ -273,19 +290,26 @@ impl Director {
             bundle: Arc::clone(&bundle),
         };
         match verified {
-            Verified::Policy(policy) => self.put_policy(held, *policy, bundle),
+            Verified::Policy(policy) => {
+                let policy = Policy::new(*policy, Arc::clone(&held.chain), bundle);
+                let policy = Some(Arc::new(policy));
+                self.direction.send_modify(|direction| {
+                    let manifests = direction.offering(offered);
+                    *direction = Direction { policy, manifests };
+                });
+                return;
+            }
             Verified::World(world) => held.world = Some(world.content),
             // Approvers come by their chain; the rest is for nodes alone.
             _ => {}
         }
-        // Last: a stream that this wakes asks the policy in force whether its node is listed, and
-        // is not woken again.
         self.publish(offered);
     }
 
     fn put_policy(&self, held: &Held, verified: VerifiedBundle, bundle: Arc<Vec<u8>>) {
         let policy = Policy::new(verified, Arc::clone(&held.chain), bundle);
-        self.current.send_replace(Some(Arc::new(policy)));
+        self.direction
+            .send_modify(|direction| direction.policy = Some(Arc::new(policy)));
     }
 
     /// Nodes are held against the new approvers from now on, under the same policy.
@@ -334,11 +358,8 @@ impl Director {
     }
 
     fn publish(&self, offered: Offered) {
-        self.manifests.send_modify(|manifests| {
-            let mut new = BTreeMap::clone(manifests);
-            new.insert(offered.manifest.kind, Arc::new(offered));
-            *manifests = Arc::new(new);
-        });
+        self.direction
+            .send_modify(|direction| direction.manifests = direction.offering(offered));
     }
 }
 

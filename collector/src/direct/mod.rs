@@ -20,7 +20,7 @@ use crate::config;
 use crate::record::StoreError;
 
 pub use chunks::{BUNDLE_BYTES, Collect, CollectRefused, chunks};
-pub use director::{Applied, Director, Manifests, Offered};
+pub use director::{Applied, Direction, Director, Manifests, Offered};
 pub use keys::LeaseKeys;
 
 /// The policy in force, if there is one.

@@ -2,7 +2,7 @@
 //!
 //! A reconciler: on every change of policy and once at the start it compares what is retired with
 //! what is still let in. The enrolment and evidence ports refuse a retired TPM by themselves; this
-//! ends what was open before, and records that it happened.
+//! ends what was open before, the lease in force with it, and records that it happened.
 
 use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::tlog::ActKind;
@@ -11,19 +11,22 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
 use crate::clock;
-use crate::direct::{Current, Policy};
+use crate::direct::{Direction, Policy};
 use crate::ingest::{Closed, Streams, error_chain};
 use crate::record::{NewAct, NodeRow, Store, StoreError};
+use crate::standing::Standing;
 
 /// What retires.
 #[derive(Debug)]
 pub struct Retiring {
     /// The policy in force.
-    pub policy: watch::Receiver<Current>,
+    pub policy: watch::Receiver<Direction>,
     /// Where nodes are kept.
     pub store: Store,
     /// Who is connected.
     pub streams: Streams,
+    /// Who has standing.
+    pub standing: Standing,
 }
 
 /// TPMs that are out of service by the inventory and not by the record.
@@ -38,7 +41,7 @@ impl Retiring {
     /// Runs until told to stop.
     pub async fn run(mut self, stop: CancellationToken) {
         loop {
-            let current = self.policy.borrow_and_update().clone();
+            let current = self.policy.borrow_and_update().policy.clone();
             if let Some(policy) = current
                 && let Err(error) = self.reconcile(&policy).await
             {
@@ -78,6 +81,8 @@ impl Retiring {
                 .await?;
             // After the row: a stream that opens in between is refused by it.
             self.streams.close(&row.ek, Closed::Retired);
+            let changes = self.standing.withdrawn(&row.ek);
+            self.store.brakes_change(changes).await?;
             info!(ek = %row.ek, reason, "retired");
         }
         Ok(())

@@ -15,16 +15,17 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::time::{self, Instant};
 use tonic::{Status, Streaming};
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::evidence::{Answer, Recorded};
 use super::rate::Bucket;
 use super::relay::Relay;
 use super::service::{self, Shared};
-use super::streams::{Command, Registration};
+use super::streams::{Closed, Command, Registration};
+use crate::appraise::Ending;
 use crate::auth::NodePeer;
 use crate::clock;
-use crate::direct::Manifests;
+use crate::direct::Direction;
 use crate::outward::Last;
 use crate::quiet::Quiet;
 use crate::record::Verdict;
@@ -88,8 +89,8 @@ impl Stream {
         let life = self.peer.not_after.since(clock::now());
         let expires = Instant::now() + Duration::from_millis(life);
         let mut bucket = Bucket::new(self.shared.config.messages_per_minute, Instant::now());
-        let mut manifests = self.shared.director.watch_manifests();
-        manifests.mark_unchanged();
+        let mut direction = self.shared.director.watch();
+        direction.mark_unchanged();
         let mut peers = self.shared.standing.watch();
         let mut tell_peers: Option<Instant> = None;
 
@@ -100,10 +101,11 @@ impl Stream {
                 biased;
                 changed = registration.closed.changed() => {
                     let why = *registration.closed.borrow();
-                    return Err(match (changed, why) {
-                        (Ok(()), Some(why)) => Status::aborted(why.code()),
-                        _ => Status::aborted("stream-replaced"),
-                    });
+                    let why = changed.ok().and(why).unwrap_or(Closed::Replaced);
+                    if why.ends_standing() {
+                        self.end_standing(why).await?;
+                    }
+                    return Err(Status::aborted(why.code()));
                 }
                 () = self.shared.stop.cancelled() => {
                     return Err(Status::unavailable("collector-stopping: connect again"));
@@ -124,9 +126,9 @@ impl Stream {
                     tell_peers = None;
                     self.tell_peers().await?;
                 }
-                Ok(()) = manifests.changed() => {
-                    let newest = Manifests::clone(&manifests.borrow_and_update());
-                    self.offer(&newest).await?;
+                Ok(()) = direction.changed() => {
+                    let now = direction.borrow_and_update().clone();
+                    self.offer(&now).await?;
                 }
                 message = read(&mut inbound, bucket.ready_at()) => {
                     let Some(message) = message? else { return Ok(()) };
@@ -137,6 +139,56 @@ impl Stream {
                 }
             }
         }
+    }
+
+    /// The last thing a node hears that was taken back: its lease ends now. One that is out of
+    /// reach keeps what it has until that runs out by itself.
+    async fn end_standing(&mut self, why: Closed) -> Sent {
+        let ek = self.peer.ek_digest;
+        // Its last statement may have been granted something after the row was revoked.
+        let changes = self.shared.standing.withdrawn(&ek);
+        let store = &self.shared.store;
+        store.brakes_change(changes).await.map_err(service::store)?;
+        let Some(lease) = self.ending_lease(why).await? else {
+            return Ok(());
+        };
+        info!(%ek, why = why.code(), "its lease is ended");
+        self.send(collector_message::Message::Lease(lease)).await
+    }
+
+    async fn ending_lease(&self, why: Closed) -> Result<Option<v1::Lease>, Status> {
+        let (store, ek) = (&self.shared.store, &self.peer.ek_digest);
+        let row = store.node_get(ek).await.map_err(service::store)?;
+        let Some(policy) = self.shared.director.current() else {
+            return Ok(None);
+        };
+        let Some((row, newest)) = row.and_then(|row| {
+            let newest = Sha256Digest::from_slice(&row.newest.as_ref()?.digest)?;
+            Some((row, newest))
+        }) else {
+            return Ok(None);
+        };
+        let stored = store.statement_get(ek, &newest).await;
+        let stored = stored.map_err(service::store)?;
+        let ending = Ending {
+            deployment: &self.shared.deployment,
+            node: &row.listed_name,
+            ak_name: &row.ak_name,
+            manifest: policy.manifest_digest(),
+            reason: why.code(),
+        };
+        let body = stored
+            .and_then(|row| row.stored.evidence)
+            .and_then(|evidence| ending.lease(&evidence));
+        let keys = policy.collector_keys();
+        let signer = self.shared.leases.active(keys, clock::now());
+        let (Some(body), Some(signer)) = (body, signer) else {
+            return Ok(None);
+        };
+        let signed = signer.sign(&body);
+        signed
+            .map(Some)
+            .map_err(|error| Status::internal(error.to_string()))
     }
 
     async fn command(&mut self, command: Command) -> Sent {
@@ -160,9 +212,10 @@ impl Stream {
                 let held = held.filter_map(|held| Some((Kind::parse(&held.kind)?, held.version)));
                 let mut has: BTreeMap<Kind, u64> = held.collect();
                 has.insert(Kind::Policy, hello.policy_version);
+                self.shared.streams.says(self.peer.ek_digest, has.clone());
                 self.has = Some(has);
-                let newest = self.shared.director.manifests();
-                self.offer(&newest).await?;
+                let now = self.shared.director.watch().borrow().clone();
+                self.offer(&now).await?;
                 Ok(false)
             }
             Some(node_message::Message::Evidence(evidence)) => {
@@ -255,14 +308,11 @@ impl Stream {
     }
 
     /// Tells a listed node of manifests it does not have, in the order it needs them.
-    async fn offer(&self, newest: &Manifests) -> Sent {
-        let Some(has) = &self.has else {
+    async fn offer(&self, now: &Direction) -> Sent {
+        let offered = now.offered_to(&self.peer.ek_digest);
+        let (Some(has), Some(newest)) = (&self.has, offered) else {
             return Ok(());
         };
-        let current = self.shared.director.current();
-        if current.is_none_or(|policy| policy.listed(&self.peer.ek_digest).is_none()) {
-            return Ok(());
-        }
         for kind in Kind::ALL {
             let Some(offered) = newest.get(&kind) else {
                 continue;

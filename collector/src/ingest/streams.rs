@@ -1,11 +1,12 @@
 //! Which node is connected by which stream. TLS looks once, so whatever ends a certificate's
 //! worth has to reach the streams it opened.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::proto::v1;
+use bailiwick_policy::kind::Kind;
 use tokio::sync::{mpsc, oneshot, watch};
 
 /// Commands waiting for one stream; with more the caller is told that it is busy.
@@ -47,6 +48,15 @@ impl Closed {
             Self::Authority => "certificate-authority-changed",
         }
     }
+
+    /// A person took the node, or its certificate, back: what standing it has is over, too.
+    #[must_use]
+    pub const fn ends_standing(self) -> bool {
+        match self {
+            Self::Revoked | Self::Retired => true,
+            Self::Replaced | Self::ReEnrolled | Self::Authority => false,
+        }
+    }
 }
 
 /// Open streams, at most one per TPM.
@@ -57,6 +67,8 @@ pub struct Streams(Arc<Mutex<Table>>);
 struct Table {
     next: u64,
     open: HashMap<Sha256Digest, Entry>,
+    /// Versions each node last said it has, also once its stream is gone.
+    has: HashMap<Sha256Digest, BTreeMap<Kind, u64>>,
 }
 
 #[derive(Debug)]
@@ -134,6 +146,17 @@ impl Streams {
             .is_some_and(|entry| entry.commands.try_send(command).is_ok())
     }
 
+    /// The node said which manifests it has.
+    pub fn says(&self, ek: Sha256Digest, has: BTreeMap<Kind, u64>) {
+        self.table().has.insert(ek, has);
+    }
+
+    /// Which versions it last said it has, if it said so since this process began.
+    #[must_use]
+    pub fn has(&self, ek: &Sha256Digest) -> Option<BTreeMap<Kind, u64>> {
+        self.table().has.get(ek).cloned()
+    }
+
     /// Whether the TPM has a stream.
     #[must_use]
     pub fn connected(&self, ek: &Sha256Digest) -> bool {
@@ -164,6 +187,19 @@ mod tests {
     use super::*;
 
     const EK: Sha256Digest = Sha256Digest([1; 32]);
+
+    #[test]
+    fn what_a_person_took_back_ends_standing_and_what_a_node_does_itself_ends_none() {
+        for (why, ends) in [
+            (Closed::Retired, true),
+            (Closed::Revoked, true),
+            (Closed::Replaced, false),
+            (Closed::ReEnrolled, false),
+            (Closed::Authority, false),
+        ] {
+            assert_eq!(why.ends_standing(), ends, "{}", why.code());
+        }
+    }
 
     #[test]
     fn one_stream_per_tpm_and_each_end_has_its_reason() {

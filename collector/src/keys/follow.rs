@@ -37,7 +37,7 @@ pub struct Erasures {
 impl Erasures {
     /// Runs until told to stop.
     pub async fn run(self, stop: CancellationToken) {
-        let mut manifests = self.director.watch_manifests();
+        let mut manifests = self.director.watch();
         loop {
             manifests.mark_unchanged();
             if let Err(why) = self.settle().await {

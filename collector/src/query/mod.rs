@@ -319,6 +319,9 @@ impl QueryService for Query {
             .map_err(store_failed)?;
         // After the row: a stream that opens in between is refused by it.
         self.streams.close(&row.ek, Closed::Revoked);
+        let changes = self.standing.withdrawn(&row.ek);
+        let kept = self.store.brakes_change(changes).await;
+        kept.map_err(store_failed)?;
         info!(ek = %row.ek, by = %operator.name, "certificate revoked");
         Ok(Response::new(v1::RevokeNodeResponse {}))
     }

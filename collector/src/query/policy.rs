@@ -1,5 +1,6 @@
 //! An operator brings what approvers signed.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bailiwick_attestation::UnixTime;
@@ -77,14 +78,22 @@ impl Query {
             let policy = current.as_ref();
             row.newest.is_some() && policy.is_some_and(|policy| policy.listed(&row.ek).is_some())
         };
-        let newest = current.as_ref().map_or(0, |policy| policy.version());
+        let newest: BTreeMap<Kind, u64> = manifests
+            .iter()
+            .map(|(kind, offered)| (*kind, offered.manifest.version))
+            .collect();
         let spoke: Vec<&NodeRow> = rows.iter().filter(listed).collect();
-        let lagging = spoke.iter().filter(|row| row.policy_version < newest);
-        let mut lagging: Vec<v1::LaggingNode> = lagging
-            .map(|row| v1::LaggingNode {
-                node: node_name(current.as_deref(), &row.ek),
-                policy_version: row.policy_version,
-                last_seen_ms: row.last_seen.map_or(0, UnixTime::millis),
+        let mut lagging: Vec<v1::LaggingNode> = spoke
+            .iter()
+            .filter_map(|row| {
+                let has = self.streams.has(&row.ek);
+                let behind = behind(&newest, row.policy_version, has.as_ref());
+                (!behind.is_empty()).then(|| v1::LaggingNode {
+                    node: node_name(current.as_deref(), &row.ek),
+                    policy_version: row.policy_version,
+                    last_seen_ms: row.last_seen.map_or(0, UnixTime::millis),
+                    behind,
+                })
             })
             .collect();
         lagging.sort_by(|a, b| a.node.cmp(&b.node));
@@ -96,6 +105,28 @@ impl Query {
             nodes: u64::try_from(spoke.len()).unwrap_or(u64::MAX),
         })
     }
+}
+
+/// Of which kinds a node has an older manifest than the newest, or has not said what it has. The
+/// policy is what its statements say; of the others it tells when it connects.
+fn behind(
+    newest: &BTreeMap<Kind, u64>,
+    policy: u64,
+    has: Option<&BTreeMap<Kind, u64>>,
+) -> Vec<v1::KindBehind> {
+    let of = |kind: &Kind| match kind {
+        Kind::Policy => Some(policy),
+        other => has.map(|has| has.get(other).copied().unwrap_or(0)),
+    };
+    newest
+        .iter()
+        .map(|(kind, newest)| (kind, newest, of(kind)))
+        .filter(|(_, newest, version)| version.is_none_or(|version| version < **newest))
+        .map(|(kind, _, version)| v1::KindBehind {
+            kind: kind.as_str().to_owned(),
+            version,
+        })
+        .collect()
 }
 
 fn status(offered: &Offered) -> v1::ManifestStatus {
@@ -111,5 +142,81 @@ fn status(offered: &Offered) -> v1::ManifestStatus {
             .iter()
             .map(|signer| signer.principals.clone())
             .collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lag_is_shown_for_each_kind_and_what_nobody_said_is_not_taken_for_good() {
+        let newest = [
+            (Kind::Policy, 5),
+            (Kind::Approvers, 2),
+            (Kind::World, 3),
+            (Kind::BreakGlass, 1),
+        ];
+        let newest: BTreeMap<Kind, u64> = newest.into();
+        let all: BTreeMap<Kind, u64> = newest.clone();
+        let edit = |kind, version| {
+            let mut has = all.clone();
+            has.insert(kind, version);
+            has
+        };
+        let mut without = all.clone();
+        without.remove(&Kind::BreakGlass);
+        type Row<'a> = (
+            &'a str,
+            u64,
+            Option<BTreeMap<Kind, u64>>,
+            &'a [(&'a str, Option<u64>)],
+        );
+        let rows: &[Row<'_>] = &[
+            ("has all", 5, Some(all.clone()), &[]),
+            ("has more", 6, Some(edit(Kind::World, 4)), &[]),
+            (
+                "an older policy, by its statements",
+                4,
+                Some(all.clone()),
+                &[("policy", Some(4))],
+            ),
+            (
+                "older approvers",
+                5,
+                Some(edit(Kind::Approvers, 1)),
+                &[("approvers", Some(1))],
+            ),
+            (
+                "an older map",
+                5,
+                Some(edit(Kind::World, 2)),
+                &[("world", Some(2))],
+            ),
+            (
+                "no break-glass",
+                5,
+                Some(without),
+                &[("break-glass", Some(0))],
+            ),
+            (
+                "has said nothing",
+                5,
+                None,
+                &[("approvers", None), ("world", None), ("break-glass", None)],
+            ),
+        ];
+        for (name, policy, has, want) in rows {
+            let found = behind(&newest, *policy, has.as_ref());
+            let mut found: Vec<_> = found
+                .iter()
+                .map(|behind| (behind.kind.as_str(), behind.version))
+                .collect();
+            let mut want = want.to_vec();
+            found.sort_unstable();
+            want.sort_unstable();
+            assert_eq!(found, want, "{name}");
+        }
+        assert!(behind(&BTreeMap::new(), 0, None).is_empty(), "no manifests");
     }
 }

@@ -1,6 +1,7 @@
 //! Writes about nodes: enrolments, statements, intervals.
 
 use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::tlog::{ActKind, Turn};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use prost::Message as _;
 use sqlx::Row as _;
@@ -10,6 +11,7 @@ use super::acts::NewAct;
 use super::rows::{NewEnrolment, NewStatement};
 use super::writer::{Outcome, Write, int};
 use super::{Store, StoreError, entries};
+use crate::direct::pending_name;
 
 impl Store {
     /// Records an activated enrolment; the node's earlier certificate counts no more.
@@ -80,11 +82,12 @@ pub(super) async fn enrolment_insert(
     Ok(())
 }
 
+/// Answers how the verdict turned by it, if it did.
 pub(super) async fn statement_insert(
     connection: &mut SqliteConnection,
     new: &NewStatement,
     log_index: u64,
-) -> Result<(), StoreError> {
+) -> Result<Option<Turn>, StoreError> {
     let reasons = serde_json::Value::from(new.reasons.clone()).to_string();
     sqlx::query(
         "INSERT INTO statements (ek, epoch, sequence, digest, evidence, verdict, reasons, result,
@@ -114,9 +117,10 @@ pub(super) async fn statement_insert(
     logs_keep(connection, new, log_index).await?;
     newest_update(connection, new).await?;
     entries::head_insert(connection, new).await?;
+    let mut turned = None;
     if new.challenged {
         let reason = new.reasons.first().map_or("", String::as_str);
-        standing_update(
+        turned = standing_update(
             connection,
             &new.ek,
             new.verdict.as_str(),
@@ -126,7 +130,7 @@ pub(super) async fn statement_insert(
         )
         .await?;
         sqlx::query(
-            "UPDATE nodes SET lease_until_ms = ?,
+            "UPDATE nodes SET lease_until_ms = CASE WHEN revoked_ms IS NULL THEN ? END,
                  lease_ended = CASE WHEN ? IS NOT NULL THEN ? WHEN ? IS NOT NULL THEN ''
                      ELSE lease_ended END,
                  appraised_reason = ?,
@@ -146,7 +150,7 @@ pub(super) async fn statement_insert(
         .execute(connection)
         .await?;
     }
-    Ok(())
+    Ok(turned)
 }
 
 /// Remembers where logs came along that later statements name by digest alone.
@@ -213,13 +217,42 @@ async fn newest_update(
     Ok(())
 }
 
+/// Answers how the verdict turned by it, if it did, and the node's name in the log.
 pub(super) async fn stale_begin(
     connection: &mut SqliteConnection,
     ek: &Sha256Digest,
     now: UnixTime,
     reason: &str,
-) -> Result<(), StoreError> {
-    standing_update(connection, ek, "stale", reason, now, None).await
+) -> Result<Option<(Turn, String)>, StoreError> {
+    let turned = standing_update(connection, ek, "stale", reason, now, None).await?;
+    let Some(turned) = turned else {
+        return Ok(None);
+    };
+    let row = sqlx::query("SELECT listed_name FROM nodes WHERE ek = ?")
+        .bind(ek.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    let name = match row {
+        Some(row) => row.try_get::<String, _>("listed_name")?,
+        None => String::new(),
+    };
+    let subject = match name.as_str() {
+        "" => pending_name(ek),
+        _ => name,
+    };
+    Ok(Some((turned, subject)))
+}
+
+/// The act that a turn of verdict is.
+pub(super) fn turn_act(turn: &Turn, subject: String, now: UnixTime) -> NewAct {
+    NewAct {
+        kind: ActKind::Verdict,
+        subject,
+        ek: Some(turn.ek),
+        actor: "collector".to_owned(),
+        body: turn.to_bytes(),
+        now,
+    }
 }
 
 /// A change of verdict ends one interval and begins the next; anything else only says why.
@@ -230,14 +263,16 @@ async fn standing_update(
     reason: &str,
     now: UnixTime,
     digest: Option<&Sha256Digest>,
-) -> Result<(), StoreError> {
+) -> Result<Option<Turn>, StoreError> {
     let open = sqlx::query("SELECT id, verdict FROM intervals WHERE ek = ? AND to_ms IS NULL")
         .bind(ek.as_bytes().as_slice())
         .fetch_optional(&mut *connection)
         .await?;
     let mut since = Some(now);
+    let mut from = "none".to_owned();
     if let Some(open) = open {
-        if open.try_get::<String, _>("verdict")? == verdict {
+        from = open.try_get("verdict")?;
+        if from == verdict {
             since = None;
         } else {
             sqlx::query("UPDATE intervals SET to_ms = ? WHERE id = ?")
@@ -268,18 +303,31 @@ async fn standing_update(
     .bind(ek.as_bytes().as_slice())
     .execute(connection)
     .await?;
-    Ok(())
+    Ok((from != verdict).then(|| Turn {
+        ek: *ek,
+        from,
+        to: verdict.to_owned(),
+        statement: digest.copied(),
+    }))
 }
 
+/// Takes the certificate in force back, and with it the lease, if one stands.
 pub(super) async fn revoke(
     connection: &mut SqliteConnection,
     ek: &Sha256Digest,
     now: UnixTime,
+    why: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query("UPDATE nodes SET revoked_ms = ? WHERE ek = ?")
-        .bind(int(now.millis()))
-        .bind(ek.as_bytes().as_slice())
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "UPDATE nodes SET revoked_ms = ?, lease_until_ms = NULL,
+             lease_ended = CASE WHEN lease_until_ms > ? THEN ? ELSE lease_ended END
+         WHERE ek = ?",
+    )
+    .bind(int(now.millis()))
+    .bind(int(now.millis()))
+    .bind(why)
+    .bind(ek.as_bytes().as_slice())
+    .execute(connection)
+    .await?;
     Ok(())
 }

@@ -1,6 +1,8 @@
 use bailiwick_attestation::events::Entry;
 use bailiwick_attestation::proto::v1::{self, log_entry::What};
-use bailiwick_attestation::tlog::{ActKind, Frontier, NoteSigner, verify_act, verify_receipt};
+use bailiwick_attestation::tlog::{
+    ActKind, Frontier, NoteSigner, Turn, verify_act, verify_receipt,
+};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use rcgen::{KeyPair, PKCS_ED25519};
 use sqlx::Row as _;
@@ -98,9 +100,10 @@ async fn every_receipt_verifies_under_one_lineage() {
         indexes.push(task.await.unwrap().unwrap());
     }
     indexes.sort_unstable();
-    // The enrolment is a leaf of its own, before them.
-    assert_eq!(indexes, (1..51).collect::<Vec<u64>>());
-    assert_eq!(store.head().size, 51);
+    // The enrolment is a leaf of its own, before them; so is the verdict's turn, after the first.
+    let want: Vec<u64> = (1..2).chain(3..52).collect();
+    assert_eq!(indexes, want);
+    assert_eq!(store.head().size, 52);
 
     // After a restart the head is the same and old rows still prove themselves.
     let before = store.head();
@@ -115,7 +118,7 @@ async fn every_receipt_verifies_under_one_lineage() {
         let digest = Sha256Digest::of(&[&sequence.to_be_bytes()]);
         let row = store.statement_get(&EK, &digest).await.unwrap().unwrap();
         let receipt = store.receipt(&row).await.unwrap();
-        let verified = verify_receipt(&receipt, &digest, signer.verifier(), Some(51)).unwrap();
+        let verified = verify_receipt(&receipt, &digest, signer.verifier(), Some(52)).unwrap();
         assert_eq!(verified.entry.sequence, sequence);
     }
 }
@@ -133,8 +136,9 @@ async fn one_bad_write_takes_nobody_with_it() {
     let (first, again, second) = tokio::join!(first, again, second);
     assert_eq!(first.unwrap(), 1);
     assert!(matches!(again, Err(StoreError::Conflict)));
-    assert_eq!(second.unwrap(), 2);
-    assert_eq!(store.head().size, 3);
+    // Between them the verdict's turn.
+    assert_eq!(second.unwrap(), 3);
+    assert_eq!(store.head().size, 4);
 }
 
 #[tokio::test]
@@ -230,6 +234,101 @@ async fn intervals_change_with_the_verdict_alone() {
     let row = store.node_get(&EK).await.unwrap().unwrap();
     assert_eq!(row.verdict, Verdict::Stale);
     assert_eq!(row.statements, 5);
+}
+
+#[tokio::test]
+async fn each_turn_of_verdict_is_a_leaf_of_its_own_and_proves_itself() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    store.enrolment_insert(enrolment(1)).await.unwrap();
+    let turns = [
+        Verdict::None,
+        Verdict::Affirming,
+        Verdict::Affirming,
+        Verdict::Contraindicated,
+    ];
+    for (sequence, verdict) in (0u64..).zip(turns) {
+        let new = statement(sequence, verdict, 100 * (sequence + 1));
+        store.statement_insert(new).await.unwrap();
+    }
+    for at in [1000, 1001] {
+        let stale = store.stale_begin(EK, UnixTime(at), "silent".into());
+        stale.await.unwrap();
+    }
+    // History turns nothing.
+    let mut history = statement(4, Verdict::Affirming, 1100);
+    history.challenged = false;
+    store.statement_insert(history).await.unwrap();
+    let pending = crate::direct::pending_name(&EK);
+    let by = |sequence: u64| Some(Sha256Digest::of(&[&sequence.to_be_bytes()]));
+    let want = [
+        (1000, pending.as_str(), "contraindicated", "stale", None),
+        (400, "gpu-01", "affirming", "contraindicated", by(3)),
+        (200, "gpu-01", "none", "affirming", by(1)),
+    ];
+    let acts = store.act_list(Some(&EK), Some(ActKind::Verdict), 10).await;
+    let acts = acts.unwrap();
+    assert_eq!(acts.len(), want.len());
+    let size = store.head().size;
+    // An enrolment, five statements, three turns.
+    assert_eq!(size, 9);
+    for (act, (at, subject, from, to, statement)) in acts.into_iter().zip(want) {
+        let turn = Turn::parse(&act.body).unwrap();
+        let wanted = Turn {
+            ek: EK,
+            from: from.to_owned(),
+            to: to.to_owned(),
+            statement,
+        };
+        assert_eq!(turn, wanted);
+        let digest = Sha256Digest::of(&[&act.body]);
+        let signer = fixture.signer();
+        let receipt = act.receipt.unwrap();
+        let proved = verify_act(&receipt, &digest, signer.verifier(), Some(size)).unwrap();
+        assert_eq!(proved.entry.kind, ActKind::Verdict);
+        assert_eq!(proved.entry.subject, subject);
+        assert_eq!(proved.entry.at, UnixTime(at));
+    }
+}
+
+#[tokio::test]
+async fn a_node_taken_back_has_no_lease_in_the_record_and_is_granted_none() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    store.enrolment_insert(enrolment(1)).await.unwrap();
+    let granting = |sequence: u64| NewStatement {
+        lease_until: Some(UnixTime(5000)),
+        ..statement(sequence, Verdict::Affirming, 100 * (sequence + 1))
+    };
+    let lease = || async {
+        let row = store.node_get(&EK).await.unwrap().unwrap();
+        (row.lease_until, row.lease_ended)
+    };
+    store.statement_insert(granting(0)).await.unwrap();
+    assert_eq!(lease().await, (Some(UnixTime(5000)), String::new()));
+    let gone = NewAct {
+        kind: ActKind::Retirement,
+        subject: "gpu-01".to_owned(),
+        ek: Some(EK),
+        actor: "approvers".to_owned(),
+        body: b"sold".to_vec(),
+        now: UnixTime(200),
+    };
+    store.node_revoke(gone.clone()).await.unwrap();
+    assert_eq!(lease().await, (None, "retirement".to_owned()));
+    // A statement that was being judged meanwhile.
+    store.statement_insert(granting(1)).await.unwrap();
+    assert_eq!(lease().await.0, None, "too late");
+    store.enrolment_insert(enrolment(300)).await.unwrap();
+    store.statement_insert(granting(2)).await.unwrap();
+    assert_eq!(lease().await, (Some(UnixTime(5000)), String::new()));
+    // One that had run out was not ended by it.
+    let later = NewAct {
+        now: UnixTime(6000),
+        ..gone
+    };
+    store.node_revoke(later).await.unwrap();
+    assert_eq!(lease().await, (None, String::new()));
 }
 
 /// Entries `first..end` of an epoch; `salt` makes them another log's.

@@ -97,11 +97,9 @@ async fn commit(
     for write in writes {
         let mut savepoint = transaction.begin().await?;
         match apply(&mut savepoint, write, size).await {
-            Ok(outcome) => {
+            Ok((outcome, leaves)) => {
                 savepoint.commit().await?;
-                if let Outcome::Logged(index) = outcome {
-                    size = index + 1;
-                }
+                size += leaves;
                 results.push(Ok(outcome));
             }
             Err(error) => {
@@ -117,50 +115,62 @@ async fn commit(
     Ok(size > before)
 }
 
+/// The outcome, and by how many leaves the log grew.
 async fn apply(
     connection: &mut SqliteConnection,
     write: Write,
     size: u64,
-) -> Result<Outcome, StoreError> {
+) -> Result<(Outcome, u64), StoreError> {
+    let logged = Outcome::Logged(size);
     match write {
         Write::Enrolment(enrolment) => {
             nodes::enrolment_insert(connection, &enrolment).await?;
             acts::insert(connection, &enrolment.act(), size).await?;
-            return Ok(Outcome::Logged(size));
+            return Ok((logged, 1));
         }
         Write::Statement(statement) => {
-            nodes::statement_insert(connection, &statement, size).await?;
+            let turned = nodes::statement_insert(connection, &statement, size).await?;
             log::append(connection, size, &log::entry(&statement)).await?;
-            return Ok(Outcome::Logged(size));
+            let Some(turn) = turned else {
+                return Ok((logged, 1));
+            };
+            let act = nodes::turn_act(&turn, statement.subject, statement.received);
+            acts::insert(connection, &act, size + 1).await?;
+            return Ok((logged, 2));
         }
         Write::Entries(ek, entries, now) => {
             entries::insert(connection, &ek, &entries, now).await?;
         }
         Write::LogFault(ek, now, why) => entries::fault(connection, &ek, now, &why).await?,
         Write::Stale(ek, now, reason) => {
-            nodes::stale_begin(connection, &ek, now, &reason).await?;
+            let turned = nodes::stale_begin(connection, &ek, now, &reason).await?;
+            if let Some((turn, subject)) = turned {
+                let act = nodes::turn_act(&turn, subject, now);
+                acts::insert(connection, &act, size).await?;
+                return Ok((logged, 1));
+            }
         }
         Write::Revoked(act) => {
             if let Some(ek) = &act.ek {
-                nodes::revoke(connection, ek, act.now).await?;
+                nodes::revoke(connection, ek, act.now, act.kind.as_str()).await?;
             }
             acts::insert(connection, &act, size).await?;
-            return Ok(Outcome::Logged(size));
+            return Ok((logged, 1));
         }
         Write::Act(act) => {
             acts::insert(connection, &act, size).await?;
-            return Ok(Outcome::Logged(size));
+            return Ok((logged, 1));
         }
         Write::Policy(policy) => {
             policies::policy_insert(connection, &policy).await?;
             acts::insert(connection, &policy.act(), size).await?;
-            return Ok(Outcome::Logged(size));
+            return Ok((logged, 1));
         }
         Write::Alerts(changes) => policies::alerts_change(connection, &changes).await?,
         Write::Sign => {}
         Write::Brakes(changes) => brakes::change(connection, &changes).await?,
     }
-    Ok(Outcome::Done)
+    Ok((Outcome::Done, 0))
 }
 
 /// SQLite's integers are signed. Numbers beyond are refused before they come here.

@@ -23,7 +23,7 @@ pub use brake::{Brakes, Cause, Change, Decision, NotHeld, Phase};
 pub use relay::Entries;
 
 use crate::clock;
-use crate::direct::Current;
+use crate::direct::Direction;
 use crate::record::{Store, StoreError};
 
 /// How often ends of leases are looked for.
@@ -142,6 +142,19 @@ impl Standing {
         (decision, table.brakes.take_changes())
     }
 
+    /// A person took a node back: it has no standing before its peers from now on, whatever is
+    /// held. What changed has to be kept.
+    #[must_use]
+    pub fn withdrawn(&self, node: &Sha256Digest) -> Vec<Change> {
+        let mut table = self.table();
+        table.leases.remove(node);
+        table.brakes.restored(node);
+        let changes = table.brakes.take_changes();
+        drop(table);
+        self.bump();
+        changes
+    }
+
     /// What a node signed for its own addresses, checked; replaces what it signed before.
     pub fn entries(&self, node: Sha256Digest, entries: Entries) {
         let mut table = self.table();
@@ -202,7 +215,7 @@ impl Standing {
     pub async fn run(
         self,
         store: Store,
-        policy: watch::Receiver<Current>,
+        policy: watch::Receiver<Direction>,
         stop: CancellationToken,
     ) -> Result<(), StoreError> {
         let mut tick = interval(TICK);
@@ -213,7 +226,7 @@ impl Standing {
                 () = stop.cancelled() => return Ok(()),
                 _ = tick.tick() => {}
             }
-            let rule = policy.borrow().as_ref().map(|policy| policy.brake());
+            let rule = policy.borrow().policy.as_ref().map(|policy| policy.brake());
             let changes = self.tick(&rule.unwrap_or_default(), clock::now());
             match store.brakes_change(changes).await {
                 Err(stopped @ StoreError::Stopped) => return Err(stopped),
@@ -327,6 +340,25 @@ mod tests {
         assert_eq!(standing.held(&node(50)), None);
         let (decision, _) = standing.refused(node(50), "tpm.pcr.4 pcr-value", &RULE, NOW);
         assert_eq!((decision, told(&standing, LATER)), (Decision::Act, 0));
+    }
+
+    #[test]
+    fn a_node_taken_back_is_dropped_at_once_even_where_its_cause_is_held() {
+        let standing = fleet();
+        let mut watch = standing.watch();
+        watch.mark_unchanged();
+        assert!(standing.withdrawn(&node(7)).is_empty(), "it was no loss");
+        assert!(watch.has_changed().unwrap(), "everybody is told");
+        assert_eq!(told(&standing, NOW), 98);
+        for n in 10..20 {
+            drop(standing.refused(node(n), "c", &RULE, NOW));
+        }
+        assert_eq!(told(&standing, NOW), 98, "held");
+        let changes = standing.withdrawn(&node(15));
+        assert_eq!(changes, [Change::Restored(node(15))], "no loss of a cause");
+        assert_eq!(told(&standing, NOW), 97);
+        assert_eq!(standing.held(&node(15)), None);
+        assert_eq!(standing.held(&node(16)).as_deref(), Some("c"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use bailiwick_attestation::tpm::Public;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
 use bailiwick_collector::clock;
 use bailiwick_collector::config::Config;
-use bailiwick_collector::direct::{Director, read_approvers};
+use bailiwick_collector::direct::{Director, chunks, read_approvers};
 use bailiwick_collector::init::{self, Made, Plan, StateDir};
 use bailiwick_collector::proto::query_service_client::QueryServiceClient;
 use bailiwick_collector::record::Store;
@@ -194,6 +194,29 @@ impl Stand {
     /// Signs and applies a policy with this inventory; the collector restarts with it.
     pub(crate) async fn apply(&mut self, inventory: &str) -> Sha256Digest {
         self.stop().await;
+        let (bytes, digest) = self.sign_policy(inventory);
+        let deployment = DeploymentId::new("demo").unwrap();
+        let approvers = read_approvers(&self.config.policy.approvers, 1).unwrap();
+        let now = clock::now();
+        let director = Director::open(approvers, deployment, self.store().await, now);
+        let applied = director.await.unwrap().apply(bytes, "first", now).await;
+        applied.unwrap();
+        self.start().await;
+        digest
+    }
+
+    /// The same at a collector that runs, as an operator brings it.
+    pub(crate) async fn bring(&mut self, inventory: &str) -> Sha256Digest {
+        let (bytes, digest) = self.sign_policy(inventory);
+        let upload: Vec<_> = chunks(Arc::new(bytes)).collect();
+        let upload = tokio_stream::iter(upload);
+        let applied = self.operator().await.apply_policy(upload).await;
+        applied.unwrap();
+        digest
+    }
+
+    /// The next version of the policy, signed: a serialized bundle, and its manifest's digest.
+    fn sign_policy(&mut self, inventory: &str) -> (Vec<u8>, Sha256Digest) {
         let folder = self.dir.path().join("policy");
         std::fs::create_dir_all(&folder).unwrap();
         let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n[peers]\naddresses = [\"10.9.1.0/24\"]\nattested = true\n";
@@ -232,15 +255,8 @@ impl Stand {
         let signature = std::fs::read(folder.join("manifest.toml.sig")).unwrap();
         let bundle = Bundle::from_files(text.into_bytes(), vec![signature], files);
         let digest = bundle.manifest_digest();
-        let bytes = v1::PolicyBundle::from(bundle).encode_to_vec();
-        let approvers = read_approvers(&self.config.policy.approvers, 1).unwrap();
-        let now = clock::now();
-        let director = Director::open(approvers, deployment, self.store().await, now);
-        let applied = director.await.unwrap().apply(bytes, "first", now).await;
-        applied.unwrap();
         self.previous = Some(digest);
-        self.start().await;
-        digest
+        (v1::PolicyBundle::from(bundle).encode_to_vec(), digest)
     }
 
     /// The query service, as an operator reaches it.

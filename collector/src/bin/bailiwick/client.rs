@@ -82,6 +82,26 @@ impl Connection {
     }
 }
 
+/// Bytes that were looked at and refused here, before any collector saw them.
+#[derive(Debug, thiserror::Error)]
+#[error("{code}: {detail}")]
+pub(crate) struct BytesRefused {
+    /// Stable word for scripts.
+    pub(crate) code: &'static str,
+    /// Which bytes, and what is wrong with them.
+    pub(crate) detail: String,
+}
+
+impl BytesRefused {
+    /// What an error that reached `main` ends the process with.
+    pub(crate) fn exit(error: &anyhow::Error) -> Exit {
+        match error.downcast_ref::<Self>() {
+            Some(_) => Exit::Refused,
+            None => Exit::CouldNotTell,
+        }
+    }
+}
+
 /// What a refusal ends the process with, and what it says.
 pub(crate) fn refused(status: &Status) -> anyhow::Result<Exit> {
     match status.code() {

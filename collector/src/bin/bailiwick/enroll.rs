@@ -7,7 +7,6 @@ use std::process::{Command as Process, Stdio};
 use anyhow::{Context as _, bail, ensure};
 use aws_lc_rs::rand;
 use bailiwick_attestation::proto::v1;
-use bailiwick_attestation::tlog::{ActKind, NoteVerifier, verify_act};
 use bailiwick_attestation::tpm::make_credential;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_collector::approve::{
@@ -21,6 +20,7 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use crate::Exit;
+use crate::acts;
 use crate::client::{Client, Connection, block_on, refused};
 use crate::format::{Format, Listing, print, time};
 
@@ -59,7 +59,7 @@ enum Command {
         /// Only this node's.
         #[arg(long, default_value = "")]
         node: String,
-        /// Only of this kind: enrolment, policy, retirement, revocation.
+        /// Only of this kind: enrolment, policy, retirement, revocation, brake, erasure, verdict.
         #[arg(long, default_value = "")]
         kind: String,
         /// At most so many, newest first.
@@ -150,7 +150,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
                 kind: kind.clone(),
                 limit: *limit,
             };
-            acts(&args.connection, request, vkey.as_deref(), *output)
+            acts::list(&args.connection, request, vkey.as_deref(), *output)
         }
     }
 }
@@ -533,76 +533,6 @@ fn sign(key: &Path, namespace: &str, message: &str) -> anyhow::Result<String> {
     let output = child.wait_with_output().context("ssh-keygen")?;
     ensure!(output.status.success(), "ssh-keygen did not sign");
     String::from_utf8(output.stdout).context("ssh-keygen's signature")
-}
-
-fn acts(
-    connection: &Connection,
-    request: v1::ListActsRequest,
-    vkey: Option<&str>,
-    output: Format,
-) -> anyhow::Result<Exit> {
-    let verifier = vkey
-        .map(NoteVerifier::parse)
-        .transpose()
-        .context("--vkey")?;
-    if !request.kind.is_empty() && ActKind::from_word(&request.kind).is_none() {
-        bail!("--kind {:?} is no kind of act", request.kind);
-    }
-    let answer = block_on(async { Ok(connection.open().await?.list_acts(request).await) })?;
-    let acts = match answer {
-        Ok(answer) => answer.into_inner().acts,
-        Err(status) => return refused(&status),
-    };
-    let mut exit = Exit::Good;
-    let mut rows = Vec::with_capacity(acts.len());
-    for act in &acts {
-        let digest = Sha256Digest::of(&[&act.body]);
-        let receipt = act.receipt.clone().unwrap_or_default();
-        let proof = match &verifier {
-            None => "not checked".to_owned(),
-            Some(verifier) => match verify_act(&receipt, &digest, verifier, None) {
-                Ok(proved)
-                    if (
-                        proved.entry.kind.as_str(),
-                        &proved.entry.subject,
-                        proved.entry.at,
-                    ) == (act.kind.as_str(), &act.subject, UnixTime(act.at_ms)) =>
-                {
-                    "in the log".to_owned()
-                }
-                Ok(_) => {
-                    exit = Exit::Refused;
-                    "refused: the log says otherwise".to_owned()
-                }
-                Err(why) => {
-                    exit = Exit::Refused;
-                    format!("refused: {}", why.code())
-                }
-            },
-        };
-        rows.push(json!({
-            "at": time(act.at_ms),
-            "kind": act.kind,
-            "subject": act.subject,
-            "by": act.by,
-            "index": receipt.index,
-            "proof": proof,
-            "digest": digest.to_string(),
-            "body": hex::encode(&act.body),
-            "receipt": {
-                "log": receipt.log,
-                "entry": hex::encode(&receipt.entry),
-                "inclusion_path": receipt.inclusion_path.iter().map(hex::encode).collect::<Vec<_>>(),
-                "checkpoint": String::from_utf8_lossy(&receipt.checkpoint),
-            },
-        }));
-    }
-    Listing {
-        columns: &["at", "kind", "subject", "by", "index", "proof"],
-        rows,
-    }
-    .print(output)?;
-    Ok(exit)
 }
 
 fn chain(error: &dyn std::error::Error) -> String {

@@ -4,6 +4,7 @@
 //! chooses. Exit codes are the same for all: 0 good, 1 could not tell, 2 bytes refused, 3 node
 //! not trusted, 4 stale, 5 unknown.
 
+mod acts;
 mod brake;
 mod client;
 mod endorsements;
@@ -147,7 +148,7 @@ fn main() -> ExitCode {
         Ok(exit) => exit.into(),
         Err(error) => {
             eprintln!("bailiwick: {error:#}");
-            Exit::CouldNotTell.into()
+            client::BytesRefused::exit(&error).into()
         }
     }
 }

@@ -9,8 +9,22 @@ use bailiwick_policy::bundle::Bundle;
 use bailiwick_policy::kind::Kind;
 use bailiwick_policy::manifest::{self, Manifest};
 
+use crate::client::BytesRefused;
+
 pub(crate) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
     std::fs::read(path).with_context(|| path.display().to_string())
+}
+
+/// A manifest, or why these bytes are none.
+pub(crate) fn parse(path: &Path, bytes: &[u8]) -> Result<Manifest, BytesRefused> {
+    Manifest::parse(bytes).map_err(|fault| BytesRefused {
+        // A kind that a later version knows is worth another answer than a slip of the pen.
+        code: match fault.key.as_str() {
+            "kind" => "kind-unknown",
+            _ => "policy-malformed",
+        },
+        detail: format!("{}: {fault}", path.display()),
+    })
 }
 
 /// The files of a folder that a manifest of this kind may list; others are left alone and named.
@@ -72,8 +86,9 @@ pub(super) fn signatures(folder: &Path) -> anyhow::Result<Vec<String>> {
 
 /// A signed folder as it travels: the manifest, every signature beside it, every file it lists.
 pub(crate) fn read_bundle(folder: &Path) -> anyhow::Result<Bundle> {
-    let bytes = read(&folder.join(manifest::MANIFEST))?;
-    let parsed = Manifest::parse(&bytes)?;
+    let path = folder.join(manifest::MANIFEST);
+    let bytes = read(&path)?;
+    let parsed = parse(&path, &bytes)?;
     let signatures = signatures(folder)?
         .iter()
         .map(|name| read(&folder.join(name)))
@@ -115,4 +130,52 @@ pub(super) fn write_bundle(
         write(&file.path, &file.content)?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Exit;
+
+    #[test]
+    fn a_manifest_that_is_none_is_refused_under_a_stable_word() {
+        let good = "deployment = \"demo\"\nkind = \"policy\"\nscope = \"fleet\"\nversion = 1\n\
+                    not_after = \"2027-01-01T00:00:00Z\"\nreason = \"first\"\nfile = []\n";
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(manifest::MANIFEST);
+        std::fs::write(&path, good).unwrap();
+        assert!(read_bundle(folder.path()).is_ok());
+        for (name, text, code) in [
+            (
+                "a kind nobody knows",
+                good.replace("\"policy\"", "\"gossip\""),
+                "kind-unknown",
+            ),
+            (
+                "no kind",
+                good.replace("\"policy\"", "\"\""),
+                "kind-unknown",
+            ),
+            (
+                "a kind that is no word",
+                good.replace("\"policy\"", "7"),
+                "kind-unknown",
+            ),
+            (
+                "no version",
+                good.replace("version = 1\n", ""),
+                "policy-malformed",
+            ),
+            ("no manifest at all", "\u{0}".to_owned(), "policy-malformed"),
+        ] {
+            std::fs::write(&path, text).unwrap();
+            let error = read_bundle(folder.path()).unwrap_err();
+            let said = format!("{error:#}");
+            assert!(said.starts_with(&format!("{code}: ")), "{name}: {said}");
+            assert_eq!(BytesRefused::exit(&error), Exit::Refused, "{name}");
+        }
+        std::fs::remove_file(&path).unwrap();
+        let error = read_bundle(folder.path()).unwrap_err();
+        assert_eq!(BytesRefused::exit(&error), Exit::CouldNotTell, "no file");
+    }
 }

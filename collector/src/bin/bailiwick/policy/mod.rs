@@ -125,8 +125,7 @@ fn write_manifest(compose: &Compose) -> anyhow::Result<Exit> {
     let (version, previous) = match &compose.previous {
         None => (1, None),
         Some(path) => {
-            let before =
-                Manifest::parse(&read(path)?).with_context(|| path.display().to_string())?;
+            let before = folder::parse(path, &read(path)?)?;
             (before.version.saturating_add(1), Some(before.digest))
         }
     };

@@ -58,7 +58,7 @@ enum Version {
 pub(super) fn run(args: &Args) -> anyhow::Result<Exit> {
     let path = args.folder.join(manifest::MANIFEST);
     let before = match read(&path) {
-        Ok(bytes) => Some(Manifest::parse(&bytes).with_context(|| path.display().to_string())?),
+        Ok(bytes) => Some(folder::parse(&path, &bytes)?),
         Err(_) if !path.exists() => None,
         Err(error) => return Err(error),
     };

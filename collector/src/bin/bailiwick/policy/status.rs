@@ -87,6 +87,7 @@ pub(super) fn status(connection: &Connection, output: Format) -> anyhow::Result<
             json!({
                 "node": node.node,
                 "policy": node.policy_version,
+                "behind": behind(node, &status.manifests),
                 "last_seen": time(node.last_seen_ms),
             })
         })
@@ -125,7 +126,7 @@ pub(super) fn status(connection: &Connection, output: Format) -> anyhow::Result<
             ))?;
             if !lagging.is_empty() {
                 Listing {
-                    columns: &["node", "policy", "last_seen"],
+                    columns: &["node", "behind", "last_seen"],
                     rows: lagging,
                 }
                 .print(output)?;
@@ -133,6 +134,19 @@ pub(super) fn status(connection: &Connection, output: Format) -> anyhow::Result<
         }
     }
     Ok(if stale { Exit::Stale } else { Exit::Good })
+}
+
+/// `world 2 of 3, approvers ? of 2`: what a node has, of each kind in which it lags.
+fn behind(node: &v1::LaggingNode, newest: &[v1::ManifestStatus]) -> String {
+    let words = node.behind.iter().map(|behind| {
+        let of = newest.iter().find(|newest| newest.kind == behind.kind);
+        let of = of.map_or(0, |newest| newest.version);
+        match behind.version {
+            Some(version) => format!("{} {version} of {of}", behind.kind),
+            None => format!("{} ? of {of}", behind.kind),
+        }
+    });
+    words.collect::<Vec<_>>().join(", ")
 }
 
 /// `policy approvers …`.
@@ -293,6 +307,25 @@ pub(crate) fn world(connection: &Connection) -> anyhow::Result<Option<v1::Policy
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_node_lags_in_is_said_in_a_line() {
+        let manifest = |kind: &str, version| v1::ManifestStatus {
+            kind: kind.to_owned(),
+            version,
+            ..v1::ManifestStatus::default()
+        };
+        let kind = |kind: &str, version| v1::KindBehind {
+            kind: kind.to_owned(),
+            version,
+        };
+        let node = v1::LaggingNode {
+            behind: vec![kind("world", Some(2)), kind("approvers", None)],
+            ..v1::LaggingNode::default()
+        };
+        let newest = [manifest("approvers", 2), manifest("world", 3)];
+        assert_eq!(behind(&node, &newest), "world 2 of 3, approvers ? of 2");
+    }
 
     #[test]
     fn the_next_change_follows_the_newest_or_the_machines_own() {
