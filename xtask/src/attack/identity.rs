@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
@@ -242,5 +243,52 @@ pub(super) fn other_chassis(ground: &mut Ground, outcome: &mut Outcome) -> Resul
         ground.judged(outcome, tried, expected)?;
     }
     ground.stage.wait_for_standing(&ground.scene, false)?;
+    ground.outside(outcome, "afterwards", Standing::Unattested)
+}
+
+/// Approvers took it out of service, and the lease it has would last for half an hour.
+pub(super) fn retired(ground: &mut Ground, outcome: &mut Outcome) -> Result<()> {
+    let listed = ground.listed.clone();
+    ground
+        .stage
+        .apply_with(&ground.scene, Some(&listed), "long leases", &[], |terms| {
+            terms.lease_seconds = 1800;
+        })?;
+    ground.stage.wait_for_policy(&ground.scene)?;
+    ground.stage.wait_for_statement(&ground.scene)?;
+    ground.stage.wait_for_verdict(&ground.scene, true)?;
+    ground.stage.wait_for_standing(&ground.scene, true)?;
+    let retired = format!(
+        "[[retired]]\nname = \"{NODE}\"\nek = \"{}\"\nat = \"2026-01-01T00:00:00Z\"\n\
+         reason = \"sold\"\n",
+        listed.ek
+    );
+    let instead = [("inventory.toml".to_owned(), retired)];
+    let agent = ground.log_from_now("agent");
+    let reason = "the node is sold";
+    ground
+        .stage
+        .apply_with(&ground.scene, Some(&listed), reason, &instead, |_| {})?;
+    let tried = "a retired node goes on under the lease it has";
+    match ground.wait_for_the_end(Duration::from_secs(30)) {
+        Ok(taken) => outcome.tried(
+            tried,
+            "node-retired",
+            Some("node-retired"),
+            &format!(
+                "closed {:.1} s after approvers said so",
+                taken.as_secs_f64()
+            ),
+        ),
+        Err(error) => outcome.tried(tried, "node-retired", None, &format!("{error:#}")),
+    }
+    ground.outside(outcome, "once it is retired", Standing::Unattested)?;
+    let line = ground
+        .scene
+        .wait("the node to come back", Duration::from_secs(120), || {
+            agent.line("node-retired")
+        })?;
+    let tried = "it comes back with its certificate, and for another";
+    outcome.tried(tried, "node-retired", Some("node-retired"), &line);
     ground.outside(outcome, "afterwards", Standing::Unattested)
 }

@@ -8,6 +8,7 @@
 
 mod erasure;
 mod fence;
+mod fleet;
 mod ground;
 mod hostile;
 mod identity;
@@ -199,9 +200,21 @@ const TRUST: &[Attack] = &[
         spoils: true,
     },
     Attack {
+        name: "hundred-nodes-one-cause",
+        what: "a hundred simulated nodes fail for one cause",
+        run: fleet::one_cause,
+        spoils: true,
+    },
+    Attack {
         name: "hostile-collector",
         what: "a collector with every key of the real one breaks one rule after the other",
         run: hostile::collector,
+        spoils: true,
+    },
+    Attack {
+        name: "retired-node",
+        what: "a node that approvers took out of service goes on",
+        run: identity::retired,
         spoils: true,
     },
     Attack {

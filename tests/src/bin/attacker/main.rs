@@ -8,6 +8,7 @@
 mod backdate;
 mod certificate;
 mod compose;
+mod fleet;
 mod forge;
 mod hostile;
 mod invent;
@@ -62,6 +63,8 @@ enum Attack {
     Forge(forge::Args),
     /// A stored statement of a node that is a software key
     Invent(invent::Args),
+    /// Nobody's attack: a fleet of nodes that are programs
+    Fleet(fleet::Args),
     /// Nobody's attack: a manifest of any kind, to be signed
     Compose(compose::Args),
     /// Nobody's attack: reads EK and AK out of a stored statement
@@ -99,6 +102,7 @@ fn run(attack: &Attack) -> anyhow::Result<()> {
             Attack::Rewrite(args) => rewrite::run(args).await,
             Attack::Forge(args) => forge::run(args).await,
             Attack::Invent(args) => invent::run(args),
+            Attack::Fleet(args) => fleet::run(args).await,
             Attack::Compose(args) => compose::run(args),
             Attack::Identity(args) => invent::identity(args),
         }
