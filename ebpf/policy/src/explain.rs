@@ -4,6 +4,8 @@
 //! kernel runs. The model is only asked for the line to point at, and for what could be written to
 //! change the answer.
 
+mod device;
+
 use std::fmt;
 use std::net::IpAddr;
 
@@ -18,6 +20,8 @@ use ipnet::IpNet;
 use crate::image::{Who, subjects};
 use crate::model::{Model, Protocol, Rule, Service, Study};
 use crate::world::Codes;
+
+pub use device::DeviceQuery;
 
 /// Which end of the packet is here.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

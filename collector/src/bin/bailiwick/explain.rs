@@ -1,4 +1,5 @@
-//! `policy explain`: what the kernel would say to a packet, and which line makes it say so.
+//! `policy explain`: what the kernel would say to a packet, or to whoever opens a device, and which
+//! line makes it say so.
 //!
 //! Answers from the same function and the same tables as the kernel. Signatures are not checked:
 //! a draft can be asked before anybody signs it.
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use bailiwick_attestation::proto::v1;
 use bailiwick_policy::bundle::{Draft, WorldKind, WorldSource};
-use bailiwick_policy::explain::{Direction, Query};
+use bailiwick_policy::explain::{DeviceQuery, Direction, Query};
 use bailiwick_policy::kind::Kind;
 use bailiwick_policy::model::Protocol;
 use clap::ValueEnum;
@@ -31,8 +32,12 @@ pub(crate) struct Args {
     #[arg(long)]
     study: String,
     /// The address at the far end.
-    #[arg(long)]
-    to: IpAddr,
+    #[arg(long, required_unless_present = "device")]
+    to: Option<IpAddr>,
+    /// A device instead of an address: `/dev/nvidia0`. Which devices a UUID or a part of a GPU
+    /// means, and who has it now, only the host can tell.
+    #[arg(long, conflicts_with = "to")]
+    device: Option<String>,
     /// How it is spoken to.
     #[arg(long, value_enum, default_value = "tcp")]
     protocol: Spoken,
@@ -191,15 +196,24 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
         return Ok(Exit::Refused);
     };
     let world = draft.world_image();
-    let answer = draft.explainer(&world).explain(&Query {
-        subject: &args.study,
-        address: args.to,
-        protocol: args.protocol.into(),
-        port: args.port,
-        direction: args.direction(),
-        attested,
-        peer: !args.peer_lost,
-    })?;
+    let explainer = draft.explainer(&world);
+    let answer = match (&args.device, args.to) {
+        (Some(path), _) => explainer.explain_device(&DeviceQuery {
+            subject: &args.study,
+            path,
+            attested,
+        }),
+        (None, Some(address)) => explainer.explain(&Query {
+            subject: &args.study,
+            address,
+            protocol: args.protocol.into(),
+            port: args.port,
+            direction: args.direction(),
+            attested,
+            peer: !args.peer_lost,
+        }),
+        (None, None) => anyhow::bail!("--to or --device is needed"),
+    }?;
     if args.output == Format::Table {
         print(&format!("{answer}\n"))?;
     } else {

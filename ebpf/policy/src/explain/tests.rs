@@ -101,6 +101,102 @@ fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
 }
 
 #[test]
+fn a_device_is_explained_by_the_verdict_on_devices() {
+    let study = "name = \"a\"\nmode = \"enforce\"\nselect.cgroups = [\"/a\"]\n[devices]\n\
+                 gpus = [\"0\"]\nnodes = [\"nvidia-uvm\", \"uverbs0\", \"vfio/12\"]\n";
+    let other = "name = \"b\"\nmode = \"enforce\"\nselect.cgroups = [\"/b\"]\n[devices]\n\
+                 gpus = [\"GPU-00000000-1111-2222-3333-444444444444\"]\nunattested = true\n";
+    let model = Model::parse(&Files {
+        studies: &[
+            ("studies/a.toml", study.as_bytes()),
+            ("studies/b.toml", other.as_bytes()),
+        ],
+        host_fence: b"",
+        sites: b"",
+        inventory: b"",
+        collector: b"",
+        profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
+                   tpm={bank=\"sha256\",require=[0]}\n",
+    })
+    .unwrap();
+    let source = WorldSource {
+        kind: WorldKind::Csv,
+        bytes: Arc::new(Vec::new()),
+    };
+    let world = World::compile(&source, &model.sites).unwrap();
+    let policy = compile(&model, &world.codes, 1, &Sha256Digest([7; 32])).unwrap();
+    let explainer = Explainer {
+        model: &model,
+        world: &world.image(1),
+        policy: &policy,
+    };
+    let rows = [
+        ("a", "/dev/nvidia0", true, "device-granted", "another study"),
+        ("a", "/dev/nvidia0", false, "no-lease", "unattested"),
+        ("a", "/dev/nvidia1", true, "device-not-granted", "no line"),
+        ("a", "/dev/nvidiactl", true, "device-granted", "names"),
+        ("a", "/dev/nvidia-uvm", true, "device-granted", "names"),
+        (
+            "a",
+            "/dev/nvidia-uvm-tools",
+            true,
+            "device-not-granted",
+            "no line",
+        ),
+        (
+            "a",
+            "/dev/infiniband/uverbs0",
+            true,
+            "device-granted",
+            "names",
+        ),
+        (
+            "a",
+            "/dev/infiniband/uverbs1",
+            true,
+            "device-not-granted",
+            "no line",
+        ),
+        (
+            "a",
+            "/dev/infiniband/rdma_cm",
+            true,
+            "device-not-granted",
+            "no line",
+        ),
+        ("a", "/dev/vfio/12", true, "device-granted", "names"),
+        ("a", "/dev/vfio/13", true, "device-not-granted", "no line"),
+        ("a", "/dev/null", true, "left-alone", "governed"),
+        ("a", "/etc/passwd", true, "left-alone", "governed"),
+        (
+            "b",
+            "/dev/nvidia0",
+            true,
+            "device-not-granted",
+            "only the host",
+        ),
+    ];
+    for (subject, path, attested, rule, because) in rows {
+        let query = DeviceQuery {
+            subject,
+            path,
+            attested,
+        };
+        let told = explainer.explain_device(&query).unwrap();
+        assert_eq!(told.rule, rule, "{subject} {path}");
+        assert!(told.because.contains(because), "{path}: {}", told.because);
+        let opens = matches!(rule, "device-granted" | "left-alone");
+        assert_eq!(told.action == Action::Allow, opens, "{path}");
+    }
+    let nobody = DeviceQuery {
+        subject: "c",
+        path: "/dev/nvidia0",
+        attested: true,
+    };
+    assert!(explainer.explain_device(&nobody).is_err());
+}
+
+#[test]
 fn a_family_without_data_is_named_as_the_reason() {
     ask(&[(
         "cardio",
