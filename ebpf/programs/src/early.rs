@@ -103,18 +103,25 @@ fn destination(asked: *mut bpf_sock_addr, at: u8) -> Address {
         // SAFETY: the context outlives the program's run; the verifier checks the access.
         return Address::from_v4(u32::from_be(unsafe { (*asked).user_ip4 }));
     }
-    // SAFETY: as above.
-    let a = unsafe { (&raw const (*asked).user_ip6[0]).read_volatile() };
-    // SAFETY: as above.
-    let b = unsafe { (&raw const (*asked).user_ip6[1]).read_volatile() };
-    // SAFETY: as above.
-    let c = unsafe { (&raw const (*asked).user_ip6[2]).read_volatile() };
-    // SAFETY: as above.
-    let d = unsafe { (&raw const (*asked).user_ip6[3]).read_volatile() };
+    // SAFETY: as above; nothing is read yet.
+    let words = unsafe { &raw const (*asked).user_ip6 }.cast();
+    let [a, b, c, d] = [
+        word(words),
+        word(words.wrapping_add(1)),
+        word(words.wrapping_add(2)),
+        word(words.wrapping_add(3)),
+    ];
     Address {
         hi: u64::from(u32::from_be(a)) << 32 | u64::from(u32::from_be(b)),
         lo: u64::from(u32::from_be(c)) << 32 | u64::from(u32::from_be(d)),
     }
+}
+
+/// One word of the context, read by itself: the kernel has no wider read of these fields.
+#[inline(always)]
+fn word(at: *const u32) -> u32 {
+    // SAFETY: a word of the context; the verifier checks the access.
+    unsafe { at.read_volatile() }
 }
 
 /// The far end's, host byte order. The field holds it in network byte order, in its first bytes.
