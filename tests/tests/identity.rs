@@ -186,9 +186,11 @@ async fn a_node_taken_back_is_told_that_its_lease_is_over() {
     for why in ["node-retired", "certificate-revoked"] {
         let mut stand = Stand::new().await;
         let mut machine = stand.machine("gpu-01");
+        // It enrols before anybody lists it, as every first node of an installation does.
+        let enrolled = machine.enroll(&stand.maker).await;
+        assert_eq!(enrolled.state(), State::Pending);
         let manifest = stand.apply(&entry("gpu-01", &machine)).await;
         stand.meet(&mut machine);
-        let enrolled = machine.enroll(&stand.maker).await;
         let mut stream = machine.stream(&enrolled).await.unwrap();
         let first = machine.statement(&stand, Some(manifest));
         assert_eq!(say(&machine, &mut stream, &first).await, "affirming: ");

@@ -3,6 +3,7 @@
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::Attest;
 use bailiwick_attestation::{DeploymentId, Sha256Digest};
+use prost::Message as _;
 
 use super::REASON;
 
@@ -11,8 +12,6 @@ use super::REASON;
 pub struct Ending<'a> {
     /// The installation.
     pub deployment: &'a DeploymentId,
-    /// As the inventory named it when it enrolled: the node knows itself by that.
-    pub node: &'a str,
     /// Its AK.
     pub ak_name: &'a [u8],
     /// The policy in force.
@@ -24,16 +23,19 @@ pub struct Ending<'a> {
 impl Ending<'_> {
     /// The lease that ends it at once, tied to the newest statement accepted of the node: it holds
     /// against every lease the node has had, and an older one played again does not hold against
-    /// it. None where no TPM quoted the statement.
+    /// it. The node's name is that statement's, which is the inventory's wherever standing came of
+    /// it: the inventory in force may not have it any more, and the node may have enrolled before
+    /// any had. None where no TPM quoted the statement.
     #[must_use]
     pub fn lease(&self, newest: &v1::Evidence) -> Option<v1::LeaseBody> {
         let Some(v1::evidence::Signer::TpmQuote(quote)) = &newest.signer else {
             return None;
         };
         let clock = Attest::parse(&quote.attest).ok()?.clock_info;
+        let statement = v1::Statement::decode(newest.statement.as_slice()).ok()?;
         Some(v1::LeaseBody {
             deployment: self.deployment.to_string(),
-            node: self.node.to_owned(),
+            node: statement.node,
             ak_name: self.ak_name.to_vec(),
             reset_count: clock.reset_count,
             until_clock_ms: 0,
@@ -68,9 +70,17 @@ mod tests {
         attest
     }
 
+    fn newest() -> Vec<u8> {
+        v1::Statement {
+            node: "gpu-01".to_owned(),
+            ..v1::Statement::default()
+        }
+        .encode_to_vec()
+    }
+
     fn evidence(attest: Vec<u8>) -> v1::Evidence {
         v1::Evidence {
-            statement: b"the newest".to_vec(),
+            statement: newest(),
             signer: Some(v1::evidence::Signer::TpmQuote(v1::TpmQuote {
                 attest,
                 signature: Vec::new(),
@@ -85,7 +95,6 @@ mod tests {
         let deployment = DeploymentId::new("demo").unwrap();
         let ending = Ending {
             deployment: &deployment,
-            node: "gpu-01",
             ak_name: &[0, 11, 5],
             manifest: Sha256Digest([4; 32]),
             reason: "node-retired",
@@ -95,8 +104,8 @@ mod tests {
         let signer = LeaseSigner::from_pkcs8("lease", key.as_ref()).unwrap();
         let lease = signer.sign(&body).unwrap();
         let node = NodeId::new("gpu-01").unwrap();
-        let newest = QuotedAt {
-            statement: Sha256Digest::of(&[b"the newest"]),
+        let quote = QuotedAt {
+            statement: Sha256Digest::of(&[&newest()]),
             clock_ms: 9_000,
             boot_time_ns: 5_000,
         };
@@ -117,26 +126,26 @@ mod tests {
         };
         let other = QuotedAt {
             boot_time_ns: 6_000,
-            ..newest
+            ..quote
         };
         for (name, resets, in_force, statements, want) in [
             (
                 "over the lease that answers it",
                 3,
                 Some(9_000),
-                [newest],
+                [quote],
                 Ok(0),
             ),
-            ("over an older one", 3, Some(8_000), [newest], Ok(0)),
-            ("where there is none", 3, None, [newest], Ok(0)),
+            ("over an older one", 3, Some(8_000), [quote], Ok(0)),
+            ("where there is none", 3, None, [quote], Ok(0)),
             (
                 "over a later one",
                 3,
                 Some(9_001),
-                [newest],
+                [quote],
                 Err("lease-older"),
             ),
-            ("in another boot", 4, None, [newest], Err("lease-not-ours")),
+            ("in another boot", 4, None, [quote], Err("lease-not-ours")),
             (
                 "of another quote",
                 3,
@@ -149,6 +158,9 @@ mod tests {
         }
         assert_eq!(ending.lease(&evidence(vec![1, 2, 3])), None, "no quote");
         assert_eq!(ending.lease(&v1::Evidence::default()), None, "no signer");
+        let mut other = evidence(quoted(9_000, 3));
+        other.statement = vec![0xff];
+        assert_eq!(ending.lease(&other), None, "no statement");
         let words = "w".repeat(REASON + 1);
         let long = Ending {
             reason: &words,

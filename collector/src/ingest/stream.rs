@@ -172,7 +172,6 @@ impl Stream {
         let stored = stored.map_err(service::store)?;
         let ending = Ending {
             deployment: &self.shared.deployment,
-            node: &row.listed_name,
             ak_name: &row.ak_name,
             manifest: policy.manifest_digest(),
             reason: why.code(),
