@@ -60,11 +60,16 @@ impl Stage {
     pub(crate) fn with(test: &str, edit: impl FnOnce(&mut FenceSection)) -> Self {
         let mut scene = Scene::new(test);
         edit(&mut scene.section);
+        Self::opened(test, scene, Scene::open)
+    }
+
+    /// With a fence that is opened in its own way.
+    pub(crate) fn opened(test: &str, scene: Scene, open: impl FnOnce(&Scene) -> Fence) -> Self {
         for cgroup in ["studies/neuro", "other"] {
             fs::create_dir_all(scene.cgroup(cgroup)).unwrap();
         }
         let net = Net::new(test, &HERE, &THERE);
-        let fence = scene.open();
+        let fence = open(&scene);
         let mut stage = Self { scene, net, fence };
         stage.apply(1, "enforce", "DE");
         stage
