@@ -36,8 +36,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How often new cgroups are looked for where they are not told of: until then they are denied.
 const PUMP: Duration = Duration::from_millis(500);
-/// The same where they are told of at once, and what else changes on the host is looked for.
-const PUMP_TOLD: Duration = Duration::from_secs(2);
 
 /// How often what the kernel has counted is taken, unless `run` asks before: while a process of
 /// which it tells may still be asked for its program.
@@ -82,7 +80,7 @@ pub async fn serve<E: Enforcer>(
     let places = Arc::new(Semaphore::new(CONNECTIONS));
     let mut tasks = JoinSet::new();
     let mut notify = Notify::default();
-    let mut pump = interval(if changes.is_some() { PUMP_TOLD } else { PUMP });
+    let mut pump = interval(PUMP);
     pump.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut take = interval(TAKE);
     take.set_missed_tick_behavior(MissedTickBehavior::Delay);
