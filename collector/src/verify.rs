@@ -27,7 +27,7 @@ use serde::Serialize;
 use crate::appraise::{endorsed_until, previous_of, reasons, receipt_of};
 use crate::identity::{Makers, Presented, ak_word, foreign_devices};
 use crate::ingest::error_chain;
-use agree::{Agreement, as_logged, results};
+use agree::{as_logged, results, told};
 use keys::{Word, word};
 
 /// What the auditor brings.
@@ -459,20 +459,10 @@ fn same_result(
             return report.refuse("result", detail);
         }
     };
-    let unasked = unasked && result.ak_word == AkWord::Collector;
-    let agreement = results(then, result.to_json(), unasked);
-    if agreement == Agreement::ButMakersWord {
-        report.undecided(
-            "ak",
-            "the collector says a maker's IAK vouches; bring its roots to check",
-        );
-    }
-    let status = result.status;
-    if agreement == Agreement::None {
-        let detail = format!("appraisal now says {status}, the stored result says otherwise");
-        report.refuse("result", detail);
-    } else {
-        report.ok("result", format!("{status}, as the collector concluded"));
+    let collectors = result.ak_word == AkWord::Collector;
+    let agreement = results(then, result.to_json(), unasked, collectors);
+    for (name, outcome, detail) in told(agreement, result.status.as_str()) {
+        report.push(name, outcome, detail);
     }
 }
 

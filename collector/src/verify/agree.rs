@@ -4,6 +4,8 @@ use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::tlog::LogEntry;
 use serde_json::Value;
 
+use super::Outcome;
+
 /// How two results compare.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) enum Agreement {
@@ -16,11 +18,17 @@ pub(super) enum Agreement {
 }
 
 /// Compares a stored result with appraisal's of today, both as the collector writes them.
-/// `unasked`: nobody's word on the AK could be asked for now. The verifier's own version may differ
-/// between then and now; its conclusion may not.
-pub(super) fn results(mut then: Value, mut now: Value, unasked: bool) -> Agreement {
+/// `unasked`: no maker's word on the AK could be asked for now; `collectors`: it is the collector's
+/// word alone now. The verifier's own version may differ between then and now; its conclusion may
+/// not.
+pub(super) fn results(
+    mut then: Value,
+    mut now: Value,
+    unasked: bool,
+    collectors: bool,
+) -> Agreement {
     let by_maker = then.get("bailiwick.ak").is_some_and(|word| word == "iak");
-    let spared = unasked && by_maker;
+    let spared = unasked && collectors && by_maker;
     for side in [&mut then, &mut now] {
         if let Some(object) = side.as_object_mut() {
             object.remove("ear.verifier-id");
@@ -33,6 +41,31 @@ pub(super) fn results(mut then: Value, mut now: Value, unasked: bool) -> Agreeme
         (false, _) => Agreement::None,
         (true, true) => Agreement::ButMakersWord,
         (true, false) => Agreement::Whole,
+    }
+}
+
+/// The checks of a report that follow: name, outcome, detail. `status`: what appraisal says today.
+pub(super) fn told(agreement: Agreement, status: &str) -> Vec<(&'static str, Outcome, String)> {
+    let same = |outcome| {
+        (
+            "result",
+            outcome,
+            format!("{status}, as the collector concluded"),
+        )
+    };
+    match agreement {
+        Agreement::Whole => vec![same(Outcome::Ok)],
+        Agreement::ButMakersWord => {
+            let unasked = "the collector says a maker's IAK vouches; bring its roots to check";
+            vec![
+                ("ak", Outcome::Undecided, unasked.to_owned()),
+                same(Outcome::Ok),
+            ]
+        }
+        Agreement::None => {
+            let other = format!("appraisal now says {status}, the stored result says otherwise");
+            vec![("result", Outcome::Refused, other)]
+        }
     }
 }
 
@@ -102,8 +135,26 @@ mod tests {
             ("no object", json!([]), true, Agreement::None),
         ];
         for (row, then, unasked, want) in table {
-            assert_eq!(results(then, now.clone(), unasked), want, "{row}");
+            assert_eq!(results(then, now.clone(), unasked, true), want, "{row}");
         }
+        let makers = own("1", "affirming", "iak");
+        let confirmed = own("2", "affirming", "confirmed");
+        let got = results(makers, confirmed, true, false);
+        assert_eq!(got, Agreement::None, "a maker spoke then, a person now");
+    }
+
+    #[test]
+    fn what_differs_is_refused_and_what_was_not_asked_is_undecided() {
+        let outcomes = |agreement| -> Vec<_> {
+            let told = told(agreement, "affirming").into_iter();
+            told.map(|(name, outcome, _)| (name, outcome)).collect()
+        };
+        assert_eq!(outcomes(Agreement::Whole), [("result", Outcome::Ok)]);
+        assert_eq!(
+            outcomes(Agreement::ButMakersWord),
+            [("ak", Outcome::Undecided), ("result", Outcome::Ok)]
+        );
+        assert_eq!(outcomes(Agreement::None), [("result", Outcome::Refused)]);
     }
 
     #[test]
