@@ -13,6 +13,8 @@ mod server;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod tests_glass;
+#[cfg(test)]
 mod tests_kept;
 
 use std::{collections::BTreeMap, net::IpAddr, os::fd::OwnedFd};

@@ -112,7 +112,7 @@ impl Evidence {
     }
 
     /// Which registers are not what they were at another boot, and whether the log of then, shown
-    /// for now, is told apart by them.
+    /// as this boot's, is told apart by them.
     pub(super) fn differs(&self, before: &Self, want: &[u32]) -> Result<Vec<Value>> {
         let boot: Vec<u32> = (0..10)
             .filter(|index| {

@@ -265,10 +265,7 @@ fn what_is_no_xml_or_more_than_is_read_says_where() {
             "XML.declaration at offset 20: is not one of XML 1.0",
         ),
     ] {
-        if refused(text) != want {
-            eprintln!("XXX {case}: {} / {want}", refused(text));
-        }
-        assert_eq!(1, 1, "{case}");
+        assert_eq!(refused(text), want, "{case}");
     }
     let error = Document::parse(b"<a>\xff</a>").unwrap_err();
     assert_eq!(error.to_string(), "XML.document at offset 3: is not UTF-8");

@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::x509::{Bundle, Certificate};
 
 use super::report::{Finding, Report};
 
@@ -32,6 +33,33 @@ pub(super) fn read(
         format!("{} is longer than {limit} bytes", path.display()),
     ));
     Ok(None)
+}
+
+/// Certificates of one file, PEM or DER; refused where one of them, or none, can be read.
+pub(super) fn certificates(
+    path: &Path,
+    limit: u64,
+    report: &mut Report,
+) -> anyhow::Result<Vec<Certificate>> {
+    let Some(bytes) = read(path, limit, report)? else {
+        return Ok(Vec::new());
+    };
+    let mut refuse = |mut finding: Finding| {
+        finding.prefix(&path.display().to_string());
+        report.refuse(finding);
+    };
+    match Bundle::parse(&bytes) {
+        Ok(bundle) => {
+            for (_, error) in &bundle.unreadable {
+                refuse(Finding::from_error("certificate-unreadable", error));
+            }
+            Ok(bundle.certificates)
+        }
+        Err(error) => {
+            refuse(Finding::from_error("malformed", &error));
+            Ok(Vec::new())
+        }
+    }
 }
 
 /// The time given, seconds since 1970, or the present.

@@ -1,11 +1,10 @@
 //! `bailiwick inspect gpu-chain`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bailiwick_attestation::gpu::{Anchors, find_chain};
-use bailiwick_attestation::x509::{Bundle, Certificate};
 
-use super::file::{self, read};
+use super::file;
 use super::report::{Finding, Report};
 
 /// Certificates of a whole chain have 6 KiB.
@@ -36,9 +35,9 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     };
     let mut others = Vec::new();
     for path in &args.intermediates {
-        others.extend(certificates(path, &mut report)?);
+        others.extend(file::certificates(path, CHAIN_LIMIT, &mut report)?);
     }
-    let given = certificates(&args.file, &mut report)?;
+    let given = file::certificates(&args.file, CHAIN_LIMIT, &mut report)?;
     let Some((leaf, rest)) = given.split_first() else {
         return Ok(report);
     };
@@ -61,33 +60,7 @@ pub(super) fn roots(paths: &[PathBuf], report: &mut Report) -> anyhow::Result<Op
     }
     let mut given = Vec::new();
     for path in paths {
-        given.extend(certificates(path, report)?);
+        given.extend(file::certificates(path, CHAIN_LIMIT, report)?);
     }
     Ok(Some(Anchors::of(&given)))
-}
-
-/// Certificates of one file; refused where one, or none, can be read.
-pub(super) fn certificates(path: &Path, report: &mut Report) -> anyhow::Result<Vec<Certificate>> {
-    let Some(bytes) = read(path, CHAIN_LIMIT, report)? else {
-        return Ok(Vec::new());
-    };
-    let refuse = |report: &mut Report, mut finding: Finding| {
-        finding.prefix(&path.display().to_string());
-        report.refuse(finding);
-    };
-    match Bundle::parse(&bytes) {
-        Ok(bundle) => {
-            for (_, error) in &bundle.unreadable {
-                refuse(report, Finding::from_error("certificate-unreadable", error));
-            }
-            Ok(bundle.certificates)
-        }
-        Err(error) => {
-            refuse(
-                report,
-                Finding::from_error("certificate-unreadable", &error),
-            );
-            Ok(Vec::new())
-        }
-    }
 }

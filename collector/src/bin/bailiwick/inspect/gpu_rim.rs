@@ -1,17 +1,14 @@
 //! `bailiwick inspect gpu-rim`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bailiwick_attestation::gpu::Anchors;
 use bailiwick_attestation::gpu::rim::{self, Checked, MAX_RIM_FILE};
-use bailiwick_attestation::x509::{Bundle, Certificate};
 use serde_json::{Map, Value};
 
 use super::file::{self, read};
+use super::gpu_chain::roots;
 use super::report::{Finding, Report};
-
-/// A root or a few.
-const ROOTS_LIMIT: u64 = 256 * 1024;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -33,14 +30,9 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     let at = file::time(args.at)?;
     let limit = u64::try_from(MAX_RIM_FILE).unwrap_or(u64::MAX);
     let bytes = read(&args.rim, limit, &mut report)?;
-    let anchors = if args.roots.is_empty() {
-        Anchors::rim()
-    } else {
-        let mut roots = Vec::new();
-        for path in &args.roots {
-            roots.extend(certificates(path, &mut report)?);
-        }
-        Anchors::of(&roots)
+    let anchors = match roots(&args.roots, &mut report)? {
+        Some(anchors) => anchors,
+        None => Anchors::rim(),
     };
     let Some(bytes) = bytes else {
         return Ok(report);
@@ -79,27 +71,4 @@ fn facts(checked: &Checked) -> Option<Map<String, Value>> {
         fact("indices", indices.collect::<Vec<u8>>().into());
     }
     Some(facts)
-}
-
-/// Roots of one file; refused where none can be read.
-fn certificates(path: &Path, report: &mut Report) -> anyhow::Result<Vec<Certificate>> {
-    let Some(bytes) = read(path, ROOTS_LIMIT, report)? else {
-        return Ok(Vec::new());
-    };
-    let refuse = |report: &mut Report, mut finding: Finding| {
-        finding.prefix(&path.display().to_string());
-        report.refuse(finding);
-    };
-    match Bundle::parse(&bytes) {
-        Ok(bundle) => {
-            for (_, error) in &bundle.unreadable {
-                refuse(report, Finding::from_error("certificate-unreadable", error));
-            }
-            Ok(bundle.certificates)
-        }
-        Err(error) => {
-            refuse(report, Finding::from_error("malformed", &error));
-            Ok(Vec::new())
-        }
-    }
 }

@@ -1,10 +1,10 @@
 //! `bailiwick inspect snp-report`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::cvm::snp::{self, Endorsement, Report as Snp};
-use bailiwick_attestation::x509::{Bundle, Certificate};
+use bailiwick_attestation::x509::Certificate;
 
 use super::file::{self, read};
 use super::report::{Finding, Report};
@@ -39,7 +39,7 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     let bytes = read(&args.report, REPORT_LIMIT, &mut report)?;
     let mut chain = Vec::new();
     for path in &args.chain {
-        chain.extend(certificates(path, &mut report)?);
+        chain.extend(file::certificates(path, CHAIN_LIMIT, &mut report)?);
     }
     let (endorsement, key) = match (&args.vcek, &args.vlek) {
         (Some(path), _) => (Endorsement::Vcek, Some(path)),
@@ -47,7 +47,9 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
         (None, None) => (Endorsement::Vcek, None),
     };
     let key = match key {
-        Some(path) => certificates(path, &mut report)?.into_iter().next(),
+        Some(path) => file::certificates(path, CHAIN_LIMIT, &mut report)?
+            .into_iter()
+            .next(),
         None => {
             let detail = "no VCEK or VLEK to check the signature with";
             report.undecided(Finding::new("key-not-given", detail));
@@ -113,29 +115,6 @@ fn check(
             for why in refused {
                 report.refuse(Finding::from_error(why.code(), &why));
             }
-        }
-    }
-}
-
-/// Certificates of one file; refused where none can be read.
-fn certificates(path: &Path, report: &mut Report) -> anyhow::Result<Vec<Certificate>> {
-    let Some(bytes) = read(path, CHAIN_LIMIT, report)? else {
-        return Ok(Vec::new());
-    };
-    let refuse = |report: &mut Report, mut finding: Finding| {
-        finding.prefix(&path.display().to_string());
-        report.refuse(finding);
-    };
-    match Bundle::parse(&bytes) {
-        Ok(bundle) => {
-            for (_, error) in &bundle.unreadable {
-                refuse(report, Finding::from_error("certificate-unreadable", error));
-            }
-            Ok(bundle.certificates)
-        }
-        Err(error) => {
-            refuse(report, Finding::from_error("malformed", &error));
-            Ok(Vec::new())
         }
     }
 }
