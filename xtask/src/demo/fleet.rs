@@ -296,7 +296,8 @@ pub struct Node {
     socket: PathBuf,
     /// File with the id of the boot the machine plays.
     boot_id: PathBuf,
-    release: bool,
+    /// The build of the agent that its processes are started from.
+    build: PathBuf,
     /// Added to both processes' environment when they start.
     pub environment: Vec<(&'static str, String)>,
     fence: Option<Daemon>,
@@ -354,7 +355,7 @@ interval_s = {interval_seconds}
             config,
             socket,
             boot_id: scene.path("boot_id"),
-            release: collector.release,
+            build: paths::binary(collector.release, "bailiwick-agent"),
             environment: Vec::new(),
             fence: None,
             agent: None,
@@ -416,7 +417,7 @@ interval_s = {interval_seconds}
         agent
             .args(["--mount", "--", "sh", "-c", MASK_BOOT_ID])
             .arg(&self.boot_id)
-            .arg(paths::binary(self.release, "bailiwick-agent"))
+            .arg(&self.build)
             .args(["run", "--config"])
             .arg(&self.config)
             .envs(self.environment.iter().map(|(name, value)| (name, value)));
@@ -437,12 +438,32 @@ interval_s = {interval_seconds}
     /// Kills the process that holds the fence. What it attached stays.
     pub fn kill_fence(&mut self) -> Result<()> {
         self.fence.take().map_or(Ok(()), Daemon::kill)?;
+        self.forget_socket()
+    }
+
+    /// Asks it to stop. What it attached stays.
+    pub fn stop_fence(&mut self) -> Result<()> {
+        self.fence.take().map_or(Ok(()), Daemon::stop)?;
+        self.forget_socket()
+    }
+
+    fn forget_socket(&self) -> Result<()> {
         match fs::remove_file(&self.socket) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
                 Err(error).context("remove the fence's socket")
             }
             _ => Ok(()),
         }
+    }
+
+    /// The build of the agent that its processes are started from.
+    pub fn build(&self) -> &Path {
+        &self.build
+    }
+
+    /// What is started from now on is another.
+    pub fn use_build(&mut self, build: PathBuf) {
+        self.build = build;
     }
 
     /// Everything gone at once, as by a power cut.
@@ -452,7 +473,7 @@ interval_s = {interval_seconds}
     }
 
     fn program(&self, role: &str) -> Command {
-        let mut program = tied(paths::binary(self.release, "bailiwick-agent"));
+        let mut program = tied(&self.build);
         program.args([role, "--config"]);
         program.envs(self.environment.iter().map(|(name, value)| (name, value)));
         program

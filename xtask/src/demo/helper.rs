@@ -5,21 +5,35 @@
 
 use std::io::{self, Read as _, Write as _};
 use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType};
 
+use super::stream::DISCARD;
+
 /// Datagrams per try.
 pub(super) const DATAGRAMS: u32 = 3;
 /// A handshake inside one machine takes microseconds; what has not come by now was dropped.
 const PATIENCE: Duration = Duration::from_millis(700);
+/// A stream's datagrams in each direction, and the pause after them: dense enough for an upgrade to
+/// be met by some, thin enough to leave the machine to it.
+const BURST: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(1);
 
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum Helper {
     /// Reads `udp|tcp SOURCE TARGET` lines, tries all at once, prints an outcome for each
     Send,
+    /// Sends datagrams to both until stdin ends; prints how many were taken and refused of each
+    Stream {
+        source: IpAddr,
+        may: SocketAddr,
+        must_not: SocketAddr,
+    },
     /// Receives on these addresses, datagrams and connections
     Receive {
         /// Prints every IP packet that comes in, before any socket sees it
@@ -32,6 +46,11 @@ pub(crate) enum Helper {
 pub(crate) fn run(helper: &Helper) -> Result<()> {
     match helper {
         Helper::Send => send(),
+        Helper::Stream {
+            source,
+            may,
+            must_not,
+        } => stream(*source, *may, *must_not),
         Helper::Receive { observe, listen } => receive(*observe, listen),
     }
 }
@@ -108,6 +127,39 @@ fn connect(source: IpAddr, target: SocketAddr) -> Result<()> {
     stream.write_all(b"bailiwick demo").context("write")
 }
 
+/// Taken and refused of the first, the same of the second, and what failed otherwise.
+fn stream(source: IpAddr, may: SocketAddr, must_not: SocketAddr) -> Result<()> {
+    let socket = UdpSocket::bind((source, 0)).context("bind")?;
+    let ended = Arc::new(AtomicBool::new(false));
+    let end = Arc::clone(&ended);
+    thread::spawn(move || {
+        drop(io::stdin().read_to_end(&mut Vec::new()));
+        end.store(true, Ordering::SeqCst);
+    });
+    let (mut counts, mut otherwise) = ([[0_u64; 2]; 2], 0_u64);
+    let mut begun = false;
+    while !ended.load(Ordering::SeqCst) {
+        for (target, [sent, refused]) in [may, must_not].into_iter().zip(&mut counts) {
+            for _ in 0..BURST {
+                match socket.send_to(b"bailiwick demo", target) {
+                    Ok(_) => *sent += 1,
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => *refused += 1,
+                    Err(_) => otherwise += 1,
+                }
+            }
+        }
+        if !begun {
+            begun = true;
+            say("flows")?;
+        }
+        thread::sleep(PAUSE);
+    }
+    let [[may_sent, may_refused], [sent, refused]] = counts;
+    say(&format!(
+        "{may_sent} {may_refused} {sent} {refused} {otherwise}"
+    ))
+}
+
 fn receive(observe: bool, listen: &[SocketAddr]) -> Result<()> {
     for address in listen {
         let datagrams = UdpSocket::bind(address).with_context(|| format!("bind {address}"))?;
@@ -115,6 +167,11 @@ fn receive(observe: bool, listen: &[SocketAddr]) -> Result<()> {
         thread::spawn(move || datagrams_in(&datagrams));
         thread::spawn(move || streams_in(&streams));
     }
+    // Nobody reads them: a full queue drops in silence, where a closed port would answer.
+    let discard: Vec<UdpSocket> = listen
+        .iter()
+        .map(|address| UdpSocket::bind((address.ip(), DISCARD)).context("bind discard"))
+        .collect::<Result<_>>()?;
     if observe {
         for kind in [0x0800_u16, 0x86dd] {
             let protocol = rustix::net::Protocol::from_raw(
@@ -133,6 +190,7 @@ fn receive(observe: bool, listen: &[SocketAddr]) -> Result<()> {
     io::stdin()
         .read_to_end(&mut Vec::new())
         .context("wait for the end")?;
+    drop(discard);
     Ok(())
 }
 
@@ -161,19 +219,25 @@ fn packets_in(tap: &rustix::fd::OwnedFd) {
     }
 }
 
-/// `packet SOURCE PROTOCOL` of an IP packet without options.
+/// `packet SOURCE PROTOCOL` of an IP packet without options; nothing of a stream's, whose packets
+/// the kernel counts.
 fn describe(packet: &[u8]) -> Option<String> {
-    let (source, protocol): (IpAddr, u8) = match packet.first()? >> 4 {
+    let (source, protocol, port): (IpAddr, u8, _) = match packet.first()? >> 4 {
         4 => (
             <[u8; 4]>::try_from(packet.get(12..16)?).ok()?.into(),
             *packet.get(9)?,
+            packet.get(22..24),
         ),
         6 => (
             <[u8; 16]>::try_from(packet.get(8..24)?).ok()?.into(),
             *packet.get(6)?,
+            packet.get(42..44),
         ),
         _ => return None,
     };
+    if protocol == 17 && port == Some(&DISCARD.to_be_bytes()[..]) {
+        return None;
+    }
     let name = match protocol {
         6 => "tcp",
         17 => "udp",
@@ -207,7 +271,12 @@ mod tests {
         v6[23] = 1;
         let mut discovery = v6;
         discovery[6] = 58;
-        let cases: [(&str, &[u8], Option<&str>); 5] = [
+        let (mut stream, mut stream6) = (v4, v6);
+        stream[23] = 9;
+        (stream6[6], stream6[43]) = (17, 9);
+        let cases: [(&str, &[u8], Option<&str>); 7] = [
+            ("a stream's", &stream, None),
+            ("the same, IPv6", &stream6, None),
             ("IPv4 datagram", &v4, Some("packet 10.9.1.1 udp")),
             ("IPv6 segment", &v6, Some("packet ::1 tcp")),
             ("neighbour discovery", &discovery, None),

@@ -10,7 +10,9 @@ pub mod policy;
 mod report;
 pub mod scene;
 pub mod stage;
+pub mod stream;
 pub mod tpm;
+pub mod upgrade;
 pub mod world;
 
 use std::time::{Duration, SystemTime};
@@ -141,13 +143,28 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
 
     step("== the process that holds the fence is killed: what it attached stays");
     let heard = stage.pager.count();
-    stage.node.kill_fence()?;
+    let killed = stage.while_killed(scene)?;
+    step(format_args!("   {killed}"));
+    report.fence_killed = Some(killed);
     show(report, &stage.measure(scene, Standing::Attested)?);
     alerted &= stage.notice(scene, "firing", FENCE_BROKEN, heard)?;
     stage.node.start_fence(scene)?;
     stage.wait_for_verdict(scene, true)?;
     stage.wait_for_standing(scene, true)?;
     resolved &= stage.notice(scene, "resolved", FENCE_BROKEN, heard)?;
+
+    step("== another build of the agent takes over: links stay, and get its programs");
+    stage.wait_for_standing(scene, true)?;
+    let upgraded = stage.upgrade(scene)?;
+    step(format_args!("   {}", upgraded.met));
+    step(format_args!(
+        "   {} links were given other programs; measured: {} instead of {}",
+        upgraded.links, upgraded.after, upgraded.before
+    ));
+    report.fence_upgraded = Some(upgraded);
+    stage.wait_for_verdict(scene, true)?;
+    stage.wait_for_standing(scene, true)?;
+    show(report, &stage.measure(scene, Standing::Attested)?);
 
     step("== the agent falls silent: its lease runs out, and somebody is told");
     let heard = stage.pager.count();

@@ -4,6 +4,8 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::flows::Matrix;
+use super::stage::Upgraded;
+use super::stream::Met;
 
 #[derive(Debug, Default)]
 pub(super) struct Report {
@@ -17,6 +19,10 @@ pub(super) struct Report {
     /// Every other matrix went as it should; `None` until one was measured.
     pub(super) others: Option<bool>,
     pub(super) leaks: Option<u64>,
+    /// A stream of datagrams, while the process that holds the fence was killed.
+    pub(super) fence_killed: Option<Met>,
+    /// The same while another build took over.
+    pub(super) fence_upgraded: Option<Upgraded>,
     /// Studies were cut to what they may have `unattested`, and a reboot while tampered gained
     /// nothing.
     pub(super) quarantined: Option<bool>,
@@ -61,6 +67,11 @@ impl Report {
             && self.flows.as_ref().is_some_and(Matrix::as_expected)
             && self.others == Some(true)
             && self.leaks == Some(0)
+            && self.fence_killed.as_ref().is_some_and(Met::as_expected)
+            && self
+                .fence_upgraded
+                .as_ref()
+                .is_some_and(Upgraded::as_expected)
             && self.quarantined == Some(true)
             && self.lease_ended == Some(true)
             && self.lease_returned == Some(true)
@@ -80,6 +91,8 @@ impl Report {
             "verdict_after_tamper": self.verdict_after_tamper,
             "flows": self.flows.as_ref().map(Matrix::json),
             "leaks": self.leaks,
+            "fence_killed": self.fence_killed.as_ref().map(Met::json),
+            "fence_upgraded": self.fence_upgraded.as_ref().map(Upgraded::json),
             "quarantined": self.quarantined,
             "lease_ended": self.lease_ended,
             "lease_returned": self.lease_returned,
@@ -111,5 +124,101 @@ impl Report {
             other => format!("{key:<22} {other}"),
         });
         rows.collect::<Vec<_>>().join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::stream::{Met, Side};
+    use super::{Matrix, Report, Upgraded};
+
+    fn met() -> Met {
+        Met {
+            may: Side {
+                sent: 5,
+                arrived: 5,
+                ..Side::default()
+            },
+            must_not: Side {
+                refused: 5,
+                ..Side::default()
+            },
+            otherwise: 0,
+        }
+    }
+
+    fn good() -> Report {
+        Report {
+            enrolled: Some(true),
+            approved: Some(true),
+            verdict_before: Some("affirming".to_owned()),
+            verdict_after_tamper: Some("contraindicated".to_owned()),
+            flows: Some(Matrix::default()),
+            others: Some(true),
+            leaks: Some(0),
+            fence_killed: Some(met()),
+            fence_upgraded: Some(Upgraded {
+                met: met(),
+                links: 7,
+                before: "one".to_owned(),
+                after: "other".to_owned(),
+            }),
+            quarantined: Some(true),
+            lease_ended: Some(true),
+            lease_returned: Some(true),
+            recovered: Some(true),
+            alerted: Some(true),
+            resolved: Some(true),
+            statements: Some(1),
+            receipts: Some(1),
+            verified_offline: Some(true),
+        }
+    }
+
+    #[test]
+    fn what_was_not_measured_or_went_wrong_is_no_good_story() {
+        type Change = fn(&mut Report);
+        let rows: [(&str, Change, bool, bool); 9] = [
+            ("as it must be", |_| {}, true, true),
+            ("no kill was tried", |r| r.fence_killed = None, false, false),
+            (
+                "no upgrade was tried",
+                |r| r.fence_upgraded = None,
+                false,
+                false,
+            ),
+            (
+                "one got out while it was dead",
+                |r| r.fence_killed.as_mut().unwrap().must_not.arrived = 1,
+                true,
+                false,
+            ),
+            (
+                "one was refused during the upgrade",
+                |r| r.fence_upgraded.as_mut().unwrap().met.may.refused = 1,
+                true,
+                false,
+            ),
+            (
+                "no link was updated",
+                |r| r.fence_upgraded.as_mut().unwrap().links = 0,
+                true,
+                false,
+            ),
+            (
+                "the PCR says the same programs",
+                |r| r.fence_upgraded.as_mut().unwrap().after = "one".to_owned(),
+                true,
+                false,
+            ),
+            ("a leak", |r| r.leaks = Some(1), true, false),
+            ("nobody was told", |r| r.alerted = Some(false), true, false),
+        ];
+        for (name, change, complete, is_good) in rows {
+            let mut report = good();
+            change(&mut report);
+            assert_eq!(report.json()["complete"], complete, "{name}");
+            assert_eq!(report.verdict().is_ok(), is_good, "{name}");
+        }
     }
 }

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::process::Stdio;
+use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::fleet::{Collector, Node};
 use super::flows::{self, Matrix, Standing};
@@ -14,7 +15,9 @@ use super::pager::Pager;
 use super::policy::{Approvers, DEPLOYMENT, Listed, NODE, Terms};
 use super::report::Report;
 use super::scene::Scene;
+use super::stream::{Met, Stream};
 use super::tpm::SoftTpm;
+use super::upgrade;
 use super::world::{WORLD_CSV, Workloads, World};
 use crate::cmd::{self, step};
 
@@ -32,6 +35,20 @@ pub const LEASE_SECONDS: u32 = 30;
 const MAX_SILENCE_SECONDS: u32 = 12;
 /// Ample: statements come every other second, and a busy machine takes its time.
 const SOON: Duration = Duration::from_secs(120);
+
+/// Datagrams flow for this long before something is done to the fence, and after.
+const FLOWING: Duration = Duration::from_secs(1);
+
+/// What came of another build taking over.
+#[derive(Debug)]
+pub struct Upgraded {
+    pub met: Met,
+    /// Links that ran the one build's programs and now run the other's, as the fence told.
+    pub links: usize,
+    /// What the fence's PCR says the programs come from.
+    pub before: String,
+    pub after: String,
+}
 
 /// Everything that runs. Fields are dropped in order: the node before what it talks to.
 #[derive(Debug)]
@@ -248,6 +265,68 @@ impl Stage {
         self.node.start_agent(scene)
     }
 
+    /// Kills the process that holds the fence while datagrams flow; says what they met with.
+    pub fn while_killed(&mut self, scene: &Scene) -> Result<Met> {
+        let stream = Stream::begin(scene, &self.world)?;
+        thread::sleep(FLOWING);
+        self.node.kill_fence()?;
+        thread::sleep(FLOWING);
+        stream.end(&self.world)
+    }
+
+    /// Another build of the agent takes the place of this one while datagrams flow.
+    pub fn upgrade(&mut self, scene: &Scene) -> Result<Upgraded> {
+        let before = self.programs()?;
+        let other = scene.path("bailiwick-agent-other");
+        upgrade::another_build(self.node.build(), &other)?;
+        let updated = || -> Result<usize> {
+            let log =
+                fs::read_to_string(scene.path("fence.log")).context("read the fence's log")?;
+            Ok(log.lines().filter(|line| line.contains("updated")).count())
+        };
+        let earlier = updated()?;
+        // Nobody attests meanwhile: that a fence is away is a reason to end its lease early, and
+        // then what may pass would be another thing.
+        self.node.kill_agent()?;
+        let stream = Stream::begin(scene, &self.world)?;
+        thread::sleep(FLOWING);
+        self.node.stop_fence()?;
+        self.node.use_build(other);
+        self.node.start_fence(scene)?;
+        thread::sleep(FLOWING);
+        let met = stream.end(&self.world)?;
+        let links = updated()?.saturating_sub(earlier);
+        self.node.start_agent(scene)?;
+        let after = self.wait(
+            scene,
+            "the other build's programs in the PCR",
+            |stage| match stage.programs()? {
+                same if same == before => bail!("they are still {same}"),
+                other => Ok(other),
+            },
+        )?;
+        Ok(Upgraded {
+            met,
+            links,
+            before,
+            after,
+        })
+    }
+
+    /// Digest of the object the fence's programs come from, as its PCR measured it.
+    fn programs(&self) -> Result<String> {
+        let shown = self.node()?;
+        let submods = shown["result"]["submods"].as_object();
+        let claim = submods
+            .into_iter()
+            .flatten()
+            .map(|(_, submod)| &submod["bailiwick.claims"]["fence.programs"])
+            .find(|claim| claim["provenance"] == "measured")
+            .context("fence.programs as measured")?;
+        let value = claim["value"].as_str().context("its value")?;
+        Ok(value.to_owned())
+    }
+
     /// Waits until the node says it has the policy signed last.
     pub fn wait_for_policy(&mut self, scene: &Scene) -> Result<()> {
         let want = self.approvers.version();
@@ -396,6 +475,23 @@ impl Stage {
             };
             Ok(counts.into_iter().map(line).collect())
         })
+    }
+}
+
+impl Upgraded {
+    /// Every datagram was judged as it had to be, by other programs than before.
+    pub fn as_expected(&self) -> bool {
+        self.met.as_expected() && self.links > 0 && self.before != self.after
+    }
+
+    pub(super) fn json(&self) -> Value {
+        let mut value = self.met.json();
+        if let Some(all) = value.as_object_mut() {
+            all.insert("links_updated".to_owned(), self.links.into());
+            all.insert("programs_before".to_owned(), json!(self.before));
+            all.insert("programs_after".to_owned(), json!(self.after));
+        }
+        value
     }
 }
 

@@ -252,6 +252,18 @@ impl World {
     pub fn arrived(&self, place: &str) -> Counts {
         count_of(&self.hosts, place)
     }
+
+    /// The namespace of the node's workloads.
+    pub(super) fn node(&self) -> &str {
+        &self.node
+    }
+
+    /// The namespace of a host.
+    pub(super) fn namespace(&self, place: &str) -> Result<&str> {
+        let host = self.hosts.iter().find(|host| host.name == place);
+        let host = host.with_context(|| format!("there is no host {place}"))?;
+        Ok(&host.namespace)
+    }
 }
 
 /// The processes of one boot.
@@ -287,6 +299,7 @@ fn count_of(receivers: &[Receiver], name: &str) -> Counts {
 #[derive(Debug)]
 struct Receiver {
     name: &'static str,
+    namespace: String,
     child: Child,
     counts: Arc<Mutex<Counts>>,
 }
@@ -339,6 +352,7 @@ impl Receiver {
         });
         Ok(Self {
             name,
+            namespace: namespace.to_owned(),
             child,
             counts,
         })
@@ -405,7 +419,7 @@ fn end(child: &mut Child) {
 
 /// `xtask` again, as cargo left it, in a namespace and perhaps a cgroup. The cgroup comes first: whatever the
 /// process opens is born inside.
-fn inside(namespace: &str, cgroup: Option<&Path>, role: &str) -> Result<Command> {
+pub(super) fn inside(namespace: &str, cgroup: Option<&Path>, role: &str) -> Result<Command> {
     let this = paths::binary(false, "xtask");
     let nsenter = format!("--net=/run/netns/{namespace}");
     let mut command = match cgroup {

@@ -7,13 +7,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use bailiwick_policy::kind::Kind;
+use xtask::demo::{stream, upgrade};
 
 use super::{Args, Part};
 use crate::act::{MAY_REFUSED, MAY_SENT, MUST_NOT_REFUSED, MUST_NOT_SENT, OTHERWISE};
 use crate::act::{Shot, Technique};
 use crate::actor::Actor;
 use crate::ground::{Ground, Side};
-use crate::net;
+use crate::net::{self, WIRE};
 use crate::play::CARDIO;
 use crate::policy::{Terms, WORLD};
 use crate::witness::Counter;
@@ -96,16 +97,7 @@ fn lost(ground: &Ground) -> Result<u64> {
         net::within(space, || {
             // Read by name: /sys shows the namespace it was mounted in.
             let table = fs::read_to_string("/proc/thread-self/net/dev").context("net/dev")?;
-            let line = table
-                .lines()
-                .find_map(|line| line.trim_start().strip_prefix("wire:"))
-                .context("the wire")?;
-            let fields: Vec<u64> = line
-                .split_whitespace()
-                .filter_map(|field| field.parse().ok())
-                .collect();
-            // Received: bytes, packets, errors, dropped; sent: from the ninth on.
-            Ok(fields.get(3).unwrap_or(&0) + fields.get(11).unwrap_or(&0))
+            stream::dropped(&table, WIRE).context("the wire")
         })
     };
     let net = ground.net(Side::Fenced);
@@ -184,27 +176,10 @@ fn programs(ground: &mut Ground) -> Result<Vec<u32>> {
     Ok(fence.links.iter().map(|link| link.program_id).collect())
 }
 
-/// The agent with other bytes in the object it carries: one letter of what a debugger would read.
+/// The agent, to be taken for another build of it.
 pub(super) fn another_build(ground: &Ground) -> Result<PathBuf> {
-    const BPF_OBJECT: [u8; 20] = [
-        0x7f, b'E', b'L', b'F', 2, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 247, 0,
-    ];
-    const WORDS: &[u8] = b"rustc version";
-    let mut bytes = fs::read(ground.agent()).context("read the agent's program")?;
-    let find = |bytes: &[u8], needle: &[u8], from: usize| {
-        let rest = bytes.get(from..).unwrap_or_default();
-        let at = rest.windows(needle.len()).position(|part| part == needle);
-        at.map(|at| from + at)
-    };
-    let object = find(&bytes, &BPF_OBJECT, 0).context("the agent carries no object")?;
-    let words = find(&bytes, WORDS, object).context("the object has no words to change")?;
-    if let Some(letter) = bytes.get_mut(words) {
-        *letter = b'R';
-    }
     let file = ground.folder().join("bailiwick-agent-other");
-    fs::write(&file, bytes).context("write another build")?;
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    fs::set_permissions(&file, mode).context("make it a program")?;
+    upgrade::another_build(ground.agent(), &file)?;
     Ok(file)
 }
 
