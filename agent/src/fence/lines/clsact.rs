@@ -44,11 +44,17 @@ const EVERYTHING: u16 = 3;
 pub(super) struct Filter {
     /// It has our handle, priority and name.
     pub(super) ours: bool,
+    /// The priority is ours.
+    pub(super) first: bool,
     /// 0: no BPF program.
     pub(super) program: u32,
+    /// Of classifier: `bpf`, `u32`.
+    pub(super) kind: String,
 }
 
-/// Puts the program first, or in the place of its predecessor.
+/// Puts the program first, or in the place of its predecessor. Whoever holds our handle has no
+/// place beside it; nor has anybody else in the priority, if theirs is another kind of classifier
+/// or for one protocol: a priority has one of each.
 pub(super) fn attach(
     netlink: &mut Netlink,
     device: u32,
@@ -56,7 +62,23 @@ pub(super) fn attach(
     program: BorrowedFd<'_>,
     name: &str,
 ) -> io::Result<()> {
-    add(netlink, device, side, (program, name), HANDLE)
+    match add(netlink, device, side, (program, name), HANDLE) {
+        Err(err) if err.raw_os_error() == Some(libc::EINVAL) => {
+            let chain = chain(netlink, device, side, name)?;
+            if !chain.iter().any(|filter| filter.first && !filter.ours) {
+                return Err(err);
+            }
+            empty(netlink, device, side)?;
+            add(netlink, device, side, (program, name), HANDLE)
+        }
+        outcome => outcome,
+    }
+}
+
+/// Takes away all of the first priority, whatever it is.
+fn empty(netlink: &mut Netlink, device: u32, side: Side) -> io::Result<()> {
+    let every = header(device, 0, parent(side), PRIORITY << 16);
+    netlink.ask(DELETE_FILTER, 0, &every).map(drop)
 }
 
 /// Puts it before what has been made since: the last filter made in a priority runs first. The
@@ -174,7 +196,10 @@ fn read((kind, body): &Message, name: &str) -> Option<Filter> {
     }
     let priority = u32::from_ne_bytes([i0, i1, i2, i3]) >> 16;
     let (mut program, mut said) = (0, String::new());
-    for (_, options) in attributes(rest).filter(|(kind, _)| *kind == OPTIONS) {
+    let of = |wanted| attributes(rest).filter(move |(kind, _)| *kind == wanted);
+    let kind: String = of(KIND).map(|(_, kind)| text(kind)).collect();
+    // The same numbers mean something else to another kind.
+    for (_, options) in of(OPTIONS).filter(|_| kind == "bpf") {
         for (kind, value) in attributes(options) {
             match kind {
                 ID => program = number(value).unwrap_or(0),
@@ -185,6 +210,8 @@ fn read((kind, body): &Message, name: &str) -> Option<Filter> {
     }
     Some(Filter {
         ours: (handle, priority) == (HANDLE, PRIORITY) && said == name,
+        first: priority == PRIORITY,
         program,
+        kind,
     })
 }

@@ -292,7 +292,7 @@ impl Lines {
     ) -> Result<(), FenceError> {
         let key = (judge.role, device.index);
         let Some(standing) = self.standing.remove(&key) else {
-            return self.arrive(judge, device, pins, maps);
+            return self.arrive(judge, device, (pins, maps), changed);
         };
         let found = judge.find(&standing.way, device.index, &mut self.netlink)?;
         let Some((what, who, repair)) = amiss(judge, &found, pins, device.index) else {
@@ -304,7 +304,10 @@ impl Lines {
         changed.note(Where::Line(judge.hook, &device.name), &what, &who);
         let index = device.index;
         let way = match (repair, standing.way) {
-            (Repair::Attach, _) => judge.attach(index, pins, &mut self.tcx, &mut self.netlink)?,
+            (Repair::Attach, _) => {
+                let Self { tcx, netlink, .. } = self;
+                judge.displace(device, pins, tcx, netlink, changed)?
+            }
             (Repair::Program, way) => {
                 judge.update(&way, index, &mut self.netlink)?;
                 way
@@ -326,11 +329,12 @@ impl Lines {
         &mut self,
         judge: &Judge,
         device: &Device,
-        pins: &Pins,
-        maps: &Maps,
+        (pins, maps): (&Pins, &Maps),
+        changed: &mut Changed,
     ) -> Result<(), FenceError> {
         write_link(maps, device)?;
-        let way = judge.attach(device.index, pins, &mut self.tcx, &mut self.netlink)?;
+        let Self { tcx, netlink, .. } = self;
+        let way = judge.displace(device, pins, tcx, netlink, changed)?;
         info!(hook = judge.hook, device = device.name, "attached");
         let key = (judge.role, device.index);
         let device = device.clone();

@@ -5,11 +5,15 @@ use std::{
     os::fd::{AsFd, OwnedFd},
 };
 
-use super::{clsact, device::Role, netlink::Netlink};
+use super::{
+    clsact,
+    device::{Device, Role},
+    netlink::Netlink,
+};
 use crate::{
     fence::{
         FenceError,
-        changed::{self, Who},
+        changed::{self, Changed, Where, Who},
         pins::{Kind, Pins},
     },
     sys::{
@@ -148,6 +152,45 @@ impl Judge {
         clsact::attach(netlink, device, side, self.code.as_fd(), name)
             .map_err(self.kernel("attach a filter for"))?;
         Ok(Way::Clsact)
+    }
+
+    /// The same, and says whose filters had to go for it.
+    pub(super) fn displace(
+        &self,
+        device: &Device,
+        pins: &Pins,
+        tcx: &mut bool,
+        netlink: &mut Netlink,
+        changed: &mut Changed,
+    ) -> Result<Way, FenceError> {
+        let (index, side, name) = (device.index, self.role.side(), self.role.filter());
+        let kernel = || self.kernel("list filters of");
+        let before = clsact::chain(netlink, index, side, name).map_err(kernel())?;
+        // Before they are unloaded, perhaps.
+        let held = before
+            .into_iter()
+            .filter(|filter| filter.first && !filter.ours);
+        let held: Vec<_> = held
+            .map(|filter| match filter.program {
+                0 => (filter.kind.clone(), Who::default(), filter),
+                id => {
+                    let (said, who) = changed::program(id);
+                    (format!("program {said}"), who, filter)
+                }
+            })
+            .collect();
+        let way = self.attach(index, pins, tcx, netlink)?;
+        if held.is_empty() || !matches!(way, Way::Clsact) {
+            return Ok(way);
+        }
+        let after = clsact::chain(netlink, index, side, name).map_err(kernel())?;
+        for (said, who, filter) in held {
+            if !after.contains(&filter) {
+                let what = format!("found its place taken by a filter, which is removed: {said}");
+                changed.note(Where::Line(self.hook, &device.name), &what, &who);
+            }
+        }
+        Ok(way)
     }
 
     /// The program is in the chain by a link whose pin somebody has removed.

@@ -295,6 +295,98 @@ fn without_tcx_a_filter_stands_first() {
 }
 
 #[test]
+fn without_tcx_whoever_holds_the_first_priority_makes_room() {
+    let mut stage = Stage::new("held", named(&["up0"]), named(&[]));
+    wire();
+    let mut netlink = Netlink::new().unwrap();
+    let devices = device::list(&mut netlink).unwrap();
+    let up0 = devices.iter().find(|device| device.name == "up0").unwrap();
+    let fence = stage.open();
+    let Fence {
+        lines,
+        pins,
+        maps,
+        changed,
+        ..
+    } = fence;
+    let lines = lines.as_mut().unwrap();
+    let chain = |netlink: &mut Netlink| {
+        clsact::chain(netlink, up0.index, tcx::Side::Egress, Role::Uplink.filter()).unwrap()
+    };
+    // What lets every packet pass, and ends the chain.
+    let pass = "bpf bytecode 1,6\u{a0}0\u{a0}0\u{a0}4294967295, flowid 1:1";
+    let rows = [
+        ("our handle", "all prio 1 handle 1", pass, "bpf", 0),
+        ("another handle", "all prio 1 handle 9", pass, "", 1),
+        ("one protocol", "ip prio 1 handle 1", pass, "bpf", 0),
+        ("another kind", "all prio 1", "u32 match u32 0 0", "u32", 0),
+        ("a later priority", "all prio 2 handle 1", pass, "", 1),
+    ];
+    for (name, place, filter, gone, left) in rows {
+        // As on a kernel that has no tcx, where somebody was before us.
+        let judges = std::mem::take(&mut lines.judges);
+        lines.leave(&judges[0], up0.index, pins, maps).unwrap();
+        lines.judges = judges;
+        lines.tcx = false;
+        drop(
+            Command::new("tc")
+                .args(["qdisc", "del", "dev", "up0", "clsact"])
+                .output(),
+        );
+        let ran = |arguments: String| {
+            let words = arguments.split(' ').map(|word| word.replace('\u{a0}', " "));
+            let out = Command::new("tc").args(words).output().unwrap();
+            assert!(out.status.success(), "{name}: tc {arguments}: {out:?}");
+        };
+        ran("qdisc add dev up0 clsact".to_owned());
+        ran(format!(
+            "filter add dev up0 egress protocol {place} {filter}"
+        ));
+        assert!(!probe(up0.index).unwrap(), "{name}: open");
+        let before = changed.links;
+        lines.reconcile(pins, maps, changed).unwrap();
+        assert!(probe(up0.index).unwrap(), "{name}: refused");
+        let chain = chain(&mut netlink);
+        assert!(chain[0].ours, "{name}: {chain:?}");
+        let others = chain.iter().filter(|filter| !filter.ours).count();
+        assert_eq!(others, left, "{name}: {chain:?}");
+        let said: Vec<String> = changed.kept().into_iter().map(|one| one.what).collect();
+        if gone.is_empty() {
+            assert_eq!(changed.links, before, "{name}: {said:?}");
+        } else {
+            let what = said.last().unwrap();
+            let want = "found its place taken by a filter, which is removed: ";
+            assert!(
+                what.starts_with(want) && what.contains(gone),
+                "{name}: {what}"
+            );
+        }
+    }
+    // A program that the kernel refuses takes nobody's place.
+    let judges = std::mem::take(&mut lines.judges);
+    lines.leave(&judges[0], up0.index, pins, maps).unwrap();
+    lines.judges = judges;
+    let other = foreign();
+    clsact::attach(
+        &mut netlink,
+        up0.index,
+        tcx::Side::Egress,
+        other.as_fd(),
+        "other",
+    )
+    .unwrap();
+    let map = bpf::create_value_map("no_program", 8).unwrap();
+    clsact::attach(
+        &mut netlink,
+        up0.index,
+        tcx::Side::Egress,
+        map.as_fd(),
+        "none",
+    )
+    .unwrap_err();
+}
+
+#[test]
 fn what_is_written_about_devices_is_put_back() {
     let mut stage = Stage::new("written", named(&["up0"]), named(&["port0"]));
     wire();

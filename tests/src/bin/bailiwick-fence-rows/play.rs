@@ -1,6 +1,8 @@
 //! How a row is played: the same attack where nothing stops it, where the fence stands, and
 //! where it may.
 
+use std::time::{Duration, Instant};
+
 use anyhow::{Context as _, Result};
 
 use crate::act::{Shot, Technique};
@@ -74,6 +76,47 @@ impl Play<'_> {
                 "statements name a way past the hooks: {} {}, held by {:?}",
                 way.kind, way.name, way.held_by
             ));
+        }
+        Ok(())
+    }
+
+    /// Root has opened the fence: single packets go out until it is whole again. False, and why,
+    /// if that takes too long.
+    pub(crate) fn until_mended(&mut self, technique: Technique, what: &str) -> Result<bool> {
+        const AT_MOST: Duration = Duration::from_secs(20);
+        let begun = Instant::now();
+        let shot = Shot::at("198.51.100.7").count(1);
+        loop {
+            let (tried, arrived) = self.ground.fire(Side::Fenced, CARDIO, technique, &shot)?;
+            self.outcome.attempts += tried.attempts;
+            self.outcome.leaked += number(arrived.len());
+            let took = begun.elapsed().as_secs_f64();
+            if arrived.is_empty() {
+                self.outcome.saw(format!("{what} within {took:.1} s"));
+                return Ok(true);
+            }
+            if begun.elapsed() > AT_MOST {
+                self.outcome.wrong(format!("not {what} within {took:.1} s"));
+                return Ok(false);
+            }
+        }
+    }
+
+    /// The agent's log and what statements count have to say that something was put back.
+    pub(crate) fn says_mended(&mut self, words: &str, counter: &str) -> Result<()> {
+        let told = self.ground.log_lines(words);
+        if told.is_empty() {
+            self.outcome.wrong("the agent's log does not say it");
+        }
+        for line in told {
+            self.outcome.saw(format!("the agent says: {line}"));
+        }
+        match self.ground.counters()?.get(counter) {
+            Some(count) if *count > 0 => {
+                let line = format!("statements say {counter} = {count}");
+                self.outcome.saw(line);
+            }
+            _ => self.outcome.wrong("no statement would say it"),
         }
         Ok(())
     }

@@ -1,7 +1,8 @@
 //! Frames that no cgroup hook sees, from the namespace of the uplink itself.
 
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -41,6 +42,21 @@ pub(super) const ROWS: &[Row] = &[
     )
     .evidenced()
     .alone(),
+    Row::new(
+        17,
+        "first-place-taken",
+        "programs and filters that let everything pass hold the first place before the fence comes",
+        taken,
+    )
+    .alone(),
+    Row::new(
+        17,
+        "first-priority-taken",
+        "the same on every kernel, by filters alone: as the first priority can be held",
+        priority,
+    )
+    .alone()
+    .in_vm(),
     Row::new(
         22,
         "af-xdp",
@@ -88,39 +104,84 @@ fn foreign(play: &mut Play<'_>) -> Result<()> {
     let link = net::within(&job, || {
         sys::attach_first(&pass, WIRE).context("attach it first")
     })?;
-    let begun = Instant::now();
-    let shot = Shot::at(US).count(1);
-    loop {
-        let (tried, arrived) = play
-            .ground
-            .fire(Side::Fenced, CARDIO, Technique::Frame, &shot)?;
-        play.outcome.attempts += tried.attempts;
-        play.outcome.leaked += number(arrived.len());
-        if arrived.is_empty() {
-            break;
-        }
-        if begun.elapsed() > Duration::from_secs(20) {
-            play.outcome.wrong("ours never was the first again");
-            return Ok(());
-        }
+    if play.until_mended(Technique::Frame, "ours was the first again")? {
+        play.says_mended("was not first", "links.mended")?;
     }
-    play.outcome.saw(format!(
-        "ours was the first again within {:.1} s",
-        begun.elapsed().as_secs_f64()
-    ));
-    told(play)?;
     drop(link);
     Ok(())
 }
 
-/// What the agent says of lines that were changed.
-fn told(play: &mut Play<'_>) -> Result<()> {
-    let changes = play.ground.log_lines("was not first");
-    if changes.is_empty() {
-        play.outcome.wrong("the agent does not say it");
+/// `tc` arguments of filters that let everything pass and end the chain: under the handle the fence
+/// uses, for one protocol alone, and of another kind. One priority has room for one of them.
+const HOLDERS: [&[&str]; 3] = [
+    &[
+        "all", "prio", "1", "handle", "1", "bpf", "bytecode", PASS, "flowid", "1:1",
+    ],
+    &[
+        "ip", "prio", "1", "handle", "1", "bpf", "bytecode", PASS, "flowid", "1:1",
+    ],
+    &[
+        "all", "prio", "1", "u32", "match", "u32", "0", "0", "flowid", "1:1",
+    ],
+];
+/// One instruction: everything matches.
+const PASS: &str = "1,6 0 0 4294967295,";
+
+/// Somebody holds the first place by a filter.
+fn hold(space: &str, holder: &[&str]) -> Result<()> {
+    let tc = |words: &[&str]| -> Result<()> {
+        let out = Command::new("tc")
+            .args(words)
+            .output()
+            .context("start tc")?;
+        let said = String::from_utf8_lossy(&out.stderr);
+        anyhow::ensure!(out.status.success(), "tc {}: {said}", words.join(" "));
+        Ok(())
+    };
+    net::within(space, || {
+        // There may be one from before.
+        drop(tc(&["qdisc", "add", "dev", WIRE, "clsact"]));
+        let place = ["filter", "replace", "dev", WIRE, "egress", "protocol"];
+        tc(&[&place, holder].concat())
+    })
+}
+
+fn taken(play: &mut Play<'_>) -> Result<()> {
+    let job = play.ground.net(Side::Fenced).job.clone();
+    let pass = sys::answer_always(0).context("load a program")?;
+    let link = net::within(&job, || {
+        sys::attach_first(&pass, WIRE).context("attach it first")
+    })?;
+    let [same_handle, ..] = HOLDERS;
+    hold(&job, same_handle)?;
+    play.ground.stand()?;
+    for to in [US, US6] {
+        play.attack(Technique::Frame, &Shot::at(to))?;
     }
-    for change in changes {
-        play.outcome.saw(format!("the agent says: {change}"));
+    play.passes(Technique::Frame, &Shot::at(DE))?;
+    drop(link);
+    Ok(())
+}
+
+fn priority(play: &mut Play<'_>) -> Result<()> {
+    let job = play.ground.net(Side::Fenced).job.clone();
+    for holder in HOLDERS {
+        hold(&job, holder)?;
+        play.ground.stand()?;
+        for to in [US, US6] {
+            play.attack(Technique::Frame, &Shot::at(to))?;
+        }
+        play.passes(Technique::Frame, &Shot::at(DE))?;
+        for change in play.ground.log_lines("found its place taken") {
+            play.outcome.saw(format!("the agent says: {change}"));
+        }
+        play.ground.stop_fence()?;
+        play.ground.unfence()?;
+        net::within(&job, || {
+            let mut tc = Command::new("tc");
+            let gone = tc.args(["qdisc", "del", "dev", WIRE, "clsact"]).output();
+            gone.map(drop).context("start tc")
+        })?;
     }
     Ok(())
 }

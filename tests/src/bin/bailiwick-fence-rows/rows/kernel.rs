@@ -132,50 +132,13 @@ fn detached(play: &mut Play<'_>) -> Result<()> {
     let links = play.ground.folder().join("bpf");
     let mut pins = Vec::new();
     find_links(&links, &mut pins)?;
-    let begun = Instant::now();
     for pin in &pins {
         let link = sys::open_pin(pin).with_context(|| pin.display().to_string())?;
         sys::detach_link(&link).with_context(|| format!("detach {}", pin.display()))?;
     }
-    let shot = Shot::at(US).count(1);
-    loop {
-        let (tried, arrived) = play
-            .ground
-            .fire(Side::Fenced, CARDIO, Technique::Udp, &shot)?;
-        play.outcome.attempts += tried.attempts;
-        play.outcome.leaked += number(arrived.len());
-        if arrived.is_empty() {
-            break;
-        }
-        if begun.elapsed() > Duration::from_secs(20) {
-            play.outcome.wrong("nobody attached it again");
-            return Ok(());
-        }
-    }
-    play.outcome.saw(format!(
-        "{} links detached; attached again within {:.1} s",
-        pins.len(),
-        begun.elapsed().as_secs_f64()
-    ));
-    let told = play.ground.log_lines("was detached");
-    if told.is_empty() {
-        play.outcome.wrong("the agent's log does not say it");
-    }
-    for line in told {
-        play.outcome.saw(line);
-    }
-    let counters = play.ground.counters()?;
-    let mended: Vec<String> = counters
-        .iter()
-        .filter(|(name, count)| name.contains("mended") && **count > 0)
-        .map(|(name, count)| format!("{name} = {count}"))
-        .collect();
-    if mended.is_empty() {
-        play.outcome
-            .wrong(format!("no statement would say it: {counters:?}"));
-    }
-    for line in mended {
-        play.outcome.saw(format!("statements say {line}"));
+    let what = format!("{} links were detached: attached again", pins.len());
+    if play.until_mended(Technique::Udp, &what)? {
+        play.says_mended("was detached", "links.mended")?;
     }
     Ok(())
 }
@@ -196,24 +159,15 @@ fn put_back(play: &mut Play<'_>) -> Result<()> {
         Ok(()) => play.outcome.wrong("the table in force can be written"),
     }
     sys::set_inner_map(&outer, &old).context("put the old table back")?;
-    let (tried, arrived) = play
-        .ground
-        .fire(Side::Fenced, CARDIO, Technique::Udp, &Shot::at(US))?;
-    play.outcome.attempts += tried.attempts;
-    play.outcome.leaked += number(arrived.len());
+    if !play.until_mended(Technique::Udp, "the policy in force was put back")? {
+        return Ok(());
+    }
+    play.says_mended("held map", "tables.mended")?;
     let fence = play.ground.state()?.fence.context("the fence's state")?;
-    match fence.fault {
-        Some(fault) => play.outcome.saw(format!("statements say: {fault}")),
-        None => play.outcome.wrong("no statement would say it"),
+    if let Some(fault) = fence.fault {
+        play.outcome.wrong(format!("a fault is left: {fault}"));
     }
-    play.ground.apply(&Terms::default())?;
-    let (_, arrived) = play
-        .ground
-        .fire(Side::Fenced, CARDIO, Technique::Udp, &Shot::at(US))?;
-    if !arrived.is_empty() {
-        play.outcome.wrong("the next policy does not close it");
-    }
-    Ok(())
+    play.passes(Technique::Udp, &Shot::at(DE))
 }
 
 /// Pins below `links` folders.
