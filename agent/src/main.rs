@@ -353,10 +353,7 @@ fn nonce(text: &str) -> Result<[u8; 32], String> {
 }
 
 fn probe_gpu(nonce: [u8; 32], library: Option<&Path>) -> anyhow::Result<()> {
-    let answer = match gpu::probe(library, nonce) {
-        Ok(answer) => answer,
-        Err(why) => anyhow::bail!("{why}"),
-    };
+    let answer = gpu::probe(library, nonce);
     serde_json::to_writer(io::stdout(), &answer).context("stdout")
 }
 

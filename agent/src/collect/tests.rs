@@ -136,7 +136,7 @@ async fn a_probe_that_hangs_talks_too_much_or_fails_is_unavailable() {
         (
             "talks",
             "exec cat /dev/zero",
-            "the probe printed more than 65536 bytes",
+            "the probe printed more than 131072 bytes",
         ),
         ("fails", "exit 3", "the probe ended with exit status: 3"),
     ];
@@ -144,7 +144,8 @@ async fn a_probe_that_hangs_talks_too_much_or_fails_is_unavailable() {
         let path = dir.path().join(name);
         fs::write(&path, format!("#!/bin/sh\nPATH=/usr/bin:/bin\n{script}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o700)).unwrap();
-        let answer = nvml::run_bounded(path, Vec::new(), Duration::from_millis(300)).await;
+        let answer =
+            nvml::run_bounded(path, Vec::new(), Duration::from_millis(300), 128 << 10).await;
         assert_eq!(answer.unwrap_err(), want, "{name}");
     }
 }

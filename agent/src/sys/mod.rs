@@ -2,7 +2,7 @@
 //!
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is what runs on network devices. [`handle`] finds
-//! a cgroup by its id, [`packet`] sends a frame.
+//! a cgroup by its id, [`packet`] sends a frame, [`nvml`] asks what its wrapper has no function for.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -13,6 +13,7 @@ mod btf;
 pub(crate) mod handle;
 pub(crate) mod hash;
 pub(crate) mod ids;
+pub(crate) mod nvml;
 pub(crate) mod packet;
 pub(crate) mod tcx;
 

@@ -1,14 +1,11 @@
 //! NVML itself.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::Path,
-};
+use std::path::Path;
 
-use nvml_wrapper::{Device, Nvml, error::NvmlError};
+use nvml_wrapper::{Device, Nvml};
 
 use super::{Gpus, Mode};
-use crate::collect::nvml::LIBRARY;
+use crate::{collect::nvml::LIBRARY, sys::nvml as raw};
 
 /// The library, loaded and initialised.
 #[derive(Debug)]
@@ -22,59 +19,39 @@ impl Loaded {
             .lib_path(library.as_os_str())
             .init()
             .map(Self)
-            .map_err(said)
+            .map_err(|err| err.to_string())
     }
 
-    fn ask<T>(
-        &self,
-        index: u32,
-        question: impl FnOnce(&Device<'_>) -> Result<T, NvmlError>,
-    ) -> Result<T, String> {
-        let device = self.0.device_by_index(index).map_err(said)?;
-        // The wrapper believes the sizes the library returns and panics where they are beyond
-        // its buffers.
-        match catch_unwind(AssertUnwindSafe(|| question(&device))) {
-            Ok(answer) => answer.map_err(said),
-            Err(_panic) => Err("the library's answer is longer than its buffer".to_owned()),
-        }
+    fn device(&self, index: u32) -> Result<Device<'_>, String> {
+        self.0.device_by_index(index).map_err(|err| err.to_string())
     }
 }
 
 impl Gpus for Loaded {
     fn count(&self) -> Result<u32, String> {
-        self.0.device_count().map_err(said)
+        self.0.device_count().map_err(|err| err.to_string())
     }
 
-    // These are of the whole system, and the wrapper has them on a device.
     fn mode(&self) -> Result<Mode, String> {
+        let state = raw::state(&self.0).map_err(|err| err.to_string())?;
         Ok(Mode {
-            enabled: self.ask(0, |device| device.is_cc_enabled())?,
-            devtools: self.ask(0, |device| device.is_cc_dev_mode_enabled()),
-            protected_pcie: self.ask(0, |device| device.is_multi_gpu_protected_pcie_enabled()),
-            // Named after the state, and reads whether work is accepted.
-            ready: self.ask(0, |device| device.get_confidential_compute_state()),
+            enabled: state.ccFeature != 0,
+            devtools: state.devToolsMode != 0,
+            environment: state.environment,
+            multi_gpu: raw::multi_gpu(&self.0).map_err(|err| err.to_string()),
+            ready: raw::ready(&self.0).map_err(|err| err.to_string()),
         })
     }
 
     fn uuid(&self, index: u32) -> Result<String, String> {
-        self.ask(index, |device| device.uuid())
+        self.device(index)?.uuid().map_err(|err| err.to_string())
     }
 
     fn chain(&self, index: u32) -> Result<Vec<u8>, String> {
-        let answer = self.ask(index, |device| {
-            device.confidential_compute_gpu_certificate()
-        })?;
-        Ok(answer.attestation_cert_chain)
+        raw::certificate(&self.device(index)?).map_err(|err| err.to_string())
     }
 
     fn report(&self, index: u32, nonce: [u8; 32]) -> Result<Vec<u8>, String> {
-        let answer = self.ask(index, |device| {
-            device.confidential_compute_gpu_attestation_report(nonce)
-        })?;
-        Ok(answer.attestation_report)
+        raw::report(&self.device(index)?, nonce).map_err(|err| err.to_string())
     }
-}
-
-fn said(err: NvmlError) -> String {
-    err.to_string()
 }

@@ -10,12 +10,18 @@ mod library;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
 pub use library::Loaded;
+
+use super::nvml::run_bounded;
 
 /// Most GPUs asked: a machine has eight.
 const MAX_GPUS: u32 = 16;
@@ -24,6 +30,9 @@ const MAX_REPORT: usize = 0x2000;
 /// Longest chain: the buffer the library has for one.
 const MAX_CHAIN: usize = 0x1400;
 
+/// Most output read: sixteen GPUs with the longest report and chain, in base64.
+const MAX_OUTPUT: u64 = 512 << 10;
+
 /// What the driver says about confidential computing: its word, not the GPU's.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]
@@ -31,9 +40,11 @@ pub struct Mode {
     /// Confidential computing is on.
     pub enabled: bool,
     /// Developers' mode: the GPU can be debugged.
-    pub devtools: Result<bool, String>,
-    /// Protected PCIe is on.
-    pub protected_pcie: Result<bool, String>,
+    pub devtools: bool,
+    /// 0: not available, 1: simulated, 2: production.
+    pub environment: u32,
+    /// How several GPUs are used together: 0 not, 1 Protected PCIe, 2 NVLE.
+    pub multi_gpu: Result<u32, String>,
     /// The GPUs accept work.
     pub ready: Result<bool, String>,
 }
@@ -80,9 +91,46 @@ pub struct Collected {
     pub stopped: Option<String>,
 }
 
-/// The child's work: `Err` says why there is no library to ask.
-pub fn probe(library: Option<&Path>, nonce: [u8; 32]) -> Result<Collected, String> {
-    Ok(collect(&Loaded::open(library)?, nonce))
+/// The child's work. Where there is no library to ask, that is the answer.
+#[must_use]
+pub fn probe(library: Option<&Path>, nonce: [u8; 32]) -> Collected {
+    match Loaded::open(library) {
+        Ok(loaded) => collect(&loaded, nonce),
+        Err(why) => Collected::nothing(&why),
+    }
+}
+
+/// Asks a child of this program, which is killed when it is late. Nothing is asked again: whatever
+/// it was doing, the next question waits for its time.
+pub async fn ask(
+    program: PathBuf,
+    library: Option<&Path>,
+    nonce: [u8; 32],
+    patience: Duration,
+) -> Collected {
+    let mut args: Vec<OsString> = ["probe", "gpu", "--nonce"].map(OsString::from).into();
+    args.push(hex::encode(nonce).into());
+    if let Some(library) = library {
+        args.push("--library".into());
+        args.push(library.into());
+    }
+    let answer = run_bounded(program, args, patience, MAX_OUTPUT).await;
+    let answer = answer.and_then(|output| {
+        serde_json::from_slice(&output)
+            .map_err(|err| format!("the probe's answer is not what it should be: {err}"))
+    });
+    answer.unwrap_or_else(|why| Collected::nothing(&why))
+}
+
+impl Collected {
+    fn nothing(why: &str) -> Self {
+        Self {
+            mode: Err(why.to_owned()),
+            count: Err(why.to_owned()),
+            evidence: Vec::new(),
+            stopped: Some(why.to_owned()),
+        }
+    }
 }
 
 /// Asks every GPU once, if confidential computing is on, until one fails.
@@ -93,7 +141,12 @@ pub fn collect(gpus: &dyn Gpus, nonce: [u8; 32]) -> Collected {
         evidence: Vec::new(),
         stopped: None,
     };
-    let on = collected.mode.as_ref().is_ok_and(|mode| mode.enabled);
+    // Protected PCIe is a mode of its own, in which confidential computing is said to be off.
+    let protected = |mode: &Mode| mode.multi_gpu.as_ref().is_ok_and(|mode| *mode > 0);
+    let on = collected
+        .mode
+        .as_ref()
+        .is_ok_and(|mode| mode.enabled || protected(mode));
     let count = collected.count.as_ref().copied().unwrap_or_default();
     if !on {
         return collected;

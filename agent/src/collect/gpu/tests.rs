@@ -21,8 +21,9 @@ impl Told {
             count: Ok(count),
             mode: Ok(Mode {
                 enabled: true,
-                devtools: Ok(false),
-                protected_pcie: Ok(false),
+                devtools: false,
+                environment: 2,
+                multi_gpu: Ok(0),
                 ready: Ok(true),
             }),
             chain: |_| Ok(b"chain".to_vec()),
@@ -97,6 +98,13 @@ fn nothing_is_asked_where_it_is_off_or_nobody_knows() {
         let (collected, asked) = told.collected();
         assert_eq!((asked.len(), collected.evidence.len()), (0, 0), "{name}");
     }
+    let mut protected = Told::on(1);
+    protected.mode = protected.mode.map(|mode| Mode {
+        enabled: false,
+        multi_gpu: Ok(1),
+        ..mode
+    });
+    assert_eq!(protected.collected().1, [("chain", 0), ("report", 0)]);
     let (many, asked) = Told::on(17).collected();
     assert_eq!((asked.len(), many.stopped.is_some()), (0, true));
 }
