@@ -12,6 +12,7 @@
 //! | [`appraise`] | from a verified statement to a result and a lease |
 //! | [`outward`] | what others believe of an affirmed node |
 //! | [`record`] | the store and the log |
+//! | [`recorded`] | a stored statement read again under its AK |
 //! | [`direct`] | what approvers signed |
 //! | [`enroll`] | the enrolment port: which TPM is let in as what |
 //! | [`identity`] | whose word a node's AK is |
@@ -40,6 +41,7 @@ pub mod proto;
 pub mod query;
 mod quiet;
 pub mod record;
+pub mod recorded;
 pub mod run;
 pub mod standing;
 pub mod verify;

@@ -51,6 +51,7 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ListActs", Needs::Operator),
     ("QueryService/ShowBrake", Needs::Operator),
     ("QueryService/ConfirmBrake", Needs::Operator),
+    ("QueryService/ListEvidence", Needs::Operator),
 ];
 
 const PROTOS: &[&str] = &[

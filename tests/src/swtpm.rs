@@ -14,6 +14,7 @@ use tempfile::TempDir;
 pub struct SoftTpm {
     folder: TempDir,
     port: u16,
+    control: u16,
     child: Child,
 }
 
@@ -39,6 +40,7 @@ impl SoftTpm {
                 return Ok(Self {
                     folder,
                     port,
+                    control,
                     child,
                 });
             }
@@ -66,6 +68,15 @@ impl SoftTpm {
             self.run("tpm2_flushcontext -t")?;
         }
         outcome
+    }
+
+    /// A power cycle: registers begin anew, the reset is counted, keys and NV stay. Whoever is
+    /// connected has to go first.
+    pub fn power_cycle(&self) -> anyhow::Result<()> {
+        self.run("tpm2_shutdown -c")?;
+        let control = self.control;
+        self.run(&format!("swtpm_ioctl --tcp 127.0.0.1:{control} -i"))?;
+        self.run("tpm2_startup -c")
     }
 
     fn run(&self, command: &str) -> anyhow::Result<()> {

@@ -10,7 +10,7 @@ use crate::{
     crypto::HashAlgorithm,
     evidence::ClaimValue,
     ids::{NodeId, UnixTime},
-    profile::{Bank, Met, Provenance, Requirement, TpmProfile, Value},
+    profile::{Bank, Met, Profile, Provenance, Requirement, TpmProfile, Value},
     term::Lapsed,
 };
 
@@ -23,25 +23,31 @@ pub(super) fn judge(
     now: UnixTime,
 ) {
     name(result, evidence, node);
-    registers(result, evidence, &reference.profile.tpm);
     policy(result, evidence, reference, now);
     fence::judge(result, evidence);
-    let log = reference.profile.fence.as_ref();
-    let measured = log.and_then(|log| {
-        fence::replay(
-            result,
-            evidence,
-            log.pcr,
-            hash_of(reference.profile.tpm.bank),
-        )
-    });
+    demands(result, evidence, Some(subject), reference.profile, now);
+}
+
+/// What the profile demands of the evidence itself. Without a subject there is no inventory to ask,
+/// and claims of it are missing.
+pub(super) fn demands(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    subject: Option<&Subject<'_>>,
+    profile: &Profile,
+    now: UnixTime,
+) {
+    registers(result, evidence, &profile.tpm);
+    let log = profile.fence.as_ref();
+    let bank = hash_of(profile.tpm.bank);
+    let measured = log.and_then(|log| fence::replay(result, evidence, log.pcr, bank));
     let fence = FenceClaims::new(evidence, measured.as_ref());
     if log.is_some() {
         fence.note(result);
     }
-    let measured = boot::judge(result, evidence, reference.profile);
+    let measured = boot::judge(result, evidence, profile);
     measured.note(result);
-    for requirement in &reference.profile.requirements {
+    for requirement in &profile.requirements {
         let found = match measured.find(&requirement.claim) {
             Some(found) => found,
             None => find(evidence, subject, &fence, &requirement.claim),
@@ -207,7 +213,7 @@ pub(super) enum Found {
 
 fn find(
     evidence: &VerifiedEvidence,
-    subject: &Subject<'_>,
+    subject: Option<&Subject<'_>>,
     fence: &FenceClaims,
     claim: &str,
 ) -> Found {
@@ -228,14 +234,17 @@ fn find(
         "policy.world" => statement.policy.map_or(Found::Missing, |policy| {
             said(text(&policy.world.to_string()))
         }),
-        "node.jurisdiction" => subject.jurisdiction.map_or(Found::Missing, |place| {
-            Found::Is(text(place.as_str()), Provenance::OperatorSigned)
-        }),
+        "node.jurisdiction" => {
+            let place = subject.and_then(|subject| subject.jurisdiction);
+            place.map_or(Found::Missing, |place| {
+                Found::Is(text(place.as_str()), Provenance::OperatorSigned)
+            })
+        }
         // Somebody else than the collector says that this AK is this TPM's.
-        "node.ak_confirmed" => Found::Is(
-            Value::Flag(subject.ak_word.vouched()),
-            Provenance::OperatorSigned,
-        ),
+        "node.ak_confirmed" => subject.map_or(Found::Missing, |subject| {
+            let vouched = Value::Flag(subject.ak_word.vouched());
+            Found::Is(vouched, Provenance::OperatorSigned)
+        }),
         fenced if fenced.starts_with("fence.") => fence.find(fenced),
         other => register(evidence, other).unwrap_or_else(|| match statement.claims.get(other) {
             Some(ClaimValue::Text(found)) => said(text(found)),

@@ -11,6 +11,7 @@ mod claims;
 mod fence;
 mod identity;
 mod result;
+mod shown;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -30,6 +31,7 @@ pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
     TrustVector,
 };
+pub use shown::{Shown, shown};
 pub use time::{Run, Tie, shown_receipt};
 pub use verify::{EvidenceRefused, VerifiedEvidence};
 
@@ -156,6 +158,20 @@ impl Previous {
             run: time::run_after(evidence, previous),
         }
     }
+}
+
+/// Holds what evidence shows against the demands of a profile, and against nothing else: not
+/// against the statement before, the inventory or the policy in force.
+#[must_use]
+pub fn held_against(
+    evidence: &VerifiedEvidence,
+    profile: &Profile,
+    at: UnixTime,
+) -> AttestationResult {
+    let mut result = AttestationResult::empty(evidence, at);
+    claims::demands(&mut result, evidence, None, profile, at);
+    result.conclude();
+    result
 }
 
 /// Holds verified evidence against the reference. Pure: the same arguments give the same result

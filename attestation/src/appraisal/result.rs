@@ -210,6 +210,17 @@ impl AttestationResult {
         reference: Option<&Reference<'_>>,
         now: UnixTime,
     ) -> Self {
+        Self {
+            node: subject.node.map(ToString::to_string),
+            profile: reference.map(|reference| reference.profile.digest),
+            policy: reference.map(|reference| (reference.version, reference.manifest)),
+            ak_word: subject.ak_word.clone(),
+            ..Self::empty(evidence, now)
+        }
+    }
+
+    /// Of nobody yet, and held against nothing.
+    pub(super) fn empty(evidence: &VerifiedEvidence, now: UnixTime) -> Self {
         let submod = |vector| Submod {
             status: Status::Affirming,
             vector,
@@ -219,15 +230,15 @@ impl AttestationResult {
         Self {
             status: Status::None,
             at: now,
-            node: subject.node.map(ToString::to_string),
+            node: None,
             statement: evidence.statement.digest,
             nonce: match evidence.freshness {
                 Freshness::Challenged(nonce) => Some(hex::encode(nonce.as_bytes())),
                 Freshness::Unchallenged { .. } => None,
             },
-            profile: reference.map(|reference| reference.profile.digest),
-            policy: reference.map(|reference| (reference.version, reference.manifest)),
-            ak_word: subject.ak_word.clone(),
+            profile: None,
+            policy: None,
+            ak_word: AkWord::Collector,
             submods: SUBMODS
                 .iter()
                 .map(|(name, vector, _)| (*name, submod(*vector)))

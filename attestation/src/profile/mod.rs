@@ -4,6 +4,8 @@
 //! A profile is a signed TOML file. It is parsed whole into checked types; what it does not
 //! demand is recorded and not judged, and what it demands and does not get is a deviation.
 
+mod diff;
+mod draft;
 mod provenance;
 mod raw;
 #[cfg(test)]
@@ -12,6 +14,8 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use diff::{Difference, Way, diff};
+pub use draft::{Demand, Draft, Seen, Why, draft};
 pub use provenance::{Provenance, UnknownProvenance};
 
 use crate::boot::Quirk;
@@ -384,5 +388,20 @@ impl Profile {
     pub fn parse(file: &str, bytes: &[u8]) -> Result<Self, FileError> {
         let source = TomlFile::new(file, bytes, PROFILE_LIMIT)?;
         raw::check(&source, source.parse()?, Sha256Digest::of(&[bytes]))
+    }
+}
+
+/// Whether a claim can be named in a profile: 1 to 128 of `a-z 0-9 . _ - /`.
+fn claim_name(name: &str) -> bool {
+    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
+    (1..=128).contains(&name.len()) && name.bytes().all(plain)
+}
+
+/// RFC 3339, whole seconds.
+fn moment(at: UnixTime) -> String {
+    let since = std::time::Duration::from_secs(at.secs());
+    match der::DateTime::from_unix_duration(since) {
+        Ok(moment) => moment.to_string(),
+        Err(_) => format!("{} s after 1970", at.secs()),
     }
 }

@@ -8,7 +8,7 @@ use toml::Spanned;
 
 use super::{
     Alternative, Bank, BootProfile, Brake, Expected, FENCE_PCR_MAX, FenceProfile, ImaProfile,
-    Profile, Provenance, Requirement, TimeProfile, TpmProfile, Value, WorldProfile,
+    Profile, Provenance, Requirement, TimeProfile, TpmProfile, Value, WorldProfile, claim_name,
 };
 use crate::boot::Quirk;
 use crate::term::Term;
@@ -20,7 +20,7 @@ const REQUIREMENTS_LIMIT: usize = 256;
 /// Most values of one PCR, and most alternatives of one claim: firmware versions in one fleet.
 const ALTERNATIVES_LIMIT: usize = 256;
 /// Most bytes of a text value: a kernel command line (`COMMAND_LINE_SIZE` is 2,048 on x86).
-const TEXT_LIMIT: usize = 4096;
+pub(super) const TEXT_LIMIT: usize = 4096;
 /// Most bytes of what people call a value.
 const NAME_LIMIT: usize = 128;
 /// PCRs of a PC Client TPM.
@@ -381,8 +381,7 @@ fn requirement(
 ) -> Result<Requirement, FileError> {
     let raw = entry.get_ref();
     let claim = raw.claim.get_ref();
-    let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
-    if claim.is_empty() || claim.len() > 128 || !claim.bytes().all(plain) {
+    if !claim_name(claim) {
         let fault = "a claim is 1 to 128 of a-z, 0-9, '.', '_', '-', '/'";
         return Err(file.error(raw.claim.span(), fault));
     }

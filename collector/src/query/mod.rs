@@ -3,6 +3,7 @@
 mod brake;
 mod enrolments;
 mod events;
+mod evidence;
 mod flows;
 mod keys;
 mod nodes;
@@ -97,6 +98,7 @@ impl Query {
 #[tonic::async_trait]
 impl QueryService for Query {
     type ShowPolicyStream = ReceiverStream<Result<v1::PolicyChunk, Status>>;
+    type ListEvidenceStream = ReceiverStream<Result<v1::RecordedEvidence, Status>>;
 
     async fn list_nodes(
         &self,
@@ -261,6 +263,14 @@ impl QueryService for Query {
         self.statement(&request.node, &request.digest)
             .await
             .map(Response::new)
+    }
+
+    async fn list_evidence(
+        &self,
+        request: Request<v1::ListEvidenceRequest>,
+    ) -> Result<Response<Self::ListEvidenceStream>, Status> {
+        operator(&request)?;
+        self.evidence(request.into_inner()).await.map(Response::new)
     }
 
     async fn apply_policy(

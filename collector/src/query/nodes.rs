@@ -217,7 +217,7 @@ impl Query {
     }
 
     /// The logs that a statement names by digest.
-    async fn kept_logs(
+    pub(super) async fn kept_logs(
         &self,
         ek: &Sha256Digest,
         stored: &v1::StoredStatement,

@@ -37,6 +37,7 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "kept_logs",
         include_str!("../../migrations/0070_kept_logs.sql"),
     ),
+    (80, "boots", include_str!("../../migrations/0080_boots.sql")),
 ];
 
 pub(super) async fn connect(

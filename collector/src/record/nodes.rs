@@ -115,6 +115,7 @@ pub(super) async fn statement_insert(
     .await
     .map_err(StoreError::from_insert)?;
     logs_keep(connection, new, log_index).await?;
+    boot_keep(connection, new).await?;
     newest_update(connection, new).await?;
     entries::head_insert(connection, new).await?;
     let mut turned = None;
@@ -170,6 +171,23 @@ async fn logs_keep(
             .execute(&mut *connection)
             .await?;
     }
+    Ok(())
+}
+
+/// Remembers when a boot was first heard of.
+async fn boot_keep(
+    connection: &mut SqliteConnection,
+    new: &NewStatement,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT OR IGNORE INTO boots (ek, boot_id, reset_count, first_ms) VALUES (?, ?, ?, ?)",
+    )
+    .bind(new.ek.as_bytes().as_slice())
+    .bind(&new.newest.boot_id)
+    .bind(i64::from(new.newest.boot_reset_count))
+    .bind(int(new.received.millis()))
+    .execute(connection)
+    .await?;
     Ok(())
 }
 

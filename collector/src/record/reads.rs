@@ -90,6 +90,70 @@ impl Store {
             .transpose()
     }
 
+    /// When the first statement of each boot of a TPM came, newest first; at most `limit`.
+    pub async fn boot_list(
+        &self,
+        ek: &Sha256Digest,
+        limit: u32,
+    ) -> Result<Vec<UnixTime>, StoreError> {
+        sqlx::query("SELECT first_ms FROM boots WHERE ek = ? ORDER BY first_ms DESC LIMIT ?")
+            .bind(ek.as_bytes().as_slice())
+            .bind(i64::from(limit))
+            .fetch_all(&self.readers)
+            .await?
+            .iter()
+            .map(|row| time(row, "first_ms"))
+            .collect()
+    }
+
+    /// The newest statement that came from `from` on and before `to`; with a verdict, the newest of
+    /// that verdict.
+    pub async fn statement_before(
+        &self,
+        ek: &Sha256Digest,
+        from: UnixTime,
+        to: UnixTime,
+        verdict: Option<Verdict>,
+    ) -> Result<Option<StatementRow>, StoreError> {
+        let all = [
+            Verdict::Affirming,
+            Verdict::Warning,
+            Verdict::None,
+            Verdict::Contraindicated,
+        ];
+        // The index is by verdict: one look for each finds the newest without reading the others.
+        let mut newest: Option<(u64, u64)> = None;
+        for word in all
+            .iter()
+            .filter(|word| verdict.is_none_or(|one| one == **word))
+        {
+            let row = sqlx::query(
+                "SELECT received_ms, id FROM statements
+                 WHERE ek = ? AND verdict = ? AND received_ms >= ? AND received_ms < ?
+                 ORDER BY received_ms DESC, id DESC LIMIT 1",
+            )
+            .bind(ek.as_bytes().as_slice())
+            .bind(word.as_str())
+            .bind(int(from.millis()))
+            .bind(int(to.millis()))
+            .fetch_optional(&self.readers)
+            .await?;
+            if let Some(row) = row {
+                let found = (number(&row, "received_ms")?, number(&row, "id")?);
+                newest = newest.max(Some(found));
+            }
+        }
+        let Some((_, id)) = newest else {
+            return Ok(None);
+        };
+        sqlx::query("SELECT * FROM statements WHERE id = ?")
+            .bind(int(id))
+            .fetch_optional(&self.readers)
+            .await?
+            .map(|row| statement(&row))
+            .transpose()
+    }
+
     /// A log of that digest which came along with an earlier statement of the TPM's.
     pub async fn log_kept(
         &self,

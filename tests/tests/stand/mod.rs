@@ -47,6 +47,7 @@ use tonic::transport::Channel;
 use tonic::{Status, Streaming};
 
 pub(crate) const REGISTERS: [u8; 3] = [0, 1, 7];
+const PROFILE: &str = "name = \"test\"\nlease_seconds = 300\nmax_silence_seconds = 180\n[tpm]\nbank = \"sha256\"\nrequire = [0, 1, 7]\n";
 
 /// A TPM maker of the test's own.
 pub(crate) struct Maker {
@@ -126,6 +127,8 @@ pub(crate) struct Stand {
     pub(crate) running: Option<Running>,
     version: u64,
     previous: Option<Sha256Digest>,
+    /// `profile.toml` of the next policy.
+    pub(crate) profile: String,
 }
 
 impl Stand {
@@ -165,6 +168,7 @@ impl Stand {
             running: None,
             version: 0,
             previous: None,
+            profile: PROFILE.to_owned(),
         };
         stand.start().await;
         stand
@@ -220,13 +224,12 @@ impl Stand {
         let folder = self.dir.path().join("policy");
         std::fs::create_dir_all(&folder).unwrap();
         let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n[peers]\naddresses = [\"10.9.1.0/24\"]\nattested = true\n";
-        let profile = "name = \"test\"\nlease_seconds = 300\nmax_silence_seconds = 180\n[tpm]\nbank = \"sha256\"\nrequire = [0, 1, 7]\n";
         let files: Vec<(String, Vec<u8>)> = [
             ("studies/cardio.toml", study),
             ("host-fence.toml", "\n"),
             ("sites.toml", "\n"),
             ("inventory.toml", inventory),
-            ("profile.toml", profile),
+            ("profile.toml", &self.profile),
             ("collector.toml", &self.made.collector_toml),
             ("world.csv", "1.0.0.0,1.0.0.255,AU\n"),
         ]
@@ -326,13 +329,18 @@ impl Stand {
 
     /// The same, after these tools of tpm2-tools have been at its TPM.
     pub(crate) fn machine_with(&self, name: &str, tools: &[&str]) -> Machine {
+        self.machine_quoting(name, tools, &REGISTERS)
+    }
+
+    /// The same, whose agent quotes these registers.
+    pub(crate) fn machine_quoting(&self, name: &str, tools: &[&str], pcrs: &[u8]) -> Machine {
         let soft = SoftTpm::start().unwrap();
         for tool in tools {
             soft.tool(tool).unwrap();
         }
         let keys = self.dir.path().join(format!("keys-{name}"));
         std::fs::create_dir_all(&keys).unwrap();
-        let tpm = open(&soft, &keys);
+        let tpm = open(&soft, &keys, pcrs);
         let bound = self.running.as_ref().unwrap().bound;
         let text = format!(
             "deployment = \"demo\"\nnode = \"{name}\"\nstate_dir = {keys:?}\n[collector]\nenroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n[policy]\napprovers = {:?}\nthreshold = 1\n",
@@ -400,13 +408,13 @@ pub(crate) fn entry(name: &str, machine: &Machine) -> String {
 }
 
 /// The TPM as the agent opens it.
-fn open(soft: &SoftTpm, keys: &Path) -> Tpm {
+fn open(soft: &SoftTpm, keys: &Path, pcrs: &[u8]) -> Tpm {
     Tpm::open(Settings {
         tcti: Tcti::try_from(soft.tcti()).unwrap(),
         ek: EkKind::EccP256,
         ak: AkKind::EcdsaP256,
         bank: Bank::Sha256,
-        pcrs: REGISTERS.to_vec(),
+        pcrs: pcrs.to_vec(),
         keys: keys.to_owned(),
     })
     .unwrap()
@@ -428,7 +436,20 @@ impl Machine {
         soft.tool("tpm2_clear -c p").unwrap();
         let keys = config.state_dir.join("after-clear");
         std::fs::create_dir_all(&keys).unwrap();
-        let tpm = open(&soft, &keys);
+        let tpm = open(&soft, &keys, &REGISTERS);
+        Self { soft, tpm, config }
+    }
+
+    /// A power cycle, and these tools at its TPM before the agent is.
+    pub(crate) fn rebooted(self, tools: &[String], pcrs: &[u8]) -> Self {
+        let Self { soft, tpm, config } = self;
+        // It takes one client at a time.
+        drop(tpm);
+        soft.power_cycle().unwrap();
+        for tool in tools {
+            soft.tool(tool).unwrap();
+        }
+        let tpm = open(&soft, &config.state_dir, pcrs);
         Self { soft, tpm, config }
     }
 

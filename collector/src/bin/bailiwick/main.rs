@@ -18,6 +18,7 @@ mod keys;
 mod lists;
 mod nodes;
 mod policy;
+mod profile;
 mod verify;
 mod why;
 mod world;
@@ -65,6 +66,8 @@ enum Command {
     BreakGlass(glass::Args),
     /// What approvers sign.
     Policy(policy::Args),
+    /// The validated stack nodes are held against.
+    Profile(profile::Args),
     /// Appraises a stored statement again, with no collector and no network.
     Verify(verify::Args),
     /// Where addresses lie: makes a map of geo databases, compares two, asks one.
@@ -141,6 +144,7 @@ fn main() -> ExitCode {
         Command::Brake(args) => brake::run(&args),
         Command::BreakGlass(args) => glass::run(&args),
         Command::Policy(args) => policy::run(&args),
+        Command::Profile(args) => profile::run(&args),
         Command::Verify(args) => verify::run(&args),
         Command::World(args) => world::run(&args),
     };

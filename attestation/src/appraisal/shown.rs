@@ -1,0 +1,96 @@
+//! Everything that one piece of evidence shows, under the names by which a profile can demand it.
+//!
+//! What drafts a profile and what compares two points of time read evidence here, with the code that
+//! judges it, so that nothing is drafted or told that an appraisal would see otherwise.
+
+use std::collections::BTreeMap;
+
+use super::{
+    boot, claims,
+    fence::{self, FenceClaims},
+    result::{AppraisedClaim, AttestationResult, Deviation},
+    verify::VerifiedEvidence,
+};
+use crate::{
+    evidence::ClaimValue,
+    fence_log,
+    ids::UnixTime,
+    profile::{FENCE_PCR_MAX, FenceProfile, ImaProfile, Profile, Provenance, Value},
+};
+
+/// What evidence shows.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Shown {
+    /// By name, each with who says so.
+    pub claims: BTreeMap<String, AppraisedClaim>,
+    /// What kept claims from being made: logs that are missing, malformed or do not replay.
+    pub faults: Vec<Deviation>,
+    /// The register that the fence's log replays to: the profile's, or the one that was found.
+    pub fence: Option<u8>,
+}
+
+/// Reads all of it. Of `profile` counts how it has logs read (bank, quirks, registers that do not
+/// replay, the fence's register), and nothing of what it demands.
+#[must_use]
+pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
+    let mut look = profile.clone();
+    look.requirements.clear();
+    look.boot.get_or_insert_default();
+    look.ima = Some(ImaProfile::default());
+    look.fence = profile.fence.or_else(|| register(evidence, profile));
+    let bank = claims::hash_of(profile.tpm.bank);
+    let mut result = AttestationResult::empty(evidence, UnixTime(0));
+    let logged = look.fence;
+    let logged = logged.and_then(|log| fence::replay(&mut result, evidence, log.pcr, bank));
+    FenceClaims::new(evidence, logged.as_ref()).note(&mut result);
+    let measured = boot::judge(&mut result, evidence, &look);
+    measured.note(&mut result);
+    let mut shown = Shown {
+        fence: look.fence.map(|log| log.pcr),
+        ..Shown::default()
+    };
+    for submod in result.submods.into_values() {
+        shown.claims.extend(submod.claims);
+        shown.faults.extend(submod.deviations);
+    }
+    let mut put = |name: String, value, provenance| {
+        let claim = AppraisedClaim { value, provenance };
+        shown.claims.entry(name).or_insert(claim);
+    };
+    let hardware = Provenance::HardwareSigned;
+    for (found, index, digest) in evidence.pcrs.iter().filter(|(found, ..)| *found == bank) {
+        let value = Value::Text(digest.to_string());
+        put(format!("tpm.pcr.{found}.{index}"), value, hardware);
+    }
+    let version = Value::Text(format!("{:016x}", evidence.firmware_version));
+    put("tpm.firmware_version".to_owned(), version, hardware);
+    for (name, value) in &evidence.statement.claims {
+        let value = match value {
+            ClaimValue::Text(text) => Value::Text(text.clone()),
+            ClaimValue::Number(number) => Value::Number(*number),
+            ClaimValue::Flag(flag) => Value::Flag(*flag),
+            ClaimValue::Data(data) => Value::Text(hex::encode(data)),
+            ClaimValue::Unavailable(_) => continue,
+        };
+        // Names that logs answer are not the statement's to fill.
+        if measured.find(name).is_none() {
+            put(name.clone(), value, Provenance::SelfReported);
+        }
+    }
+    shown
+}
+
+/// The register that the fence's log replays to, where no profile says which.
+fn register(evidence: &VerifiedEvidence, profile: &Profile) -> Option<FenceProfile> {
+    let bank = claims::hash_of(profile.tpm.bank);
+    let log = evidence
+        .fence_log
+        .as_deref()
+        .filter(|log| !log.is_empty())?;
+    let mut registers = 0..=FENCE_PCR_MAX;
+    let pcr = registers.find(|index| {
+        let quoted = evidence.pcrs.get(bank, *index);
+        quoted.is_some_and(|quoted| fence_log::replay(log, bank, quoted).is_ok())
+    })?;
+    Some(FenceProfile { pcr })
+}

@@ -1,0 +1,202 @@
+//! Profiles as data: drafted from what a good node showed, and what comes of holding it against them.
+#![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
+
+mod booted;
+mod stand;
+
+use std::path::PathBuf;
+use std::process::{Command, Output};
+
+use bailiwick_attestation::Sha256Digest;
+use bailiwick_attestation::proto::v1;
+use booted::{Booted, REGISTERS};
+use prost::Message as _;
+use stand::{Came, Conversation, Machine, Stand, entry};
+
+/// A node of a stand, through its boots.
+struct Node {
+    machine: Machine,
+    booted: Booted,
+    stream: Conversation,
+    last: v1::Statement,
+    logs_sent: bool,
+}
+
+impl Node {
+    async fn new(stand: &mut Stand, name: &str, booted: Booted) -> Self {
+        let tools: Vec<String> = booted.extends();
+        let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+        let mut machine = stand.machine_quoting(name, &tools, &REGISTERS);
+        let manifest = stand.apply(&entry(name, &machine)).await;
+        stand.meet(&mut machine);
+        let enrolled = machine.enroll(&stand.maker).await;
+        let stream = machine.stream(&enrolled).await.unwrap();
+        let last = machine.statement(stand, Some(manifest));
+        Self {
+            machine,
+            booted,
+            stream,
+            last,
+            logs_sent: false,
+        }
+    }
+
+    /// Another boot of the same machine.
+    async fn reboot(self, stand: &Stand, booted: Booted) -> Self {
+        let Self { machine, last, .. } = self;
+        let machine = machine.rebooted(&booted.extends(), &REGISTERS);
+        let enrolled = machine.enroll(&stand.maker).await;
+        let stream = machine.stream(&enrolled).await.unwrap();
+        let mut last = last;
+        last.boot_id = vec![last.boot_id[0] + 1; 16];
+        Self {
+            machine,
+            booted,
+            stream,
+            last,
+            logs_sent: false,
+        }
+    }
+
+    /// The next statement; the first of a boot brings its logs along.
+    async fn say(&mut self) -> v1::Accepted {
+        let logs = self.booted.logs();
+        let digest = |log: &v1::Log| v1::LogDigest {
+            name: log.name.clone(),
+            sha256: Sha256Digest::of(&[&log.content]).as_bytes().to_vec(),
+            ..v1::LogDigest::default()
+        };
+        self.last.logs = logs.iter().map(digest).collect();
+        self.last.wall_time_ms = bailiwick_collector::clock::now().millis();
+        let bytes = self.last.encode_to_vec();
+        let mut evidence = self.machine.quote(&bytes, self.stream.nonce).await;
+        if !self.logs_sent {
+            evidence.logs = logs;
+        }
+        let came = self.stream.evidence(evidence).await.unwrap();
+        let Came::Accepted(accepted, _) = came else {
+            panic!("{came:?}");
+        };
+        self.logs_sent = true;
+        self.last.sequence += 1;
+        self.last.previous = Some(Sha256Digest::of(&[&bytes]).as_bytes().to_vec());
+        accepted
+    }
+
+    /// The policy that the node says it enforces from now on.
+    fn enforces(&mut self, stand: &Stand, manifest: Sha256Digest) {
+        self.last.policy = self.machine.statement(stand, Some(manifest)).policy;
+    }
+}
+
+/// The client, beside the collector in this process.
+async fn client(stand: &Stand, words: &[&str]) -> Output {
+    let here = std::env::current_exe().unwrap();
+    let program: PathBuf = here.ancestors().nth(2).unwrap().join("bailiwick");
+    let mut command = Command::new(program);
+    command
+        .args(words)
+        .arg("--config")
+        .arg(stand.client_config());
+    tokio::task::spawn_blocking(move || command.output())
+        .await
+        .unwrap()
+        .unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_draft_affirms_the_node_it_was_drafted_from_and_no_other_boot() {
+    let mut stand = Stand::new().await;
+    let mut node = Node::new(&mut stand, "gpu-01", Booted::new(1)).await;
+    // Nothing was said: there is nothing to draft from.
+    let none = client(&stand, &["profile", "capture", "gpu-01"]).await;
+    assert_eq!(none.status.code(), Some(1), "{}", text(&none.stderr));
+    let nobody = client(&stand, &["profile", "capture", "gpu-09"]).await;
+    assert_eq!(nobody.status.code(), Some(5), "{}", text(&nobody.stderr));
+
+    assert_eq!(node.say().await.verdict, "affirming");
+    let one = client(&stand, &["profile", "capture", "gpu-01"]).await;
+    let (draft, said) = (text(&one.stdout), text(&one.stderr));
+    assert_eq!(one.status.code(), Some(0), "{said}");
+    assert!(said.contains("one boot only"), "{said}");
+    assert!(draft.contains("# NOTE: seen in one boot only"), "{draft}");
+    assert!(draft.contains("\n\"5\" = ["), "{draft}");
+
+    // The second boot differs in register 5, as every boot of this firmware does.
+    let mut node = node.reboot(&stand, Booted::new(2)).await;
+    assert_eq!(node.say().await.verdict, "affirming");
+    assert_eq!(node.say().await.verdict, "affirming");
+    let out = stand.dir.path().join("draft.toml");
+    let words = ["profile", "capture", "gpu-01", "--name", "r17", "--out"];
+    let words = [words.as_slice(), &[out.to_str().unwrap()]].concat();
+    let two = client(&stand, &words).await;
+    let said = text(&two.stderr);
+    assert_eq!(two.status.code(), Some(0), "{said}");
+    assert!(!said.contains("one boot only"), "{said}");
+    let draft = std::fs::read_to_string(out).unwrap();
+    assert!(draft.contains("# Drafted from 2 boots"), "{draft}");
+    assert!(!draft.contains("\n\"5\" = ["), "{draft}");
+    assert!(
+        draft.contains("#   tpm.pcr.sha256.5: 2 values in 2 boots"),
+        "{draft}"
+    );
+    for claim in [
+        "boot.secure_boot",
+        "boot.command_line",
+        "boot.initrd",
+        "boot.dbx",
+    ] {
+        let line = format!("claim = \"{claim}\"\n");
+        assert!(draft.contains(&line), "{claim}: {draft}");
+    }
+
+    // Signed, it is what the node is held against.
+    stand.profile = draft;
+    let manifest = stand.bring(&entry("gpu-01", &node.machine)).await;
+    node.enforces(&stand, manifest);
+    let accepted = node.say().await;
+    assert_eq!(accepted.verdict, "affirming", "{:?}", accepted.reasons);
+    let mut node = node.reboot(&stand, Booted::new(3)).await;
+    let accepted = node.say().await;
+    assert_eq!(accepted.verdict, "affirming", "{:?}", accepted.reasons);
+
+    // And each boot of something else is refused by name.
+    type Edit = fn(&mut Booted);
+    let rows: [(&str, Edit, &[&str]); 4] = [
+        (
+            "another command line",
+            |booted| booted.command_line.push_str(" init=/bin/sh"),
+            &["boot.command_line", "init=/bin/sh", "tpm.pcr.sha256.8"],
+        ),
+        (
+            "another initrd",
+            |booted| booted.initrd.push(1),
+            &["boot.initrd", "tpm.pcr.sha256.9"],
+        ),
+        (
+            "Secure Boot off",
+            |booted| booted.secure_boot = false,
+            &["boot.secure_boot", "tpm.pcr.sha256.7"],
+        ),
+        (
+            "a boot log with an event left out",
+            |booted| booted.hide = Some(4),
+            &["boot.log.pcr.4"],
+        ),
+    ];
+    for (number, (name, edit, want)) in (4..).zip(rows) {
+        let mut booted = Booted::new(number);
+        edit(&mut booted);
+        node = node.reboot(&stand, booted).await;
+        let accepted = node.say().await;
+        let reasons = accepted.reasons.join("\n");
+        assert_eq!(accepted.verdict, "contraindicated", "{name}: {reasons}");
+        for word in want {
+            assert!(reasons.contains(word), "{name}, {word}: {reasons}");
+        }
+    }
+}
