@@ -204,6 +204,8 @@ async fn newest_update(
 ) -> Result<(), StoreError> {
     let now = int(new.received.millis());
     let glass = new.fence.break_glass.as_ref();
+    // A node that enrolled before it was listed is named by the first statement after.
+    let listed = new.subject != pending_name(&new.ek);
     sqlx::query(
         "UPDATE nodes SET newest = ?, newest_ak = ?, last_seen_ms = ?,
              policy_version = ?, statements = statements + 1,
@@ -211,7 +213,8 @@ async fn newest_update(
              fence = ?, fence_reason = ?, devices = coalesce(?, devices), break_glass = ?,
              break_glass_until_ms = ?,
              gap_ms = CASE WHEN ? = '' THEN gap_ms ELSE ? END,
-             gap_reason = CASE WHEN ? = '' THEN gap_reason ELSE ? END
+             gap_reason = CASE WHEN ? = '' THEN gap_reason ELSE ? END,
+             listed_name = coalesce(?, listed_name)
          WHERE ek = ?",
     )
     .bind(new.newest.encode_to_vec())
@@ -229,6 +232,7 @@ async fn newest_update(
     .bind(now)
     .bind(new.gap.as_deref().unwrap_or(""))
     .bind(new.gap.as_deref().unwrap_or(""))
+    .bind(listed.then_some(&new.subject))
     .bind(new.ek.as_bytes().as_slice())
     .execute(connection)
     .await?;

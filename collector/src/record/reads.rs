@@ -27,7 +27,7 @@ impl Store {
             .transpose()
     }
 
-    /// TPMs that last enrolled under this name of the inventory.
+    /// TPMs to which the inventory last gave this name.
     pub async fn node_list_by_name(&self, name: &str) -> Result<Vec<Sha256Digest>, StoreError> {
         sqlx::query("SELECT ek FROM nodes WHERE listed_name = ?")
             .bind(name)

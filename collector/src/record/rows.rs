@@ -199,7 +199,7 @@ pub struct NodeRow {
     pub gap: Option<(UnixTime, String)>,
     /// When its own log was last found to be other than it was, and how.
     pub log_fault: Option<(UnixTime, String)>,
-    /// Name the inventory gave it when it last enrolled; empty while pending.
+    /// Name the inventory last gave it; empty while pending.
     pub listed_name: String,
     /// Devices it says it has.
     pub devices: Vec<String>,

@@ -241,15 +241,20 @@ async fn each_turn_of_verdict_is_a_leaf_of_its_own_and_proves_itself() {
     let fixture = Fixture::new();
     let (store, _writer) = fixture.open().await;
     store.enrolment_insert(enrolment(1)).await.unwrap();
+    let pending = crate::direct::pending_name(&EK);
+    // It enrolled before it was listed, and is named by the first statement after.
     let turns = [
-        Verdict::None,
-        Verdict::Affirming,
-        Verdict::Affirming,
-        Verdict::Contraindicated,
+        (Verdict::None, pending.as_str(), ""),
+        (Verdict::Affirming, "gpu-01", "gpu-01"),
+        (Verdict::Affirming, "gpu-01", "gpu-01"),
+        (Verdict::Contraindicated, "gpu-01", "gpu-01"),
     ];
-    for (sequence, verdict) in (0u64..).zip(turns) {
-        let new = statement(sequence, verdict, 100 * (sequence + 1));
+    for (sequence, (verdict, subject, listed)) in (0u64..).zip(turns) {
+        let mut new = statement(sequence, verdict, 100 * (sequence + 1));
+        new.subject = subject.to_owned();
         store.statement_insert(new).await.unwrap();
+        let row = store.node_get(&EK).await.unwrap().unwrap();
+        assert_eq!(row.listed_name, listed, "{sequence}");
     }
     for at in [1000, 1001] {
         let stale = store.stale_begin(EK, UnixTime(at), "silent".into());
@@ -259,10 +264,9 @@ async fn each_turn_of_verdict_is_a_leaf_of_its_own_and_proves_itself() {
     let mut history = statement(4, Verdict::Affirming, 1100);
     history.challenged = false;
     store.statement_insert(history).await.unwrap();
-    let pending = crate::direct::pending_name(&EK);
     let by = |sequence: u64| Some(Sha256Digest::of(&[&sequence.to_be_bytes()]));
     let want = [
-        (1000, pending.as_str(), "contraindicated", "stale", None),
+        (1000, "gpu-01", "contraindicated", "stale", None),
         (400, "gpu-01", "affirming", "contraindicated", by(3)),
         (200, "gpu-01", "none", "affirming", by(1)),
     ];
