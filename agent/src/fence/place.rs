@@ -284,10 +284,10 @@ mod tests {
             ..FenceSection::default()
         };
         let refused = |section| Root::open(&hierarchy, &section).unwrap_err();
-        assert!(matches!(
-            refused(section("/", false)),
-            PlaceError::WholeHost
-        ));
+        let whole = refused(section("/", false));
+        assert!(matches!(whole, PlaceError::WholeHost));
+        let says = "\"/\" is the whole host, and whole_host is not set";
+        assert_eq!(whole.to_string(), says);
         let own = own_cgroup().unwrap();
         if own != "/" {
             assert!(matches!(

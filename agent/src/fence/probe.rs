@@ -82,7 +82,7 @@ impl Probe {
 
 impl Probe {
     /// A frame that nobody may send, by each uplink.
-    fn try_uplinks(&self) -> Result<(), FenceError> {
+    pub(super) fn try_uplinks(&self) -> Result<(), FenceError> {
         for (index, name) in &self.uplinks {
             match lines::probe(*index) {
                 Ok(true) => {}

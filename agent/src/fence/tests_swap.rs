@@ -48,6 +48,20 @@ fn a_policy_that_the_kernel_takes_half_of_is_taken_back_whole() {
     let before = fence.state();
     assert_eq!(before.fault, None);
 
+    // More addresses of other nodes than there is room for: none of them counts.
+    let peer = |n: u32| Peer {
+        study: "cardio".to_owned(),
+        address: std::net::Ipv4Addr::from_bits(0x0a00_0000 + n).into(),
+        end_boot_ns: u64::MAX,
+    };
+    let says = "8193 addresses of studies on other nodes; there is room for 8192";
+    fence.set_peers((0..8192).map(peer).collect()).unwrap();
+    let many = fence.set_peers((0..8193).map(peer).collect()).unwrap_err();
+    assert_eq!(many.to_string(), says);
+    assert!(fence.state().fault.unwrap().contains(says));
+    fence.set_peers(Vec::new()).unwrap();
+    assert_eq!(fence.state().fault, None);
+
     // From now on nobody changes what POLICY holds: WORLD is swapped first, and has to go back.
     bpf::freeze(fence.maps.policy.as_fd()).unwrap();
     let refused = fence.apply_policy(&two).unwrap_err();

@@ -65,17 +65,23 @@ fn everything_below_the_root_is_denied_at_once_and_stays_so() {
     );
     assert!(event.wall_time_ms > 1_700_000_000_000);
 
-    assert!(matches!(
-        Fence::open(&scene.section, Recorder::default()).unwrap_err(),
-        FenceError::Held(_)
-    ));
+    let second = Fence::open(&scene.section, Recorder::default()).unwrap_err();
+    assert!(matches!(second, FenceError::Held(_)));
+    let version = scene.section.bpffs.display();
+    let version = format!("{version}/v{}", bailiwick_ebpf_common::abi::ABI);
+    let says = format!("fence.bpffs: another process holds {version}");
+    assert_eq!(second.to_string(), says);
     drop(fence);
     assert_eq!(scene.send("studies/cardio"), "denied", "nobody holds it");
     let mut again = scene.open();
     assert_eq!(ids(&again.state()), ids(&state));
     sound(&again.state(), Mode::DefaultDeny);
 
+    let probe = again.probe();
     let removed = again.remove().unwrap();
+    let open = probe.run(Path::new(PROGRAM)).unwrap_err();
+    let says = "probe: a datagram that must be denied: passed";
+    assert_eq!(open.to_string(), says);
     assert!(removed.iter().any(|pin| pin.ends_with("links/egress")));
     assert_eq!(scene.send("studies/cardio"), "passed", "after");
     assert!(!scene.section.bpffs.exists());
@@ -160,10 +166,16 @@ fn pins_that_are_not_of_this_fence_are_not_taken_over() {
     let mut inner = scene.section.clone();
     inner.root.push("studies");
     let refused = Fence::open(&inner, Recorder::default()).unwrap_err();
-    assert!(matches!(
-        refused,
-        FenceError::OtherRoot { name: "egress", .. }
-    ));
+    let FenceError::OtherRoot { name: "egress", id } = refused else {
+        panic!("{refused}");
+    };
+    assert_eq!(
+        refused.to_string(),
+        format!(
+            "fence.bpffs: the pinned link egress fences cgroup {id}, which is not fence.root; \
+             `bailiwick-agent unfence` removes it"
+        )
+    );
     // The right root, and each link under the name of the other.
     let [egress, ingress] = ["links/egress", "links/ingress"].map(|pin| scene.pin(pin));
     let aside = scene.pin("links/aside");
@@ -224,7 +236,9 @@ fn a_fence_around_the_agent_itself_is_refused() {
     let out = run_in(&scene.cgroup("studies/cardio"), PROGRAM, &arguments);
     assert!(!out.status.success());
     let said = String::from_utf8(out.stderr).unwrap();
+    let says = "only a fence of the whole host may (root = \"/\", whole_host = true)";
     assert!(said.contains("holds this process"), "{said}");
+    assert!(said.replace("\\\"", "\"").contains(says), "{said}");
     assert!(!scene.section.bpffs.exists());
 }
 

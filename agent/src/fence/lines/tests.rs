@@ -159,6 +159,9 @@ fn another_program_does_not_stay_first() {
     let device = index(fence, "up0");
     let _other = tcx::link_first(foreign().as_fd(), device, tcx::Side::Egress).unwrap();
     assert!(!probe(device).unwrap(), "it passes what we would refuse");
+    let told = fence.probe().try_uplinks().unwrap_err();
+    let says = "probe: a frame that up0 must refuse: passed";
+    assert_eq!(told.to_string(), says);
     let state = fence.state();
     assert_eq!(state.lines[0].position, 1);
     assert_eq!(

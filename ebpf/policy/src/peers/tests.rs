@@ -15,6 +15,25 @@ const TLS: u32 = 0x0004_0072;
 const LATER: [u8; 16] = [7; 16];
 const BOOT: [u8; 16] = [1; 16];
 
+/// What an operator reads under each code.
+fn says(code: &str) -> &'static str {
+    match code {
+        "peer-malformed" => "PeerEntry.body: ",
+        "peer-deployment" => "PeerBody.deployment is another",
+        "peer-node-not-listed" => " is not in the inventory",
+        "peer-study-unknown" => "PeerBody.study \"onco\" is not in the policy",
+        "peer-life" => " is not between 1 and 3600000",
+        "peer-out-of-range" => " is not in the range the inventory gives the node",
+        "peer-not-of-study" => "10.9.2.5 is not one of the study's own addresses",
+        "peer-ak-not-named" => "the inventory names no AK for the node",
+        "peer-other-ak" => "PeerEntry.ak_public is not the AK the inventory names",
+        "peer-ak" => "PeerEntry.ak_public",
+        "peer-key" => "PeerEntry.key_",
+        "peer-signature" => "PeerEntry.signature does not verify",
+        other => panic!("{other} is not known here"),
+    }
+}
+
 struct SoftKey(Vec<u8>);
 
 fn sized(bytes: &[u8]) -> Vec<u8> {
@@ -269,6 +288,10 @@ fn an_entry_counts_for_what_the_inventory_gives_its_node() {
         let mut body = body();
         edit(&mut body);
         let found = verify(&one.entry(&body), &model, &deployment());
+        if let Err(why) = &found {
+            let text = why.to_string();
+            assert!(text.contains(says(why.code())), "{name}: {text}");
+        }
         assert_eq!(
             found.map_or_else(|why| why.code(), |_| "ok"),
             *want,
@@ -371,6 +394,10 @@ fn nobody_but_the_node_makes_an_entry_of_it() {
         let mut entry = good.clone();
         forge(&mut entry);
         let found = verify(&entry, &model, &deployment());
+        if let Err(why) = &found {
+            let text = why.to_string();
+            assert!(text.contains(says(why.code())), "{name}: {text}");
+        }
         assert_eq!(
             found.map_or_else(|why| why.code(), |_| "ok"),
             want,
@@ -413,9 +440,12 @@ fn an_older_entry_gains_nothing_and_the_same_one_lasts_no_longer() {
         "of an earlier boot"
     );
     assert_eq!(seen.take(&of(1001), LATER, minutes(2)), Ok(minutes(12)));
+    let why = seen.take(&of(1000), LATER, minutes(2)).unwrap_err();
+    assert_eq!(why.code(), "peer-older");
+    let text = why.to_string();
     assert_eq!(
-        seen.take(&of(1000), LATER, minutes(2)).unwrap_err().code(),
-        "peer-older"
+        text,
+        "PeerBody.issued_ms 1000 is older than 1001, which was seen"
     );
     for broken in [
         "gpu-01 cardio 1\n",

@@ -230,7 +230,13 @@ fn a_policy_without_a_world_map_takes_the_newest_there_is() {
     without.remove("world.csv");
     let bundle = fleet.bundle(&manifest(1, None, &without), &without, &["alice", "bob"]);
     let result = bundle.verify_policy(&terms).map(|_| ());
-    assert_eq!(result.unwrap_err().code(), "policy-no-world");
+    let refused = result.unwrap_err();
+    assert_eq!(refused.code(), "policy-no-world");
+    assert_eq!(
+        refused.to_string(),
+        "carries no world map, and no manifest of kind world is known: apply one first, or add \
+         world.csv"
+    );
     let terms = Terms {
         world: Some(&map),
         ..terms
@@ -314,19 +320,27 @@ fn another_map_than_the_policy_names_is_refused() {
     let named = format!("[world]\nsha256 = \"{hex}\"\nmax_age_days = 60\n");
     let aged = "[world]\nmax_age_days = 60\n";
     let undated = "192.0.2.0,192.0.2.255,DE\n";
+    let more = format!("{dated}\n");
+    let other = format!(
+        "the world map has digest {}, and the policy names {digest}: bring that one, or sign a \
+         policy that names this one",
+        Sha256Digest::of(&[more.as_bytes()])
+    );
+    let no_date = "profile.toml:1: world.max_age_days: the world map does not say when it was \
+                   made: no line of it is `# Generated: DATE`: correct it and sign anew";
     let cases = [
         ("the one named", named.as_str(), dated, None),
         (
             "a byte more",
             &named,
-            &format!("{dated}\n"),
-            Some("policy-other-world"),
+            &more,
+            Some(("policy-other-world", other.as_str())),
         ),
         (
             "no date, where its age matters",
             aged,
             undated,
-            Some("policy-malformed"),
+            Some(("policy-malformed", no_date)),
         ),
         ("a date", aged, dated, None),
         ("no date, and nobody asks", "", undated, None),
@@ -337,11 +351,10 @@ fn another_map_than_the_policy_names_is_refused() {
         profile.extend(world.as_bytes());
         files.insert("world.csv".to_owned(), map.as_bytes().to_vec());
         let bundle = fleet.bundle(&manifest(1, None, &files), &files, &["alice", "bob"]);
-        let code = bundle
-            .verify_policy(&terms)
-            .err()
-            .map(|refused| refused.code());
-        assert_eq!(code, want, "{name}");
+        let refused = bundle.verify_policy(&terms).err();
+        let told = refused.map(|refused| (refused.code(), refused.to_string()));
+        let told = told.as_ref().map(|(code, says)| (*code, says.as_str()));
+        assert_eq!(told, want, "{name}");
         assert_eq!(Draft::read(files, None).is_err(), want.is_some(), "{name}");
     }
 }
