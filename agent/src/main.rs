@@ -13,7 +13,7 @@ use bailiwick_agent::{
     collect::{Host, gpu, nvml},
     config::Config,
     fence::{self, Fence},
-    fence_service::{self, Core},
+    fence_service::{self, Core, Kept},
     ipc::FenceClient,
     proto::fence::UseBreakGlass,
     tls,
@@ -138,21 +138,28 @@ fn read_approvers(config: &Config) -> anyhow::Result<Approvers> {
     Ok(Approvers::parse(&name, &bytes, config.policy.threshold)?)
 }
 
-/// Fenced first; what could fail comes after that.
+/// Fenced first; what could fail comes after that. What was kept is read and compiled while the
+/// kernel verifies the programs.
 fn hold_fence(file: &Path) -> anyhow::Result<()> {
     let config = Config::read(file)?;
-    let fence = Fence::open(&config.fence, config.fence_recorder())?;
+    let closed = Fence::close(&config.fence, config.fence_recorder())?;
+    let settings = fence_settings(&config);
+    let (fence, kept) = std::thread::scope(|scope| {
+        let begun = settings.as_ref().ok().map(|settings| {
+            let read = || Kept::read(settings);
+            std::thread::Builder::new().spawn_scoped(scope, read)
+        });
+        let fence = closed.open();
+        let kept = begun.and_then(|thread| thread.ok()?.join().ok());
+        (fence, kept)
+    });
+    let (fence, settings) = (fence?, settings?);
     let probe = fence.probe();
-    let settings = fence_service::Settings {
-        deployment: config.deployment.clone(),
-        approvers: read_approvers(&config)?,
-        state_dir: config.state_dir.clone(),
-        node: config.node.clone(),
-        boot_id: Host::new(&config.host, &config.fence.log)
-            .boot_id()
-            .context("boot_id")?,
+    let core = match kept {
+        Some(kept) => Core::with(fence, settings, kept),
+        // There was no thread for it.
+        None => Core::new(fence, settings),
     };
-    let core = Core::new(fence, settings);
     let program = std::env::current_exe().context("this program's file")?;
     probe.run(&program)?;
     info!("a probe was denied");
@@ -165,6 +172,17 @@ fn hold_fence(file: &Path) -> anyhow::Result<()> {
         let stop = stop_on_signal()?;
         fence_service::serve(core, &config.fence.socket, stop).await?;
         Ok(())
+    })
+}
+
+fn fence_settings(config: &Config) -> anyhow::Result<fence_service::Settings> {
+    let host = Host::new(&config.host, &config.fence.log);
+    Ok(fence_service::Settings {
+        deployment: config.deployment.clone(),
+        approvers: read_approvers(config)?,
+        state_dir: config.state_dir.clone(),
+        node: config.node.clone(),
+        boot_id: host.boot_id().context("boot_id")?,
     })
 }
 

@@ -1,8 +1,10 @@
 //! The object carried inside: maps found by their pins or made, programs through the verifier.
 
 use std::{
+    collections::BTreeMap,
     io,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    thread,
 };
 
 use aya::{
@@ -124,21 +126,31 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         Err(err) if err.kind() == io::ErrorKind::PermissionDenied => {}
         Err(err) => return Err(FenceError::kernel("write", "CONFIG")(err)),
     }
+    let on_devices: &[_] = match lines::wanted(section) {
+        true => &lines::PROGRAMS,
+        false => &[],
+    };
+    let hooks = Hook::NAMES.iter().map(|names| names.program);
+    let wanted: Vec<_> = hooks.chain(on_devices.iter().map(|it| it.2)).collect();
+    let mut loaded = verified(&mut object, &wanted);
+    let mut take = |name| {
+        loaded
+            .remove(name)
+            .unwrap_or(Err(FenceError::Missing(name)))
+    };
     let mut programs = Vec::new();
     for names in Hook::NAMES {
-        programs.push((names, program(&mut object, names.program)?));
+        programs.push((names, take(names.program)?));
     }
     let (mut lines, mut lines_trouble) = (Vec::new(), None);
-    if lines::wanted(section) {
-        for (role, _, name, _) in lines::PROGRAMS {
-            // Without it the first line stands all the same, and statements say what does not.
-            match program(&mut object, name) {
-                Ok(code) => lines.push((role, code)),
-                Err(err) => {
-                    let why = format!("{:#}", anyhow::Error::from(err));
-                    error!(why, "a line cannot stand");
-                    lines_trouble = Some(why);
-                }
+    for (role, _, name, _) in on_devices.iter().copied() {
+        // Without it the first line stands all the same, and statements say what does not.
+        match take(name) {
+            Ok(code) => lines.push((role, code)),
+            Err(err) => {
+                let why = format!("{:#}", anyhow::Error::from(err));
+                error!(why, "a line cannot stand");
+                lines_trouble = Some(why);
             }
         }
     }
@@ -198,9 +210,32 @@ pub(super) fn remember(pins: &Pins) -> Result<(), FenceError> {
     pins.replace(Kind::Map, OBJECT_PIN, &map)
 }
 
-/// Through the verifier.
-fn program(object: &mut Ebpf, name: &'static str) -> Result<OwnedFd, FenceError> {
-    let program = object.program_mut(name).ok_or(FenceError::Missing(name))?;
+/// Through the verifier, each in a thread of its own: together they take it most of a second, and
+/// it takes as many at a time as there are processors.
+fn verified(
+    object: &mut Ebpf,
+    wanted: &[&'static str],
+) -> BTreeMap<&'static str, Result<OwnedFd, FenceError>> {
+    thread::scope(|scope| {
+        let mut begun = Vec::new();
+        for (name, program) in object.programs_mut() {
+            let Some(name) = wanted.iter().find(|wanted| **wanted == name).copied() else {
+                continue;
+            };
+            let work = move || load_one(name, program);
+            begun.push((name, thread::Builder::new().spawn_scoped(scope, work)));
+        }
+        let ended = begun.into_iter().map(|(name, thread)| {
+            let thread = thread.map_err(FenceError::kernel("start a thread to load", name));
+            let died = || FenceError::kernel("load", name)(io::Error::other("its thread died"));
+            let loaded = thread.and_then(|it| it.join().unwrap_or_else(|_panicked| Err(died())));
+            (name, loaded)
+        });
+        ended.collect()
+    })
+}
+
+fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, FenceError> {
     match program {
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),

@@ -170,7 +170,13 @@ impl Fence {
     ///
     /// Each step is recorded before it is taken, and taken even where it cannot be: nothing here
     /// opens anything.
-    pub fn open(section: &FenceSection, mut recorder: Recorder) -> Result<Self, FenceError> {
+    pub fn open(section: &FenceSection, recorder: Recorder) -> Result<Self, FenceError> {
+        Self::close(section, recorder)?.open()
+    }
+
+    /// The first half of [`Fence::open`]: what lets nothing pass stands, or what a process before
+    /// this one attached. The second half takes longer, and other things can be done beside it.
+    pub fn close(section: &FenceSection, mut recorder: Recorder) -> Result<Closed<'_>, FenceError> {
         let hierarchy = Hierarchy::find()?;
         let root = Root::open(&hierarchy, section)?;
         let pins = Pins::open(&section.bpffs)?;
@@ -192,6 +198,69 @@ impl Fence {
         for names in judging() {
             Hook::close(names, &pins, &root)?;
         }
+        Ok(Closed {
+            section,
+            hierarchy,
+            root,
+            pins,
+            recorder,
+        })
+    }
+
+    /// How long the map in force took to get there.
+    #[must_use]
+    pub const fn took(&self) -> Took {
+        self.took
+    }
+
+    /// What has to be denied before anybody is told that this fence stands.
+    #[must_use]
+    pub fn probe(&self) -> Probe {
+        let uplinks = self.lines.as_ref().map(Lines::probe);
+        Probe::new(&self.root.folder, uplinks.unwrap_or_default())
+    }
+
+    /// Detaches everything: what was fenced is open. Says which pins were removed.
+    pub fn remove(self) -> Result<Vec<PathBuf>, FenceError> {
+        let Self { pins, lines, .. } = self;
+        if lines.is_some() {
+            lines::remove_filters()?;
+        }
+        pins.remove_all()
+    }
+
+    /// [`Fence::remove`] without loading anything first.
+    pub fn remove_pins(section: &FenceSection) -> Result<Vec<PathBuf>, FenceError> {
+        if !pins::exist(&section.bpffs) {
+            return Ok(Vec::new());
+        }
+        if lines::wanted(section) {
+            lines::remove_filters()?;
+        }
+        Pins::open(&section.bpffs)?.remove_all()
+    }
+}
+
+/// Nothing passes that was not let pass before; the programs that judge are not loaded yet.
+#[derive(Debug)]
+pub struct Closed<'a> {
+    section: &'a FenceSection,
+    hierarchy: Hierarchy,
+    root: Root,
+    pins: Pins,
+    recorder: Recorder,
+}
+
+impl Closed<'_> {
+    /// The second half of [`Fence::open`].
+    pub fn open(self) -> Result<Fence, FenceError> {
+        let Self {
+            section,
+            hierarchy,
+            root,
+            pins,
+            mut recorder,
+        } = self;
         let Loaded {
             maps,
             devices,
@@ -254,7 +323,7 @@ impl Fence {
         };
         let events = Events::new(&maps, counting);
         info!(root = %root.path.display(), cgroup = root.id, "fenced");
-        Ok(Self {
+        Ok(Fence {
             finder: Box::new(Tree::new(hierarchy.mount())),
             hierarchy,
             root,
@@ -283,39 +352,6 @@ impl Fence {
             watch: watch(),
             took: Took::default(),
         })
-    }
-
-    /// How long the map in force took to get there.
-    #[must_use]
-    pub const fn took(&self) -> Took {
-        self.took
-    }
-
-    /// What has to be denied before anybody is told that this fence stands.
-    #[must_use]
-    pub fn probe(&self) -> Probe {
-        let uplinks = self.lines.as_ref().map(Lines::probe);
-        Probe::new(&self.root.folder, uplinks.unwrap_or_default())
-    }
-
-    /// Detaches everything: what was fenced is open. Says which pins were removed.
-    pub fn remove(self) -> Result<Vec<PathBuf>, FenceError> {
-        let Self { pins, lines, .. } = self;
-        if lines.is_some() {
-            lines::remove_filters()?;
-        }
-        pins.remove_all()
-    }
-
-    /// [`Fence::remove`] without loading anything first.
-    pub fn remove_pins(section: &FenceSection) -> Result<Vec<PathBuf>, FenceError> {
-        if !pins::exist(&section.bpffs) {
-            return Ok(Vec::new());
-        }
-        if lines::wanted(section) {
-            lines::remove_filters()?;
-        }
-        Pins::open(&section.bpffs)?.remove_all()
     }
 }
 

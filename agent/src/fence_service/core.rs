@@ -1,6 +1,12 @@
 //! Requests in, answers out, without a socket.
 
-use std::{collections::VecDeque, io, os::fd::OwnedFd, path::PathBuf};
+use std::{
+    collections::VecDeque,
+    fs::File,
+    io::{self, Read as _},
+    os::fd::OwnedFd,
+    path::PathBuf,
+};
 
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest,
@@ -9,7 +15,7 @@ use bailiwick_attestation::{
 };
 use bailiwick_policy::{
     approvers::Approvers,
-    bundle::{PolicyRefused, SettledPolicy},
+    bundle::{PolicyRefused, SettledPolicy, Verified},
 };
 use tracing::{error, info, warn};
 
@@ -169,22 +175,47 @@ pub struct Core<E> {
     pub(super) expired: bool,
 }
 
+/// What was kept on disk, read back, its signatures verified again and the policy's tables
+/// compiled: nothing of it is in force, so that it can be made while an enforcer is.
+#[derive(Debug)]
+pub struct Kept {
+    manifests: Manifests,
+    policy: Result<Option<Verified>, CoreError>,
+}
+
+impl Kept {
+    /// Reads the state folder.
+    #[must_use]
+    pub fn read(settings: &Settings) -> Self {
+        let manifests = Manifests::open(
+            &settings.state_dir.join("fence"),
+            &settings.deployment,
+            settings.approvers.clone(),
+            clock::now(),
+        );
+        let policy = manifests.policy(clock::now());
+        Self { manifests, policy }
+    }
+}
+
 impl<E: Enforcer> Core<E> {
     /// Takes an enforcer that denies by default and puts the kept policy back in force. One that
     /// is not good any more is left alone, said aloud, and taken out of force.
     pub fn new(enforcer: E, settings: Settings) -> Self {
+        let kept = Kept::read(&settings);
+        Self::with(enforcer, settings, kept)
+    }
+
+    /// The same, of what was read from these settings' folder already.
+    pub fn with(enforcer: E, settings: Settings, kept: Kept) -> Self {
+        let Kept { manifests, policy } = kept;
         let glass = Glass::open(&settings.state_dir).map_err(|why| {
             error!(%why, "what was used of break-glass cannot be read: none can be used");
         });
         let mut core = Self {
             enforcer,
             peers: Peers::open(&settings.state_dir, settings.boot_id),
-            manifests: Manifests::open(
-                &settings.state_dir.join("fence"),
-                &settings.deployment,
-                settings.approvers.clone(),
-                clock::now(),
-            ),
+            manifests,
             floor: Floor::default(),
             settings,
             policy: None,
@@ -200,15 +231,15 @@ impl<E: Enforcer> Core<E> {
             held_back: false,
             expired: false,
         };
-        core.put_back();
+        core.put_back(policy);
         core
     }
 
     /// Puts the kept policy back in force, or denies everything.
-    fn put_back(&mut self) {
+    fn put_back(&mut self, kept: Result<Option<Verified>, CoreError>) {
         self.held_back = false;
         self.restore_glass();
-        match self.restore() {
+        match self.restore(kept) {
             Ok(true) => {}
             Ok(false) => {
                 info!("no policy yet: everything is denied");
@@ -258,7 +289,7 @@ impl<E: Enforcer> Core<E> {
 
     fn try_held_back(&mut self) {
         if self.held_back && self.enforcer.ready() {
-            self.put_back();
+            self.put_back(self.manifests.policy(clock::now()));
         }
     }
 
@@ -514,8 +545,10 @@ fn nobodys(event: FenceEvent) -> FenceEvent {
 
 fn random_instance() -> [u8; 16] {
     let mut instance = [0; 16];
-    // Without randomness the start time has to do: two starts differ in it.
-    if aws_lc_rs::rand::fill(&mut instance).is_err() {
+    // The kernel's, for two starts only have to differ: the library that signs would first collect
+    // a tenth of a second's entropy. Without any the start time has to do.
+    let read = File::open("/dev/urandom").and_then(|mut random| random.read_exact(&mut instance));
+    if read.is_err() {
         let (_, end) = instance.split_at_mut(8);
         end.copy_from_slice(&clock::boot_time_ns().to_be_bytes());
     }

@@ -22,7 +22,7 @@ use bailiwick_policy::{
 use prost::Message;
 use tracing::{error, info};
 
-use super::core::CoreError;
+use super::{core::CoreError, policy::carries_world};
 use crate::{
     files::{read_bounded, write_atomically},
     floor::Floor,
@@ -134,6 +134,20 @@ impl Manifests {
         let bundle = Bundle::from(message);
         let verified = self.settled(kind, &bundle, None, now)?;
         Ok(Some(verified))
+    }
+
+    /// The policy that was accepted last, its tables compiled.
+    pub(super) fn policy(&self, now: UnixTime) -> Result<Option<Verified>, CoreError> {
+        let Some(message) = self.read(Kind::Policy)? else {
+            return Ok(None);
+        };
+        let bundle = Bundle::from(message);
+        let world = match carries_world(&bundle) {
+            true => None,
+            false => self.world(now)?,
+        };
+        self.settled(Kind::Policy, &bundle, world.as_ref(), now)
+            .map(Some)
     }
 
     /// Reads what was accepted before.

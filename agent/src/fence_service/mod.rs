@@ -26,7 +26,7 @@ use bailiwick_attestation::{
 use bailiwick_policy::bundle::VerifiedBundle;
 
 pub use self::{
-    core::{Core, CoreError, Settings},
+    core::{Core, CoreError, Kept, Settings},
     server::{ServeError, serve},
 };
 

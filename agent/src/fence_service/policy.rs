@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 
 use bailiwick_attestation::proto::v1::{FenceState, PolicyBundle};
 use bailiwick_policy::{
-    bundle::{Bundle, SettledPolicy, Verified, VerifiedBundle, WorldSource},
+    bundle::{Bundle, SettledPolicy, Verified, VerifiedBundle},
     kind::Kind,
     model::LeaseKey,
 };
@@ -21,31 +21,18 @@ use crate::{
 };
 
 impl<E: Enforcer> Core<E> {
-    pub(super) fn restore(&mut self) -> Result<bool, CoreError> {
-        let Some(message) = self.manifests.read(Kind::Policy)? else {
+    /// Enforces a policy that was accepted before; false if there is none.
+    pub(super) fn restore(
+        &mut self,
+        kept: Result<Option<Verified>, CoreError>,
+    ) -> Result<bool, CoreError> {
+        let Some(Verified::Policy(verified)) = kept? else {
             return Ok(false);
         };
-        let now = clock::now();
-        let bundle = Bundle::from(message);
-        let world = match carries_world(&bundle) {
-            true => None,
-            false => self.manifests.world(now)?,
-        };
-        self.again(&bundle, world.as_ref())?;
+        // Before the policy that numbers their studies, so that none is missing meanwhile.
+        self.set_peers(Some(&verified.model))?;
+        self.enforce(*verified)?;
         Ok(true)
-    }
-
-    /// Enforces a policy that was accepted before.
-    fn again(&mut self, bundle: &Bundle, world: Option<&WorldSource>) -> Result<(), CoreError> {
-        let now = clock::now();
-        match self.manifests.settled(Kind::Policy, bundle, world, now)? {
-            Verified::Policy(verified) => {
-                // Before the policy that numbers their studies, so that none is missing meanwhile.
-                self.set_peers(Some(&verified.model))?;
-                self.enforce(*verified)
-            }
-            _ => Ok(()),
-        }
     }
 
     pub(super) fn apply(&mut self, apply: ApplyPolicy) -> Result<Answer, CoreError> {
@@ -72,7 +59,11 @@ impl<E: Enforcer> Core<E> {
         {
             let policy = Bundle::from(message);
             if self.policy.is_some() && !carries_world(&policy) {
-                self.again(&policy, Some(&world.content))?;
+                let content = Some(&world.content);
+                let again = self
+                    .manifests
+                    .settled(Kind::Policy, &policy, content, now)?;
+                self.restore(Ok(Some(again)))?;
             }
         }
         let used = matches!(verified, Verified::BreakGlass(_)).then(|| message.clone());
@@ -244,7 +235,7 @@ fn revoked(id: &str, keys: &[LeaseKey]) -> bool {
         .any(|key| key.id == id && key.term.revoked.is_some())
 }
 
-fn carries_world(bundle: &Bundle) -> bool {
+pub(super) fn carries_world(bundle: &Bundle) -> bool {
     bundle.files.iter().any(|(path, _)| Kind::World.holds(path))
 }
 

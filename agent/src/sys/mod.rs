@@ -1,8 +1,9 @@
 //! System calls that no crate in use has a safe face for; the agent's only `unsafe` code.
 //!
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
-//! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is what runs on network devices. [`handle`] finds
-//! a cgroup by its id, [`packet`] sends a frame, [`nvml`] asks what its wrapper has no function for.
+//! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
+//! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
+//! [`nvml`] asks what its wrapper has no function for.
 
 use std::{io, os::fd::OwnedFd};
 
