@@ -14,7 +14,7 @@ use super::{
 use crate::{
     boot::{self, EventLog, Facts, Replay},
     crypto::{Digest, HashAlgorithm},
-    ima,
+    ids::UnixTime,
     profile::{BootProfile, ImaProfile, Profile, Provenance, Value},
 };
 
@@ -40,7 +40,15 @@ const BOOT: [&str; 16] = [
 /// Sections of a unified kernel image: `boot.section.linux`.
 const SECTION: &str = "boot.section.";
 /// Claims that are made of the measurement list.
-const IMA: [&str; 2] = ["ima.entries", "ima.violations"];
+const IMA: [&str; 7] = [
+    "ima.entries",
+    "ima.violations",
+    "ima.kernels",
+    "ima.boot_aggregate",
+    "ima.listed",
+    "ima.signed",
+    "ima.unknown",
+];
 
 /// Registers that firmware, boot loaders and shim fill, and nothing after them. Whatever else they
 /// hold stands in no log.
@@ -56,7 +64,7 @@ const PHASES: [&str; 6] = [
     "final",
 ];
 /// The kernel's measurement list.
-const IMA_PCR: u8 = 10;
+pub(super) const IMA_PCR: u8 = 10;
 /// Most characters of a log's own words in a deviation.
 const WORDS: usize = 400;
 
@@ -68,6 +76,7 @@ pub(super) fn judge(
     result: &mut AttestationResult,
     evidence: &VerifiedEvidence,
     profile: &Profile,
+    now: UnixTime,
 ) -> Measured {
     let mut measured = Measured(BTreeMap::new());
     let asked = |own: fn(&str) -> bool| profile.requirements.iter().any(|one| own(&one.claim));
@@ -88,12 +97,11 @@ pub(super) fn judge(
             evidence,
             bank,
         };
-        look.ima(
-            profile.ima.unwrap_or(ImaProfile {
-                max_violations: None,
-            }),
-            &mut measured,
-        );
+        let asked = profile.ima.clone().unwrap_or(ImaProfile {
+            max_violations: None,
+            files: None,
+        });
+        look.ima(&asked, now, &mut measured);
     }
     measured
 }
@@ -132,19 +140,19 @@ impl Measured {
         }
     }
 
-    fn put(&mut self, name: String, value: Value, provenance: Provenance) {
+    pub(super) fn put(&mut self, name: String, value: Value, provenance: Provenance) {
         self.0.insert(name, AppraisedClaim { value, provenance });
     }
 }
 
-struct Look<'a> {
-    result: &'a mut AttestationResult,
-    evidence: &'a VerifiedEvidence,
-    bank: HashAlgorithm,
+pub(super) struct Look<'a> {
+    pub(super) result: &'a mut AttestationResult,
+    pub(super) evidence: &'a VerifiedEvidence,
+    pub(super) bank: HashAlgorithm,
 }
 
 impl Look<'_> {
-    fn deviate(
+    pub(super) fn deviate(
         &mut self,
         claim: &str,
         finding: Finding,
@@ -162,7 +170,7 @@ impl Look<'_> {
         });
     }
 
-    fn refuse(&mut self, claim: &str, code: &str, expected: &str, found: String) {
+    pub(super) fn refuse(&mut self, claim: &str, code: &str, expected: &str, found: String) {
         self.deviate(claim, Finding::Refused, code, expected, found);
     }
 
@@ -230,59 +238,6 @@ impl Look<'_> {
         let found = format!("{quoted}, quoted");
         self.refuse(&claim, "boot-log-replay", &expected, found);
         false
-    }
-
-    fn ima(&mut self, profile: ImaProfile, measured: &mut Measured) {
-        const LIST: &str = "ima.list";
-        const WANT: &str = "a measurement list that replays to the quoted PCR 10";
-        let Some(quoted) = self.evidence.pcrs.get(self.bank, IMA_PCR).cloned() else {
-            let found = "PCR 10 is not in the quote".to_owned();
-            self.refuse(LIST, "pcr-not-quoted", WANT, found);
-            return;
-        };
-        let Some(bytes) = self.evidence.ima_list.clone() else {
-            let found = "neither in this envelope nor kept from an earlier one".to_owned();
-            self.deviate(LIST, Finding::Unchecked, "ima-list-missing", WANT, found);
-            return;
-        };
-        let list = match ima::List::parse(&bytes) {
-            Ok(list) => list,
-            Err(error) => {
-                let why = std::error::Error::source(&error);
-                let why = why.map_or_else(String::new, |why| format!(": {why}"));
-                self.refuse(LIST, "ima-list-malformed", WANT, format!("{error}{why}"));
-                return;
-            }
-        };
-        let Some(matched) = ima::match_pcr(&list, self.bank, quoted.as_slice()) else {
-            let found = format!(
-                "{} entries, after none of which it is so",
-                list.entries.len()
-            );
-            self.refuse(LIST, "ima-replay", WANT, found);
-            return;
-        };
-        // What follows was measured after the quote, and the next one shows it.
-        let entries = list.entries.get(..matched.at).unwrap_or_default();
-        let mut numbered = (1..).zip(entries);
-        if let Some((number, _)) = numbered.find(|(_, entry)| !entry.is_consistent()) {
-            let found = format!("entry {number} has another template hash than its data");
-            self.refuse(LIST, "ima-entry", WANT, found);
-        }
-        let violations = entries.iter().filter(|entry| entry.is_violation()).count();
-        let as_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        let violations = as_u64(violations);
-        if let Some(most) = profile.max_violations
-            && violations > most
-        {
-            let expected = format!("at most {most} files that changed while they were measured");
-            let found = violations.to_string();
-            self.refuse("ima.violations", "ima-violations", &expected, found);
-        }
-        let seen = Provenance::Measured;
-        let number = |n| Value::Number(n);
-        measured.put("ima.entries".to_owned(), number(as_u64(matched.at)), seen);
-        measured.put("ima.violations".to_owned(), number(violations), seen);
     }
 }
 

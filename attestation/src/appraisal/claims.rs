@@ -45,7 +45,7 @@ pub(super) fn demands(
     if log.is_some() {
         fence.note(result);
     }
-    let measured = boot::judge(result, evidence, profile);
+    let measured = boot::judge(result, evidence, profile, now);
     measured.note(result);
     for requirement in &profile.requirements {
         let found = match measured.find(&requirement.claim) {

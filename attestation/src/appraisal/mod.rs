@@ -10,6 +10,7 @@ mod chain;
 mod claims;
 mod fence;
 mod identity;
+mod ima;
 mod result;
 mod shown;
 #[cfg(test)]

@@ -43,7 +43,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
     let logged = look.fence;
     let logged = logged.and_then(|log| fence::replay(&mut result, evidence, log.pcr, bank));
     FenceClaims::new(evidence, logged.as_ref()).note(&mut result);
-    let measured = boot::judge(&mut result, evidence, &look);
+    let measured = boot::judge(&mut result, evidence, &look, UnixTime(0));
     measured.note(&mut result);
     let mut shown = Shown {
         fence: look.fence.map(|log| log.pcr),

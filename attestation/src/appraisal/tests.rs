@@ -3,6 +3,7 @@
 mod boot;
 mod fence;
 mod identity;
+mod ima;
 mod time;
 
 use super::*;

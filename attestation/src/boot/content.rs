@@ -149,6 +149,11 @@ impl<'l, 'a> Examiner<'l, 'a> {
     fn separators(&mut self) {
         let policy = self.log.format().secure_boot_register();
         let ccel = self.log.format() == Format::Ccel;
+        // Of a CCEL the register holds more, and firmware without Secure Boot ends it with nothing.
+        let must = !ccel
+            || self
+                .extending()
+                .any(|event| event.register == policy && is_policy(event));
         let expected = if ccel { 1..=2 } else { 0..=7 };
         let mut seen: BTreeMap<u32, usize> = BTreeMap::new();
         let mut used = BTreeSet::new();
@@ -171,7 +176,7 @@ impl<'l, 'a> Examiner<'l, 'a> {
                 continue;
             }
             let detail = format!("register {register} was extended and has no EV_SEPARATOR");
-            if register == policy {
+            if register == policy && must {
                 self.refuse("no-separator", "eventType", 0, detail);
             } else {
                 self.warn("no-separator", "eventType", None, detail);
@@ -194,7 +199,11 @@ impl<'l, 'a> Examiner<'l, 'a> {
     }
 
     fn separator_data(&mut self, event: &Event<'_>) {
+        // What is measured of an error is its number; the data beside it may say more.
+        let failed = self.log.digest(event, self.bank).is_some()
+            && self.is_hash_of(event, &1_u32.to_le_bytes());
         let code = match event.data {
+            _ if failed => "separator-error",
             [0, 0, 0, 0] | [0xff, 0xff, 0xff, 0xff] => return,
             [1, 0, 0, 0] => "separator-error",
             _ => "separator-data",
@@ -214,8 +223,13 @@ impl<'l, 'a> Examiner<'l, 'a> {
     fn digest_of_data(&mut self, event: &Event<'a>) {
         let policy = self.log.format().secure_boot_register();
         let same = match event.kind {
-            EventType::SEPARATOR | EventType::S_CRTM_VERSION | EventType::EFI_GPT_EVENT => {
-                self.is_hash_of(event, event.data)
+            EventType::SEPARATOR | EventType::EFI_GPT_EVENT => self.is_hash_of(event, event.data),
+            // Text in one byte or two, which some firmware hashes without what ends it.
+            EventType::S_CRTM_VERSION => {
+                let mut ends = [0, 1, 2].into_iter();
+                ends.any(|cut| {
+                    without_nuls(event.data, cut).is_some_and(|data| self.is_hash_of(event, data))
+                })
             }
             EventType::EFI_VARIABLE_DRIVER_CONFIG if event.register == policy => {
                 self.is_hash_of(event, event.data)
@@ -224,7 +238,9 @@ impl<'l, 'a> Examiner<'l, 'a> {
                 let text = without_nul(event.data);
                 self.is_hash_of(event, event.data) || self.is_hash_of(event, text)
             }
-            EventType::EFI_VARIABLE_DRIVER_CONFIG | EventType::EFI_VARIABLE_BOOT => {
+            EventType::EFI_VARIABLE_DRIVER_CONFIG
+            | EventType::EFI_VARIABLE_BOOT
+            | EventType::EFI_VARIABLE_BOOT2 => {
                 self.variable_elsewhere(event);
                 true
             }
@@ -368,6 +384,19 @@ const fn beside_policy(kind: EventType) -> bool {
             | EventType::EVENT_TAG
             | EventType::IPL
     )
+}
+
+/// A variable of the Secure Boot policy.
+fn is_policy(event: &Event<'_>) -> bool {
+    event.kind == EventType::EFI_VARIABLE_DRIVER_CONFIG
+        && UefiVariable::parse(event.data)
+            .is_ok_and(|variable| POLICY.contains(&variable.name.trim_end_matches('\0')))
+}
+
+/// The data without that many zero bytes at its end; `None` where it ends otherwise.
+fn without_nuls(data: &[u8], count: usize) -> Option<&[u8]> {
+    let (data, end) = data.split_at_checked(data.len().checked_sub(count)?)?;
+    end.iter().all(|byte| *byte == 0).then_some(data)
 }
 
 fn without_nul(data: &[u8]) -> &[u8] {

@@ -186,18 +186,19 @@ impl<'a> EventLog<'a> {
         None
     }
 
-    /// A CCEL has SHA-384 alone, which a TPM may have too; what tells is where the header or, on
-    /// firmware that numbers the header 0, the Secure Boot policy was measured.
+    /// A CCEL has SHA-384 alone and four registers. A TPM may have SHA-384 alone too, but its log
+    /// begins with firmware in PCR 0, which no event of a CCEL can name.
     fn looks_like_ccel(&self) -> bool {
         let sha384 = HashAlgorithm::Sha384.tpm_id();
         let only = matches!(self.banks.as_slice(), [bank] if bank.id == sha384);
+        let mut extending = self
+            .events
+            .iter()
+            .filter(|event| event.extends())
+            .peekable();
         let header = self.events.first().map_or(0, |event| event.register);
-        let mut extending = self.events.iter().filter(|event| event.extends());
-        let policy = |event: &Event<'_>| {
-            event.register == 1 && event.kind == EventType::EFI_VARIABLE_DRIVER_CONFIG
-        };
-        only && extending.all(|event| (1..CC_REGISTERS).contains(&event.register))
-            && (header == 1 || self.events.iter().any(policy))
+        only && (header == 1 || extending.peek().is_some())
+            && extending.all(|event| (1..CC_REGISTERS).contains(&event.register))
     }
 
     fn check_registers(&self) -> Result<(), ParseError> {

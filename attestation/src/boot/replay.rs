@@ -11,6 +11,9 @@ use crate::tpm::PcrValues;
 /// PFP 1.06, §10.4.5.3.
 const STARTUP_LOCALITY: &[u8; 16] = b"StartupLocality\0";
 
+/// Locality of `_TPM_Hash_Start`: PFP 1.06, §10.4.5.3.
+const HCRTM_LOCALITY: u8 = 4;
+
 /// Why a bank cannot be used.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum BankError {
@@ -108,7 +111,8 @@ impl EventLog<'_> {
         }
         let mut banks: Vec<_> = self.banks().iter().filter_map(|bank| bank.hash()).collect();
         banks.retain(|bank| bank.digest(&[]).is_some() && self.complete(*bank).is_ok());
-        let strongest = banks.into_iter().max_by_key(|bank| bank.digest_len());
+        let weight = |bank: &HashAlgorithm| (bank.digest_len(), bank.is_sha2());
+        let strongest = banks.into_iter().max_by_key(weight);
         strongest.ok_or(BankError::NoneComplete)
     }
 
@@ -156,13 +160,23 @@ impl EventLog<'_> {
         replay
     }
 
+    /// The locality PCR 0 starts at: what the log names or, where it names none and the processor
+    /// measured the first code itself, the one that measurement is made from.
+    fn initial_locality(&self) -> Option<u8> {
+        let mut extending = self.events().iter().filter(|event| event.extends());
+        let first = extending.find(|event| event.register == 0);
+        let hardware = first.is_some_and(|event| event.kind == EventType::EFI_HCRTM_EVENT);
+        self.startup_locality()
+            .or_else(|| hardware.then_some(HCRTM_LOCALITY))
+    }
+
     /// What a register holds before its first event: zeroes, in PCR 0 the locality that started
-    /// the TPM as its last byte (TPM 2.0 Library, Part 3, `TPM2_Startup`).
+    /// the TPM as its last byte (TPM 2.0 Library, Part 3, `TPM2_Startup`; Part 1, H-CRTM).
     pub(crate) fn start(&self, bank: HashAlgorithm, register: u32) -> Digest {
         let mut zero = vec![0; bank.digest_len()];
         if register == 0
             && self.format() != Format::Ccel
-            && let (Some(locality), Some(last)) = (self.startup_locality(), zero.last_mut())
+            && let (Some(locality), Some(last)) = (self.initial_locality(), zero.last_mut())
         {
             *last = locality;
         }

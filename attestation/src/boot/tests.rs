@@ -4,6 +4,8 @@ use super::{EventLog, EventType, Finding, Format, Quirk, compare, examine};
 use crate::crypto::HashAlgorithm;
 use crate::tpm::PcrValues;
 
+mod platforms;
+
 const SHA1: HashAlgorithm = HashAlgorithm::Sha1;
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
 const SHA384: HashAlgorithm = HashAlgorithm::Sha384;

@@ -222,27 +222,26 @@ impl PublicKey {
         }
     }
 
+    /// `subjectPublicKey` without the byte that counts unused bits: what identifiers of keys are
+    /// hashes of.
+    #[must_use]
+    pub fn bits(&self) -> Vec<u8> {
+        match self {
+            Self::Rsa { modulus, exponent } => rsa_public_key_der(modulus, exponent),
+            Self::Ec { point, .. } => point.clone(),
+            Self::Ed25519(key) => key.to_vec(),
+        }
+    }
+
     /// DER `SubjectPublicKeyInfo`, what a certificate or a TLS stack wants.
     #[must_use]
     pub fn to_spki_der(&self) -> Vec<u8> {
-        let (oid, curve, key);
-        match self {
-            Self::Rsa { modulus, exponent } => {
-                oid = RSA_ENCRYPTION;
-                curve = None;
-                key = rsa_public_key_der(modulus, exponent);
-            }
-            Self::Ec { curve: c, point } => {
-                oid = EC_PUBLIC_KEY;
-                curve = Some(c.oid());
-                key = point.clone();
-            }
-            Self::Ed25519(k) => {
-                oid = ED25519;
-                curve = None;
-                key = k.to_vec();
-            }
-        }
+        let (oid, curve) = match self {
+            Self::Rsa { .. } => (RSA_ENCRYPTION, None),
+            Self::Ec { curve, .. } => (EC_PUBLIC_KEY, Some(curve.oid())),
+            Self::Ed25519(_) => (ED25519, None),
+        };
+        let key = self.bits();
         let parameters = match (&curve, self) {
             (Some(curve), _) => Some(AnyRef::from(curve)),
             (None, Self::Rsa { .. }) => Some(AnyRef::NULL),

@@ -6,12 +6,13 @@
 
 mod hash;
 mod key;
+mod sm3;
 mod verify;
 
 pub use hash::{Digest, HashAlgorithm};
 pub use key::{Curve, KeyError, PublicKey};
 pub(crate) use verify::ecdsa_der;
-pub use verify::{SignatureScheme, Unsupported, VerifyError, verify};
+pub use verify::{SignatureScheme, Unsupported, VerifyError, verify, verify_digest};
 
 #[cfg(test)]
 mod tests;

@@ -1,5 +1,8 @@
 //! Signature verification.
 
+use std::borrow::Cow;
+
+use aws_lc_rs::digest;
 use aws_lc_rs::signature::{self, RsaParameters, RsaPssSaltLength, VerificationAlgorithm};
 use der::{Encode, Sequence, asn1::UintRef};
 
@@ -86,6 +89,41 @@ pub fn verify(
             one_shot(&signature::ED25519, key, message, signature)
         }
         _ => Err(VerifyError::KeyKind),
+    }
+}
+
+/// Checks `signature` by `key` over something of which only the digest is there, made with the
+/// hash of the scheme by whoever saw it. EdDSA has no such form.
+pub fn verify_digest(
+    key: &PublicKey,
+    scheme: SignatureScheme,
+    digest: &[u8],
+    signature: &[u8],
+) -> Result<(), VerifyError> {
+    let (algorithm, bytes, hash): (&'static dyn VerificationAlgorithm, Cow<'_, [u8]>, _) =
+        match (key, scheme) {
+            (PublicKey::Rsa { modulus, exponent }, SignatureScheme::RsaPkcs1(hash)) => {
+                RsaKey::new(key, modulus, exponent)?;
+                (pkcs1(hash)?, key.to_spki_der().into(), hash)
+            }
+            (PublicKey::Ec { curve, point }, SignatureScheme::Ecdsa(hash)) => {
+                (ecdsa(*curve, hash)?, point.into(), hash)
+            }
+            _ => return Err(VerifyError::KeyKind),
+        };
+    let kind = match hash {
+        HashAlgorithm::Sha256 => &digest::SHA256,
+        HashAlgorithm::Sha384 => &digest::SHA384,
+        HashAlgorithm::Sha512 => &digest::SHA512,
+        other => return Err(unsupported(other)),
+    };
+    let Ok(digest) = digest::Digest::import_less_safe(digest, kind) else {
+        return Err(VerifyError::Mismatch);
+    };
+    let key = signature::UnparsedPublicKey::new(algorithm, bytes);
+    match key.verify_digest(&digest, signature) {
+        Ok(()) => Ok(()),
+        Err(_) => Err(VerifyError::Mismatch),
     }
 }
 

@@ -1,10 +1,8 @@
-//! `binary_runtime_measurements`: little-endian unless the kernel was told otherwise.
+//! `binary_runtime_measurements`: in the byte order of the kernel, which is little-endian on the
+//! machines most people have, and everywhere with `ima_canonical_fmt`.
 
-use std::borrow::Cow;
-
-use super::template::{OLD_NAME, Template};
-use super::{Entry, ImaError};
-use crate::crypto::Digest;
+use super::template::{OLD_DIGEST, OLD_NAME, Template};
+use super::{ByteOrder, Entry, ImaError};
 use crate::error::{Fault, ParseError};
 use crate::reader::Reader;
 
@@ -16,31 +14,54 @@ const MAX_DATA: u32 = 1 << 20;
 /// Lengths of the hash of an entry, by hash of the list.
 const HASHES: [usize; 4] = [20, 32, 48, 64];
 
-pub(super) fn entries(bytes: &[u8]) -> Result<Vec<Entry<'_>>, ImaError> {
-    let hash = hash_len(bytes);
-    let mut entries = Vec::new();
+/// How the entries of a list are laid out.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Layout {
+    pub(super) order: ByteOrder,
+    /// Bytes of the hash in each entry.
+    pub(super) hash: usize,
+}
+
+/// Reads every entry to its last field; how they are laid out, and how many there are.
+pub(super) fn check(bytes: &[u8]) -> Result<(Layout, usize), ImaError> {
+    let order = order(bytes);
+    let layout = Layout {
+        order,
+        hash: hash_len(bytes, order),
+    };
+    let mut count = 0;
     let mut r = Reader::new("ima_measurements", bytes);
     while !r.rest().is_empty() {
-        let entry = entry(&mut r, hash).map_err(|fault| ImaError::Binary {
-            entry: entries.len() + 1,
-            fault,
-        })?;
-        entries.push(entry);
+        entry(&mut r, layout)
+            .and_then(|(at, entry)| checked(at, &entry))
+            .map_err(|fault| ImaError::Binary {
+                entry: count + 1,
+                fault,
+            })?;
+        count += 1;
     }
-    Ok(entries)
+    Ok((layout, count))
+}
+
+/// A register is below 24, so one of its bytes tells which end comes first.
+fn order(bytes: &[u8]) -> ByteOrder {
+    match bytes {
+        [0, 0, 0, last, ..] if *last != 0 => ByteOrder::Big,
+        _ => ByteOrder::Little,
+    }
 }
 
 /// Length of the hash in each entry: the first after which a template's name follows, 20 if none.
-fn hash_len(bytes: &[u8]) -> usize {
+fn hash_len(bytes: &[u8], order: ByteOrder) -> usize {
     let named = |len: &usize| {
         let mut r = Reader::starting("ima_measurements", bytes, 4 + len);
-        name(&mut r).is_ok_and(|name| Template::from_name(name).is_some())
+        name(&mut r, order).is_ok_and(|name| Template::from_name(name).is_some())
     };
     HASHES.into_iter().find(named).unwrap_or(20)
 }
 
-fn name<'a>(r: &mut Reader<'a>) -> Result<&'a str, ParseError> {
-    let len = limited(r, "template_name_len", MAX_NAME)?;
+fn name<'a>(r: &mut Reader<'a>, order: ByteOrder) -> Result<&'a str, ParseError> {
+    let len = limited(r, order, "template_name_len", MAX_NAME)?;
     let at = r.offset();
     let bytes = r.take("template_name", len)?;
     std::str::from_utf8(bytes)
@@ -48,9 +69,14 @@ fn name<'a>(r: &mut Reader<'a>) -> Result<&'a str, ParseError> {
         .ok_or_else(|| r.fault_at("template_name", at, Fault::Rule("is not UTF-8")))
 }
 
-fn limited(r: &mut Reader<'_>, field: &'static str, limit: u32) -> Result<usize, ParseError> {
+fn limited(
+    r: &mut Reader<'_>,
+    order: ByteOrder,
+    field: &'static str,
+    limit: u32,
+) -> Result<usize, ParseError> {
     let at = r.offset();
-    let len = r.u32_le(field)?;
+    let len = order.u32(r, field)?;
     let too_many = Fault::TooMany {
         found: len.into(),
         limit: limit.into(),
@@ -61,47 +87,72 @@ fn limited(r: &mut Reader<'_>, field: &'static str, limit: u32) -> Result<usize,
     }
 }
 
-fn entry<'a>(r: &mut Reader<'a>, hash: usize) -> Result<Entry<'a>, ParseError> {
+/// One entry, and where its template data begins. What the data holds is not looked at.
+pub(super) fn entry<'a>(
+    r: &mut Reader<'a>,
+    layout: Layout,
+) -> Result<(usize, Entry<'a>), ParseError> {
+    let order = layout.order;
     let at = r.offset();
-    let pcr = r.u32_le("pcr")?;
+    let pcr = order.u32(r, "pcr")?;
     if pcr >= 24 {
         return Err(r.fault_at("pcr", at, Fault::Unsupported { found: pcr.into() }));
     }
-    let listed = Digest::from_slice(r.take("template_hash", hash)?).unwrap_or_default();
+    let listed = r.take("template_hash", layout.hash)?;
     let at = r.offset();
-    let name = name(r)?;
+    let name = name(r, order)?;
     let Some(template) = Template::from_name(name) else {
         let fault = Fault::Rule("a template with fields of no known kind");
         return Err(r.fault_at("template_name", at, fault));
     };
-    let data = if template.is_old() {
-        let digest = r.take("template_data.d", 20)?;
-        let len = limited(r, "template_data.n_len", MAX_NAME)?;
-        let name = r.take("template_data.n", len)?;
-        Cow::Owned(old(digest, name))
+    let (at, data) = if template.is_old() {
+        let (start, before) = (r.offset(), r.rest());
+        r.take("template_data.d", OLD_DIGEST)?;
+        let len = limited(r, order, "template_data.n_len", MAX_NAME)?;
+        r.take("template_data.n", len)?;
+        let data = before.get(..r.offset() - start).unwrap_or_default();
+        (start, data)
     } else {
-        let len = limited(r, "template_data_len", MAX_DATA)?;
-        let at = r.offset();
-        let data = r.take("template_data", len)?;
-        template.check(data).map_err(|error| ParseError {
-            offset: at.saturating_add(error.offset),
-            ..error
-        })?;
-        Cow::Borrowed(data)
+        let len = limited(r, order, "template_data_len", MAX_DATA)?;
+        (r.offset(), r.take("template_data", len)?)
     };
-    Ok(Entry {
+    let entry = Entry {
         pcr,
         listed,
         template,
         data,
+        order,
+    };
+    Ok((at, entry))
+}
+
+fn checked(at: usize, entry: &Entry<'_>) -> Result<(), ParseError> {
+    if entry.template.is_old() {
+        return Ok(());
+    }
+    let checked = entry.template.check(entry.data, entry.order);
+    checked.map_err(|error| ParseError {
+        offset: at.saturating_add(error.offset),
+        ..error
     })
 }
 
 /// What the oldest template hashes: the digest, and the name in a field of fixed size.
-pub(super) fn old(digest: &[u8], name: &[u8]) -> Vec<u8> {
-    let mut data = Vec::with_capacity(20 + OLD_NAME);
-    data.extend_from_slice(digest);
-    data.extend(name.iter().take(OLD_NAME - 1));
-    data.resize(digest.len() + OLD_NAME, 0);
-    data
+pub(super) fn old(data: &[u8]) -> [u8; OLD_DIGEST + OLD_NAME] {
+    let mut hashed = [0; OLD_DIGEST + OLD_NAME];
+    let (digest, name) = data.split_at_checked(OLD_DIGEST).unwrap_or_default();
+    let name = name.get(4..).unwrap_or_default();
+    let bytes = digest.iter().chain(name.iter().take(OLD_NAME - 1));
+    for (place, byte) in hashed.iter_mut().zip(bytes) {
+        *place = *byte;
+    }
+    hashed
+}
+
+/// An entry as the kernel writes it.
+pub(super) fn write(out: &mut Vec<u8>, layout: Layout, pcr: u32, hash: &[u8], template: &str) {
+    out.extend(layout.order.bytes(pcr));
+    out.extend(hash);
+    out.extend(layout.order.len(template.len()));
+    out.extend(template.as_bytes());
 }

@@ -3,6 +3,9 @@
 use super::{Entry, IMA_PCR, List};
 use crate::crypto::{Digest, HashAlgorithm};
 
+/// Bytes of SHA-1: what early kernels had for every bank.
+const SHA1_LEN: usize = 20;
+
 /// What a bank is extended with.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Extended {
@@ -33,17 +36,16 @@ pub struct Matched {
 /// What one entry extends a bank with; `None` for a bank the provider cannot compute.
 fn extension(bank: HashAlgorithm, extended: Extended, entry: &Entry<'_>) -> Option<Digest> {
     let len = bank.digest_len();
-    if entry.is_violation() {
-        return Digest::from_slice(&vec![0xff; len]);
-    }
     match extended {
-        Extended::Native => bank.digest(&[&entry.data]),
-        Extended::PaddedSha1 => {
-            let sha1 = HashAlgorithm::Sha1.digest(&[&entry.data])?;
-            let mut padded = sha1.as_slice().to_vec();
-            padded.resize(len, 0);
-            Digest::from_slice(&padded)
+        Extended::Native if entry.is_violation() => Digest::from_slice(&vec![0xff; len]),
+        Extended::Native => entry.hash(bank),
+        // A violation was as short as every other extension, and padded like them.
+        Extended::PaddedSha1 if entry.is_violation() => {
+            let mut ones = vec![0xff; SHA1_LEN.min(len)];
+            ones.resize(len, 0);
+            Digest::from_slice(&ones)
         }
+        Extended::PaddedSha1 => entry.padded(len),
     }
 }
 
@@ -54,10 +56,10 @@ fn values<'l>(
     extended: Extended,
 ) -> impl Iterator<Item = (usize, Digest)> + 'l {
     let zero = Digest::from_slice(&vec![0; bank.digest_len()]).unwrap_or_default();
-    let entries = (1..).zip(&list.entries);
+    let entries = (1..).zip(list.entries());
     let own = entries.filter(|(_, entry)| entry.pcr == IMA_PCR);
     own.scan(zero, move |value, (at, entry)| {
-        let extension = extension(bank, extended, entry)?;
+        let extension = extension(bank, extended, &entry)?;
         *value = bank.digest(&[value.as_slice(), extension.as_slice()])?;
         Some((at, value.clone()))
     })
@@ -68,14 +70,14 @@ fn values<'l>(
 #[must_use]
 pub fn replay(list: &List<'_>, bank: HashAlgorithm) -> Option<Replayed> {
     let zero = bank.digest(&[]).map(|_| vec![0; bank.digest_len()])?;
-    let last = values(list, bank, Extended::Native).last();
-    let own = list.entries.iter().filter(|entry| entry.pcr == IMA_PCR);
+    let (mut own, mut value) = (0, Digest::from_slice(&zero)?);
+    for (_, after) in values(list, bank, Extended::Native) {
+        own += 1;
+        value = after;
+    }
     Some(Replayed {
-        value: match last {
-            Some((_, value)) => value,
-            None => Digest::from_slice(&zero)?,
-        },
-        elsewhere: list.entries.len() - own.count(),
+        value,
+        elsewhere: list.len() - own,
     })
 }
 

@@ -6,6 +6,7 @@
 
 mod diff;
 mod draft;
+mod ima;
 mod provenance;
 mod raw;
 #[cfg(test)]
@@ -19,12 +20,13 @@ pub use draft::{Demand, Draft, Seen, Why, draft};
 pub use provenance::{Provenance, UnknownProvenance};
 
 use crate::boot::Quirk;
+use crate::ima::KnownFiles;
 use crate::term::{Lapsed, Term};
 use crate::toml_file::{FileError, TomlFile};
 use crate::{Sha256Digest, UnixTime};
 
-/// Most bytes of a profile: some hundred requirements with room for comments.
-pub const PROFILE_LIMIT: usize = 256 * 1024;
+/// Most bytes of a profile: some hundred requirements, and the digests of some ten thousand files.
+pub const PROFILE_LIMIT: usize = 4 * 1024 * 1024;
 
 /// What a node must show to have standing, and how long that lasts.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -127,10 +129,22 @@ pub struct BootProfile {
 }
 
 /// What the kernel's measurement list has to show.
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct ImaProfile {
     /// Files that changed while they were measured; `None`: any number. Default: none at all.
     pub max_violations: Option<u64>,
+    /// What may be measured; `None`: anything.
+    pub files: Option<FilesProfile>,
+}
+
+/// Which measured files are known.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct FilesProfile {
+    /// Digests and keys.
+    pub known: KnownFiles,
+    /// What is not known is refused; otherwise it is a warning. What is revoked, or signed wrongly,
+    /// is refused either way.
+    pub refuse_unknown: bool,
 }
 
 /// How far a statement's wall time may be from the collector's, seconds.

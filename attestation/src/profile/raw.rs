@@ -7,8 +7,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::{
-    Alternative, Bank, BootProfile, Brake, Expected, FENCE_PCR_MAX, FenceProfile, ImaProfile,
-    Profile, Provenance, Requirement, TimeProfile, TpmProfile, Value, WorldProfile, claim_name,
+    Alternative, Bank, BootProfile, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile,
+    Provenance, Requirement, TimeProfile, TpmProfile, Value, WorldProfile, claim_name, ima,
 };
 use crate::boot::Quirk;
 use crate::term::Term;
@@ -22,7 +22,7 @@ const ALTERNATIVES_LIMIT: usize = 256;
 /// Most bytes of a text value: a kernel command line (`COMMAND_LINE_SIZE` is 2,048 on x86).
 pub(super) const TEXT_LIMIT: usize = 4096;
 /// Most bytes of what people call a value.
-const NAME_LIMIT: usize = 128;
+pub(super) const NAME_LIMIT: usize = 128;
 /// PCRs of a PC Client TPM.
 const PCR_COUNT: u8 = 24;
 
@@ -34,7 +34,7 @@ pub(super) struct RawProfile {
     max_silence_seconds: Spanned<u32>,
     tpm: RawTpm,
     boot: Option<RawBoot>,
-    ima: Option<RawIma>,
+    ima: Option<ima::RawIma>,
     fence: Option<RawFence>,
     time: Option<RawTime>,
     #[serde(default)]
@@ -76,14 +76,6 @@ struct RawBoot {
     quirks: Vec<Spanned<String>>,
     #[serde(default)]
     unreplayable: Vec<Spanned<u8>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct RawIma {
-    max_violations: Option<u64>,
-    #[serde(default)]
-    any_violations: bool,
 }
 
 #[derive(Deserialize)]
@@ -156,7 +148,7 @@ pub(super) fn check(
         max_silence_seconds,
         tpm,
         boot,
-        ima: raw.ima.map(|raw| ima(&raw)),
+        ima: raw.ima.map(|raw| ima::check(file, &raw)).transpose()?,
         fence,
         time,
         requirements,
@@ -312,13 +304,6 @@ fn boot(file: &TomlFile<'_>, raw: &RawBoot, tpm: &TpmProfile) -> Result<BootProf
     Ok(boot)
 }
 
-/// Default is strict: a file that changed while it was measured may have been anything.
-fn ima(raw: &RawIma) -> ImaProfile {
-    ImaProfile {
-        max_violations: (!raw.any_violations).then(|| raw.max_violations.unwrap_or_default()),
-    }
-}
-
 /// Registers from 16 on are reset by whoever may open the TPM, or by a late launch: what was
 /// extended there can be taken back.
 fn fence(file: &TomlFile<'_>, raw: &RawFence, tpm: &TpmProfile) -> Result<FenceProfile, FileError> {
@@ -440,7 +425,7 @@ fn alternative(file: &TomlFile<'_>, raw: &RawAlternative) -> Result<Alternative,
     })
 }
 
-fn moment(
+pub(super) fn moment(
     file: &TomlFile<'_>,
     text: Option<&Spanned<String>>,
 ) -> Result<Option<UnixTime>, FileError> {

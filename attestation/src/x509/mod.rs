@@ -12,6 +12,7 @@ mod path;
 mod pem;
 mod revocation;
 
+pub(crate) use self::der::{Walk, context};
 pub use bundle::{Bundle, MAX_BUNDLE};
 pub use certificate::{
     Certificate, Extension, MAX_CERTIFICATE_BYTES, SUBJECT_ALT_NAME, SignatureRefused,

@@ -5,13 +5,19 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(list) = List::parse(data) else {
         return;
     };
-    for entry in &list.entries {
+    assert_eq!(list.entries().count(), list.len());
+    for entry in list.entries() {
         entry.is_consistent();
         entry.file_name();
         entry.file_digest();
+        entry.signature();
+        entry.appended_signature();
+        entry.buffer();
+        entry.owner();
+        entry.group();
     }
     let value = replay(&list, HashAlgorithm::Sha256).unwrap().value;
-    let measured = list.entries.iter().any(|entry| entry.pcr == 10);
+    let measured = list.entries().any(|entry| entry.pcr == 10);
     let matched = match_pcr(&list, HashAlgorithm::Sha256, value.as_slice());
     assert_eq!(matched.is_some(), measured);
 });

@@ -194,7 +194,7 @@ fn read_back(draft: &Draft) -> Profile {
     assert_eq!(boot, draft.boot);
     assert_eq!(profile.fence.map(|fence| fence.pcr), draft.fence);
     assert_eq!(
-        profile.ima.and_then(|ima| ima.max_violations),
+        profile.ima.as_ref().and_then(|ima| ima.max_violations),
         draft.violations
     );
     let terms = &draft.terms;

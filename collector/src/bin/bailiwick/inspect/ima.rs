@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use bailiwick_attestation::crypto::HashAlgorithm;
-use bailiwick_attestation::ima::{self, Extended, List};
+use bailiwick_attestation::ima::{self, ByteOrder, Extended, Form, List};
 use serde_json::{Map, Value};
 
 use super::file::read;
@@ -64,12 +64,26 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
 }
 
 fn judge(list: &List<'_>, quoted: Option<&Quoted>, report: &mut Report) {
-    let last = list.entries.last();
+    let last = list.entries().last();
     report.fact(
         "template",
         last.map(|entry| entry.template.name().to_owned()),
     );
-    report.fact("entries", list.entries.len());
+    report.fact("entries", list.len());
+    report.fact(
+        "form",
+        match list.form() {
+            Form::Binary => "binary",
+            Form::Ascii => "ascii",
+        },
+    );
+    report.fact(
+        "byte_order",
+        match list.order() {
+            ByteOrder::Little => "little-endian",
+            ByteOrder::Big => "big-endian",
+        },
+    );
     report.fact("violations", list.violations());
     let mut registers = Map::new();
     let asked = quoted.map(|quoted| quoted.bank);
@@ -88,7 +102,7 @@ fn judge(list: &List<'_>, quoted: Option<&Quoted>, report: &mut Report) {
 
 /// The hash in the list is nobody's word, but one that is wrong was changed by somebody.
 fn hashes(list: &List<'_>, report: &mut Report) {
-    let entries = (1..).zip(&list.entries);
+    let entries = (1..).zip(list.entries());
     let mut wrong = entries.filter(|(_, entry)| !entry.is_consistent());
     for (number, _) in wrong.by_ref().take(NAMED) {
         let detail = format!("entry {number}: the template hash is not that of the template data");
@@ -108,7 +122,7 @@ fn hashes(list: &List<'_>, report: &mut Report) {
 
 /// The first entry ties the list to the boot: a hash of the registers before it.
 fn aggregate(list: &List<'_>, report: &mut Report) {
-    let first = list.entries.first();
+    let first = list.entries().next();
     let named = first.filter(|entry| entry.file_name() == Some(b"boot_aggregate"));
     let Some(entry) = named else {
         let detail = "the first entry is no boot_aggregate: the list is cut off at its beginning";
@@ -136,7 +150,7 @@ fn compare(list: &List<'_>, quoted: &Quoted, report: &mut Report) {
         let detail = "the bank was extended with SHA-1 and zeroes: it is no stronger than SHA-1";
         report.warn(Finding::new("padded-sha1", detail));
     }
-    let ahead = list.entries.len().saturating_sub(matched.at);
+    let ahead = list.len().saturating_sub(matched.at);
     if ahead > 0 {
         let detail = format!("the last {ahead} entries are not covered by the value given");
         report.warn(Finding::new("list-ahead", detail));
