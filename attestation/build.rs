@@ -2,12 +2,15 @@
 
 fn main() -> std::io::Result<()> {
     println!("cargo::rerun-if-changed=proto");
-    prost_build::Config::new().compile_protos(
-        &[
-            "proto/bailiwick/v1/evidence.proto",
-            "proto/bailiwick/v1/enroll.proto",
-            "proto/bailiwick/v1/record.proto",
-        ],
-        &["proto"],
-    )
+    // Envelopes are moved around, and most bring no geotag.
+    prost_build::Config::new()
+        .boxed(".bailiwick.v1.Evidence.geotag")
+        .compile_protos(
+            &[
+                "proto/bailiwick/v1/evidence.proto",
+                "proto/bailiwick/v1/enroll.proto",
+                "proto/bailiwick/v1/record.proto",
+            ],
+            &["proto"],
+        )
 }

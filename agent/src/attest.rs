@@ -13,10 +13,10 @@ use std::{collections::VecDeque, io};
 
 use bailiwick_attestation::{
     Sha256Digest,
-    evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner},
+    evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner, geotag_binding},
     proto::v1::{
-        Claim, Evidence, FenceState, Gap, Log, LogDigest, PcrBank, PcrValue, PolicyState, Receipt,
-        Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
+        Claim, Evidence, FenceState, Gap, Geotag, Log, LogDigest, PcrBank, PcrValue, PolicyState,
+        Receipt, Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
     },
     standing::QuotedAt,
 };
@@ -390,6 +390,7 @@ impl Attester {
         let binding = Binding::new(&freshness, &statement);
         let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
         self.remember_clock(Sha256Digest::of(&[&statement]), &quoted);
+        let geotag = self.geotag(&freshness, &statement).await;
         let host = self.host.clone();
         let logs = spawn_blocking(move || read_logs(&host)).await;
         let (logs, sent) = self.choose_logs(logs.unwrap_or_default());
@@ -425,9 +426,32 @@ impl Attester {
             }],
             logs,
             quoted_boot_time_ns: quoted.boot_time_ns,
+            geotag: geotag.map(Box::new),
             ..Evidence::default()
         };
         Ok((envelope, sent))
+    }
+
+    /// The node's geotag, certified for this statement. Whether it is any good is the collector's to
+    /// say.
+    async fn geotag(&self, freshness: &Freshness, statement: &[u8]) -> Option<Geotag> {
+        let binding = geotag_binding(freshness, statement);
+        match self.tpm.certify_geotag(binding.0).await {
+            Ok(area) => area.map(|area| Geotag {
+                nv_public: area.public,
+                attest: area.signed.attest,
+                signature: area.signed.signature,
+                unavailable: String::new(),
+            }),
+            Err(why) => {
+                let why = crate::uplink::link::chain(&why);
+                warn!(why, "the TPM does not certify the geotag");
+                Some(Geotag {
+                    unavailable: why,
+                    ..Geotag::default()
+                })
+            }
+        }
     }
 
     /// What the collector does not have yet travels whole.

@@ -15,6 +15,7 @@
 //! | [`spool`] | what no receipt covers yet, on disk |
 //! | [`log`] | what happened here, append-only, its root in every statement |
 //! | [`outward`] | what others may believe, on disk while it stands |
+//! | [`geotag`] | where the node stands: what to sign, and what was signed, into the TPM |
 //! | [`enroll`], [`tls`], [`channel`] | how the node and its collector know each other |
 //! | [`uplink`] | the node's loop: when to say what, and what follows from the answers |
 //! | [`fence_service`], [`ipc`], [`proto`] | the `fence` process and how `run` speaks to it |
@@ -31,6 +32,7 @@ pub mod fence;
 pub mod fence_service;
 mod files;
 mod floor;
+pub mod geotag;
 pub mod ipc;
 pub mod log;
 pub mod notify;

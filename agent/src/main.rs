@@ -10,18 +10,24 @@ use std::{
 
 use anyhow::Context;
 use bailiwick_agent::{
+    clock,
     collect::{Host, gpu, nvml},
     config::Config,
     fence::{self, Fence},
     fence_service::{self, Core, Kept},
+    geotag,
     ipc::FenceClient,
     proto::fence::UseBreakGlass,
     tls,
     tpm::Tpm,
     uplink,
 };
-use bailiwick_attestation::proto::v1::{PolicyBundle, PolicyFile};
-use bailiwick_policy::approvers::Approvers;
+use bailiwick_attestation::{
+    Sha256Digest, UnixTime,
+    geotag::Record,
+    proto::v1::{PolicyBundle, PolicyFile},
+};
+use bailiwick_policy::approvers::{Approvers, Validity};
 use clap::{Parser, Subcommand};
 use prost::Message as _;
 use tokio::signal::unix::{SignalKind, signal};
@@ -53,6 +59,9 @@ enum Command {
         /// The signed folder, or the file it was packed into
         file: PathBuf,
     },
+    /// Where this machine stands, by the word of somebody who stands before it
+    #[command(subcommand)]
+    Geotag(GeotagCommand),
     /// Says what would keep `fence` and `run` from working
     Check,
     /// Configuration
@@ -67,6 +76,34 @@ enum Command {
 enum ConfigCommand {
     /// Prints it as understood, defaults filled in
     Print,
+}
+
+#[derive(Debug, Subcommand)]
+enum GeotagCommand {
+    /// Prints the text to sign: `ssh-keygen -Y sign -n bailiwick/DEPLOYMENT/geotag -f KEY FILE`
+    Draft {
+        /// Site, room, row
+        #[arg(long)]
+        place: String,
+        /// Rack
+        #[arg(long)]
+        rack: Option<String>,
+        /// ISO 3166-1 code, or an operator's own: DE, X-SITE-1
+        #[arg(long)]
+        jurisdiction: String,
+        /// When it ends: 2027-01-31T00:00:00Z
+        #[arg(long, value_parser = moment)]
+        until: UnixTime,
+    },
+    /// Locks a signed text into the TPM; what was there before is gone
+    Provision {
+        /// What `draft` printed
+        text: PathBuf,
+        /// The signature over it; default: the text's name and `.sig`
+        signature: Option<PathBuf>,
+    },
+    /// Prints what the TPM holds
+    Show,
 }
 
 #[derive(Debug, Subcommand)]
@@ -114,6 +151,7 @@ fn main() -> ExitCode {
         Command::Unfence => unfence(&cli.config),
         Command::Run => run(&cli.config),
         Command::BreakGlass { file } => break_glass(&cli.config, &file),
+        Command::Geotag(command) => geotag(&cli.config, command),
         Command::Check => check(&cli.config),
         Command::Config(ConfigCommand::Print) => print_config(&cli.config),
         Command::Probe(ProbeCommand::Fence) => probe_fence(),
@@ -260,7 +298,7 @@ fn run(file: &Path) -> anyhow::Result<()> {
     let approvers = read_approvers(&config)?;
     let tpm = Tpm::open(config.tpm_settings())?;
     info!(
-        ek = %bailiwick_attestation::Sha256Digest::of(&[&tpm.identity().ek_public]),
+        ek = %Sha256Digest::of(&[&tpm.identity().ek_public]),
         ak = hex::encode(&tpm.identity().ak_name),
         certificates = tpm.identity().ek_certificates.len(),
         "this TPM"
@@ -328,7 +366,7 @@ fn check(file: &Path) -> anyhow::Result<()> {
         "tpm",
         Tpm::open(config.tpm_settings())
             .map(|tpm| {
-                let ek = bailiwick_attestation::Sha256Digest::of(&[&tpm.identity().ek_public]);
+                let ek = Sha256Digest::of(&[&tpm.identity().ek_public]);
                 format!("ek {ek}, ak {}", hex::encode(&tpm.identity().ak_name))
             })
             .map_err(Into::into),
@@ -356,10 +394,77 @@ fn check(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn geotag(file: &Path, command: GeotagCommand) -> anyhow::Result<()> {
+    let config = Config::read(file)?;
+    let tpm = Tpm::open(config.tpm_settings())?;
+    let ek = Sha256Digest::of(&[&tpm.identity().ek_public]);
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("runtime")?;
+    let mut out = io::stdout().lock();
+    match command {
+        GeotagCommand::Draft {
+            place,
+            rack,
+            jurisdiction,
+            until,
+        } => {
+            let said = geotag::Said {
+                place,
+                rack,
+                jurisdiction,
+                until,
+            };
+            let text = geotag::draft(&said, &config.deployment, ek, clock::now())?;
+            out.write_all(text.as_bytes())?;
+        }
+        GeotagCommand::Provision { text, signature } => {
+            let signature = signature.unwrap_or_else(|| {
+                let mut name = text.clone().into_os_string();
+                name.push(".sig");
+                name.into()
+            });
+            let read =
+                |path: &Path| std::fs::read(path).with_context(|| path.display().to_string());
+            let (text, armored) = (read(&text)?, read(&signature)?);
+            let now = clock::now();
+            let signed = geotag::check(&text, &armored, &config.deployment, ek, now)?;
+            let namespace = bailiwick_attestation::geotag::namespace(&config.deployment);
+            let approvers = read_approvers(&config)?;
+            let at = Validity::At(now);
+            match approvers.approve(&signed.signature, &namespace, &text, at) {
+                Ok(approval) => writeln!(out, "signed by {}", approval.principals)?,
+                // Approvers may have been handed on since; the collector knows.
+                Err(why) => writeln!(out, "not by this machine's first approvers: {why}")?,
+            }
+            runtime.block_on(tpm.provision_geotag(signed.record))?;
+            let area = runtime.block_on(tpm.certify_geotag([0; 32]))?;
+            let held = area.context("the TPM holds none")?.contents?;
+            let held = Record::parse(&held)?;
+            anyhow::ensure!(held.text == text, "the TPM holds another text");
+            writeln!(out, "locked in the TPM; it goes with the next statement")?;
+        }
+        GeotagCommand::Show => match runtime.block_on(tpm.certify_geotag([0; 32]))? {
+            None => anyhow::bail!("the TPM holds no geotag"),
+            Some(area) => {
+                let held = area.contents?;
+                out.write_all(Record::parse(&held)?.text)?;
+            }
+        },
+    }
+    Ok(())
+}
+
 fn print_config(file: &Path) -> anyhow::Result<()> {
     let config = Config::read(file)?;
     let text = toml::to_string(&config).context("print the configuration")?;
     io::stdout().write_all(text.as_bytes()).context("stdout")
+}
+
+fn moment(text: &str) -> Result<UnixTime, String> {
+    bailiwick_attestation::geotag::moment(text)
+        .ok_or_else(|| format!("{text:?} is no moment as in 2027-01-31T00:00:00Z"))
 }
 
 fn nonce(text: &str) -> Result<[u8; 32], String> {

@@ -4,6 +4,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+#[expect(dead_code, reason = "what it certifies beside quotes serves tests")]
 #[path = "../src/fixture.rs"]
 mod fixture;
 
@@ -18,7 +19,9 @@ use aws_lc_rs::{
 };
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
-    appraisal::{AkWord, Boot, Previous, Reference, Status, Subject, VerifiedEvidence, appraise},
+    appraisal::{
+        AkWord, Boot, GeoWord, Previous, Reference, Status, Subject, VerifiedEvidence, appraise,
+    },
     evidence::{Freshness, Nonce},
     profile::Profile,
     tpm::ClockInfo,
@@ -65,6 +68,7 @@ fn main() {
         epoch: 0,
         endorsed_until: None,
         receipt: None,
+        geotag: &GeoWord::Absent,
     };
     let profile = Profile::parse("profile.toml", fixture::PROFILE.as_bytes()).expect("a profile");
     let reference = Reference {

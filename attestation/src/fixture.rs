@@ -63,8 +63,17 @@ impl SoftTpm {
 
     /// Quotes SHA-256 PCRs 0 to 23 over any 32 bytes.
     pub(crate) fn quote(&self, qualifying: &[u8; 32]) -> v1::TpmQuote {
+        let mut attest = self.attested(0x8018, qualifying);
+        attest.extend([0, 0, 0, 1, 0x00, 0x0b, 3, 0xff, 0xff, 0xff]);
+        attest.extend(sized(Sha256Digest::of(&[&self.pcrs.concat()]).as_bytes()));
+        let signature = self.sign(&attest);
+        v1::TpmQuote { attest, signature }
+    }
+
+    /// `TPMS_ATTEST` up to where its type decides.
+    fn attested(&self, kind: u16, qualifying: &[u8; 32]) -> Vec<u8> {
         let mut attest = 0xff54_4347_u32.to_be_bytes().to_vec();
-        attest.extend([0x80, 0x18]);
+        attest.extend(kind.to_be_bytes());
         attest.extend(sized(self.ak().name().as_bytes()));
         attest.extend(sized(qualifying));
         attest.extend(self.clock.clock.to_be_bytes());
@@ -72,15 +81,42 @@ impl SoftTpm {
         attest.extend(self.clock.restart_count.to_be_bytes());
         attest.push(u8::from(self.clock.safe));
         attest.extend(0x2019_1023_0016_3636_u64.to_be_bytes());
-        attest.extend([0, 0, 0, 1, 0x00, 0x0b, 3, 0xff, 0xff, 0xff]);
-        attest.extend(sized(Sha256Digest::of(&[&self.pcrs.concat()]).as_bytes()));
+        attest
+    }
+
+    /// `TPMT_SIGNATURE`.
+    fn sign(&self, attest: &[u8]) -> Vec<u8> {
         let signed = self
             .pair
-            .sign(&SystemRandom::new(), &attest)
+            .sign(&SystemRandom::new(), attest)
             .expect("a signature");
         let (r, s) = signed.as_ref().split_at(32);
-        let signature = [&[0x00, 0x18, 0x00, 0x0b], sized(r).as_slice(), &sized(s)].concat();
-        v1::TpmQuote { attest, signature }
+        [&[0x00, 0x18, 0x00, 0x0b], sized(r).as_slice(), &sized(s)].concat()
+    }
+
+    /// Certifies an area at the geotag's index, written and locked for good.
+    pub(crate) fn nv_certify(&self, qualifying: &[u8; 32], contents: &[u8]) -> v1::Geotag {
+        let size = u16::try_from(contents.len()).expect("fixture areas are short");
+        let nv_public = [
+            &0x0180_0b43_u32.to_be_bytes()[..],
+            &[0x00, 0x0b],
+            &0x2202_3802_u32.to_be_bytes(),
+            &[0, 0],
+            &size.to_be_bytes(),
+        ]
+        .concat();
+        let mut attest = self.attested(0x8014, qualifying);
+        let digest = Sha256Digest::of(&[&nv_public]);
+        attest.extend(sized(&[&[0x00, 0x0b], &digest.0[..]].concat()));
+        attest.extend([0, 0]);
+        attest.extend(sized(contents));
+        let signature = self.sign(&attest);
+        v1::Geotag {
+            nv_public,
+            attest,
+            signature,
+            unavailable: String::new(),
+        }
     }
 
     /// The envelope around a statement.

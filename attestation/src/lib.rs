@@ -14,6 +14,7 @@
 //! | [`boot`] | the boot event log: reading, replay, what of it may be believed |
 //! | [`events`] | entries of a node's own log, and what of them can be forgotten |
 //! | [`fence_log`] | what the fence put in force, as its PCR holds it |
+//! | [`geotag`] | where a machine stands, by the word of somebody who stood there |
 //! | [`gpu`] | what a GPU or a switch says of itself, and who vouches for it |
 //! | [`ima`] | the kernel's list of what it measured: reading and replay |
 //! | [`profile`] | the validated stack a node is held against |
@@ -42,6 +43,7 @@ pub mod cvm;
 pub mod events;
 pub mod evidence;
 pub mod fence_log;
+pub mod geotag;
 pub mod gpu;
 pub mod ima;
 pub mod profile;

@@ -1,14 +1,17 @@
 //! Whose word a node's AK is, and whose devices it names: one answer for the collector and for
 //! `bailiwick verify`, from what was presented at enrolment and what approvers signed.
 
-use bailiwick_attestation::appraisal::{AkWord, devices};
+use bailiwick_attestation::appraisal::{AkWord, GeoWord, GeotagShown, devices};
 use bailiwick_attestation::evidence::{ParsedStatement, iak_binding};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::{AkPublic, Iak, IakClaim, IakRefused, QualifyingData};
 use bailiwick_attestation::x509::Certificate;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::Approvers;
+use bailiwick_policy::geotag;
 use bailiwick_policy::model::{Node, confirm};
+
+use crate::ingest::error_chain;
 
 /// What is presented for an AK, and when.
 #[derive(Clone, Copy, Debug)]
@@ -121,6 +124,34 @@ pub fn ak_word(
             Ok(()) => AkWord::Iak,
             Err(_unvouched) => AkWord::Collector,
         },
+    }
+}
+
+/// Whose word it is where the node stands, of what its TPM certified. A node that nobody listed has
+/// no place to be wrong about.
+#[must_use]
+pub fn geo_word(
+    shown: &GeotagShown,
+    deployment: &DeploymentId,
+    signed: Option<(&Node, &Approvers)>,
+    now: UnixTime,
+) -> GeoWord {
+    let refused = |code, error: &dyn std::error::Error| GeoWord::Refused {
+        code,
+        why: error_chain(error),
+    };
+    let (record, (node, approvers)) = match (shown, signed) {
+        (GeotagShown::Absent, _) | (_, None) => return GeoWord::Absent,
+        (GeotagShown::Unavailable(why), _) => return GeoWord::Unavailable(why.clone()),
+        (GeotagShown::Refused(why), _) => return refused(why.code(), why),
+        (GeotagShown::Certified(record), Some(signed)) => (record, signed),
+    };
+    match geotag::verify(record.contents(), deployment, node, approvers, now) {
+        Ok((tag, approval)) => GeoWord::Signed {
+            tag,
+            by: approval.principals,
+        },
+        Err(why) => refused(why.code(), &why),
     }
 }
 

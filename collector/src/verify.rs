@@ -25,7 +25,7 @@ use bailiwick_policy::model::Node;
 use serde::Serialize;
 
 use crate::appraise::{endorsed_until, previous_of, reasons, receipt_of};
-use crate::identity::{Makers, Presented, ak_word, foreign_devices};
+use crate::identity::{Makers, Presented, ak_word, foreign_devices, geo_word};
 use crate::ingest::error_chain;
 use agree::{as_logged, results, told};
 use keys::{Word, word};
@@ -228,7 +228,10 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         .map_or(&[][..], |policy| &policy.model.collector.logs);
     let name = listed.map(|node| &node.name);
     let shown = receipt_of(evidence, logs, name, &ek.digest());
+    let signed = listed.map(|node| (node, chain.current()));
+    let place = geo_word(verified.geotag(), anchors.deployment, signed, received);
     let subject = Subject {
+        geotag: &place,
         endorsed_until: endorsed_until(enrolment),
         receipt: shown.as_ref(),
         deployment: anchors.deployment,

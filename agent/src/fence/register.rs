@@ -4,11 +4,7 @@
 //! that a chip that does not answer holds up nothing but the log.
 
 use std::{
-    fmt,
-    fs::OpenOptions,
-    io::{self, Read, Write},
-    net::{TcpStream, ToSocketAddrs},
-    path::PathBuf,
+    fmt, io,
     sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel},
     thread,
     time::Duration,
@@ -16,17 +12,10 @@ use std::{
 
 use bailiwick_attestation::{
     crypto::{Digest, HashAlgorithm},
-    tpm::{
-        MAX_RESPONSE, ResponseRefused, pcr_event, pcr_event_response, pcr_read, pcr_read_response,
-    },
+    tpm::{ResponseRefused, pcr_event, pcr_event_response, pcr_read, pcr_read_response},
 };
 
-/// How often a TPM that says "again" is asked again, and after how long.
-const ATTEMPTS: u32 = 50;
-const AGAIN_AFTER: Duration = Duration::from_millis(20);
-
-/// A socket that is silent for so long is given up by its thread.
-const SILENCE: Duration = Duration::from_secs(60);
+use crate::tpm::raw::{AGAIN_AFTER, ATTEMPTS, Address};
 
 /// Why a register was not extended or read.
 #[derive(Debug, thiserror::Error)]
@@ -73,101 +62,25 @@ pub trait Register: Send + fmt::Debug {
     fn index(&self) -> u8;
 }
 
-/// Where a TPM takes commands as they are.
-#[derive(Clone, Debug, Eq, PartialEq)]
-enum Address {
-    Device(PathBuf),
-    Socket(String, u16),
-}
-
-impl Address {
-    /// A TCTI string as tpm2-tss spells it.
-    fn parse(tcti: &str) -> Option<Self> {
-        let (kind, rest) = tcti.split_once(':').unwrap_or((tcti, ""));
-        match (kind, rest) {
-            ("device", "") => Some(Self::Device(PathBuf::from("/dev/tpmrm0"))),
-            ("device", path) => Some(Self::Device(PathBuf::from(path))),
-            ("swtpm", rest) => {
-                let (mut host, mut port) = ("localhost", 2321);
-                for part in rest.split(',').filter(|part| !part.is_empty()) {
-                    match part.split_once('=')? {
-                        ("host", value) => host = value,
-                        ("port", value) => port = value.parse().ok()?,
-                        _ => return None,
-                    }
-                }
-                Some(Self::Socket(host.to_owned(), port))
-            }
-            _ => None,
-        }
-    }
-
-    /// Sends one command, reads one response.
-    fn ask(&self, command: &[u8]) -> io::Result<Vec<u8>> {
-        match self {
-            Self::Device(path) => {
-                let mut device = OpenOptions::new().read(true).write(true).open(path)?;
-                // One write is one command, one read one response.
-                device.write_all(command)?;
-                let mut response = vec![0; MAX_RESPONSE];
-                let length = device.read(&mut response)?;
-                response.truncate(length);
-                Ok(response)
-            }
-            Self::Socket(host, port) => {
-                let at = (host.as_str(), *port).to_socket_addrs()?.next();
-                let at = at.ok_or(io::ErrorKind::AddrNotAvailable)?;
-                let mut stream = TcpStream::connect_timeout(&at, SILENCE)?;
-                stream.set_read_timeout(Some(SILENCE))?;
-                stream.set_write_timeout(Some(SILENCE))?;
-                stream.set_nodelay(true)?;
-                stream.write_all(command)?;
-                let mut head = [0; 6];
-                stream.read_exact(&mut head)?;
-                let [_, _, a, b, c, d] = head;
-                let length = u32::from_be_bytes([a, b, c, d]);
-                let left = usize::try_from(length)
-                    .ok()
-                    .filter(|length| *length <= MAX_RESPONSE)
-                    .and_then(|length| length.checked_sub(head.len()))
-                    .ok_or(io::ErrorKind::InvalidData)?;
-                let mut response = head.to_vec();
-                response.resize(head.len().saturating_add(left), 0);
-                stream.read_exact(response.split_at_mut(head.len()).1)?;
-                Ok(response)
-            }
-        }
-    }
-
-    /// Asks until the TPM has time.
-    fn ask_again<T>(
-        &self,
-        command: &[u8],
-        read: impl Fn(&[u8]) -> Result<T, ResponseRefused>,
-    ) -> Result<T, RegisterError> {
-        let mut attempts = ATTEMPTS;
-        loop {
-            let response = self
-                .ask(command)
-                .map_err(|source| RegisterError::Connection {
-                    address: self.to_string(),
-                    source,
-                })?;
-            attempts = attempts.saturating_sub(1);
-            match read(&response) {
-                Ok(answer) => return Ok(answer),
-                Err(refused) if refused.try_again() && attempts > 0 => thread::sleep(AGAIN_AFTER),
-                Err(refused) => return Err(RegisterError::Response(refused)),
-            }
-        }
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Device(path) => path.display().fmt(f),
-            Self::Socket(host, port) => write!(f, "{host}:{port}"),
+/// Asks until the TPM has time.
+fn ask_again<T>(
+    address: &Address,
+    command: &[u8],
+    read: impl Fn(&[u8]) -> Result<T, ResponseRefused>,
+) -> Result<T, RegisterError> {
+    let mut attempts = ATTEMPTS;
+    loop {
+        let response = address
+            .ask(command)
+            .map_err(|source| RegisterError::Connection {
+                address: address.to_string(),
+                source,
+            })?;
+        attempts = attempts.saturating_sub(1);
+        match read(&response) {
+            Ok(answer) => return Ok(answer),
+            Err(refused) if refused.try_again() && attempts > 0 => thread::sleep(AGAIN_AFTER),
+            Err(refused) => return Err(RegisterError::Response(refused)),
         }
     }
 }
@@ -241,7 +154,7 @@ impl Register for TpmRegister {
     fn extend(&mut self, event: &[u8], patience: Duration) -> Result<(), RegisterError> {
         let command = pcr_event(self.index, event).ok_or(RegisterError::TooLong(event.len()))?;
         self.with_patience(patience, move |address| {
-            address.ask_again(&command, pcr_event_response)
+            ask_again(address, &command, pcr_event_response)
         })
     }
 
@@ -249,7 +162,7 @@ impl Register for TpmRegister {
         let (bank, index) = (self.bank, self.index);
         let command = pcr_read(bank, index);
         self.with_patience(patience, move |address| {
-            address.ask_again(&command, |response| {
+            ask_again(address, &command, |response| {
                 pcr_read_response(response, bank, index)
             })
         })
@@ -266,12 +179,12 @@ impl Register for TpmRegister {
 
 #[cfg(test)]
 mod tests {
-    use std::{net::TcpListener, time::Instant};
+    use std::{net::TcpListener, path::PathBuf, time::Instant};
 
     use bailiwick_attestation::fence_log;
 
     use super::*;
-    use crate::tpm::testing::SoftTpm;
+    use crate::tpm::{raw::SILENCE, testing::SoftTpm};
 
     const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -42,11 +42,11 @@ pub(super) struct Session {
 
 /// The TPM as its own thread sees it.
 pub(super) struct Device {
-    settings: Settings,
+    pub(super) settings: Settings,
     ak: Blob,
     transport: Blob,
     /// What everything the AK signs is checked with before it leaves.
-    ak_public: AkPublic,
+    pub(super) ak_public: AkPublic,
     /// Absent after a failure, until the next request.
     session: Option<Session>,
 }

@@ -10,9 +10,11 @@
 
 mod device;
 mod endorsement;
+mod geotag;
 mod iak;
 mod keys;
 pub(crate) mod nv;
+pub(crate) mod raw;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -22,7 +24,7 @@ use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
 
 use bailiwick_attestation::{
     crypto::HashAlgorithm,
-    tpm::{CertifyRefused, QuoteRefused},
+    tpm::{CertifyRefused, NvRefused, QuoteRefused},
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
@@ -30,6 +32,7 @@ use tss_esapi::{TctiNameConf, interface_types::algorithm::HashingAlgorithm};
 
 use device::Device;
 pub use iak::IakWord;
+pub use raw::RawError;
 
 /// Requests waiting for the TPM's thread. Full: the caller is told [`TpmError::Busy`], for a TPM
 /// that is eight commands behind does not answer a challenge in time either.
@@ -224,6 +227,26 @@ pub enum TpmError {
     /// The same, of the transport key's certification.
     #[error("the TPM's certification of the transport key does not verify")]
     Certify(#[source] Box<CertifyRefused>),
+    /// A geotag that one command cannot certify.
+    #[error(
+        "the geotag takes {found} bytes, and this TPM certifies {most} at once: use a shorter \
+         place, or a smaller key (Ed25519, ECDSA)"
+    )]
+    Geotag {
+        /// Bytes of the record.
+        found: usize,
+        /// What the TPM says.
+        most: usize,
+    },
+    /// A command that the library lacks failed.
+    #[error("TPM: {doing}")]
+    Raw {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it has no answer.
+        #[source]
+        source: RawError,
+    },
     /// What came back is not what was asked for.
     #[error("the TPM's answer: {0}")]
     Answer(&'static str),
@@ -265,6 +288,17 @@ pub struct Signed {
     pub attest: Vec<u8>,
     /// `TPMT_SIGNATURE`.
     pub signature: Vec<u8>,
+}
+
+/// An area of the TPM's memory, certified whole.
+#[derive(Clone, Debug)]
+pub struct CertifiedArea {
+    /// `TPMS_NV_PUBLIC`.
+    pub public: Vec<u8>,
+    /// The AK's word on it.
+    pub signed: Signed,
+    /// What stands there, or why nobody will believe it.
+    pub contents: Result<Vec<u8>, NvRefused>,
 }
 
 /// A quote, and what was read after it.
@@ -410,6 +444,21 @@ impl Tpm {
     /// Keeps 32 bytes in the TPM's own memory; what was kept before is gone.
     pub async fn keep_secret(&self, secret: [u8; 32]) -> Result<(), TpmError> {
         self.call(move |device| device.keep_secret(&secret)).await
+    }
+
+    /// Locks a geotag's record into the TPM; what stood there before is gone.
+    pub async fn provision_geotag(&self, record: Vec<u8>) -> Result<(), TpmError> {
+        self.call(move |device| device.provision_geotag(&record))
+            .await
+    }
+
+    /// The geotag's area as the TPM certifies it over `qualifying`; `None` where there is none.
+    pub async fn certify_geotag(
+        &self,
+        qualifying: [u8; 32],
+    ) -> Result<Option<CertifiedArea>, TpmError> {
+        self.call(move |device| device.certify_geotag(&qualifying))
+            .await
     }
 
     async fn call<T, F>(&self, work: F) -> Result<T, TpmError>

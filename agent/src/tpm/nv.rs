@@ -8,7 +8,7 @@ use tracing::info;
 use tss_esapi::{
     Context,
     attributes::NvIndexAttributesBuilder,
-    constants::CapabilityType,
+    constants::{CapabilityType, PropertyTag},
     handles::{NvIndexHandle, NvIndexTpmHandle, TpmHandle},
     interface_types::{
         algorithm::HashingAlgorithm,
@@ -24,6 +24,9 @@ pub(crate) const INDEX: u32 = 0x0180_0b41;
 
 /// The master key of what this node sealed.
 pub(crate) const SECRET: u32 = 0x0180_0b42;
+
+/// Where the node stands, by an approver's word.
+pub(crate) const GEOTAG: u32 = bailiwick_attestation::geotag::GEOTAG_INDEX;
 
 /// Content of the area; `None` where nothing was ever written.
 pub(super) fn read(
@@ -71,6 +74,47 @@ pub(super) fn write(context: &mut Context, index: u32, content: &[u8]) -> tss_es
     written
 }
 
+/// Most bytes that one command writes, reads or certifies; what no TPM says is the least that the
+/// PC Client profile asks for.
+pub(super) fn buffer(context: &mut Context) -> tss_esapi::Result<usize> {
+    const LEAST: u32 = 512;
+    context.clear_sessions();
+    let most = context.get_tpm_property(PropertyTag::NvBufferMax)?;
+    Ok(usize::try_from(most.unwrap_or(LEAST)).unwrap_or(usize::MAX))
+}
+
+/// Makes the area anew and writes it: whatever stood there before is deleted with its index. Locking
+/// it is for the raw commands, which the library lacks.
+pub(super) fn write_lockable(
+    context: &mut Context,
+    index: u32,
+    content: &[u8],
+) -> tss_esapi::Result<()> {
+    if let Some(handle) = find(context, index)? {
+        context.set_sessions((Some(AuthSession::Password), None, None));
+        let gone = context.nv_undefine_space(Provision::Owner, handle);
+        context.clear_sessions();
+        gone?;
+    }
+    let attributes = NvIndexAttributesBuilder::new().with_write_define(true);
+    let handle = define_as(context, index, content.len(), attributes)?;
+    let content = MaxNvBuffer::try_from(content.to_vec())?;
+    context.set_sessions((Some(AuthSession::Password), None, None));
+    let written = context.nv_write(NvAuth::Owner, handle, content, 0);
+    context.clear_sessions();
+    written
+}
+
+/// Whether there is such an area.
+pub(super) fn exists(context: &mut Context, index: u32) -> tss_esapi::Result<bool> {
+    context.clear_sessions();
+    let (data, _) = context.get_capability(CapabilityType::Handles, index, 1)?;
+    let CapabilityData::Handles(handles) = data else {
+        return Ok(false);
+    };
+    Ok(handles.iter().any(|handle| u32::from(*handle) == index))
+}
+
 const fn written(attributes: &tss_esapi::attributes::NvIndexAttributes) -> bool {
     // TPMA_NV_WRITTEN.
     attributes.0 & (1 << 29) != 0
@@ -78,12 +122,7 @@ const fn written(attributes: &tss_esapi::attributes::NvIndexAttributes) -> bool 
 
 /// Asked before it is opened, for the library logs a failure as an error.
 fn find(context: &mut Context, index: u32) -> tss_esapi::Result<Option<NvIndexHandle>> {
-    context.clear_sessions();
-    let (data, _) = context.get_capability(CapabilityType::Handles, index, 1)?;
-    let CapabilityData::Handles(handles) = data else {
-        return Ok(None);
-    };
-    if handles.iter().all(|handle| u32::from(*handle) != index) {
+    if !exists(context, index)? {
         return Ok(None);
     }
     let handle = TpmHandle::NvIndex(NvIndexTpmHandle::new(index)?);
@@ -91,7 +130,16 @@ fn find(context: &mut Context, index: u32) -> tss_esapi::Result<Option<NvIndexHa
 }
 
 fn define(context: &mut Context, index: u32, size: usize) -> tss_esapi::Result<NvIndexHandle> {
-    let attributes = NvIndexAttributesBuilder::new()
+    define_as(context, index, size, NvIndexAttributesBuilder::new())
+}
+
+fn define_as(
+    context: &mut Context,
+    index: u32,
+    size: usize,
+    attributes: NvIndexAttributesBuilder,
+) -> tss_esapi::Result<NvIndexHandle> {
+    let attributes = attributes
         .with_owner_write(true)
         .with_owner_read(true)
         .with_write_all(true)

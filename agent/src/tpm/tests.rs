@@ -1,8 +1,8 @@
 use bailiwick_attestation::{
     crypto::HashAlgorithm,
     tpm::{
-        AkPublic, CertifiedKey, Credential, EkPublic, PcrValues, Public, QualifyingData, Quote,
-        make_credential,
+        AkPublic, CertifiedKey, CertifiedNv, Credential, EkPublic, PcrValues, Public,
+        QualifyingData, Quote, make_credential,
     },
 };
 
@@ -73,6 +73,83 @@ async fn what_is_remembered_outlives_keys_and_disk() {
     let other = SoftTpm::blank();
     let tpm = Tpm::open(other.settings()).unwrap();
     assert_eq!(tpm.remembered(117).await.unwrap(), None, "another TPM");
+}
+
+#[tokio::test]
+async fn a_geotag_is_locked_in_and_certified_with_each_statement() {
+    let mut soft = SoftTpm::blank();
+    for (kind, folder) in [(AkKind::EcdsaP256, "ecdsa"), (AkKind::Rsassa2048, "rsassa")] {
+        let mut settings = soft.settings();
+        settings.ak = kind;
+        settings.keys = soft.path(folder);
+        let tpm = Tpm::open(settings).unwrap();
+        tpm.provision_geotag(format!("FRA1 {folder}").into_bytes())
+            .await
+            .unwrap();
+        // Nothing may be left loaded: a TPM has three slots.
+        for byte in [7, 8, 9, 10] {
+            let area = tpm.certify_geotag([byte; 32]).await.unwrap().unwrap();
+            let want = format!("FRA1 {folder}").into_bytes();
+            assert_eq!(area.contents, Ok(want), "{kind:?}");
+            let verify = |public: &[u8], byte| {
+                let (attest, signature) = (&area.signed.attest, &area.signed.signature);
+                let index = nv::GEOTAG;
+                let want = qualifying(byte);
+                CertifiedNv::verify(index, public, attest, signature, &ak(&tpm), &want)
+                    .map_err(|refused| refused.code())
+            };
+            assert!(verify(&area.public, byte).is_ok(), "{kind:?}");
+            let stale = verify(&area.public, byte + 1);
+            assert_eq!(stale, Err("nv-qualifying-data"), "{kind:?}");
+            let mut unlocked = area.public.clone();
+            // TPMA_NV_WRITELOCKED.
+            unlocked[8] ^= 0x08;
+            let other = verify(&unlocked, byte);
+            assert_eq!(other, Err("nv-name"), "{kind:?}");
+        }
+        tpm.quote([1; 32]).await.unwrap();
+    }
+    let tpm = Tpm::open(soft.settings()).unwrap();
+    soft.reboot();
+    let area = tpm.certify_geotag([1; 32]).await.unwrap().unwrap();
+    assert_eq!(area.contents, Ok(b"FRA1 rsassa".to_vec()), "over a reset");
+    tpm.provision_geotag(b"FRA2".to_vec()).await.unwrap();
+    let area = tpm.certify_geotag([1; 32]).await.unwrap().unwrap();
+    assert_eq!(area.contents, Ok(b"FRA2".to_vec()), "renewed");
+}
+
+#[tokio::test]
+async fn an_area_that_is_not_locked_is_sent_and_not_believed() {
+    let soft = SoftTpm::blank();
+    let tpm = Tpm::open(soft.settings()).unwrap();
+    assert!(tpm.certify_geotag([1; 32]).await.unwrap().is_none(), "none");
+    let wide = tpm.provision_geotag(vec![0; 4096]).await.unwrap_err();
+    assert!(
+        matches!(wide, TpmError::Geotag { found: 4096, .. }),
+        "{wide:?}"
+    );
+    assert!(
+        tpm.certify_geotag([1; 32]).await.unwrap().is_none(),
+        "still none"
+    );
+
+    let write = |device: &mut Device, content: &'static [u8]| {
+        device.with_session("write beside", move |session| {
+            nv::write(&mut session.context, nv::GEOTAG, content)
+        })
+    };
+    tpm.call(move |device| write(device, b"FRA3"))
+        .await
+        .unwrap();
+    let area = tpm.certify_geotag([1; 32]).await.unwrap().unwrap();
+    assert_eq!(area.contents.unwrap_err().code(), "nv-unlocked");
+    assert!(!area.signed.attest.is_empty(), "the collector is told");
+
+    tpm.provision_geotag(b"FRA1".to_vec()).await.unwrap();
+    let refused = tpm.call(move |device| write(device, b"FRA3")).await;
+    assert!(refused.is_err(), "locked for good");
+    let area = tpm.certify_geotag([1; 32]).await.unwrap().unwrap();
+    assert_eq!(area.contents, Ok(b"FRA1".to_vec()));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 use super::{
     Reference, Subject, boot,
     fence::{self, FenceClaims},
+    geo::Place,
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -47,7 +48,14 @@ pub(super) fn demands(
     }
     let measured = boot::judge(result, evidence, profile, now);
     measured.note(result);
+    let place = Place::judge(result, subject, profile, now);
     for requirement in &profile.requirements {
+        if let Some(found) = place.find(&requirement.claim) {
+            if let Some(found) = found {
+                require(result, requirement, found, now);
+            }
+            continue;
+        }
         let found = match measured.find(&requirement.claim) {
             Some(found) => found,
             None => find(evidence, subject, &fence, &requirement.claim),

@@ -9,6 +9,7 @@ mod boot;
 mod chain;
 mod claims;
 mod fence;
+mod geo;
 mod identity;
 mod ima;
 mod result;
@@ -27,6 +28,7 @@ use crate::{
 };
 
 pub use boot::asks_logs;
+pub use geo::GeoWord;
 pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
@@ -34,7 +36,7 @@ pub use result::{
 };
 pub use shown::{Shown, shown};
 pub use time::{Run, Tie, shown_receipt};
-pub use verify::{EvidenceRefused, VerifiedEvidence};
+pub use verify::{EvidenceRefused, GeotagShown, VerifiedEvidence};
 
 /// Whose evidence it is, as enrolment and the signed inventory say.
 #[derive(Clone, Copy, Debug)]
@@ -62,6 +64,8 @@ pub struct Subject<'a> {
     /// When the first certificate of the EK's chain ends, as it was shown at enrolment; `None`
     /// where approvers signed for the EK instead.
     pub endorsed_until: Option<UnixTime>,
+    /// Whose word it is where the node stands.
+    pub geotag: &'a GeoWord,
     /// What an unchallenged statement is signed under: see [`shown_receipt`].
     pub receipt: Option<&'a LogEntry>,
 }

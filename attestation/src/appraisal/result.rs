@@ -159,7 +159,7 @@ const SUBMODS: [(&str, TrustVector, &[&str]); 4] = [
     (
         "identity",
         TrustVector::InstanceIdentity,
-        &["node.", "evidence."],
+        &["node.", "evidence.", "geo."],
     ),
     (
         "tpm",

@@ -2,6 +2,7 @@
 
 mod boot;
 mod fence;
+mod geo;
 mod identity;
 mod ima;
 mod time;
@@ -36,6 +37,7 @@ struct Case {
     epoch: u64,
     endorsed_until: Option<UnixTime>,
     receipt: Option<LogEntry>,
+    geotag: GeoWord,
 }
 
 impl Case {
@@ -80,6 +82,7 @@ impl Case {
             epoch: 0,
             endorsed_until: None,
             receipt: None,
+            geotag: GeoWord::Absent,
         }
     }
 
@@ -113,6 +116,7 @@ impl Case {
             epoch: self.epoch,
             endorsed_until: self.endorsed_until,
             receipt: self.receipt.as_ref(),
+            geotag: &self.geotag,
         };
         let profile = Profile::parse("profile.toml", self.profile.as_bytes()).unwrap();
         let reference = Reference {

@@ -6,19 +6,22 @@ use crate::{
     crypto::HashAlgorithm,
     evidence::{
         Binding, Freshness, Nonce, NonceError, ParsedStatement, SignerKind, StatementRefused,
-        StatementSigner, TpmQuoteSigner,
+        StatementSigner, TpmQuoteSigner, geotag_binding,
     },
+    geotag::GEOTAG_INDEX,
     ids::Sha256Digest,
     proto::v1,
     tpm::{
-        AkPublic, BoundPcrs, ClockInfo, PcrRefused, PcrValueError, PcrValues, QualifyingData,
-        Quote, QuoteRefused,
+        AkPublic, BoundPcrs, CertifiedNv, ClockInfo, NvRefused, PcrRefused, PcrValueError,
+        PcrValues, QualifyingData, Quote, QuoteRefused,
     },
 };
 
 /// Names of logs in envelopes and statements.
 const BOOT_LOG: &str = "boot";
 const IMA_LIST: &str = "ima";
+/// Most characters of a node's own words.
+const WORDS: usize = 400;
 /// Most banks and registers presented: eight banks of 32.
 const MAX_REGISTERS: usize = 256;
 
@@ -72,6 +75,19 @@ impl EvidenceRefused {
     }
 }
 
+/// What the TPM certified of the node's geotag.
+#[derive(Clone, Debug)]
+pub enum GeotagShown {
+    /// The envelope brings none.
+    Absent,
+    /// The node says why it brings none.
+    Unavailable(String),
+    /// The area is not what it is to be, or not certified for this statement.
+    Refused(NvRefused),
+    /// What stands in it; whose word it is, is not asked yet.
+    Certified(CertifiedNv),
+}
+
 /// Evidence that the enrolled AK signed in answer to a known challenge. Only
 /// [`VerifiedEvidence::verify`] makes one.
 #[derive(Clone, Debug)]
@@ -87,6 +103,8 @@ pub struct VerifiedEvidence {
     pub(super) boot_log: Option<Arc<[u8]>>,
     /// The kernel's measurement list, likewise.
     pub(super) ima_list: Option<Arc<[u8]>>,
+    /// The geotag the envelope brought.
+    geotag: GeotagShown,
     /// SHA-256 of the name of the AK that signed it.
     pub(super) ak: Sha256Digest,
 }
@@ -128,6 +146,7 @@ impl VerifiedEvidence {
             .pcrs(&presented(evidence)?)
             .map_err(EvidenceRefused::Pcrs)?;
         Ok(Self {
+            geotag: geotag(evidence, &freshness, ak),
             statement,
             freshness,
             clock: verified.clock_info(),
@@ -189,6 +208,12 @@ impl VerifiedEvidence {
         &self.freshness
     }
 
+    /// What the TPM certified of the node's geotag.
+    #[must_use]
+    pub const fn geotag(&self) -> &GeotagShown {
+        &self.geotag
+    }
+
     /// The register values the TPM signed for.
     #[must_use]
     pub const fn pcrs(&self) -> &BoundPcrs {
@@ -240,6 +265,23 @@ fn log(evidence: &v1::Evidence, name: &str) -> Result<Option<Vec<u8>>, EvidenceR
         });
     }
     Ok(first)
+}
+
+/// A geotag that does not hold says nothing of the statement beside it.
+fn geotag(evidence: &v1::Evidence, freshness: &Freshness, ak: &AkPublic) -> GeotagShown {
+    match &evidence.geotag {
+        None => GeotagShown::Absent,
+        Some(tag) if !tag.unavailable.is_empty() => {
+            GeotagShown::Unavailable(tag.unavailable.chars().take(WORDS).collect())
+        }
+        Some(tag) => {
+            let want = geotag_binding(freshness, &evidence.statement).into();
+            let (public, attest) = (&tag.nv_public, &tag.attest);
+            let shown =
+                CertifiedNv::verify(GEOTAG_INDEX, public, attest, &tag.signature, ak, &want);
+            shown.map_or_else(GeotagShown::Refused, GeotagShown::Certified)
+        }
+    }
 }
 
 fn presented(evidence: &v1::Evidence) -> Result<PcrValues, EvidenceRefused> {

@@ -6,6 +6,7 @@ const CHALLENGED: &[u8] = b"bailiwick evidence v1";
 const UNCHALLENGED: &[u8] = b"bailiwick unchallenged v1";
 const TRANSPORT: &[u8] = b"bailiwick transport v1";
 const AK: &[u8] = b"bailiwick ak v1";
+const GEOTAG: &[u8] = b"bailiwick geotag v1";
 
 /// Freshness challenge: 32 random bytes, drawn by the collector, used once.
 ///
@@ -88,6 +89,14 @@ impl Binding {
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
+}
+
+/// What an AK certifies the node's geotag over, beside the quote of the same statement:
+/// `SHA-256("bailiwick geotag v1" ‖ nonce ‖ SHA-256(statement))`.
+#[must_use]
+pub fn geotag_binding(freshness: &Freshness, statement: &[u8]) -> Sha256Digest {
+    let statement = Sha256Digest::of(&[statement]);
+    Sha256Digest::of(&[GEOTAG, freshness.nonce().as_bytes(), statement.as_bytes()])
 }
 
 /// What an AK certifies a transport key over, so that a certification made for one deployment or

@@ -10,6 +10,6 @@ mod statement;
 
 pub use binding::{
     Binding, Freshness, Nonce, NonceError, SignerKind, StatementSigner, TeeReportSigner,
-    TpmQuoteSigner, iak_binding, transport_binding,
+    TpmQuoteSigner, geotag_binding, iak_binding, transport_binding,
 };
 pub use statement::{ClaimValue, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused};

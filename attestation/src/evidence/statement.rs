@@ -21,7 +21,7 @@ const MAX_NAME: usize = 256;
 /// The format this version writes and reads.
 const FORMAT: u32 = 1;
 /// Claims the appraiser makes itself; a node that uses the names would speak for it.
-const RESERVED: [&str; 5] = ["tpm.", "fence.", "policy.", "node.", "evidence."];
+const RESERVED: [&str; 6] = ["tpm.", "fence.", "policy.", "node.", "evidence.", "geo."];
 
 /// A statement that is not one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -391,6 +391,11 @@ mod tests {
                 "the appraiser's",
                 |s| s.claims[1].name = "tpm.pcr.sha256.7".to_owned(),
                 "Statement.claims[1] (\"tpm.pcr.sha256.7\"): the appraiser's own names are not the node's to use",
+            ),
+            (
+                "a place",
+                |s| s.claims[1].name = "geo.jurisdiction".to_owned(),
+                "Statement.claims[1] (\"geo.jurisdiction\"): the appraiser's own names are not the node's to use",
             ),
             (
                 "name",

@@ -135,6 +135,15 @@ pub enum Attested<'a> {
         /// Its name within its hierarchy.
         qualified_name: &'a [u8],
     },
+    /// `TPMS_NV_CERTIFY_INFO`
+    Nv {
+        /// Name of the index.
+        name: &'a [u8],
+        /// Where in its data area `contents` begins.
+        offset: u16,
+        /// What stands there.
+        contents: &'a [u8],
+    },
     /// Read to its end; nothing here is made of it.
     Other,
 }
@@ -303,13 +312,15 @@ fn attested<'a>(r: &mut Reader<'a>, kind: AttestKind) -> Result<Attested<'a>, Pa
             )?;
         }
         AttestKind::Nv => {
-            name(r, "attested.nv.indexName.size", "attested.nv.indexName")?;
-            r.u16("attested.nv.offset")?;
-            r.sized_u16(
-                "attested.nv.nvContents.size",
-                "attested.nv.nvContents",
-                MAX_NV_BYTES,
-            )?;
+            return Ok(Attested::Nv {
+                name: name(r, "attested.nv.indexName.size", "attested.nv.indexName")?,
+                offset: r.u16("attested.nv.offset")?,
+                contents: r.sized_u16(
+                    "attested.nv.nvContents.size",
+                    "attested.nv.nvContents",
+                    MAX_NV_BYTES,
+                )?,
+            });
         }
         AttestKind::NvDigest => {
             name(

@@ -11,15 +11,15 @@ use crate::{
 use super::pcr::PcrSelection;
 
 /// `TPM_ST_NO_SESSIONS`
-const NO_SESSIONS: u16 = 0x8001;
+pub(super) const NO_SESSIONS: u16 = 0x8001;
 /// `TPM_ST_SESSIONS`
-const SESSIONS: u16 = 0x8002;
+pub(super) const SESSIONS: u16 = 0x8002;
 /// `TPM_CC_PCR_Event`
 const PCR_EVENT: u32 = 0x0000_013c;
 /// `TPM_CC_PCR_Read`
 const PCR_READ: u32 = 0x0000_017e;
 /// `TPM_RS_PW`: authorization by password, and a PCR's is empty.
-const PASSWORD_SESSION: u32 = 0x4000_0009;
+pub(super) const PASSWORD_SESSION: u32 = 0x4000_0009;
 /// Longest response read: one digest is asked for; TPMs have 4 KiB buffers.
 pub const MAX_RESPONSE: usize = 4096;
 /// Longest event of `TPM2_PCR_Event`: `TPM2B_EVENT`.
@@ -119,9 +119,9 @@ pub fn pcr_read_response(
         .ok_or(ResponseRefused::NoRegister { bank, index })
 }
 
-fn command(tag: u16, code: u32, body: &[u8]) -> Vec<u8> {
+pub(super) fn command(tag: u16, code: u32, body: &[u8]) -> Vec<u8> {
     let mut out = tag.to_be_bytes().to_vec();
-    // Bodies have at most some 1,050 bytes.
+    // Bodies have at most some thousands of bytes.
     let length = u32::try_from(body.len().saturating_add(10)).unwrap_or(u32::MAX);
     out.extend(length.to_be_bytes());
     out.extend(code.to_be_bytes());
@@ -130,7 +130,7 @@ fn command(tag: u16, code: u32, body: &[u8]) -> Vec<u8> {
 }
 
 /// Tag, length of the whole, response code.
-fn head(response: &[u8], want: u16) -> Result<Reader<'_>, ResponseRefused> {
+pub(super) fn head(response: &[u8], want: u16) -> Result<Reader<'_>, ResponseRefused> {
     let mut r = Reader::new("TPM_RESPONSE", response);
     let mut read = || {
         let tag = r.u16("tag")?;

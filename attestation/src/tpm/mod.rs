@@ -13,6 +13,8 @@ mod command;
 mod credential;
 mod ek;
 mod iak;
+mod nv;
+mod nv_command;
 mod pcr;
 mod pcr_file;
 mod public;
@@ -28,6 +30,12 @@ pub use command::{
 pub use credential::{Credential, CredentialError, EkPublic, EkRefused, make_credential};
 pub use ek::{EkCertRefused, EkChain, TpmIdentity, read_leaf, tpm_identity};
 pub use iak::{Iak, IakClaim, IakRefused};
+pub use nv::{CertifiedNv, NvAttributes, NvPublic, NvRefused};
+pub use nv_command::{
+    context_load, context_load_response, flush_context, flush_context_response, nv_certify,
+    nv_certify_response, nv_read_public, nv_read_public_response, nv_write_lock,
+    nv_write_lock_response,
+};
 pub use pcr::{BankSelection, PCR_COUNT, PcrSelection, PcrValueError, PcrValues};
 pub use pcr_file::PcrFileError;
 pub use public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, SymmetricScheme};

@@ -20,7 +20,7 @@ use bailiwick_policy::model::LogKey;
 
 use crate::direct::{Policy, pending_name};
 use crate::enroll::EkTrust;
-use crate::identity::{Makers, Presented, ak_word, foreign_devices};
+use crate::identity::{Makers, Presented, ak_word, foreign_devices, geo_word};
 use crate::outward::Grant;
 use crate::record::{FenceFacts, NodeRow, Verdict};
 
@@ -92,7 +92,13 @@ impl Case<'_> {
         let logs = self.policy.map_or(&[][..], Policy::logs);
         let name = listed.map(|node| &node.name);
         let receipt = receipt_of(self.envelope, logs, name, &self.row.ek);
+        let signed = self.policy.and_then(|policy| {
+            let node = policy.listed(&self.row.ek)?;
+            Some((node, policy.approvers()))
+        });
+        let place = geo_word(self.evidence.geotag(), self.deployment, signed, self.now);
         let subject = Subject {
+            geotag: &place,
             endorsed_until: endorsed_until(&self.row.enrolment),
             receipt: receipt.as_ref(),
             deployment: self.deployment,

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`kind`] | what there is to sign: policy, approvers, world map, break-glass, erasure |
 //! | [`bundle`] | what approvers signed, and whether it may take effect |
+//! | [`geotag`] | whether a geotag is an approver's word about a node |
 //! | [`manifest`] | the one file they sign, read and written |
 //! | [`approvers`] | who may approve, and how many of them it takes |
 //! | [`content`] | what manifests other than a policy say |
@@ -24,6 +25,7 @@ pub mod approvers;
 pub mod bundle;
 pub mod content;
 pub mod explain;
+pub mod geotag;
 pub mod image;
 pub mod kind;
 pub mod manifest;

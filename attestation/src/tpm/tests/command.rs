@@ -17,6 +17,80 @@ fn commands_have_the_bytes_a_tpm_reads() {
     assert_eq!(pcr_event(0, &[0; 1025]), None);
 }
 
+#[test]
+fn commands_about_an_area_have_the_bytes_a_tpm_reads() {
+    // As tpm2-tss sends them.
+    let index = 0x0180_0b43;
+    let public = "80010000000e0000016901800b43";
+    assert_eq!(hex::encode(nv_read_public(index)), public);
+    let lock = "80020000001f00000138400000010180".to_owned() + "0b4300000009400000090000000000";
+    assert_eq!(hex::encode(nv_write_lock(index)), lock);
+    let certify = nv_certify(0x8000_0002, index, &super::qualifying(&[0xaa, 0xbb]), 5);
+    let want = "800200000036000001848000000240000001018".to_owned()
+        + "00b4300000012400000090000000000400000090000000000"
+        + "0002aabb001000050000";
+    assert_eq!(hex::encode(certify), want);
+    assert_eq!(
+        hex::encode(context_load(&[1, 2])),
+        "80010000000c000001610102"
+    );
+    let flush = "80010000000e0000016580000002";
+    assert_eq!(hex::encode(flush_context(0x8000_0002)), flush);
+}
+
+/// A response with this tag and code.
+fn response(tag: u8, code: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(body.len() + 10).unwrap().to_be_bytes();
+    [&[0x80, tag][..], &length, &[0, 0, 0, code], body].concat()
+}
+
+#[test]
+fn what_is_said_of_an_area_is_read_to_its_last_byte() {
+    let answers = [0; 10];
+    let body = |size: u32, attest: &[u8], signature: &[u8]| {
+        let attest = super::sized(attest);
+        [&size.to_be_bytes()[..], &attest, signature, &answers].concat()
+    };
+    let good = response(2, 0, &body(7, b"abc", b"de"));
+    let read = nv_certify_response(&good).unwrap();
+    assert_eq!(read, (b"abc".to_vec(), b"de".to_vec()));
+    let rows: &[(&str, Vec<u8>)] = &[
+        ("another size", response(2, 0, &body(8, b"abc", b"de"))),
+        ("no authorizations", response(2, 0, &[0, 0, 0, 2, 0, 0])),
+        (
+            "an attestation over the edge",
+            response(2, 0, &body(7, b"abc", b"de")[..9]),
+        ),
+        ("without sessions", response(1, 0, &body(7, b"abc", b"de"))),
+        ("a refusal", response(1, 9, &[])),
+        ("nothing", Vec::new()),
+    ];
+    for (name, bytes) in rows {
+        assert!(nv_certify_response(bytes).is_err(), "{name}");
+    }
+    // The attestation may not reach into the authorizations.
+    let mut far = good.clone();
+    far[15] = 12;
+    assert!(nv_certify_response(&far).is_err(), "a long attestation");
+
+    let public = [super::sized(b"public"), super::sized(b"name")].concat();
+    let read = nv_read_public_response(&response(1, 0, &public)).unwrap();
+    assert_eq!(read, b"public");
+    let long = [public.as_slice(), &[0]].concat();
+    assert!(nv_read_public_response(&response(1, 0, &long)).is_err());
+    assert!(nv_read_public_response(&response(1, 0, &public[..9])).is_err());
+    let handle = [0x80, 0, 0, 1];
+    assert_eq!(
+        context_load_response(&response(1, 0, &handle)),
+        Ok(0x8000_0001)
+    );
+    assert!(context_load_response(&response(1, 0, &[0; 5])).is_err());
+    assert_eq!(nv_write_lock_response(&response(2, 0, &[0; 9])), Ok(()));
+    let locked = nv_write_lock_response(&response(1, 9, &[])).unwrap_err();
+    assert_eq!(locked, ResponseRefused::Code(9));
+    assert_eq!(flush_context_response(&response(1, 0, &[])), Ok(()));
+}
+
 fn read_response(selection: &[u8], digests: &[&[u8]]) -> Vec<u8> {
     let mut body = vec![0, 0, 0, 7];
     body.extend(selection);

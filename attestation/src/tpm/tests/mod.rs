@@ -15,6 +15,7 @@ mod ek;
 mod ek_files;
 mod iak;
 mod makers;
+mod nv;
 mod pcr;
 mod public;
 mod quote;

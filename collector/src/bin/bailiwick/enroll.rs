@@ -417,6 +417,7 @@ fn entry(
         addresses,
         // Whoever approves has looked: the epoch the node is in is acknowledged with it.
         epoch: seen_epoch.max(same.map_or(0, |same| same.epoch)),
+        geotags_since: same.and_then(|same| same.geotags_since),
         replaces: replaces.or_else(|| same.and_then(|same| same.replaces)),
         confirmed: None,
         name,

@@ -19,8 +19,8 @@
 //! at 2026-11-21T16:00:00Z
 //! ```
 //!
-//! No value holds a control character, so no value can pretend to be a line. `epoch` is not in
-//! it: an acknowledgement is the bundle's signers' word, and says nothing about keys.
+//! No value holds a control character, so no value can pretend to be a line. `epoch` and
+//! `geotags_since` are not in it: they are the bundle's signers' word, and say nothing about keys.
 
 use bailiwick_attestation::{DeploymentId, UnixTime};
 use time::OffsetDateTime;

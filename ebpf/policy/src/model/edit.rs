@@ -67,6 +67,9 @@ pub fn render(node: &Node) -> String {
     if node.epoch > 0 {
         line("epoch", node.epoch.to_string());
     }
+    if let Some(since) = node.geotags_since {
+        line("geotags_since", quoted(&rfc3339(since)));
+    }
     if let Some(replaces) = &node.replaces {
         line("replaces", quoted(&replaces.to_string()));
     }
@@ -191,6 +194,7 @@ mod tests {
             jurisdiction: "DE".to_owned().try_into().unwrap(),
             addresses: vec![format!("10.9.{byte}.0/24").parse().unwrap()],
             epoch: 4,
+            geotags_since: Some(UnixTime(1_795_276_800_000)),
             replaces: Some(Sha256Digest([byte + 100; 32])),
             confirmed: Some(Confirmed {
                 by: "alice".to_owned(),
@@ -210,6 +214,7 @@ mod tests {
             place: None,
             addresses: Vec::new(),
             epoch: 0,
+            geotags_since: None,
             replaces: None,
             confirmed: None,
             ..node("gpu-02", 2)

@@ -101,6 +101,8 @@ pub struct Node {
     pub addresses: Vec<IpNet>,
     /// Highest epoch of the node's log an approver has acknowledged: 0 unless it lost one.
     pub epoch: u64,
+    /// Geotags written before this do not count, whoever signed them.
+    pub geotags_since: Option<UnixTime>,
     /// The endorsement key this node had before, on another board.
     pub replaces: Option<Sha256Digest>,
     /// An approver's signature that he or she challenged EK and AK.
@@ -142,6 +144,7 @@ struct RawNode {
     #[serde(default)]
     addresses: Texts,
     epoch: Option<Spanned<u64>>,
+    geotags_since: Option<Spanned<String>>,
     replaces: Option<Spanned<String>>,
     confirmed: Option<RawConfirmed>,
 }
@@ -314,6 +317,11 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
             .map_err(|fault| file.error(raw.jurisdiction.span(), fault))?,
         addresses,
         epoch,
+        geotags_since: raw
+            .geotags_since
+            .as_ref()
+            .map(|text| instant(file, text))
+            .transpose()?,
         replaces: raw
             .replaces
             .as_ref()

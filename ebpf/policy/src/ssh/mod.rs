@@ -11,7 +11,7 @@ mod tests;
 use bailiwick_attestation::{Fault, ParseError, Reader};
 
 pub use key::{KeyFault, PublicKey};
-pub use signature::{SIGNATURE_LIMIT, SignatureFault, SshSignature};
+pub use signature::{SIGNATURE_LIMIT, SignatureFault, SshSignature, dearmor};
 
 /// RFC 4251 §5 `string`: four bytes of length, then that many bytes.
 fn string<'a>(reader: &mut Reader<'a>, field: &'static str) -> Result<&'a [u8], ParseError> {

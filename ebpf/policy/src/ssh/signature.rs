@@ -139,7 +139,8 @@ impl SshSignature {
     }
 }
 
-fn dearmor(armored: &[u8]) -> Result<Vec<u8>, SignatureFault> {
+/// What stands inside the armor of `ssh-keygen -Y sign`.
+pub fn dearmor(armored: &[u8]) -> Result<Vec<u8>, SignatureFault> {
     if armored.len() > SIGNATURE_LIMIT {
         return Err(SignatureFault::Armor("longer than any signature is"));
     }

@@ -4,6 +4,7 @@
 mod attacks;
 mod confirmed;
 mod example;
+mod geotags;
 mod images;
 mod keys;
 mod kinds;

@@ -5,7 +5,9 @@ use std::io::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bailiwick_attestation::appraisal::{AkWord, Reference, Subject, VerifiedEvidence, appraise};
+use bailiwick_attestation::appraisal::{
+    AkWord, GeoWord, Reference, Subject, VerifiedEvidence, appraise,
+};
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Checkpoint, LogEntry, NoteSigner, leaf_hash};
@@ -110,6 +112,7 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             epoch: listed.epoch,
             endorsed_until: endorsed_until(enrolment),
             receipt: None,
+            geotag: &GeoWord::Absent,
         },
         Some(&Reference {
             profile: &policy.model.profile,

@@ -230,7 +230,7 @@ impl Node {
                 content: self.fence_log.clone(),
             }],
             quoted_boot_time_ns: boot_ns,
-            log_consistency: None,
+            ..v1::Evidence::default()
         };
         let answer = self.ask(node_message::Message::Evidence(evidence)).await?;
         if answer.is_ok() {
