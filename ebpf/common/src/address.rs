@@ -102,6 +102,13 @@ impl Address {
         self.hi >> 48 == 0xff02
     }
 
+    /// `ff00::/8`, however far the group reaches.
+    #[inline(always)]
+    #[must_use]
+    pub fn is_multicast(self) -> bool {
+        self.hi >> 56 == 0xff
+    }
+
     /// Whether `self` stands before `other`, without a branch: a search that branched on each
     /// comparison would be 2ⁿ paths to the kernel's verifier.
     #[inline(always)]
@@ -204,6 +211,7 @@ mod tests {
         ] {
             assert_eq!(v6(text).is_link_local(), unicast, "{text}");
             assert_eq!(v6(text).is_link_multicast(), multicast, "{text}");
+            assert_eq!(v6(text).is_multicast(), text.starts_with("ff"), "{text}");
         }
     }
 }

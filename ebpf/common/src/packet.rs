@@ -277,6 +277,25 @@ impl Flow {
             && self.source.v4().is_none()
             && (self.destination.is_link_local() || self.destination.is_link_multicast())
     }
+
+    /// What a kernel tells one neighbour, wherever its address is from: whoever asks by a global
+    /// address is answered there (RFC 4861, 7.2.4), and asked there whether it is still up.
+    ///
+    /// A router would carry it further, so it is nobody's but the host's own, and has no room for a
+    /// payload either.
+    #[inline(always)]
+    #[must_use]
+    pub fn tells_a_neighbour(&self, ingress: bool) -> bool {
+        let [kind, _, _, _] = self.upper.to_be_bytes();
+        !ingress
+            && self.protocol == protocol::ICMPV6
+            && self.fragment == 0
+            && (kind == 135 || kind == 136)
+            && self.hop_limit == 255
+            && self.long == 0
+            && self.source.v4().is_none()
+            && !self.destination.is_multicast()
+    }
 }
 
 impl Flow {
@@ -287,7 +306,9 @@ impl Flow {
         let [kind, _, _, _] = self.upper.to_be_bytes();
         let four = self.source.v4().is_some();
         match self.protocol {
-            _ if self.is_neighbour_discovery(ingress) => essential::NEIGHBOUR_DISCOVERY,
+            _ if self.is_neighbour_discovery(ingress) || self.tells_a_neighbour(ingress) => {
+                essential::NEIGHBOUR_DISCOVERY
+            }
             _ if self.fragment != 0 => 0,
             protocol::UDP => self.dhcp(four, ingress),
             protocol::IGMP if four && self.hop_limit == 1 => essential::GROUPS,

@@ -167,6 +167,39 @@ fn what_goes_out_as_neighbour_discovery_has_no_room_for_a_payload() {
 }
 
 #[test]
+fn a_kernel_tells_one_neighbour_where_it_is_and_nothing_else() {
+    // To 2001:…, from an address of the link.
+    let message = |hops: u8, kind: u8, length: usize| {
+        let mut bytes = std::vec![0; length];
+        bytes[0] = kind;
+        let mut packet = v6(58, hops, &bytes);
+        packet[24] = 0x20;
+        packet
+    };
+    let mut group = message(255, 136, 32);
+    group[24] = 0xff;
+    group[25] = 0x05;
+    for (name, packet, out) in [
+        ("an answer", message(255, 136, 32), true),
+        ("a question", message(255, 135, 32), true),
+        ("with an address of InfiniBand", message(255, 136, 48), true),
+        ("with a byte more", message(255, 136, 49), false),
+        ("a hop away", message(254, 136, 32), false),
+        ("of a router, given", message(255, 134, 32), false),
+        ("of a router, asked for", message(255, 133, 32), false),
+        ("an echo", message(255, 128, 32), false),
+        ("to a group of the site", group, false),
+    ] {
+        let flow = Flow::parse(packet.as_slice()).unwrap();
+        assert_eq!(flow.tells_a_neighbour(false), out, "{name}");
+        assert!(!flow.tells_a_neighbour(true), "{name}, in");
+        let essential = flow.essential(false) & essential::NEIGHBOUR_DISCOVERY;
+        assert_eq!(essential != 0, out, "{name}, named by the host fence");
+        assert!(!flow.is_neighbour_discovery(false), "{name}, a study's");
+    }
+}
+
+#[test]
 fn a_segment_without_syn_or_with_ack_answers() {
     for (flags, opens) in [
         (0x02, true),

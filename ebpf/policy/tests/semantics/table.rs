@@ -333,6 +333,7 @@ fn services() -> Vec<Row> {
 }
 
 fn host() -> Vec<Row> {
+    let answer = || icmp("2001:db8:9::1", 136).near("2001:db8:9::2").hops(255);
     let solicitation = || icmp("ff02::1:ff00:1", 135).near("fe80::1").hops(255);
     let dhcp = || udp("255.255.255.255", 67).near("0.0.0.0").ports(68, 67);
     vec![
@@ -352,7 +353,9 @@ fn host() -> Vec<Row> {
         kernel("kernel-answer", tcp("10.8.7.1", 2049).flags(0x12)).coming_in(),
         study("kernel-target-of-a-service", udp("203.0.113.99", 51_820)).by("sshd"),
         kernel("neighbour-discovery", solicitation()),
+        kernel("neighbour-discovery-answer", answer()),
         study("neighbour-discovery-study", solicitation()),
+        study("neighbour-discovery-study-answer", answer()),
         study("neighbour-discovery-routed", solicitation().hops(254)),
         study("dhcp", dhcp()).by("sshd"),
         study("dhcp-to-one-server", udp("203.0.113.67", 67).ports(68, 67)).by("sshd"),
