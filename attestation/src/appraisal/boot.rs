@@ -307,3 +307,30 @@ fn claims(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::asks_logs;
+    use crate::{fixture::PROFILE, profile::Profile};
+
+    #[test]
+    fn a_profile_that_asks_nothing_of_the_logs_has_nobody_look_for_them() {
+        let claim = |claim: &str| {
+            format!("[[require]]\nclaim = \"{claim}\"\nis = true\nprovenance = \"self-reported\"\n")
+        };
+        let rows = [
+            ("nothing", String::new(), false),
+            ("another claim", claim("host.lockdown"), false),
+            ("boot", "[boot]\n".to_owned(), true),
+            ("ima", "[ima]\n".to_owned(), true),
+            ("a claim of the boot log", claim("boot.secure_boot"), true),
+            ("one of its sections", claim("boot.section.linux"), true),
+            ("a claim of the list", claim("ima.entries"), true),
+        ];
+        for (name, more, want) in rows {
+            let text = format!("{PROFILE}\n{more}");
+            let profile = Profile::parse("profile.toml", text.as_bytes()).unwrap();
+            assert_eq!(asks_logs(&profile), want, "{name}");
+        }
+    }
+}

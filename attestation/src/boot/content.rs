@@ -202,18 +202,20 @@ impl<'l, 'a> Examiner<'l, 'a> {
         // What is measured of an error is its number; the data beside it may say more.
         let failed = self.log.digest(event, self.bank).is_some()
             && self.is_hash_of(event, &1_u32.to_le_bytes());
-        let code = match event.data {
-            _ if failed => "separator-error",
+        let (code, detail) = match event.data {
+            data if failed || data == [1, 0, 0, 0] => {
+                let ended = "firmware ended the measurements of register";
+                let register = event.register;
+                (
+                    "separator-error",
+                    format!("{ended} {register} with an error"),
+                )
+            }
             [0, 0, 0, 0] | [0xff, 0xff, 0xff, 0xff] => return,
-            [1, 0, 0, 0] => "separator-error",
-            _ => "separator-data",
-        };
-        let detail = match code {
-            "separator-error" => format!(
-                "firmware ended the measurements of register {} with an error",
-                event.register
-            ),
-            _ => "the data of a separator is four bytes 0x00 or 0xff".to_owned(),
+            _ => {
+                let want = "the data of a separator is four bytes 0x00 or 0xff";
+                ("separator-data", want.to_owned())
+            }
         };
         self.refuse(code, "event", event.offset, detail);
     }

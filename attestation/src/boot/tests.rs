@@ -105,6 +105,18 @@ fn header(register: u32, banks: &[HashAlgorithm]) -> Vec<u8> {
     old(register, EventType::NO_ACTION, [0; 20], &data)
 }
 
+/// A header that declares banks of algorithms nobody knows.
+fn unknown_banks(count: u16) -> Vec<u8> {
+    let mut data = b"Spec ID Event03\0\0\0\0\0\0\x02\x00\x02".to_vec();
+    data.extend(u32::from(count).to_le_bytes());
+    for id in 0..count {
+        data.extend((0x7000 + id).to_le_bytes());
+        data.extend(64_u16.to_le_bytes());
+    }
+    data.push(0);
+    old(0, EventType::NO_ACTION, [0; 20], &data)
+}
+
 fn agile(records: &[Record]) -> Vec<u8> {
     let mut log = header(0, &[SHA1, SHA256]);
     log.extend(records.iter().flat_map(written));
@@ -238,6 +250,11 @@ fn what_data_says_is_believed_if_it_was_measured() {
             &["digest-not-of-data"],
         ),
         (
+            "what only a guest's register holds beside the policy",
+            |log| log.insert(6, record(7, EventType::IPL, b"grub")),
+            &["unexpected-event"],
+        ),
+        (
             "a policy variable that is none",
             |log| log[2] = record(7, EventType::EFI_VARIABLE_DRIVER_CONFIG, b"short"),
             &["malformed"],
@@ -309,6 +326,17 @@ fn honest_oddities_are_no_lies() {
                 let mut boot = record(1, EventType::EFI_VARIABLE_BOOT, &variable("Boot0", b"x"));
                 boot.measured = b"x".to_vec();
                 log.push(boot);
+            },
+            &[],
+            Some(true),
+        ),
+        (
+            "a driver's variable by its value",
+            |log| {
+                let kind = EventType::EFI_VARIABLE_DRIVER_CONFIG;
+                let mut config = record(1, kind, &variable("Setup", b"x"));
+                config.measured = b"x".to_vec();
+                log.push(config);
             },
             &[],
             Some(true),
@@ -413,6 +441,12 @@ fn the_first_register_starts_where_the_tpm_was_started() {
     assert_eq!((late.0, late.1), (plain.0, vec!["startup-locality-late"]));
     assert_eq!((twice.0, twice.1), (three.0, vec!["startup-locality-late"]));
     assert_eq!(value(&[said(2), separator(0)]).1, ["startup-locality"]);
+
+    // No other register does.
+    let bytes = agile(&[said(3), separator(4)]);
+    let log = EventLog::parse(&bytes).unwrap();
+    let zero = SHA256.digest(&[&[0; 32], digest.as_slice()]);
+    assert_eq!(log.replay(SHA256).values.remove(&4), zero);
 }
 
 #[test]
@@ -511,7 +545,36 @@ fn malformed_logs_say_where() {
             header(0, &[SHA1, SHA1]),
             "digestSizes.algorithmId at offset 32: a bank declared twice",
         ),
+        (
+            "a bank of another size",
+            {
+                let mut bytes = header(0, &[SHA1, SHA256]);
+                bytes[32 + 34] = 31;
+                bytes
+            },
+            "digestSizes.digestSize at offset 34: 0x1f",
+        ),
+        (
+            "a bank more than are read",
+            unknown_banks(17),
+            "numberOfAlgorithms at offset 24: 17 exceeds the limit of 16",
+        ),
+        (
+            "an event of a guest's log in a register only a TPM has",
+            {
+                let mut bytes = header(1, &[SHA384]);
+                let mut first = separator(1);
+                let mut beyond = record(5, EventType::NO_ACTION, b"x");
+                for record in [&mut first, &mut beyond] {
+                    record.banks = vec![SHA384];
+                    bytes.extend(written(record));
+                }
+                bytes
+            },
+            "TCG_PCR_EVENT2.pcrIndex at offset",
+        ),
     ];
+    assert!(EventLog::parse(&unknown_banks(16)).is_ok());
     for (name, bytes, want) in rows {
         let error = EventLog::parse(bytes).unwrap_err();
         let source = std::error::Error::source(&error)
@@ -612,6 +675,16 @@ fn a_guests_log_has_four_registers_and_its_own_defect() {
     let content = examine(&log, SHA384, &[Quirk::OvmfDuplicateSeparator]);
     assert_eq!(codes(&content.refusals), [""; 0]);
     assert_eq!(codes(&content.warnings), ["duplicate-separator"]);
+
+    // What a TPM has in PCR 1 stands beside the policy here; nothing else does.
+    for (kind, want) in [
+        (EventType::EFI_HANDOFF_TABLES2, &[][..]),
+        (EventType::POST_CODE, &["unexpected-event"]),
+    ] {
+        let bytes = records(&[record(1, kind, b"tables")]);
+        let log = EventLog::parse(&bytes).unwrap();
+        assert_eq!(codes(&examine(&log, SHA384, &[]).refusals), want, "{kind}");
+    }
 
     // A register that only a TPM has makes it a TPM's log.
     let bytes = records(&[separator(7)]);

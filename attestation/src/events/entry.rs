@@ -322,6 +322,15 @@ mod tests {
             (3, What::KeyMade(key()), "key"),
             (4, What::Denial(sample()), "sample"),
             (5, What::Flows(flows_of(128)), "flows"),
+            (
+                6,
+                What::KeysErased(v1::KeysErased {
+                    manifest_digest: vec![1; 32],
+                    key_ids: vec![vec![2; 16]; MAX_KEYS],
+                    ..v1::KeysErased::default()
+                }),
+                "erasure",
+            ),
         ];
         for (index, what, kind) in kinds {
             let bytes = Entry::compose((2, *index), UnixTime(5), 6, what.clone());
@@ -508,7 +517,14 @@ mod tests {
         });
         let refused = Entry::parse(&entry(0, receipt).encode_to_vec()).unwrap_err();
         assert!(refused.to_string().contains("last_receipt"), "{refused}");
-        let long = vec![0; MAX_ENTRY + 1];
+        // Filled up by a field that is newer than this version.
+        let mut long = entry(7, What::Denial(denial())).encode_to_vec();
+        let left = MAX_ENTRY - long.len() - 4;
+        long.extend([0xa2, 0x06]);
+        prost::encode_length_delimiter(left, &mut long).unwrap();
+        long.resize(MAX_ENTRY, 0);
+        assert!(Entry::parse(&long).is_ok());
+        long.push(0);
         let found = MAX_ENTRY + 1;
         assert_eq!(Entry::parse(&long), Err(EntryRefused::TooLong { found }));
         assert!(matches!(

@@ -540,6 +540,11 @@ fn alternatives_are_good_in_their_time_and_the_nearest_is_told() {
             Some("claim-revoked"),
         ),
         ("old and new", row(old, "") + &row(LINE, ""), None),
+        (
+            "taken back, and good by another release",
+            row(LINE, "revoked = \"2027-01-01T00:00:00Z\"") + &row(LINE, "name = \"R18\""),
+            None,
+        ),
         ("another", row(old, "name = \"R17\""), Some("claim-value")),
     ];
     for (name, alternatives, want) in rows {
