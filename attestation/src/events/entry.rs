@@ -327,7 +327,6 @@ mod tests {
                 What::KeysErased(v1::KeysErased {
                     manifest_digest: vec![1; 32],
                     key_ids: vec![vec![2; 16]; MAX_KEYS],
-                    ..v1::KeysErased::default()
                 }),
                 "erasure",
             ),
