@@ -65,7 +65,8 @@ pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
 pub(crate) fn read_bounded(file: &Path, limit: usize) -> io::Result<Vec<u8>> {
     use std::io::Read;
     let bound = u64::try_from(limit).unwrap_or(u64::MAX);
-    let mut out = Vec::new();
+    // A page at once: what begins with nothing begins with 32 bytes, and doubles.
+    let mut out = Vec::with_capacity(limit.min(4096));
     // Files of /proc and /sys say they have no length, so the bound is on what is read.
     File::open(file)?
         .take(bound.saturating_add(1))

@@ -98,8 +98,13 @@ impl Enforcer for Fence {
         if let Some(watch) = &self.watch {
             watch.drain();
         }
-        let mended = self.mend();
-        let tables = self.mend_tables();
+        let touched = self.pins_touched();
+        let mended = self.mend(touched.is_some());
+        let tables = self.mend_tables(touched.is_some());
+        if let Some(seen) = touched {
+            let sound = mended.is_ok() && tables.is_ok();
+            self.pins_sound = seen.filter(|_| sound);
+        }
         let outcome = mended.and(tables).and_then(|()| {
             let drivers = self.devices.follow()?;
             let Some(mut policy) = self.policy.take() else {

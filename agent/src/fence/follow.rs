@@ -7,6 +7,7 @@ use super::{
     changed::Where,
     devices::{Place, Rules},
     lines::Role,
+    pins::Look,
     policy::Policy,
     tables::Leased,
 };
@@ -41,10 +42,21 @@ impl Fence {
         outcome
     }
 
+    /// Whether pins have to be looked at one by one, and what the folders are like before that:
+    /// they have changed since they were found sound, or it is time to look all the same, for a
+    /// mount over a pin changes no folder.
+    pub(super) fn pins_touched(&mut self) -> Option<Option<Look>> {
+        const ALL_THE_SAME: u32 = 16;
+        let seen = self.pins.look();
+        self.pins_rounds = self.pins_rounds.wrapping_add(1);
+        let due = self.pins_rounds.is_multiple_of(ALL_THE_SAME);
+        (due || seen.is_none() || seen != self.pins_sound).then_some(seen)
+    }
+
     /// Root can detach; it cannot do so unseen.
-    pub(super) fn mend(&mut self) -> Result<(), FenceError> {
+    pub(super) fn mend(&mut self, touched: bool) -> Result<(), FenceError> {
         for hook in &mut self.hooks {
-            if let Some((what, who)) = hook.mend(&self.pins, &self.root)? {
+            if let Some((what, who)) = hook.mend(&self.pins, &self.root, touched)? {
                 self.changed.note(Where::Hook(hook.names.hook), &what, &who);
             }
         }

@@ -155,11 +155,13 @@ impl Hook {
     }
 
     /// Attaches again what was detached, gives a link its program back, and pins again what was
-    /// unpinned, as long as the root stands. Says what was amiss.
+    /// unpinned, as long as the root stands. Says what was amiss. Pins are looked at only where
+    /// they may have been touched: finding a pin takes longer than all else together.
     pub(super) fn mend(
         &mut self,
         pins: &Pins,
         root: &Root,
+        touched: bool,
     ) -> Result<Option<(String, Who)>, FenceError> {
         let names = self.names;
         let nobody = |what: &str| Some((what.to_owned(), Who::default()));
@@ -179,7 +181,7 @@ impl Hook {
                 .map_err(FenceError::kernel("update", names.pin))?;
             return Ok(Some((format!("ran program {other}"), who)));
         }
-        if self.pinned(pins)? != Some(self.id) {
+        if touched && self.pinned(pins)? != Some(self.id) {
             let what = match pins.holds(Kind::Link, names.pin) {
                 true => "its pin led to another link",
                 false => "was unpinned",

@@ -82,7 +82,7 @@ use self::{
     hook::Hook,
     lines::Lines,
     load::{Loaded, Maps},
-    pins::Pins,
+    pins::{Look, Pins},
     place::{Hierarchy, Root},
     policy::Policy,
     select::{Finder, Tree},
@@ -135,6 +135,10 @@ pub struct Fence {
     /// What this process last wrote.
     leased: Leased,
     pinned: Vec<Pinned>,
+    /// The folders of pins as they were when all of them were sound.
+    pins_sound: Option<Look>,
+    /// Looks at them so far.
+    pins_rounds: u32,
     /// When the addresses of other nodes were last compared.
     peers_looked: Option<Instant>,
     /// No new study starts.
@@ -347,6 +351,8 @@ impl Closed<'_> {
             inherited,
             leased,
             pinned,
+            pins_sound: None,
+            pins_rounds: 0,
             peers_looked: None,
             closed: false,
             watch: watch(),

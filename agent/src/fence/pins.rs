@@ -7,7 +7,7 @@ use std::{
     fs::{self, File},
     io,
     os::fd::{AsFd, OwnedFd},
-    os::unix::fs::DirBuilderExt,
+    os::unix::fs::{DirBuilderExt, MetadataExt},
     path::{Path, PathBuf},
 };
 
@@ -18,7 +18,7 @@ use rustix::{
 };
 
 use super::FenceError;
-use crate::sys::bpf;
+use crate::{clock, sys::bpf};
 
 /// `BPF_FS_MAGIC`
 const BPF_FS: i64 = 0xcafe_4a11;
@@ -43,6 +43,30 @@ impl Kind {
             Self::Program => "programs",
             Self::Link => "links",
         }
+    }
+}
+
+/// The kernel stamps changes of files by a clock that ticks at least so often.
+const TICK_NS: i128 = 100_000_000;
+
+/// The folders of pins at one moment: equal to a later one, and nothing was pinned, unpinned or
+/// renamed in between.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct Look([Folder; 3]);
+
+/// Device and inode, and when it was last changed (wall clock, ns), which nobody can set.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+struct Folder {
+    place: (u64, u64),
+    changed_ns: i128,
+}
+
+impl Look {
+    /// Whether whatever happens from now on leaves another mark.
+    fn is_settled(&self, now_ns: i128) -> bool {
+        let Self(folders) = self;
+        let long_ago = |folder: &Folder| folder.changed_ns.saturating_add(TICK_NS) < now_ns;
+        folders.iter().all(long_ago)
     }
 }
 
@@ -123,6 +147,24 @@ impl Pins {
     /// Forgets a pin.
     pub(super) fn remove(&self, kind: Kind, name: &str) -> Result<(), FenceError> {
         remove(self.path(kind, name))
+    }
+
+    /// The folders as they are now; none if they changed so lately that the next change may look
+    /// the same.
+    pub(super) fn look(&self) -> Option<Look> {
+        let version = version_folder(&self.bpffs);
+        let folder = |kind: Kind| -> Option<Folder> {
+            let found = fs::symlink_metadata(version.join(kind.folder())).ok()?;
+            let seconds = i128::from(found.ctime()).checked_mul(1_000_000_000)?;
+            Some(Folder {
+                place: (found.dev(), found.ino()),
+                changed_ns: seconds.checked_add(found.ctime_nsec().into())?,
+            })
+        };
+        let [maps, programs, links] = Kind::ALL.map(folder);
+        let look = Look([maps?, programs?, links?]);
+        let now_ns = i128::from(clock::now().millis()).checked_mul(1_000_000)?;
+        look.is_settled(now_ns).then_some(look)
     }
 
     /// Whether the folder still has this pin.
@@ -254,4 +296,32 @@ fn remove_version(version: &Path, removed: &mut Vec<PathBuf>) -> Result<(), Fenc
         fs::remove_dir(&folder).map_err(|source| fault(folder, source))?;
     }
     fs::remove_dir(version).map_err(|source| fault(version.to_owned(), source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Folder, Look, TICK_NS};
+
+    #[test]
+    fn what_changed_just_now_may_change_again_unseen() {
+        let at = |changed_ns| Folder {
+            place: (1, 2),
+            changed_ns,
+        };
+        let rows = [
+            ("long ago", [-TICK_NS; 3], true),
+            ("a tick ago", [-TICK_NS, -TICK_NS, 1000 - TICK_NS], false),
+            ("more than a tick ago", [999 - TICK_NS; 3], true),
+            ("now", [1000, -TICK_NS, -TICK_NS], false),
+            (
+                "by a clock that went back",
+                [-TICK_NS, 5000, -TICK_NS],
+                false,
+            ),
+        ];
+        for (name, changed, want) in rows {
+            let look = Look(changed.map(at));
+            assert_eq!(look.is_settled(1000), want, "{name}");
+        }
+    }
 }

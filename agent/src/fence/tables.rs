@@ -108,12 +108,16 @@ impl Fence {
         Ok(())
     }
 
-    /// Puts back what somebody else has written. Goes on after a failure, and tells the first.
-    pub(super) fn mend_tables(&mut self) -> Result<(), FenceError> {
+    /// Puts back what somebody else has written, and what they pinned if they may have touched the
+    /// pins. Goes on after a failure, and tells the first.
+    pub(super) fn mend_tables(&mut self, touched: bool) -> Result<(), FenceError> {
         let slots = self.mend_slots();
         let lease = self.mend_lease();
         let peers = self.mend_peers();
-        let pins = self.mend_pins();
+        let pins = match touched {
+            true => self.mend_pins(),
+            false => Ok(()),
+        };
         slots.and(lease).and(peers).and(pins)
     }
 

@@ -248,6 +248,62 @@ fn what_root_writes_is_put_back_and_told() {
 }
 
 #[test]
+fn pins_are_left_alone_only_as_long_as_nobody_touches_them() {
+    let mut stage = Stage::new("touched");
+    stage.open();
+    type Attack = fn(&Stage);
+    let rows: [(&str, Attack, (&str, &str)); 3] = [
+        (
+            "a link unpinned",
+            |stage| fs::remove_file(stage.pin("../links/egress")).unwrap(),
+            ("cgroup_skb/egress", "was unpinned"),
+        ),
+        (
+            "a map unpinned",
+            |stage| fs::remove_file(stage.pin("LEASE")).unwrap(),
+            ("LEASE", "was unpinned"),
+        ),
+        (
+            "another map under its name",
+            |stage| {
+                let (one, other) = (stage.pin("LEASE"), stage.pin("LINKS"));
+                fs::remove_file(&one).unwrap();
+                bpf::pin(bpf::open_pin(&other).unwrap().unwrap().as_fd(), &one).unwrap();
+            },
+            ("LEASE", "its pin led to map "),
+        ),
+    ];
+    for (name, attack, (table, what)) in rows {
+        let end = Instant::now() + Duration::from_secs(10);
+        loop {
+            let fence = stage.fence.as_mut().unwrap();
+            fence.reconcile().unwrap();
+            assert_eq!(told(fence), [], "{name}: before");
+            if fence.pins_sound.is_some() {
+                break;
+            }
+            assert!(Instant::now() < end, "{name}: never settled");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        // No round that looks all the same.
+        let fence = stage.fence.as_mut().unwrap();
+        fence.pins_rounds = 1;
+        assert_eq!(fence.pins_touched(), None, "{name}: nobody touched them");
+        attack(&stage);
+        let fence = stage.fence.as_mut().unwrap();
+        fence.reconcile().unwrap();
+        let told = told(fence);
+        let [(place, said)] = told.as_slice() else {
+            panic!("{name}: {told:?}");
+        };
+        assert!(place == table && said.starts_with(what), "{name}: {told:?}");
+    }
+    let fence = stage.fence.as_mut().unwrap();
+    fence.pins_rounds = 15;
+    assert!(fence.pins_touched().is_some(), "it is time");
+}
+
+#[test]
 fn nothing_is_let_in_before_a_policy_or_after_one() {
     let mut stage = Stage::new("before");
     stage.open();
