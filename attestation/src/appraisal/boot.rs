@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Claims that are made of the boot log, and of nothing else.
-const BOOT: [&str; 16] = [
+const BOOT: [&str; 17] = [
     "boot.secure_boot",
     "boot.firmware_version",
     "boot.pk",
@@ -34,6 +34,7 @@ const BOOT: [&str; 16] = [
     "boot.mok_list_x",
     "boot.mok_list_trusted",
     "boot.command_line",
+    "boot.files",
     "boot.initrd",
     "boot.load_options",
 ];
@@ -277,6 +278,7 @@ fn claims(
         (7, "sbat_level".to_owned(), words(&facts.sbat_level)),
         (4, "applications".to_owned(), all(&facts.applications)),
         (2, "drivers".to_owned(), all(&facts.drivers)),
+        (9, "files".to_owned(), facts.files.as_deref().and_then(all)),
         (9, "initrd".to_owned(), all(&facts.initrd)),
         (
             9,

@@ -26,6 +26,9 @@ const INITRD: u32 = 0x8f3b_22ec;
 const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
 /// Images, authorities and sections that are told one by one; a boot has some dozens.
 const MAX_LISTED: usize = 128;
+/// Files of GRUB's: as many digests as fit into a profile's text. One that reads its modules one by
+/// one reads more, and others at each boot.
+const MAX_FILES: usize = 32;
 
 /// PCRs by what they hold: PFP 1.06, §3.3.4; `systemd-stub`, `systemd-boot`, GRUB and shim for the
 /// upper ones.
@@ -59,6 +62,9 @@ pub struct Facts {
     pub mok: BTreeMap<&'static str, Digest>,
     /// The kernel's command line, by GRUB or systemd-stub, and the register it stands in; the last.
     pub command_line: Option<(u32, String)>,
+    /// Files that GRUB read, kernel and initial RAM disks among them, in order; what it calls them is
+    /// in no digest. `None`: more than can be told one by one.
+    pub files: Option<Vec<Digest>>,
     /// Initial RAM disks that the kernel's EFI stub loaded.
     pub initrd: Vec<Digest>,
     /// Load options as the kernel's EFI stub was given them.
@@ -73,7 +79,10 @@ impl Facts {
     /// Gathers what the log shows in that bank. Whether the log replays is for others to see.
     #[must_use]
     pub fn of(log: &EventLog<'_>, bank: HashAlgorithm) -> Self {
-        let mut facts = Self::default();
+        let mut facts = Self {
+            files: Some(Vec::new()),
+            ..Self::default()
+        };
         let mut handed_over = false;
         let mut section: Option<String> = None;
         for event in log.events().iter().filter(|event| event.extends()) {
@@ -103,6 +112,7 @@ impl Facts {
                 ) => facts.cut |= push(&mut facts.drivers, seen.digest),
                 (pcr::SHIM, EventType::IPL) => facts.shim(seen),
                 (pcr::GRUB | pcr::COMMAND_LINE, EventType::IPL) => facts.text(&seen),
+                (pcr::FILES, EventType::IPL) => facts.file(seen),
                 (pcr::FILES, EventType::EVENT_TAG) => facts.tagged(seen),
                 (pcr::UNIFIED_IMAGE, EventType::IPL) => section = facts.section(seen, section),
                 _ => {}
@@ -157,6 +167,15 @@ impl Facts {
             }
         } else if seen.event.register == pcr::COMMAND_LINE && is_wide(data) && seen.proven(data) {
             self.command_line = Some((seen.event.register, wide(data)));
+        }
+    }
+
+    fn file(&mut self, seen: Seen<'_, '_>) {
+        if let Some(files) = &mut self.files {
+            files.push(seen.digest);
+            if files.len() > MAX_FILES {
+                self.files = None;
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Boot logs and measurement lists held against what the TPM signed for.
 
 use super::*;
-use crate::boot::EventType;
+use crate::boot::{EventLog, EventType, Facts};
 use crate::crypto::{Digest, HashAlgorithm};
 use crate::profile::{Provenance, Value};
 
@@ -75,6 +75,8 @@ fn booted() -> Vec<Event> {
             LINE.as_bytes(),
             format!("kernel_cmdline: {LINE}\0").as_bytes(),
         ),
+        measured_of(9, EventType::IPL, b"kernel", b"(hd0)/vmlinuz\0"),
+        measured_of(9, EventType::IPL, b"ramdisk", b"(hd0)/initrd\0"),
         measured_of(
             9,
             EventType::EVENT_TAG,
@@ -285,6 +287,11 @@ fn what_was_booted_is_measured_where_its_log_replays() {
         ),
         ("host", "boot.mok_list", Value::Text(hex_of(b"keys"))),
         ("host", "boot.command_line", Value::Text(LINE.to_owned())),
+        (
+            "host",
+            "boot.files",
+            Value::Text(format!("{},{}", hex_of(b"kernel"), hex_of(b"ramdisk"))),
+        ),
         ("host", "boot.initrd", Value::Text(hex_of(b"initrd"))),
         ("host", "boot.section.linux", Value::Text(hex_of(b"image"))),
         ("tpm", "ima.entries", Value::Number(3)),
@@ -300,6 +307,18 @@ fn what_was_booted_is_measured_where_its_log_replays() {
             (&value, Provenance::Measured),
             "{name}"
         );
+    }
+}
+
+#[test]
+fn files_of_grub_are_told_all_or_not_at_all() {
+    for (count, told) in [(0, true), (1, true), (32, true), (33, false), (60, false)] {
+        let read = |number: u8| measured_of(9, EventType::IPL, &[number], b"(hd0)/file\0");
+        let events: Vec<Event> = (0..count).map(read).collect();
+        let bytes = log(&events);
+        let facts = Facts::of(&EventLog::parse(&bytes).unwrap(), SHA256);
+        let files = facts.files.map(|files| files.len());
+        assert_eq!(files, told.then_some(count.into()), "{count}");
     }
 }
 
