@@ -90,8 +90,6 @@ pub fn match_pcr(list: &List<'_>, bank: HashAlgorithm, quoted: &[u8]) -> Option<
         let (at, _) = values.find(|(_, value)| value.as_slice() == quoted)?;
         Some(Matched { at, extended })
     };
-    find(Extended::Native).or_else(|| match bank {
-        HashAlgorithm::Sha1 => None,
-        _ => find(Extended::PaddedSha1),
-    })
+    // In a bank of SHA-1 both are the same, and neither finds what the other does not.
+    find(Extended::Native).or_else(|| find(Extended::PaddedSha1))
 }

@@ -198,7 +198,12 @@ fn the_register_holds_what_the_entries_say() {
         "ima-ng",
         &first,
     );
-    let bytes = [honest(SHA1, &["boot_aggregate"]), other, violation].concat();
+    let bytes = [
+        honest(SHA1, &["boot_aggregate"]),
+        other.repeat(3),
+        violation,
+    ]
+    .concat();
     let list = List::parse(&bytes).unwrap();
     assert_eq!(list.violations(), 1);
     for bank in [SHA1, SHA256] {
@@ -207,10 +212,10 @@ fn the_register_holds_what_the_entries_say() {
         let one = bank.digest(&[&vec![0; len], native.as_slice()]).unwrap();
         let two = bank.digest(&[one.as_slice(), &vec![0xff; len]]).unwrap();
         let replayed = replay(&list, bank).unwrap();
-        assert_eq!((replayed.value, replayed.elsewhere), (two.clone(), 1));
+        assert_eq!((replayed.value, replayed.elsewhere), (two.clone(), 3));
         let at = |value: &Digest| match_pcr(&list, bank, value.as_slice());
         assert_eq!(at(&one).map(|matched| matched.at), Some(1));
-        assert_eq!(at(&two).map(|matched| matched.at), Some(3));
+        assert_eq!(at(&two).map(|matched| matched.at), Some(5));
         assert_eq!(at(&native), None);
     }
     assert_eq!(match_pcr(&list, SHA256, &[0; 32]), None, "before the list");
@@ -313,6 +318,11 @@ fn malformed_lists_say_where() {
             "a hash of odd length",
             line("10 00ff ima-ng sha1:00 /a\n"),
             "line 1, template_hash",
+        ),
+        (
+            "the oldest template with a longer digest",
+            line(&format!("10 {zero} ima {zero}00 /init\n")),
+            "line 1, template_data.d: is not the hex of 20 bytes",
         ),
         (
             "a line after an empty one",

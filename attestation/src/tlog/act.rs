@@ -125,6 +125,8 @@ mod tests {
         let digest = "11".repeat(32);
         let good = format!("{HEADER}\nkind policy\nsubject world\nbody {digest}\nat 7\n");
         assert!(ActEntry::parse(good.as_bytes()).is_ok());
+        let longest = good.replace("world", &"w".repeat(200));
+        assert!(ActEntry::parse(longest.as_bytes()).is_ok());
         let upper = digest.replace('1', "A");
         let cases: &[(&str, String, &str)] = &[
             (

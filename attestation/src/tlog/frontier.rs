@@ -441,10 +441,27 @@ mod tests {
             ..*head
         };
         type Row<'a> = (&'a str, Head, Head, Option<v1::LogConsistency>, &'a str);
-        let long = v1::LogConsistency {
-            path: vec![vec![0; 32]; 65],
-            ..proof.clone()
+        // From three leaves to 2^63: the third leaf, the fourth, the first two, and then what
+        // stands right of them on each of the other 61 levels.
+        let path: Vec<_> = (0..64).map(leaf).collect();
+        let three = Head {
+            size: 3,
+            root: node_hash(&path[2], &path[0]),
         };
+        let four = node_hash(&path[2], &node_hash(&path[0], &path[1]));
+        let root = path[3..]
+            .iter()
+            .fold(four, |root, hash| node_hash(&root, hash));
+        let huge = Head {
+            size: 1 << 63,
+            root,
+        };
+        let longest = v1::LogConsistency {
+            from_size: 3,
+            path: path.iter().map(|hash| hash.as_bytes().to_vec()).collect(),
+        };
+        let mut long = longest.clone();
+        long.path.push(vec![0; 32]);
         let mut short = proof.clone();
         short.path[0].pop();
         let mut fewer = proof.clone();
@@ -498,7 +515,8 @@ mod tests {
                 Some(short),
                 "evidence-malformed",
             ),
-            ("endless", nine, twenty, Some(long), "evidence-malformed"),
+            ("the longest", three, huge, Some(longest), ""),
+            ("a hash more", three, huge, Some(long), "evidence-malformed"),
         ];
         for (name, before, head, proof, want) in cases {
             let found = head_follows(before, head, proof.as_ref());

@@ -91,7 +91,11 @@ mod tests {
             statement: None,
             ..turn.clone()
         };
-        for good in [&turn, &silent] {
+        let longest = Turn {
+            from: "a".repeat(32),
+            ..turn.clone()
+        };
+        for good in [&turn, &silent, &longest] {
             assert_eq!(Turn::parse(&good.to_bytes()).as_ref(), Ok(good));
         }
         let text = String::from_utf8(turn.to_bytes()).unwrap();

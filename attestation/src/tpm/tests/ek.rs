@@ -339,6 +339,18 @@ fn an_anchor_is_a_key_and_a_name() {
         "signature",
         "another key"
     );
+    let cousin = ca("cousin");
+    let cousin = Made {
+        der: cousin.self_signed(&again()).unwrap().der().to_vec(),
+        issuer: Issuer::new(cousin, again()),
+    };
+    let ek = issued(leaf(), &cousin);
+    assert_eq!(outcome(&ek.der, &[], &[&cousin]), "ok");
+    assert_eq!(
+        outcome(&ek.der, &[&cousin], &[&renewed]),
+        "no-path",
+        "another name"
+    );
 }
 
 #[test]

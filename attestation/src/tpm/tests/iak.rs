@@ -96,6 +96,9 @@ fn an_iak_vouches_for_the_ak_it_certified_and_for_no_other() {
     let unlimited = vec![maker.certify(&iak, None, false)];
     verify(&area, &unlimited, &attested, &signed, &ak, PURPOSE, &roots).unwrap();
 
+    let most = vec![leaf.clone(); 16];
+    verify(&area, &most, &attested, &signed, &ak, PURPOSE, &roots).unwrap();
+
     let foreign = attest(
         CERTIFY,
         PURPOSE,

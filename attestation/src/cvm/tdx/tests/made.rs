@@ -37,6 +37,8 @@ pub(super) struct Plan {
     pub(super) body_over: Vec<(usize, Vec<u8>)>,
     pub(super) pck_name: &'static str,
     pub(super) pck_extension: bool,
+    /// The PCK is on another curve, whose signatures have no room in a quote.
+    pub(super) pck_p384: bool,
     /// Type of the certification data that holds the PCK chain.
     pub(super) certification: u16,
     /// What the quote's padding is.
@@ -61,6 +63,7 @@ impl Plan {
             body_over: Vec::new(),
             pck_name: "Intel SGX PCK Certificate",
             pck_extension: true,
+            pck_p384: false,
             certification: 5,
             after: Vec::new(),
         }
@@ -131,7 +134,10 @@ impl Ca {
     }
 
     fn below(&self, params: CertificateParams) -> Self {
-        let key = key();
+        self.with_key(params, key())
+    }
+
+    fn with_key(&self, params: CertificateParams, key: KeyPair) -> Self {
         let der = params.signed_by(&key, &self.issuer).unwrap();
         Self::new(der.der(), params, key)
     }
@@ -265,7 +271,17 @@ pub(super) fn made(plan: &Plan) -> Made {
             sgx_extensions(plan),
         )];
     }
-    let pck = platform.below(leaf);
+    let pck = if plan.pck_p384 {
+        let key = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+        platform.with_key(leaf, key)
+    } else {
+        platform.below(leaf)
+    };
+    let report_key = if plan.pck_p384 {
+        &platform.key
+    } else {
+        &pck.key
+    };
     let signer = root.below(params("Intel SGX TCB Signing", false));
     let pck_chain = pck.pem() + &platform.pem() + &root.pem();
 
@@ -292,7 +308,7 @@ pub(super) fn made(plan: &Plan) -> Made {
     let signature = sign(&attestation.serialize_der(), &quote);
     let inner = [
         &report[..],
-        &sign(&pck.key, &report),
+        &sign(report_key, &report),
         &32_u16.to_le_bytes(),
         &auth,
         &certification(plan.certification, &[pck_chain.as_bytes(), &[0]].concat()),

@@ -123,6 +123,11 @@ fn the_certificate_is_of_a_processors_key() {
         chained(&nothing, &nothing.quote, AT),
         Err(vec!["certificate-extension"])
     );
+    let p384 = made(&Plan {
+        pck_p384: true,
+        ..Plan::v4()
+    });
+    assert_eq!(chained(&p384, &p384.quote, AT), Err(vec!["key-type"]));
 }
 
 #[test]
