@@ -567,17 +567,18 @@ fn recover(spool: &Spool, chain: &mut Chain) -> Result<Kept, AttestError> {
     Ok((items, Some((newest.epoch, size))))
 }
 
-/// What of the facts is worth a statement by itself: counters move with every packet and the lease
-/// with every answer, so they wait for the timer.
+/// What of the facts is worth a statement by itself: counters move with every packet, the lease
+/// with every answer and the clock by itself, so they wait for the timer.
 #[must_use]
 pub fn change_digest(facts: &Facts) -> Sha256Digest {
     let mut fence = facts.fence.clone();
     fence.counters.clear();
     fence.lease_end_boot_ns = 0;
+    let moving = |claim: &&Claim| !claim.name.starts_with(crate::collect::time::NAMES);
     let whole = Statement {
         fence: Some(fence),
         policy: facts.policy.clone(),
-        claims: facts.claims.clone(),
+        claims: facts.claims.iter().filter(moving).cloned().collect(),
         approvers_digest: facts
             .approvers
             .map_or_else(Vec::new, |digest| digest.0.to_vec()),

@@ -16,6 +16,7 @@
 //! | [`fence_log`] | what the fence put in force, as its PCR holds it |
 //! | [`geotag`] | where a machine stands, by the word of somebody who stood there |
 //! | [`gpu`] | what a GPU or a switch says of itself, and who vouches for it |
+//! | [`host`] | what a host's own files say |
 //! | [`ima`] | the kernel's list of what it measured: reading and replay |
 //! | [`profile`] | the validated stack a node is held against |
 //! | [`appraisal`] | evidence and profile to an attestation result |
@@ -45,6 +46,7 @@ pub mod evidence;
 pub mod fence_log;
 pub mod geotag;
 pub mod gpu;
+pub mod host;
 pub mod ima;
 pub mod profile;
 pub mod proto;

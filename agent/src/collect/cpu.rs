@@ -1,11 +1,11 @@
 //! Processor model and microcode. Cores that differ are all named: a half-applied update shows.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, fs};
 
 use bailiwick_attestation::proto::v1::{Claim, claim::Value};
 use procfs::{CpuInfo, prelude::*};
 
-use super::{Host, claim, why};
+use super::{Host, claim, from_file, text, why};
 use crate::files::read_bounded;
 
 /// A line per flag and core: 4 MiB is some 1,000 cores.
@@ -23,6 +23,35 @@ pub(super) fn claims(host: &Host, out: &mut Vec<Claim>) {
             Err(why) => Value::Unavailable(why.clone()),
         };
         out.push(claim(name, &source, value));
+    }
+    vulnerabilities(host, out);
+}
+
+/// Most known weaknesses of processors; Linux 6.18 has nineteen.
+const MAX_WEAKNESSES: usize = 64;
+
+/// What the kernel says of each weakness of processors it knows, and what it does about it.
+fn vulnerabilities(host: &Host, out: &mut Vec<Claim>) {
+    let folder = host.sys.join("devices/system/cpu/vulnerabilities");
+    let source = folder.display().to_string();
+    let names = fs::read_dir(&folder).map(|entries| {
+        let names = entries.flatten().map(|entry| entry.file_name());
+        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_';
+        let names: BTreeSet<String> = names
+            .filter_map(|name| name.into_string().ok())
+            .filter(|name| name.bytes().all(plain))
+            .collect();
+        names
+    });
+    match names {
+        Ok(names) => out.extend(names.iter().take(MAX_WEAKNESSES).map(|name| {
+            let file = folder.join(name);
+            from_file(&format!("cpu.vulnerability.{name}"), &file, text)
+        })),
+        Err(err) => {
+            let why = Value::Unavailable(why(&err));
+            out.push(claim("cpu.vulnerabilities", &source, why));
+        }
     }
 }
 

@@ -8,14 +8,19 @@
 mod addresses;
 mod boot;
 mod cpu;
+mod disk;
 mod dmi;
+mod firmware;
 pub mod gpu;
+mod iommu;
 mod kernel;
 mod logs;
+mod modules;
 mod nvidia;
 pub mod nvml;
 #[cfg(test)]
 mod tests;
+pub(crate) mod time;
 pub(crate) mod unfenced;
 
 use std::{
@@ -44,6 +49,11 @@ pub struct Host {
     sys: PathBuf,
     nvml: Option<PathBuf>,
     fence_log: PathBuf,
+    /// Firmware and modules.
+    lib: PathBuf,
+    /// Folders that hold studies' data.
+    mounts: Vec<PathBuf>,
+    hashed: firmware::Hashed,
 }
 
 impl Host {
@@ -55,10 +65,14 @@ impl Host {
             proc: section.proc.clone(),
             sys: section.sys.clone(),
             nvml: section.nvml.clone(),
+            lib: section.lib.clone(),
+            mounts: section.mounts.clone(),
+            hashed: firmware::Hashed::default(),
         }
     }
 
-    /// Every claim that a file answers. Reads some twenty small files.
+    /// Every claim that a file answers. Reads small files, some hundreds
+    /// on a host with as many modules; firmware once.
     #[must_use]
     pub fn file_claims(&self) -> Vec<Claim> {
         let mut claims = Vec::new();
@@ -67,6 +81,11 @@ impl Host {
         cpu::claims(self, &mut claims);
         kernel::claims(self, &mut claims);
         nvidia::claims(self, &mut claims);
+        modules::claims(self, &mut claims);
+        firmware::claims(self, &mut claims);
+        iommu::claims(self, &mut claims);
+        disk::claims(self, &mut claims);
+        time::claims(&mut claims);
         claims
     }
 

@@ -2,7 +2,7 @@
 
 use bailiwick_attestation::proto::v1::{Claim, claim::Value};
 
-use super::{Host, claim, from_file, why};
+use super::{Host, claim, from_file, read_text, why};
 
 pub(super) fn claims(host: &Host, out: &mut Vec<Claim>) {
     let folder = host.proc.join("driver/nvidia");
@@ -19,6 +19,15 @@ pub(super) fn claims(host: &Host, out: &mut Vec<Claim>) {
             &folder.join("version"),
             version,
         ));
+    }
+}
+
+/// The version of the driver that is loaded, if it can be a folder's name.
+pub(super) fn loaded(host: &Host) -> Option<String> {
+    let said = read_text(&host.proc.join("driver/nvidia/version")).ok()?;
+    match version(said) {
+        Ok(Value::Text(version)) if !version.starts_with('.') => Some(version),
+        _ => None,
     }
 }
 

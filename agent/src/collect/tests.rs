@@ -14,6 +14,9 @@ fn host(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Host) {
         sys: dir.path().join("sys"),
         nvml: None,
         fence_log: dir.path().join("run/fence.log"),
+        lib: dir.path().join("lib"),
+        mounts: vec![PathBuf::from("/srv/studies")],
+        hashed: firmware::Hashed::default(),
     };
     (dir, host)
 }
@@ -89,6 +92,138 @@ fn each_file_becomes_a_claim_with_its_source() {
     assert_eq!(names.len(), claims.len(), "each claim once");
     assert!(claims.iter().all(|claim| !claim.source.is_empty()));
     assert_eq!(host.chassis_serial(), "ABC123");
+}
+
+#[test]
+fn what_lies_beneath_a_host_is_told() {
+    let dm = |name: &str| format!("sys/dev/block/{name}/dm/uuid");
+    let (lvm, table) = (
+        dm("253:1"),
+        "1 0 253:1 / /srv rw - xfs /dev/mapper/srv rw\n",
+    );
+    let files: &[(&str, &[u8])] = &[
+        ("sys/module/nvidia/initstate", b"live\n"),
+        ("sys/module/nvidia/taint", b"POE\n"),
+        ("sys/module/nvidia/srcversion", b"ABCDEF\n"),
+        ("sys/module/nvidia/version", b"580.65.06\n"),
+        ("sys/module/ext4/initstate", b"live\n"),
+        ("sys/module/ext4/taint", b"\n"),
+        ("sys/module/kernel/parameters/x", b"built in\n"),
+        ("proc/sys/kernel/osrelease", b"6.12.0\n"),
+        (
+            "lib/modules/6.12.0/modules.dep",
+            b"../nvidia.ko:\nkernel/nvidia-drm.ko.xz:\nupdates/nvidia.ko: kernel/i2c.ko.xz\n",
+        ),
+        ("lib/modules/6.12.0/updates/nvidia.ko", b"\x7fELF, unsigned"),
+        (
+            "proc/driver/nvidia/version",
+            b"NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build\n",
+        ),
+        ("lib/firmware/nvidia/580.65.06/gsp_ga10x.bin", b"firmware"),
+        ("lib/firmware/nvidia/580.65.06/LICENSE", b"text"),
+        (
+            "sys/devices/system/cpu/vulnerabilities/mds",
+            b"Mitigation: Clear CPU buffers\n",
+        ),
+        ("sys/kernel/iommu_groups/0/type", b"DMA-FQ\n"),
+        ("sys/kernel/iommu_groups/1/type", b"identity\n"),
+        (
+            "sys/class/ipmi/ipmi0/device/bmc/firmware_revision",
+            b"1.74\n",
+        ),
+        ("sys/class/infiniband/mlx5_0/fw_ver", b"28.39.1002\n"),
+        ("proc/self/mountinfo", table.as_bytes()),
+        (&lvm, b"LVM-abc\n"),
+        (
+            "sys/dev/block/253:1/slaves/dm-0/dm/uuid",
+            b"CRYPT-LUKS2-abc-x\n",
+        ),
+    ];
+    let (dir, host) = host(files);
+    let claims = host.file_claims();
+    let text = |text: &str| Some(Value::Text(text.to_owned()));
+    let digest = bailiwick_attestation::Sha256Digest::of(&[b"firmware"]);
+    let cases = [
+        ("kernel.modules", Some(Value::Number(2))),
+        ("kernel.modules-tainting", text("nvidia:POE")),
+        ("module.nvidia.taint", text("POE")),
+        ("module.nvidia.srcversion", text("ABCDEF")),
+        ("module.nvidia.version", text("580.65.06")),
+        ("module.nvidia.signer", text("unsigned")),
+        ("module.ext4.taint", None),
+        (
+            "nvidia.firmware.gsp_ga10x",
+            Some(Value::Data(digest.0.to_vec())),
+        ),
+        (
+            "cpu.vulnerability.mds",
+            text("Mitigation: Clear CPU buffers"),
+        ),
+        ("iommu.groups", Some(Value::Number(2))),
+        ("iommu.groups-untranslated", Some(Value::Number(1))),
+        ("iommu.types", text("DMA-FQ, identity")),
+        ("bmc.present", Some(Value::Flag(true))),
+        ("bmc.firmware", text("1.74")),
+        ("nic.mlx5_0.firmware", text("28.39.1002")),
+        ("nic.mlx5_0.board", None),
+        ("mount.srv.studies.device", text("/dev/mapper/srv")),
+        ("mount.srv.studies.encrypted", Some(Value::Flag(true))),
+        ("mount.srv.studies.verified", Some(Value::Flag(false))),
+    ];
+    for (name, want) in cases {
+        assert_eq!(value(&claims, name), want, "{name}");
+    }
+    // A second leg that nobody encrypted.
+    let bare = dir.path().join("sys/dev/block/253:1/slaves/sdb1");
+    fs::create_dir_all(&bare).unwrap();
+    // Firmware that changes is hashed again, and only then.
+    let firmware = dir
+        .path()
+        .join("lib/firmware/nvidia/580.65.06/gsp_ga10x.bin");
+    fs::write(firmware, b"other firmware").unwrap();
+    let other = bailiwick_attestation::Sha256Digest::of(&[b"other firmware"]);
+    let claims = host.file_claims();
+    let changed = [
+        ("mount.srv.studies.encrypted", Some(Value::Flag(false))),
+        (
+            "nvidia.firmware.gsp_ga10x",
+            Some(Value::Data(other.0.to_vec())),
+        ),
+    ];
+    for (name, want) in changed {
+        assert_eq!(value(&claims, name), want, "{name}");
+    }
+}
+
+#[test]
+fn what_cannot_be_seen_of_a_host_is_not_denied() {
+    let (_dir, host) = host(&[
+        (
+            "proc/self/mountinfo",
+            b"1 0 0:30 / / rw - btrfs /dev/sda1 rw\n",
+        ),
+        ("sys/module/nvidia/initstate", b"live\n"),
+    ]);
+    let claims = host.file_claims();
+    let missing = || Some(Value::Unavailable("no such file".to_owned()));
+    let cases = [
+        (
+            "mount.srv.studies.encrypted",
+            Some(Value::Unavailable(
+                "btrfs is not on one block device".to_owned(),
+            )),
+        ),
+        ("module.nvidia.taint", Some(Value::Text("?".to_owned()))),
+        ("module.nvidia.version", None),
+        ("module.nvidia.signer", missing()),
+        ("iommu.groups", missing()),
+        ("cpu.vulnerabilities", missing()),
+        ("bmc.present", Some(Value::Flag(false))),
+        ("nvidia.gsp", None),
+    ];
+    for (name, want) in cases {
+        assert_eq!(value(&claims, name), want, "{name}");
+    }
 }
 
 #[test]

@@ -129,6 +129,10 @@ pub struct HostSection {
     /// NVML to ask for GPUs; default the loader's `libnvidia-ml.so.1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml: Option<PathBuf>,
+    /// Where the kernel's modules and its devices' firmware lie, in `modules` and `firmware`.
+    pub lib: PathBuf,
+    /// Folders that hold studies' data: of each is told whether what lies below is encrypted.
+    pub mounts: Vec<PathBuf>,
 }
 
 impl Default for HostSection {
@@ -137,6 +141,8 @@ impl Default for HostSection {
             proc: PathBuf::from("/proc"),
             sys: PathBuf::from("/sys"),
             nvml: None,
+            lib: PathBuf::from("/lib"),
+            mounts: Vec::new(),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
 //! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
-//! [`nvml`] asks what its wrapper has no function for.
+//! [`nvml`] asks what its wrapper has no function for, [`time`] how good the clock is.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -17,6 +17,7 @@ pub(crate) mod ids;
 pub(crate) mod nvml;
 pub(crate) mod packet;
 pub(crate) mod tcx;
+pub(crate) mod time;
 
 /// A descriptor whose readiness can be awaited.
 pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

@@ -4,6 +4,7 @@ use super::{
     Reference, Subject, boot,
     fence::{self, FenceClaims},
     geo::Place,
+    host,
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -26,6 +27,7 @@ pub(super) fn judge(
     name(result, evidence, node);
     policy(result, evidence, reference, now);
     fence::judge(result, evidence);
+    host::judge(result, evidence);
     demands(result, evidence, Some(subject), reference.profile, now);
 }
 

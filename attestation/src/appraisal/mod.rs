@@ -10,6 +10,7 @@ mod chain;
 mod claims;
 mod fence;
 mod geo;
+mod host;
 mod identity;
 mod ima;
 mod result;

@@ -3,6 +3,7 @@
 mod boot;
 mod fence;
 mod geo;
+mod host;
 mod identity;
 mod ima;
 mod time;

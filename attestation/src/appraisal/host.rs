@@ -1,0 +1,38 @@
+//! What a host's own words show by not agreeing with each other.
+
+use super::{
+    result::{AttestationResult, Deviation, Finding},
+    verify::VerifiedEvidence,
+};
+use crate::{evidence::ClaimValue, profile::Provenance};
+
+/// Where the version of NVIDIA's driver is said: by the driver, by the module's own description,
+/// by the library that speaks to it.
+const VERSIONS: [&str; 3] = [
+    "nvidia.driver-version",
+    "module.nvidia.version",
+    "nvml.driver-version",
+];
+
+/// One driver has one version. What is not there says nothing.
+pub(super) fn judge(result: &mut AttestationResult, evidence: &VerifiedEvidence) {
+    let claims = &evidence.statement.claims;
+    let mut said = VERSIONS.iter().filter_map(|name| match claims.get(*name) {
+        Some(ClaimValue::Text(version)) => Some((name, version)),
+        _ => None,
+    });
+    let Some((first, expected)) = said.next() else {
+        return;
+    };
+    if let Some((other, found)) = said.find(|(_, version)| *version != expected) {
+        let short = |text: &str| text.chars().take(64).collect::<String>();
+        result.deviate(Deviation {
+            claim: "nvidia.driver-version".to_owned(),
+            finding: Finding::Refused,
+            code: "driver-versions-differ".to_owned(),
+            expected: format!("{}, as {first} has it", short(expected)),
+            found: format!("{} by {other}", short(found)),
+            provenance: Some(Provenance::SelfReported),
+        });
+    }
+}
