@@ -8,7 +8,7 @@ use std::process::Stdio;
 use anyhow::{Context as _, Result, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::image::built;
 use crate::cmd::{self, step};
@@ -25,8 +25,12 @@ pub(super) struct Evidence {
     list: PathBuf,
     /// As `inspect --pcrs` reads it.
     pcrs: PathBuf,
+    /// By bank and index.
     values: Value,
 }
+
+/// Banks a machine's TPM may have; the first always.
+const BANKS: [&str; 2] = ["sha256", "sha384"];
 
 /// Takes out of what was said what is a file, and writes it beside the machine's disks.
 pub(super) fn keep(dir: &Path, boot: u32, said: &mut Vec<Value>) -> Result<Option<Evidence>> {
@@ -46,14 +50,20 @@ pub(super) fn keep(dir: &Path, boot: u32, said: &mut Vec<Value>) -> Result<Optio
     let (Some(log), Some(list)) = (file("boot-log")?, file("ima-list")?) else {
         return Ok(None);
     };
-    let values = said
-        .iter()
-        .find(|value| value["fact"] == "pcr-sha256")
-        .context("the registers of a machine that left its logs")?;
-    let values = values["value"].clone();
+    let mut values = Map::new();
+    for bank in BANKS {
+        let name = format!("pcr-{bank}");
+        let fact = said.iter().find(|value| value["fact"] == name.as_str());
+        if let Some(fact) = fact {
+            values.insert(bank.to_owned(), fact["value"].clone());
+        }
+    }
+    let values = Value::Object(values);
+    if !values["sha256"].is_object() {
+        bail!("a machine left its logs and not its registers");
+    }
     let pcrs = dir.join(format!("pcrs-{boot}.json"));
-    let all = json!({ "sha256": values });
-    fs::write(&pcrs, all.to_string()).with_context(|| format!("write {}", pcrs.display()))?;
+    fs::write(&pcrs, values.to_string()).with_context(|| format!("write {}", pcrs.display()))?;
     Ok(Some(Evidence {
         log,
         list,
@@ -66,29 +76,35 @@ impl Evidence {
     /// What the logs say must be what the TPM said.
     pub(super) fn checks(&self, secure_boot: bool) -> Result<Vec<Value>> {
         let mut checks = Vec::new();
-        let log = inspect(&[
-            "tcg-eventlog",
-            &text(&self.log),
-            "--pcrs",
-            &text(&self.pcrs),
-        ])?;
-        checks.push(check(
-            "inspect: the firmware's log replays to the TPM's registers",
-            log["verdict"] == "ok" && log["facts"]["mismatched_pcrs"] == json!([]),
-            found(&log),
-        ));
-        checks.push(check(
-            "inspect: the log says whether Secure Boot was on",
-            log["facts"]["secure_boot"] == secure_boot,
-            log["facts"]["secure_boot"].clone(),
-        ));
-        let list = self.inspect_list(&self.list)?;
-        let entries = list["facts"]["entries"].as_u64().unwrap_or(0);
-        checks.push(check(
-            "inspect: the TPM's PCR 10 stands in IMA's list",
-            list["verdict"] == "ok" && list["facts"]["matched_at"].is_u64() && entries > IMA_LINES,
-            found(&list),
-        ));
+        for bank in self.banks() {
+            let log = inspect(&[
+                "tcg-eventlog",
+                &text(&self.log),
+                "--pcrs",
+                &text(&self.pcrs),
+                "--bank",
+                bank,
+            ])?;
+            checks.push(check(
+                &format!("inspect: the firmware's log replays to the TPM's {bank} registers"),
+                log["verdict"] == "ok" && log["facts"]["mismatched_pcrs"] == json!([]),
+                found(&log),
+            ));
+            checks.push(check(
+                &format!("inspect: the log says by {bank} whether Secure Boot was on"),
+                log["facts"]["secure_boot"] == secure_boot,
+                log["facts"]["secure_boot"].clone(),
+            ));
+            let list = self.inspect_list(&self.list, bank)?;
+            let entries = list["facts"]["entries"].as_u64().unwrap_or(0);
+            checks.push(check(
+                &format!("inspect: the TPM's {bank} PCR 10 stands in IMA's list"),
+                list["verdict"] == "ok"
+                    && list["facts"]["matched_at"].is_u64()
+                    && entries > IMA_LINES,
+                found(&list),
+            ));
+        }
         let cut = self.list.with_extension("cut");
         let whole = fs::read_to_string(&self.list).context("read IMA's list")?;
         let half: String = whole
@@ -97,7 +113,7 @@ impl Evidence {
             .flat_map(|line| [line, "\n"])
             .collect();
         fs::write(&cut, half).context("write half a list")?;
-        let list = self.inspect_list(&cut)?;
+        let list = self.inspect_list(&cut, "sha256")?;
         checks.push(check(
             "inspect: an IMA list cut short is refused",
             list["verdict"] == "refused",
@@ -106,9 +122,15 @@ impl Evidence {
         Ok(checks)
     }
 
-    fn inspect_list(&self, list: &Path) -> Result<Value> {
-        let value = self.values["10"].as_str().context("PCR 10")?;
-        inspect(&["ima", &text(list), "--pcr10", &format!("sha256:{value}")])
+    fn banks(&self) -> impl Iterator<Item = &'static str> {
+        BANKS
+            .into_iter()
+            .filter(|bank| self.values[*bank].is_object())
+    }
+
+    fn inspect_list(&self, list: &Path, bank: &str) -> Result<Value> {
+        let value = self.values[bank]["10"].as_str().context("PCR 10")?;
+        inspect(&["ima", &text(list), "--pcr10", &format!("{bank}:{value}")])
     }
 
     /// Which registers are not what they were at another boot, and whether the log of then, shown
@@ -117,7 +139,7 @@ impl Evidence {
         let boot: Vec<u32> = (0..10)
             .filter(|index| {
                 let index = index.to_string();
-                self.values[&index] != before.values[&index]
+                self.values["sha256"][&index] != before.values["sha256"][&index]
             })
             .collect();
         let stale = inspect(&[
@@ -162,7 +184,14 @@ fn found(report: &Value) -> Value {
         // Too long for a line.
         facts.remove("pcrs");
     }
-    json!({ "verdict": report["verdict"], "refusals": refusals, "facts": facts })
+    let warnings = report["warnings"].as_array().into_iter().flatten();
+    let warnings: Vec<&Value> = warnings.map(|warning| &warning["code"]).collect();
+    json!({
+        "verdict": report["verdict"],
+        "refusals": refusals,
+        "warnings": warnings,
+        "facts": facts,
+    })
 }
 
 fn text(path: &Path) -> String {
@@ -171,7 +200,7 @@ fn text(path: &Path) -> String {
 
 /// Bytes that are refused make an exit code, and a report all the same.
 fn inspect(words: &[&str]) -> Result<Value> {
-    let mut command = cmd::command(built("bailiwick")?);
+    let mut command = cmd::command(built(false, "bailiwick")?);
     command
         .arg("inspect")
         .args(words)

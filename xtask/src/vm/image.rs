@@ -214,6 +214,9 @@ pub(super) fn initrd(stack: &Stack, scratch: &Path, file: &Path) -> Result<()> {
 }
 
 /// The boot disk: shim, GRUB beside it, its configuration, kernel and ramdisk.
+///
+/// `linuxefi` and not `linux`: with Secure Boot off that one passes by the kernel's EFI stub, and no
+/// stub is no event log (GRUB 2.06).
 pub(super) fn boot(stack: &Stack, initrd: &Path, command_line: &str, disk: &Path) -> Result<()> {
     drop(fs::remove_file(disk));
     cmd::output(
@@ -226,7 +229,7 @@ pub(super) fn boot(stack: &Stack, initrd: &Path, command_line: &str, disk: &Path
     fs::write(
         &menu,
         format!(
-            "set timeout=0\nlinux ($root)/vmlinuz {command_line}\ninitrd ($root)/initrd\nboot\n"
+            "set timeout=0\nlinuxefi ($root)/vmlinuz {command_line}\ninitrdefi ($root)/initrd\nboot\n"
         ),
     )
     .context("write GRUB's configuration")?;
@@ -293,8 +296,8 @@ fn libraries(text: &str) -> Vec<PathBuf> {
 }
 
 /// A program of the workspace that must have been built.
-pub(super) fn built(name: &str) -> Result<PathBuf> {
-    let file = paths::binary(false, name);
+pub(super) fn built(release: bool, name: &str) -> Result<PathBuf> {
+    let file = paths::binary(release, name);
     if !file.exists() {
         bail!("{} was not built", file.display());
     }

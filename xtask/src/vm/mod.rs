@@ -12,6 +12,9 @@
 //! | `machine` | firmware, TPM, disks; power on, listen, power off |
 //! | `scenario` | what is tried |
 //! | `evidence` | what a boot left, read by `bailiwick inspect` |
+//! | `site`, `stage` | a collector here, and a machine that is directed |
+//! | `validated` | what a node's verdict turns on |
+//! | `variables` | the firmware's settings, changed as by a person in its menus |
 //! | `initrd.sh`, `init.sh` | first programs inside; the rest is `tests/src/bin/bailiwick-vm-guest` |
 
 mod evidence;
@@ -21,6 +24,10 @@ mod modules;
 mod packages;
 mod policy;
 mod scenario;
+mod site;
+mod stage;
+mod validated;
+mod variables;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -33,7 +40,9 @@ use self::image::Root;
 use self::machine::{Machine, Make};
 pub(crate) use self::packages::Kernel;
 use self::packages::Stack;
-use self::scenario::{SCENARIOS, Scenario};
+use self::policy::Approvers;
+use self::scenario::{Acts, SCENARIOS, Scenario};
+use self::stage::Stage;
 use crate::cmd::{self, step};
 use crate::{install, paths};
 
@@ -48,6 +57,9 @@ pub(crate) struct Args {
     /// Takes the programs as they were built last
     #[arg(long)]
     no_build: bool,
+    /// Programs inside are a release build: longer to make, and a third of the time in a machine
+    #[arg(long)]
+    release: bool,
     /// Lists the scenarios
     #[arg(long)]
     list: bool,
@@ -91,24 +103,29 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     let wanted = chosen(&args.scenarios)?;
     install::for_vm()?;
     if !args.no_build {
-        build()?;
+        build(args.release)?;
     }
     let mut outcomes = Vec::new();
     for kernel in [Kernel::V6_1, Kernel::V6_12] {
         if args.kernel.is_none_or(|only| only == kernel) {
-            outcomes.append(&mut on(kernel, &wanted, "")?);
+            outcomes.append(&mut on(kernel, &wanted, args.release, "")?);
         }
     }
     report(&outcomes, args.output)
 }
 
 /// Scenarios on one kernel; `more` goes to its command line.
-fn on(kernel: Kernel, wanted: &[&'static Scenario], more: &str) -> Result<Vec<Outcome>> {
+fn on(
+    kernel: Kernel,
+    wanted: &[&'static Scenario],
+    release: bool,
+    more: &str,
+) -> Result<Vec<Outcome>> {
     let home = paths::target().join("vm");
     fs::create_dir_all(&home).with_context(|| format!("make {}", home.display()))?;
     let _alone = alone(&home)?;
     let stack = packages::stack(kernel)?;
-    let disks = Disks::make(&home.join(kernel.name()), &stack)?;
+    let disks = Disks::make(&home.join(kernel.name()), &stack, release)?;
     let wanted = wanted.iter();
     Ok(wanted
         .map(|scenario| play(scenario, kernel, &stack, &disks, more))
@@ -122,11 +139,12 @@ pub(crate) type Played = (Value, bool);
 /// it is as it must be; then why some may be missing.
 pub(crate) fn attacks(kernel: Kernel, names: &[&str]) -> Result<(Vec<Played>, Option<String>)> {
     install::for_vm()?;
-    build()?;
+    build(false)?;
     let wanted = chosen(&[scenario::WAYS_OUT.to_owned()])?;
     let outcomes = on(
         kernel,
         &wanted,
+        false,
         &format!("bailiwick.rows={}", names.join(",")),
     )?;
     let outcome = outcomes.into_iter().next().context("one was played")?;
@@ -138,17 +156,20 @@ pub(crate) fn attacks(kernel: Kernel, names: &[&str]) -> Result<(Vec<Played>, Op
     Ok((played, outcome.trouble))
 }
 
-fn build() -> Result<()> {
+fn build(release: bool) -> Result<()> {
     crate::build::kernel_side()?;
     step("building the programs");
-    let mut cargo = cmd::cargo();
-    cargo.args(["build", "--package=bailiwick-agent"]);
-    cargo.args(["--package=bailiwick-collector", "--package=bailiwick-tests"]);
-    // The client signs and inspects here.
-    for program in PROGRAMS.into_iter().chain(["bailiwick"]) {
-        cargo.arg(format!("--bin={program}"));
-    }
-    cmd::run(&mut cargo)
+    let make = |release: bool, programs: &[&str]| {
+        let mut cargo = cmd::cargo();
+        cargo.args(["build", "--package=bailiwick-agent"]);
+        cargo.args(["--package=bailiwick-collector", "--package=bailiwick-tests"]);
+        cargo.args(release.then_some("--release"));
+        cargo.args(programs.iter().map(|program| format!("--bin={program}")));
+        cmd::run(&mut cargo)
+    };
+    // The client and the collector run here.
+    make(false, &["bailiwick", "bailiwick-collector"])?;
+    make(release, &PROGRAMS)
 }
 
 fn chosen(names: &[String]) -> Result<Vec<&'static Scenario>> {
@@ -179,24 +200,28 @@ struct Disks {
     home: PathBuf,
     root: PathBuf,
     initrd: PathBuf,
+    /// Who signs for all of them.
+    approvers: Approvers,
 }
 
 impl Disks {
-    fn make(home: &Path, stack: &Stack) -> Result<Self> {
+    fn make(home: &Path, stack: &Stack, release: bool) -> Result<Self> {
         step(format_args!("making disks with Linux {}", stack.release));
+        let programs: Vec<PathBuf> = PROGRAMS
+            .iter()
+            .map(|name| image::built(release, name))
+            .collect::<Result<_>>()?;
+        let initrd = home.join("initrd");
+        image::initrd(stack, &home.join("ramdisk"), &initrd)?;
+        let root = Root::stage(&home.join("root"), stack, &programs)?;
+        let approvers = policy::install(&root, &home.join("approvers"))?;
         let disks = Self {
             home: home.to_owned(),
             root: home.join("root.ext4"),
-            initrd: home.join("initrd"),
+            initrd,
+            approvers,
         };
-        let programs: Vec<PathBuf> = PROGRAMS
-            .iter()
-            .map(|name| image::built(name))
-            .collect::<Result<_>>()?;
-        let root = Root::stage(&home.join("root"), stack, &programs)?;
-        policy::install(&root, &home.join("approvers"))?;
         root.disk(&disks.root)?;
-        image::initrd(stack, &home.join("ramdisk"), &disks.initrd)?;
         Ok(disks)
     }
 }
@@ -230,25 +255,41 @@ fn act(outcome: &mut Outcome, stack: &Stack, disks: &Disks, more: &str) -> Resul
     let Scenario {
         name,
         secure_boot,
-        boots,
+        acts,
         modules,
         limit,
-        next,
+        banks,
         ..
     } = *outcome.scenario;
     let dir = disks.home.join(name);
     let disk = disks.home.join(format!("{name}.fat"));
+    let inside = match acts {
+        Acts::Inside { .. } => name,
+        Acts::Directed(_) => "hand",
+    };
+    // An interpreted processor may miss the ticks by which the kernel checks its timer; a kernel
+    // that stopped powers the machine off.
     let command_line = format!(
-        "console=ttyS0 quiet loglevel=4 ima_policy=tcb bailiwick.scenario={name} \
+        "console=ttyS0 quiet loglevel=4 no_timer_check panic=-1 ima_policy=tcb \
+         bailiwick.scenario={inside} \
          bailiwick.limit={} bailiwick.modules={modules} {more}",
         limit.as_secs()
     );
-    image::boot(stack, &disks.initrd, command_line.trim_end(), &disk)?;
+    let command_line = command_line.trim_end();
+    let (boots, next) = match acts {
+        Acts::Directed(play) => {
+            let mut stage = Stage::open(outcome, stack, disks, command_line.to_owned())?;
+            return play(&mut stage);
+        }
+        Acts::Inside { boots, next } => (boots, next),
+    };
+    image::boot(stack, &disks.initrd, command_line, &disk)?;
     let make = Make {
         secure_boot,
-        banks: "sha256",
+        banks,
         root: &disks.root,
         boot: &disk,
+        carrier: None,
     };
     let mut machine = Machine::assemble(&dir, make)?;
     let mut before = None;

@@ -40,7 +40,7 @@ impl Kernel {
 }
 
 /// One kernel with its modules, and what boots it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stack {
     /// `6.1.0-50-amd64`
     pub(super) release: String,
@@ -89,6 +89,13 @@ pub(super) fn stack(kernel: Kernel) -> Result<Stack> {
         grub: tools.join("usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed"),
         busybox: tools.join("bin/busybox"),
     })
+}
+
+/// The shim of the release before: signed, and it boots.
+pub(super) fn older_shim() -> Result<PathBuf> {
+    let unpacked = paths::target().join("vm/debian/older");
+    fetch("bullseye", &unpacked, || Ok(vec!["shim-signed".to_owned()]))?;
+    Ok(unpacked.join("usr/lib/shim/shimx64.efi.signed"))
 }
 
 fn apt_home() -> PathBuf {

@@ -1,7 +1,7 @@
 //! What approvers of the test machines sign, and how an agent inside is configured.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result};
@@ -9,7 +9,10 @@ use anyhow::{Context as _, Result};
 use super::image::{Root, built};
 use crate::cmd;
 
-const DEPLOYMENT: &str = "vm";
+/// The installation that test machines belong to.
+pub(super) const DEPLOYMENT: &str = "vm";
+/// How many of the approvers must sign.
+pub(super) const THRESHOLD: usize = 2;
 const APPROVERS: [&str; 2] = ["alice", "bob"];
 
 /// The world as the scenarios know it: start, end, code.
@@ -73,8 +76,17 @@ approvers = "/etc/bailiwick/allowed_signers"
 threshold = 2
 "#;
 
+/// Who signs for test machines.
+#[derive(Clone, Debug)]
+pub(super) struct Approvers {
+    keys: PathBuf,
+}
+
+/// Files of a bundle: path, text.
+pub(super) type Files = Vec<(&'static str, String)>;
+
 /// Writes `/etc/bailiwick`: configuration, approvers, and a bundle that both of them signed.
-pub(super) fn install(root: &Root, scratch: &Path) -> Result<()> {
+pub(super) fn install(root: &Root, scratch: &Path) -> Result<Approvers> {
     if scratch.exists() {
         fs::remove_dir_all(scratch).with_context(|| format!("clear {}", scratch.display()))?;
     }
@@ -95,60 +107,69 @@ pub(super) fn install(root: &Root, scratch: &Path) -> Result<()> {
             words.join(" ")
         );
     }
+    let approvers = Approvers {
+        keys: scratch.to_owned(),
+    };
+    fs::write(approvers.allowed_signers(), &known).context("write allowed_signers")?;
     fs::write(etc.join("allowed_signers"), known).context("write allowed_signers")?;
     fs::write(etc.join("agent.toml"), AGENT).context("configure the agent")?;
-    let bundle = etc.join("policy");
-    fs::create_dir_all(bundle.join("studies")).context("make the bundle's folder")?;
-    for (path, text) in [
+    let files = files("", PROFILE, "");
+    approvers.sign(&etc.join("policy"), &files, None)?;
+    Ok(approvers)
+}
+
+/// A whole bundle, but for what is said of nodes.
+pub(super) fn files(inventory: &str, profile: &str, collector: &str) -> Files {
+    vec![
         ("host-fence.toml", HOST_FENCE.to_owned()),
         ("sites.toml", SITES.to_owned()),
-        ("inventory.toml", String::new()),
-        ("profile.toml", PROFILE.to_owned()),
-        ("collector.toml", String::new()),
+        ("inventory.toml", inventory.to_owned()),
+        ("profile.toml", profile.to_owned()),
+        ("collector.toml", collector.to_owned()),
         ("world.csv", WORLD.to_owned()),
         ("studies/cardio.toml", study("cardio", "DE", "10.9.1.1/32")),
         ("studies/onco.toml", study("onco", "US", "10.9.2.1/32")),
-    ] {
-        fs::write(bundle.join(path), text).with_context(|| format!("write {path}"))?;
+    ]
+}
+
+impl Approvers {
+    /// What every machine knows them by.
+    pub(super) fn allowed_signers(&self) -> PathBuf {
+        self.keys.join("allowed_signers")
     }
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .context("the clock is before 1970")?;
-    cmd::output(
-        cmd::command(built("bailiwick")?)
-            .args([
-                "policy",
-                "manifest",
-                "--deployment",
-                DEPLOYMENT,
-                "--reason",
-                "a test machine",
-            ])
-            .args(["--not-after", &(now.as_secs() + 24 * 3600).to_string()])
-            .arg(&bundle),
-    )?;
-    for name in APPROVERS {
+
+    /// Writes a bundle that follows the manifest `previous`, and has both sign it.
+    pub(super) fn sign(&self, bundle: &Path, files: &Files, previous: Option<&Path>) -> Result<()> {
+        fs::create_dir_all(bundle.join("studies")).context("make the bundle's folder")?;
+        for (path, text) in files {
+            fs::write(bundle.join(path), text).with_context(|| format!("write {path}"))?;
+        }
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .context("the clock is before 1970")?;
+        let mut compose = cmd::command(built(false, "bailiwick")?);
+        compose.args(["policy", "manifest", "--deployment", DEPLOYMENT]);
+        compose.args(["--reason", "a test machine", "--not-after"]);
+        compose.arg((now.as_secs() + 24 * 3600).to_string());
+        if let Some(previous) = previous {
+            compose.arg("--previous").arg(previous);
+        }
+        cmd::output(compose.arg(bundle))?;
         let manifest = bundle.join("manifest.toml");
-        cmd::output(
-            cmd::command("ssh-keygen")
-                .args([
-                    "-q",
-                    "-Y",
-                    "sign",
-                    "-n",
-                    &format!("bailiwick/{DEPLOYMENT}/policy"),
-                    "-f",
-                ])
-                .arg(scratch.join(name))
-                .arg(&manifest),
-        )?;
-        fs::rename(
-            bundle.join("manifest.toml.sig"),
-            bundle.join(format!("manifest.toml.{name}.sig")),
-        )
-        .context("name a signature after its signer")?;
+        for name in APPROVERS {
+            let mut sign = cmd::command("ssh-keygen");
+            sign.args(["-q", "-Y", "sign", "-n"]);
+            sign.arg(format!("bailiwick/{DEPLOYMENT}/policy"));
+            sign.arg("-f").arg(self.keys.join(name)).arg(&manifest);
+            cmd::output(&mut sign)?;
+            fs::rename(
+                bundle.join("manifest.toml.sig"),
+                bundle.join(format!("manifest.toml.{name}.sig")),
+            )
+            .context("name a signature after its signer")?;
+        }
+        Ok(())
     }
-    Ok(())
 }
 
 /// What it may without a lease is what it may: nobody inside grants one.

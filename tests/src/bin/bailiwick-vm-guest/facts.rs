@@ -13,6 +13,8 @@ use crate::host::read;
 const IMA: &str = "/sys/kernel/security/ima/ascii_runtime_measurements";
 const BOOT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const PCRS: &str = "/sys/class/tpm/tpm0/pcr-sha256";
+/// There where the TPM has the bank.
+const PCRS_384: &str = "/sys/class/tpm/tpm0/pcr-sha384";
 /// The variable `SecureBoot` of the EFI global variables: four bytes of attributes, then 0 or 1.
 const SECURE_BOOT: &str =
     "/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c";
@@ -123,9 +125,18 @@ fn extended(list: &str) -> Result<bool> {
 }
 
 fn registers(told: &mut Told) -> Result<()> {
-    let mut all = serde_json::Map::new();
-    for index in 0..24 {
-        all.insert(index.to_string(), read(&format!("{PCRS}/{index}"))?.into());
+    let bank = |folder: &str| -> Result<serde_json::Map<String, Value>> {
+        let value = |index| {
+            Ok((
+                format!("{index}"),
+                read(&format!("{folder}/{index}"))?.into(),
+            ))
+        };
+        (0..24).map(value).collect()
+    };
+    let all = bank(PCRS)?;
+    if fs::exists(PCRS_384).context("look for a bank")? {
+        told.fact("pcr-sha384", bank(PCRS_384)?)?;
     }
     let measured = |index: &str| {
         all.get(index)

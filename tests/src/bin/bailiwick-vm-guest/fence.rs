@@ -31,7 +31,7 @@ const PINS: &str = "/sys/fs/bpf/bailiwick";
 /// The verifier alone takes five seconds of an interpreted processor, and others want it too.
 const START: Duration = Duration::from_secs(300);
 /// How long a cgroup may take to become its study's, on an interpreted processor.
-const SEEN: Duration = Duration::from_secs(20);
+pub(crate) const SEEN: Duration = Duration::from_secs(20);
 /// On the root disk: there since the first boot.
 const BEFORE: &str = "/var/lib/bailiwick-vm-booted";
 

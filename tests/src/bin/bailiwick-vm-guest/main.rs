@@ -6,6 +6,7 @@
 mod essentials;
 mod facts;
 mod fence;
+mod hand;
 mod host;
 mod ways_out;
 mod wire;
@@ -30,6 +31,8 @@ enum Cli {
     Fence,
     /// Attacks that take modules of the kernel
     WaysOut,
+    /// What the host says, an order a line
+    Hand,
     /// Joins a cgroup, then sends datagrams: a child of the others
     #[command(hide = true)]
     Send(wire::Send),
@@ -42,6 +45,7 @@ fn main() -> ExitCode {
         Cli::BootOpen => facts::run(&mut told, false),
         Cli::Fence => fence::scenario(&mut told),
         Cli::WaysOut => ways_out::run(&mut told),
+        Cli::Hand => hand::run_orders(&mut told),
         Cli::Send(send) => wire::send(&send),
     };
     match outcome {

@@ -130,9 +130,7 @@ impl World {
         for address in addresses() {
             run(&format!("ip route add {address} dev up0"))?;
             // Nobody has to be asked where it is, so that nothing else is sent.
-            run(&format!(
-                "ip neigh replace {address} lladdr 52:54:00:00:00:02 nud permanent dev up0"
-            ))?;
+            self.remember(address)?;
         }
         // The link itself takes a moment.
         crate::host::wait("the uplink", Duration::from_secs(20), || {
@@ -154,6 +152,14 @@ impl World {
     /// Forgets who an address of the world is, so that the kernel has to ask.
     pub(crate) fn forget(&self, address: &str) -> Result<()> {
         run(&format!("ip neigh del {address} dev {UPLINK}")).map(drop)
+    }
+
+    /// The opposite.
+    pub(crate) fn remember(&self, address: &str) -> Result<()> {
+        run(&format!(
+            "ip neigh replace {address} lladdr 52:54:00:00:00:02 nud permanent dev {UPLINK}"
+        ))
+        .map(drop)
     }
 
     /// A program in `cgroup`; says how many packets to `address` arrived meanwhile.
@@ -254,7 +260,7 @@ fn addresses() -> impl Iterator<Item = &'static str> {
 }
 
 /// Name of the card with this hardware address.
-fn card(hardware: &str) -> Result<String> {
+pub(crate) fn card(hardware: &str) -> Result<String> {
     for entry in fs::read_dir("/sys/class/net")
         .context("list the cards")?
         .flatten()
@@ -294,11 +300,17 @@ fn count(tap: &rustix::fd::OwnedFd, counts: &Counts) {
     }
 }
 
-/// Where an IP packet goes.
+/// Where an IP packet goes. What the kernels at both ends tell each other of where they are is
+/// nobody's packet: solicitations and advertisements to one host (RFC 4861), which answer the far
+/// end's own questions.
 fn destination(packet: &[u8]) -> Option<IpAddr> {
     match packet.first()? >> 4 {
         4 => Some(<[u8; 4]>::try_from(packet.get(16..20)?).ok()?.into()),
-        6 => Some(<[u8; 16]>::try_from(packet.get(24..40)?).ok()?.into()),
+        6 => {
+            let to = <[u8; 16]>::try_from(packet.get(24..40)?).ok()?;
+            let discovery = packet.get(6) == Some(&58) && matches!(packet.get(40), Some(135 | 136));
+            (!discovery || to.first() == Some(&0xff)).then(|| to.into())
+        }
         _ => None,
     }
 }
@@ -315,9 +327,20 @@ mod tests {
         let mut v6 = [0_u8; 40];
         v6[0] = 0x60;
         v6[39] = 1;
-        let cases: [(&str, &[u8], Option<&str>); 5] = [
+        let mut answer = [0_u8; 64];
+        answer[..40].copy_from_slice(&v6);
+        answer[6] = 58;
+        answer[40] = 136;
+        let mut question = answer;
+        question[24] = 0xff;
+        let mut echo = answer;
+        echo[40] = 128;
+        let cases: [(&str, &[u8], Option<&str>); 8] = [
             ("IPv4", &v4, Some("192.0.2.10")),
             ("IPv6", &v6, Some("::1")),
+            ("a neighbour answers one who asked", &answer, None),
+            ("a neighbour is asked for", &question, Some("ff00::1")),
+            ("an echo of the same kind", &echo, Some("::1")),
             ("cut short", &v4[..19], None),
             ("an ARP request", &[0, 1, 8, 0], None),
             ("empty", &[], None),
