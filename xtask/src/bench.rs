@@ -15,7 +15,8 @@ use crate::{build, paths};
 pub(crate) struct Args {
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
-    /// Only the benches whose name contains this; `fence` is the fence, `agent` the footprint
+    /// Only the benches whose name contains this; `fence` is the fence, `appraise` appraisal with its
+    /// logs, `agent` the footprint
     only: Option<String>,
 }
 
@@ -27,13 +28,15 @@ enum Output {
 
 /// The bench of the fence: lookups, the whole of it on a wire, growth, the world map.
 const FENCE: &str = "fence";
+/// The bench of appraisal with its logs: a first statement of a boot, a steady one, growth, memory.
+const APPRAISE: &str = "appraise";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
     capability::for_demo()?;
     install::for_bench()?;
     build::kernel_side()?;
     let wanted = |name: &str| match args.only.as_deref() {
-        Some(FENCE) => name == FENCE,
+        Some(only @ (FENCE | APPRAISE)) => name == only,
         only => only.is_none_or(|only| name.contains(only)),
     };
     let mut all = Map::new();
@@ -60,6 +63,12 @@ pub(crate) fn run(args: &Args) -> Result<()> {
             Value::Null
         });
         all.insert("agent".to_owned(), figures);
+    }
+    if args.only.as_deref() == Some(APPRAISE) && args.output == Output::Json {
+        return cmd::result(format_args!(
+            "{:#}",
+            all.get(APPRAISE).unwrap_or(&Value::Null)
+        ));
     }
     // What one bench alone says is printed as it says it; what it could not measure is null in it.
     if args.only.as_deref() == Some(FENCE) && args.output == Output::Json {

@@ -17,6 +17,12 @@ pub const IMA_LOG_LIMIT: usize = 6 << 20;
 /// statement can replay it.
 pub const FENCE_LOG: &str = "fence";
 
+/// Longest log of systemd's own measurements sent.
+const USERSPACE_LOG_LIMIT: usize = 1 << 20;
+
+/// What systemd measured after the boot event log ended, below `/run`.
+const USERSPACE: &str = "log/systemd/tpm2-measure.log";
+
 const FILES: [(&str, &str, usize); 2] = [
     (
         "boot",
@@ -33,7 +39,7 @@ const FILES: [(&str, &str, usize); 2] = [
 /// One log of this kernel.
 #[derive(Debug)]
 pub struct LogFile {
-    /// As in the envelope: `boot`, `ima`, `fence`.
+    /// As in the envelope: `boot`, `ima`, `userspace`, `fence`.
     pub name: &'static str,
     /// Where it was read.
     pub source: PathBuf,
@@ -48,7 +54,10 @@ pub fn read_logs(host: &Host) -> Vec<LogFile> {
     let mut logs = Vec::new();
     let kernel = FILES.map(|(name, file, limit)| (name, host.sys.join(file), limit));
     let fence = (FENCE_LOG, host.fence_log.clone(), MAX_LOG);
-    for (name, source, limit) in kernel.into_iter().chain([fence]) {
+    // `/run` stands beside `/sys`, here and below the root of a test.
+    let userspace = host.sys.with_file_name("run").join(USERSPACE);
+    let userspace = ("userspace", userspace, USERSPACE_LOG_LIMIT);
+    for (name, source, limit) in kernel.into_iter().chain([userspace, fence]) {
         let content = match read_bounded(&source, limit) {
             Ok(bytes) => {
                 let digest = Sha256Digest::of(&[&bytes]);

@@ -230,6 +230,7 @@ fn what_cannot_be_seen_of_a_host_is_not_denied() {
 fn what_is_not_there_is_told_from_what_cannot_be_read() {
     let (dir, host) = host(&[
         ("sys/kernel/security/ima/binary_runtime_measurements", b"x"),
+        ("run/log/systemd/tpm2-measure.log", b"z"),
         ("run/fence.log", b"y"),
     ]);
     let claims = host.file_claims();
@@ -244,9 +245,11 @@ fn what_is_not_there_is_told_from_what_cannot_be_read() {
 
     let logs = read_logs(&host);
     let names: Vec<_> = logs.iter().map(|log| log.name).collect();
-    assert_eq!(names, ["ima", FENCE_LOG], "a kernel without a boot log");
+    let want = ["ima", "userspace", FENCE_LOG];
+    assert_eq!(names, want, "a kernel without a boot log");
     assert!(logs[0].content.is_ok());
-    assert_eq!(logs[1].content.as_ref().unwrap().0, b"y");
+    assert_eq!(logs[1].content.as_ref().unwrap().0, b"z");
+    assert_eq!(logs[2].content.as_ref().unwrap().0, b"y");
 
     let ima = dir
         .path()

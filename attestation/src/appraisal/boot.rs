@@ -12,14 +12,14 @@ use super::{
     verify::VerifiedEvidence,
 };
 use crate::{
-    boot::{self, EventLog, Facts, Replay},
+    boot::{self, EventLog, Facts, Replay, UserspaceLog},
     crypto::{Digest, HashAlgorithm},
     ids::UnixTime,
     profile::{BootProfile, ImaProfile, Profile, Provenance, Value},
 };
 
 /// Claims that are made of the boot log, and of nothing else.
-const BOOT: [&str; 17] = [
+const BOOT: [&str; 22] = [
     "boot.secure_boot",
     "boot.firmware_version",
     "boot.pk",
@@ -37,6 +37,11 @@ const BOOT: [&str; 17] = [
     "boot.files",
     "boot.initrd",
     "boot.load_options",
+    "boot.firmware_blobs",
+    "boot.order",
+    "boot.grub_commands",
+    "boot.extensions",
+    "boot.phases",
 ];
 /// Sections of a unified kernel image: `boot.section.linux`.
 const SECTION: &str = "boot.section.";
@@ -203,12 +208,18 @@ impl Look<'_> {
             self.refuse(LOG, finding.code, "a log without contradiction", found);
         }
         let replay = log.replay(self.bank);
+        let later = self.userspace();
         let mut good: BTreeMap<u8, Provenance> = BTreeMap::new();
         for register in (0..16).filter(|one| *one != IMA_PCR && Some(*one) != fence) {
             if profile.unreplayable.contains(&register) {
                 good.insert(register, Provenance::SelfReported);
-            } else if self.register(register, &log, &replay) {
+            } else if let Some(events) = self.register(register, &log, &replay, &later) {
                 good.insert(register, Provenance::Measured);
+                if register == UNIFIED_IMAGE && events > 0 {
+                    let phases = later.phases(self.bank, events).join(":");
+                    let phases = Value::Text(phases);
+                    measured.put("boot.phases".to_owned(), phases, Provenance::Measured);
+                }
             }
         }
         if content.refusals.is_empty() {
@@ -217,28 +228,48 @@ impl Look<'_> {
         }
     }
 
-    /// Whether the log explains what the register holds. A register that is not quoted shows
-    /// nothing.
-    fn register(&mut self, register: u8, log: &EventLog<'_>, replay: &Replay) -> bool {
-        let Some(quoted) = self.evidence.pcrs.get(self.bank, register) else {
-            return false;
+    /// What systemd measured after the log; nothing where it kept no log of its own.
+    fn userspace(&mut self) -> UserspaceLog {
+        const LOG: &str = "boot.userspace_log";
+        const WANT: &str = "the log of what user space measured in this boot";
+        let Some(bytes) = self.evidence.userspace_log.clone() else {
+            return UserspaceLog::default();
         };
-        let quoted = quoted.clone();
+        UserspaceLog::parse(&bytes).unwrap_or_else(|error| {
+            self.refuse(LOG, error.code(), WANT, error.to_string());
+            UserspaceLog::default()
+        })
+    }
+
+    /// After how many events of user space the logs explain what the register holds; `None`: after
+    /// none. A register that is not quoted shows nothing.
+    fn register(
+        &mut self,
+        register: u8,
+        log: &EventLog<'_>,
+        replay: &Replay,
+        later: &UserspaceLog,
+    ) -> Option<usize> {
+        let quoted = self.evidence.pcrs.get(self.bank, register)?.clone();
         let index = u32::from(register);
         let found = match replay.values.get(&index) {
             Some(value) => value.clone(),
             // Nothing was extended, so it holds what it began with.
             None if FIRMWARE_ONLY.contains(&register) => log.start(self.bank, index),
-            None => return false,
+            // What comes later may stand in no log at all, and then it is not this one's to explain.
+            None => return later.leads(self.bank, register, &log.start(self.bank, index), &quoted),
         };
-        if found == quoted || (register == UNIFIED_IMAGE && phases(self.bank, &found, &quoted)) {
-            return true;
+        if let Some(events) = later.leads(self.bank, register, &found, &quoted) {
+            return Some(events);
+        }
+        if register == UNIFIED_IMAGE && phases(self.bank, &found, &quoted) {
+            return Some(0);
         }
         let claim = format!("boot.log.pcr.{register}");
         let expected = format!("{found}, by the boot event log");
         let found = format!("{quoted}, quoted");
         self.refuse(&claim, "boot-log-replay", &expected, found);
-        false
+        None
     }
 }
 
@@ -252,6 +283,18 @@ fn phases(bank: HashAlgorithm, replayed: &Digest, quoted: &Digest) -> bool {
             .unwrap_or_default();
         value == *quoted
     })
+}
+
+/// A menu runs some dozens of commands, more than anybody would write into a profile: SHA-256 of
+/// them all, a line each.
+fn commands(facts: &Facts) -> Option<Value> {
+    let lines: String = facts
+        .commands
+        .iter()
+        .map(|line| format!("{line}\n"))
+        .collect();
+    let digest = HashAlgorithm::Sha256.digest(&[lines.as_bytes()])?;
+    (!facts.commands.is_empty() && !facts.cut).then(|| Value::Text(digest.to_string()))
 }
 
 /// Facts of registers that replay, by name.
@@ -280,6 +323,17 @@ fn claims(
         (2, "drivers".to_owned(), all(&facts.drivers)),
         (9, "files".to_owned(), facts.files.as_deref().and_then(all)),
         (9, "initrd".to_owned(), all(&facts.initrd)),
+        (0, "firmware_blobs".to_owned(), all(&facts.firmware_blobs)),
+        (13, "extensions".to_owned(), all(&facts.extensions)),
+        (8, "grub_commands".to_owned(), commands(facts)),
+        (
+            1,
+            "order".to_owned(),
+            facts
+                .boot_order
+                .as_ref()
+                .map(|order| Value::Text(order.join(","))),
+        ),
         (
             9,
             "load_options".to_owned(),

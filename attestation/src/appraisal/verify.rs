@@ -20,6 +20,7 @@ use crate::{
 /// Names of logs in envelopes and statements.
 const BOOT_LOG: &str = "boot";
 const IMA_LIST: &str = "ima";
+const USERSPACE_LOG: &str = "userspace";
 /// Most characters of a node's own words.
 const WORDS: usize = 400;
 /// Most banks and registers presented: eight banks of 32.
@@ -103,6 +104,8 @@ pub struct VerifiedEvidence {
     pub(super) boot_log: Option<Arc<[u8]>>,
     /// The kernel's measurement list, likewise.
     pub(super) ima_list: Option<Arc<[u8]>>,
+    /// What user space measured after the boot event log ended, likewise.
+    pub(super) userspace_log: Option<Arc<[u8]>>,
     /// The geotag the envelope brought.
     geotag: GeotagShown,
     /// SHA-256 of the name of the AK that signed it.
@@ -156,6 +159,7 @@ impl VerifiedEvidence {
             fence_log: log(evidence, "fence")?,
             boot_log: log(evidence, BOOT_LOG)?.map(Arc::from),
             ima_list: log(evidence, IMA_LIST)?.map(Arc::from),
+            userspace_log: log(evidence, USERSPACE_LOG)?.map(Arc::from),
         })
     }
 
@@ -163,7 +167,11 @@ impl VerifiedEvidence {
     /// envelope that somebody kept.
     #[must_use]
     pub fn lacks(&self) -> Vec<(&'static str, Sha256Digest)> {
-        let logs = [(BOOT_LOG, &self.boot_log), (IMA_LIST, &self.ima_list)];
+        let logs = [
+            (BOOT_LOG, &self.boot_log),
+            (IMA_LIST, &self.ima_list),
+            (USERSPACE_LOG, &self.userspace_log),
+        ];
         let absent = logs.into_iter().filter(|(_, log)| log.is_none());
         absent
             .filter_map(|(name, _)| Some((name, *self.statement.logs.get(name)?)))
@@ -179,6 +187,7 @@ impl VerifiedEvidence {
         let place = match name {
             BOOT_LOG => &mut self.boot_log,
             IMA_LIST => &mut self.ima_list,
+            USERSPACE_LOG => &mut self.userspace_log,
             _ => return,
         };
         place.get_or_insert_with(|| Arc::clone(log));

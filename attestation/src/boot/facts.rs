@@ -19,8 +19,15 @@ const MOK: [(&str, &str); 3] = [
     ("MokListX", "mok_list_x"),
     ("MokListTrusted", "mok_list_trusted"),
 ];
-/// `kernel_cmdline: ` and what else GRUB puts before the text it hashes.
+/// What GRUB puts before the text it hashes: of a kernel, and of every command it runs.
 const GRUB_COMMAND_LINE: &str = "kernel_cmdline: ";
+const GRUB_COMMAND: &str = "grub_cmd: ";
+/// `EV_NO_ACTION` data that names reference measurements: NIST SP 800-155 and PFP 1.06, §10.4.5.2.
+const MANIFESTS: [&[u8; 16]; 3] = [
+    b"SP800-155 Event\0",
+    b"SP800-155 Event2",
+    b"SP800-155 Event3",
+];
 /// `INITRD_EVENT_TAG_ID` and `LOAD_OPTIONS_EVENT_TAG_ID` of the kernel's EFI stub.
 const INITRD: u32 = 0x8f3b_22ec;
 const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
@@ -33,6 +40,8 @@ const MAX_FILES: usize = 32;
 /// PCRs by what they hold: PFP 1.06, §3.3.4; `systemd-stub`, `systemd-boot`, GRUB and shim for the
 /// upper ones.
 mod pcr {
+    pub(super) const FIRMWARE: u32 = 0;
+    pub(super) const BOOT_VARIABLES: u32 = 1;
     pub(super) const DRIVERS: u32 = 2;
     pub(super) const BOOT_LOADERS: u32 = 4;
     pub(super) const POLICY: u32 = 7;
@@ -40,6 +49,7 @@ mod pcr {
     pub(super) const FILES: u32 = 9;
     pub(super) const UNIFIED_IMAGE: u32 = 11;
     pub(super) const COMMAND_LINE: u32 = 12;
+    pub(super) const EXTENSIONS: u32 = 13;
     pub(super) const SHIM: u32 = 14;
 }
 
@@ -48,6 +58,18 @@ mod pcr {
 pub struct Facts {
     /// `EV_S_CRTM_VERSION`: the firmware's version in its own words.
     pub firmware_version: Option<String>,
+    /// Digests of the firmware's own parts, in order.
+    pub firmware_blobs: Vec<Digest>,
+    /// `BootOrder`: numbers of boot options in four hexadecimal digits, as they were tried.
+    pub boot_order: Option<Vec<String>>,
+    /// Boot options by their number, as people read them in a menu.
+    pub boot_options: BTreeMap<String, String>,
+    /// What GRUB ran, in order, each proven.
+    pub commands: Vec<String>,
+    /// System extensions and their like that systemd-stub took along, in order.
+    pub extensions: Vec<Digest>,
+    /// GUIDs of reference manifests that the firmware says there are. Nobody measured this.
+    pub manifests: Vec<String>,
     /// SHA-256 of the content of `pk`, `kek`, `db`, `dbx`.
     pub keys: BTreeMap<&'static str, Digest>,
     /// What verified each image, in order: entries of db, or shim's own.
@@ -85,6 +107,13 @@ impl Facts {
         };
         let mut handed_over = false;
         let mut section: Option<String> = None;
+        for event in log.events().iter().filter(|event| !event.extends()) {
+            if let Some(guid) = manifest(event.data)
+                && facts.manifests.len() < MAX_LISTED
+            {
+                facts.manifests.push(guid);
+            }
+        }
         for event in log.events().iter().filter(|event| event.extends()) {
             let Some(digest) = log.digest(event, bank).and_then(Digest::from_slice) else {
                 continue;
@@ -97,6 +126,17 @@ impl Facts {
             match (event.register, event.kind) {
                 (_, EventType::S_CRTM_VERSION) if event.register == 0 => {
                     facts.firmware_version = seen.proven(event.data).then(|| wide(event.data));
+                }
+                (
+                    pcr::FIRMWARE,
+                    EventType::EFI_PLATFORM_FIRMWARE_BLOB | EventType::EFI_PLATFORM_FIRMWARE_BLOB2,
+                ) => facts.cut |= push(&mut facts.firmware_blobs, seen.digest),
+                (
+                    pcr::BOOT_VARIABLES,
+                    EventType::EFI_VARIABLE_BOOT | EventType::EFI_VARIABLE_BOOT2,
+                ) => facts.boot_variable(&seen),
+                (pcr::EXTENSIONS, EventType::IPL) => {
+                    facts.cut |= push(&mut facts.extensions, seen.digest);
                 }
                 (pcr::POLICY, EventType::SEPARATOR) => handed_over = true,
                 (pcr::POLICY, EventType::EFI_VARIABLE_DRIVER_CONFIG) if !handed_over => {
@@ -119,6 +159,34 @@ impl Facts {
             }
         }
         facts
+    }
+
+    /// Firmware hashes the event whole or the value alone, and either proves the value.
+    fn boot_variable(&mut self, seen: &Seen<'_, '_>) {
+        let Ok(variable) = UefiVariable::parse(seen.event.data) else {
+            return;
+        };
+        if !seen.proven(seen.event.data) && !seen.proven(variable.value) {
+            return;
+        }
+        let name = variable.name.trim_end_matches('\0');
+        if name == "BootOrder" {
+            let numbers = variable.value.chunks_exact(2).take(MAX_LISTED);
+            let order = numbers.map(|number| match number {
+                [low, high] => format!("{:04X}", u16::from_le_bytes([*low, *high])),
+                _ => String::new(),
+            });
+            self.boot_order = Some(order.collect());
+        } else if let Some(number) = name.strip_prefix("Boot")
+            && number.len() == 4
+            && self.boot_options.len() < MAX_LISTED
+        {
+            // `EFI_LOAD_OPTION`: attributes, length of the path, then the description.
+            let text = variable.value.get(6..).unwrap_or_default();
+            let units = text.chunks_exact(2).take_while(|unit| *unit != [0, 0]);
+            let text: Vec<u8> = units.flatten().copied().collect();
+            self.boot_options.insert(number.to_owned(), wide(&text));
+        }
     }
 
     fn key(&mut self, seen: &Seen<'_, '_>) {
@@ -164,6 +232,12 @@ impl Facts {
             if seen.proven(line) || seen.proven(&ended) || seen.proven(data) {
                 let line = String::from_utf8_lossy(line).into_owned();
                 self.command_line = Some((seen.event.register, line));
+            }
+        } else if let Some(command) = narrow.strip_prefix(GRUB_COMMAND.as_bytes()) {
+            let ended = [command, &[0]].concat();
+            if seen.proven(command) || seen.proven(&ended) || seen.proven(data) {
+                let command = String::from_utf8_lossy(command).into_owned();
+                self.cut |= push(&mut self.commands, command);
             }
         } else if seen.event.register == pcr::COMMAND_LINE && is_wide(data) && seen.proven(data) {
             self.command_line = Some((seen.event.register, wide(data)));
@@ -226,12 +300,29 @@ impl Seen<'_, '_> {
 }
 
 /// Whether there was no room.
-fn push(list: &mut Vec<Digest>, digest: Digest) -> bool {
+fn push<T>(list: &mut Vec<T>, one: T) -> bool {
     let full = list.len() >= MAX_LISTED;
     if !full {
-        list.push(digest);
+        list.push(one);
     }
     full
+}
+
+/// The GUID of a reference manifest, as text.
+fn manifest(data: &[u8]) -> Option<String> {
+    let (signature, rest) = data.split_first_chunk::<16>()?;
+    if !MANIFESTS.contains(&signature) {
+        return None;
+    }
+    let guid: &[u8; 16] = rest.get(4..)?.first_chunk()?;
+    let [a, b, c, d, e, f, g, h, rest @ ..] = *guid;
+    let first = u32::from_le_bytes([a, b, c, d]);
+    let (second, third) = (u16::from_le_bytes([e, f]), u16::from_le_bytes([g, h]));
+    let rest = hex::encode(rest);
+    let (fourth, fifth) = rest.split_at_checked(4)?;
+    Some(format!(
+        "{first:08x}-{second:04x}-{third:04x}-{fourth}-{fifth}"
+    ))
 }
 
 fn without_nul(data: &[u8]) -> &[u8] {

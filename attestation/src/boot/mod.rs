@@ -14,6 +14,7 @@ mod facts;
 mod log;
 mod quirk;
 mod replay;
+mod userspace;
 mod variable;
 
 pub use content::{Content, Finding, examine};
@@ -22,6 +23,7 @@ pub use facts::Facts;
 pub use log::{Bank, EventLog, EventLogError, Format};
 pub use quirk::Quirk;
 pub use replay::{BankError, Compared, Replay, compare};
+pub use userspace::{MAX_USERSPACE_LOG, UserspaceEvent, UserspaceLog, UserspaceLogError};
 pub use variable::UefiVariable;
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::event::{Event, EventType};
 use super::log::{EventLog, Format};
+use super::userspace::UserspaceLog;
 use crate::crypto::{Digest, HashAlgorithm};
 use crate::tpm::PcrValues;
 
@@ -193,13 +194,18 @@ pub struct Compared {
     pub compared: usize,
 }
 
-/// Every bank of `values`, over the registers that both sides have.
+/// Every bank of `values`, over the registers that both sides have. What user space measured after
+/// the log counts where there is a log of it.
 #[must_use]
-pub fn compare(log: &EventLog<'_>, values: &PcrValues) -> Compared {
+pub fn compare(log: &EventLog<'_>, later: &UserspaceLog, values: &PcrValues) -> Compared {
     let mut replays: BTreeMap<HashAlgorithm, Replay> = BTreeMap::new();
     let mut compared = Compared::default();
     for (bank, index, value) in values.iter() {
-        let replay = replays.entry(bank).or_insert_with(|| log.replay(bank));
+        let replay = replays.entry(bank).or_insert_with(|| {
+            let mut replay = log.replay(bank);
+            later.extend(&mut replay);
+            replay
+        });
         let register = u32::from(index);
         let same = match replay.values.get(&register) {
             Some(replayed) => replayed.as_slice() == value.as_slice(),

@@ -4,7 +4,9 @@ use super::{EventLog, EventType, Finding, Format, Quirk, compare, examine};
 use crate::crypto::HashAlgorithm;
 use crate::tpm::PcrValues;
 
+mod facts;
 mod platforms;
+mod userspace;
 
 const SHA1: HashAlgorithm = HashAlgorithm::Sha1;
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
@@ -451,6 +453,7 @@ fn the_first_register_starts_where_the_tpm_was_started() {
 
 #[test]
 fn a_log_is_held_against_every_bank_and_register_given() {
+    let none = super::UserspaceLog::default();
     let bytes = agile(&honest());
     let log = EventLog::parse(&bytes).unwrap();
     let mut values = PcrValues::new();
@@ -460,7 +463,7 @@ fn a_log_is_held_against_every_bank_and_register_given() {
         }
     }
     values.insert(SHA256, 23, &[0; 32]).unwrap();
-    let compared = compare(&log, &values);
+    let compared = compare(&log, &none, &values);
     assert!(compared.mismatched.is_empty());
     assert_eq!(compared.compared, 16);
 
@@ -469,7 +472,7 @@ fn a_log_is_held_against_every_bank_and_register_given() {
     other.insert(SHA256, 5, &[9; 32]).unwrap();
     // The log has no such bank: nobody can say that it matches.
     other.insert(SHA384, 7, &[9; 48]).unwrap();
-    let compared = compare(&log, &other);
+    let compared = compare(&log, &none, &other);
     assert_eq!(
         compared.mismatched.into_iter().collect::<Vec<_>>(),
         [4, 5, 7]

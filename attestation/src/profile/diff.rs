@@ -162,6 +162,8 @@ impl Diff {
                 self.number("ima.max_violations", before, after, text);
             }
         }
+        let files = |profile: &'_ Profile| profile.ima.clone().and_then(|ima| ima.files);
+        self.files(files(first).as_ref(), files(second).as_ref());
         let pcr = |profile: &Profile| profile.fence.map(|fence| fence.pcr);
         match (pcr(first), pcr(second)) {
             (None, Some(pcr)) => {
@@ -430,5 +432,6 @@ fn one(alternative: &Alternative) -> String {
     text
 }
 
+mod files;
 #[cfg(test)]
 mod tests;

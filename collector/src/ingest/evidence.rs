@@ -25,9 +25,10 @@ use crate::standing::{Change, Decision};
 /// Longest envelope, its logs included.
 const ENVELOPE: usize = 8 * 1024 * 1024;
 /// Longest log by name; others are not taken.
-const LOGS: [(&str, usize); 3] = [
+const LOGS: [(&str, usize); 4] = [
     ("boot", 1024 * 1024),
     ("ima", 6 * 1024 * 1024),
+    ("userspace", 1024 * 1024),
     ("fence", 1024 * 1024),
 ];
 

@@ -1,5 +1,5 @@
 #![no_main]
-use bailiwick_attestation::boot::{EventLog, Quirk, examine};
+use bailiwick_attestation::boot::{EventLog, Facts, Quirk, examine};
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     let Ok(log) = EventLog::parse(data) else {
         return;
@@ -10,6 +10,9 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert!(replay.values.keys().all(|register| *register < 24));
         let strict = examine(&log, bank, &[]);
         let excused = examine(&log, bank, &Quirk::ALL);
+        let facts = Facts::of(&log, bank);
+        assert!(facts.applications.len() <= log.events().len());
+        assert!(facts.commands.len() <= log.events().len());
         // A quirk turns refusals into warnings and hides nothing.
         assert_eq!(
             strict.refusals.len() + strict.warnings.len(),

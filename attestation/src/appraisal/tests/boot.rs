@@ -69,6 +69,13 @@ fn booted() -> Vec<Event> {
             b"path",
         ),
         measured_of(14, EventType::IPL, b"keys", b"MokList\0"),
+        measured_of(0, EventType::EFI_PLATFORM_FIRMWARE_BLOB2, b"dxe", b"FV1"),
+        measured_of(
+            8,
+            EventType::IPL,
+            b"insmod ext2",
+            b"grub_cmd: insmod ext2\0",
+        ),
         measured_of(
             8,
             EventType::IPL,
@@ -293,6 +300,12 @@ fn what_was_booted_is_measured_where_its_log_replays() {
             Value::Text(format!("{},{}", hex_of(b"kernel"), hex_of(b"ramdisk"))),
         ),
         ("host", "boot.initrd", Value::Text(hex_of(b"initrd"))),
+        ("host", "boot.firmware_blobs", Value::Text(hex_of(b"dxe"))),
+        (
+            "host",
+            "boot.grub_commands",
+            Value::Text(hex_of(b"insmod ext2\n")),
+        ),
         ("host", "boot.section.linux", Value::Text(hex_of(b"image"))),
         ("tpm", "ima.entries", Value::Number(3)),
         ("tpm", "ima.violations", Value::Number(0)),
@@ -359,6 +372,58 @@ fn a_register_that_the_log_does_not_explain_is_named() {
             "{left_out}"
         );
     }
+}
+
+/// A record of systemd's own log.
+fn later(register: u8, measured: &str, text: &str) -> String {
+    format!(
+        "\x1e{{\"pcr\":{register},\"digests\":[{{\"hashAlg\":\"sha256\",\"digest\":\"{}\"}}],\
+         \"content_type\":\"systemd\",\"content\":{{\"string\":\"{text}\",\
+         \"eventType\":\"phase\"}}}}\n",
+        hex_of(measured.as_bytes())
+    )
+}
+
+#[test]
+fn what_user_space_measured_explains_registers_behind_the_firmwares_log() {
+    let with = |log: &str, extends: &[(usize, &str)]| {
+        let mut node = Booted::new();
+        for (register, word) in extends {
+            let digest = SHA256.digest(&[word.as_bytes()]).unwrap();
+            extend(&mut node.case.tpm.pcrs[*register], digest.as_slice());
+        }
+        node.result();
+        node.case.logs.push(v1::Log {
+            name: "userspace".to_owned(),
+            content: log.as_bytes().to_vec(),
+        });
+        let result = node.case.appraise();
+        let claims = &result.submods["host"].claims;
+        let phases = claims.get("boot.phases").map(|claim| claim.value.clone());
+        (found(&result), phases)
+    };
+    let machine = "machine-id:1";
+    let log = [
+        later(11, "enter-initrd", "enter-initrd"),
+        later(15, machine, machine),
+        later(11, "own-phase", "own-phase"),
+    ]
+    .concat();
+    let told = |text: &str| Some(Value::Text(text.to_owned()));
+    let all = [(11, "enter-initrd"), (15, machine), (11, "own-phase")];
+    assert_eq!(with(&log, &all), (vec![], told("enter-initrd:own-phase")));
+    // It may run ahead of the quote.
+    assert_eq!(with(&log, &all[..1]), (vec![], told("enter-initrd")));
+    assert_eq!(with(&log, &[]), (vec![], None));
+    let replay = want(&[("boot.log.pcr.11", "boot-log-replay")]);
+    assert_eq!(with(&log, &[(11, "own-phase")]), (replay.clone(), None));
+    assert_eq!(with("", &[(11, "own-phase")]), (replay, None));
+    // What nobody logged in a register that is anybody's is not the log's to explain.
+    assert_eq!(with(&log, &[(15, "else")]), (vec![], None));
+    let broken = want(&[("boot.userspace_log", "userspace-log-malformed")]);
+    assert_eq!(with("x", &[]), (broken, None));
+    let lie = later(11, "enter-initrd", "ready");
+    assert_eq!(with(&lie, &all[..1]), (vec![], told("")));
 }
 
 #[test]
