@@ -18,6 +18,6 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         assert_eq!(tag.text().as_bytes(), data);
     }
     if let Ok(public) = NvPublic::parse(data) {
-        public.name();
+        assert!(public.name().is_none_or(|name| name.len() > 2));
     }
 });
