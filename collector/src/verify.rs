@@ -10,7 +10,7 @@ mod entry;
 mod keys;
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
+    AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::proto::v1;
@@ -462,8 +462,7 @@ fn same_result(
             return report.refuse("result", detail);
         }
     };
-    let collectors = result.ak_word == AkWord::Collector;
-    let agreement = results(then, result.to_json(), unasked, collectors);
+    let agreement = results(then, result.to_json(), unasked);
     for (name, outcome, detail) in told(agreement, result.status.as_str()) {
         report.push(name, outcome, detail);
     }

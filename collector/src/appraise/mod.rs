@@ -128,12 +128,13 @@ impl Case<'_> {
         if let (Some(node), Some(policy), Some(signer), true) =
             (listed, self.policy, signer, challenged)
         {
+            let before = self.previous.map(|previous| previous.boot.reset_count);
+            let boot = self.evidence.clock().reset_count;
+            let leased = stands(self.row.lease_until, self.now, before, boot);
             let length = match verdict {
                 Verdict::Affirming => Some(policy.lease_ms()),
                 Verdict::Contraindicated => Some(0),
-                Verdict::Warning if self.stands() && keeps(result.deviations()) => {
-                    Some(policy.lease_ms())
-                }
+                Verdict::Warning if leased && keeps(result.deviations()) => Some(policy.lease_ms()),
                 Verdict::None | Verdict::Warning | Verdict::Stale => None,
             };
             if let Some(length) = length {
@@ -180,12 +181,6 @@ impl Case<'_> {
 }
 
 impl Case<'_> {
-    fn stands(&self) -> bool {
-        let before = self.previous.map(|previous| previous.boot.reset_count);
-        let boot = self.evidence.clock().reset_count;
-        stands(self.row.lease_until, self.now, before, boot)
-    }
-
     /// Whose word it is that the node's AK and EK are one TPM's.
     fn ak_word(&self) -> AkWord {
         let (Some(policy), Some(request)) = (self.policy, &self.row.enrolment.request) else {

@@ -151,7 +151,7 @@ fn gaps(
         known = known.max(span.to);
     }
     let fresh = UnixTime(now.millis().saturating_sub(SLOWEST_MS));
-    if known < to && !(known > fresh && to > fresh) {
+    if known < to && known <= fresh {
         gaps.push((known, to));
     }
     gaps
@@ -282,6 +282,12 @@ mod tests {
                 long_ago,
                 &[(10, 50)],
             ),
+            (
+                "what follows the end",
+                &[span(5, 50), span(60, 70)],
+                long_ago,
+                &[],
+            ),
             ("the end is now", &[span(5, 40)], 50, &[]),
         ];
         for (name, spans, now, want) in cases {
@@ -293,12 +299,7 @@ mod tests {
             assert_eq!(found, *want, "{name}");
         }
         let now = UnixTime(10 * HOUR);
-        let late = gaps(
-            &[span(0, 10 * HOUR - SLOWEST_MS - 1)],
-            UnixTime(0),
-            now,
-            now,
-        );
+        let late = gaps(&[span(0, 10 * HOUR - SLOWEST_MS)], UnixTime(0), now, now);
         assert_eq!(late.len(), 1, "a node that is silent");
         let young = gaps(
             &[span(0, 10 * HOUR - SLOWEST_MS + 1)],
@@ -315,6 +316,8 @@ mod tests {
             study: "cardio".into(),
             direction: "egress".into(),
             protocol: 6,
+            jurisdiction: "US".into(),
+            rule: "jurisdiction".into(),
             verdict: verdict.into(),
             count,
             bytes: 10 * count,
@@ -367,10 +370,24 @@ mod tests {
         assert_eq!((said.as_slice(), cut), (want.as_slice(), false));
         assert_eq!((all[2].first_ms, all[2].last_ms, all[2].bytes), (3, 5, 70));
         assert_eq!(all[3].port, 50_000, "the far end of what comes in");
+        let kind = |to: &v1::Destination| {
+            let words = [&to.study, &to.direction, &to.jurisdiction, &to.rule];
+            (words.map(String::clone).join(" "), to.protocol)
+        };
+        let want = ("cardio egress US jurisdiction".to_owned(), 6);
+        assert_eq!(kind(&all[2]), want);
     }
 
     #[test]
     fn a_list_that_is_cut_says_so() {
+        for (most, want) in [(4, (4, true)), (5, (5, false))] {
+            let (all, cut) = five().list(most);
+            assert_eq!((all.len(), cut), want, "{most}");
+        }
+    }
+
+    /// Denials to five ports.
+    fn five() -> Sums {
         let mut sums = Sums::default();
         for port in 0..5 {
             let private = v1::DenialPrivate {
@@ -384,7 +401,6 @@ mod tests {
                 String::new(),
             );
         }
-        let (all, cut) = sums.list(4);
-        assert_eq!((all.len(), cut), (4, true));
+        sums
     }
 }

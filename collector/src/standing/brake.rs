@@ -301,6 +301,18 @@ mod tests {
     }
 
     #[test]
+    fn of_hundreds_of_causes_those_known_are_counted_on() {
+        let mut brakes = Brakes::default();
+        for n in 0..CAUSES {
+            lose(&mut brakes, 0..1, &format!("c{n}"), 0);
+        }
+        assert_eq!(lose(&mut brakes, 1..10, "one more", 0), [Decision::Act; 9]);
+        assert_eq!(brakes.held().len(), 0);
+        lose(&mut brakes, 1..10, "c7", 0);
+        assert_eq!(brakes.held(), ["c7"].into());
+    }
+
+    #[test]
     fn what_is_held_stays_so_until_a_person_lets_go_of_it() {
         let mut brakes = Brakes::default();
         lose(&mut brakes, 0..10, "c", 0);

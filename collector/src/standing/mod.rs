@@ -374,4 +374,15 @@ mod tests {
             assert_eq!(decision, Decision::Act, "its lease had run out");
         }
     }
+
+    #[test]
+    fn a_lease_goes_with_its_loss_and_stays_where_that_is_held() {
+        let standing = fleet();
+        let has = |n| standing.table().leases.contains_key(&node(n));
+        for n in 0..10 {
+            let (decision, _) = standing.refused(node(n), "c", &RULE, NOW);
+            assert_eq!(has(n), decision == Decision::Hold, "{n}");
+        }
+        assert!(!has(0) && has(9));
+    }
 }

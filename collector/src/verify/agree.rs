@@ -1,6 +1,7 @@
 //! Whether what was concluded then and what is concluded now are one conclusion.
 
 use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::appraisal::AkWord;
 use bailiwick_attestation::tlog::LogEntry;
 use serde_json::Value;
 
@@ -18,17 +19,14 @@ pub(super) enum Agreement {
 }
 
 /// Compares a stored result with appraisal's of today, both as the collector writes them.
-/// `unasked`: no maker's word on the AK could be asked for now; `collectors`: it is the collector's
-/// word alone now. The verifier's own version may differ between then and now; its conclusion may
-/// not.
-pub(super) fn results(
-    mut then: Value,
-    mut now: Value,
-    unasked: bool,
-    collectors: bool,
-) -> Agreement {
-    let by_maker = then.get("bailiwick.ak").is_some_and(|word| word == "iak");
-    let spared = unasked && collectors && by_maker;
+/// `unasked`: no maker's word on the AK could be asked for now. The verifier's own version may
+/// differ between then and now; its conclusion may not.
+pub(super) fn results(mut then: Value, mut now: Value, unasked: bool) -> Agreement {
+    let by = |side: &Value, whose: &AkWord| {
+        let word = side.get("bailiwick.ak").and_then(Value::as_str);
+        word.is_some_and(|word| word == whose.to_string())
+    };
+    let spared = unasked && by(&now, &AkWord::Collector) && by(&then, &AkWord::Iak);
     for side in [&mut then, &mut now] {
         if let Some(object) = side.as_object_mut() {
             object.remove("ear.verifier-id");
@@ -88,23 +86,23 @@ mod tests {
     #[test]
     fn a_conclusion_is_the_same_or_it_is_not() {
         let own = |verifier: &str, status: &str, ak: &str| json!({"ear.verifier-id": verifier, "ear.status": status, "bailiwick.ak": ak});
-        let now = own("2", "affirming", "collector");
+        let now = own("2", "affirming", "collector's word");
         let table = [
             (
                 "the same, by an older verifier",
-                own("1", "affirming", "collector"),
+                own("1", "affirming", "collector's word"),
                 false,
                 Agreement::Whole,
             ),
             (
                 "the same, and no maker spoke then either",
-                own("1", "affirming", "collector"),
+                own("1", "affirming", "collector's word"),
                 true,
                 Agreement::Whole,
             ),
             (
                 "another conclusion",
-                own("1", "contraindicated", "collector"),
+                own("1", "contraindicated", "collector's word"),
                 true,
                 Agreement::None,
             ),
@@ -135,11 +133,11 @@ mod tests {
             ("no object", json!([]), true, Agreement::None),
         ];
         for (row, then, unasked, want) in table {
-            assert_eq!(results(then, now.clone(), unasked, true), want, "{row}");
+            assert_eq!(results(then, now.clone(), unasked), want, "{row}");
         }
         let makers = own("1", "affirming", "iak");
         let confirmed = own("2", "affirming", "confirmed");
-        let got = results(makers, confirmed, true, false);
+        let got = results(makers, confirmed, true);
         assert_eq!(got, Agreement::None, "a maker spoke then, a person now");
     }
 

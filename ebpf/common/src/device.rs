@@ -167,8 +167,7 @@ pub fn classify(host: Option<&HostDevices>, device: Device) -> u8 {
         }
         return class::NONE;
     };
-    let mut at = 0;
-    while at < RANGES {
+    for at in 0..RANGES {
         if at >= host.count {
             break;
         }
@@ -178,7 +177,6 @@ pub fn classify(host: Option<&HostDevices>, device: Device) -> u8 {
         if range.holds(device) {
             return range.class;
         }
-        at += 1;
     }
     if known(host, device) {
         class::NONE

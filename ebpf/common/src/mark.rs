@@ -47,9 +47,9 @@ impl Marking {
         if number >> width != 0 {
             return None;
         }
-        let [.., a, b, c, d] = ((generation << width) | number).to_be_bytes();
+        let [.., a, b, c, d] = (generation << width).wrapping_add(number).to_be_bytes();
         let field = u32::from_be_bytes([a, b, c, d]) << (self.shift & 31);
-        Some((mark & !self.mask) | (field & self.mask))
+        Some(mark ^ ((mark ^ field) & self.mask))
     }
 
     /// The subject a port of this policy wrote there.

@@ -214,3 +214,46 @@ fn a_segment_without_syn_or_with_ack_answers() {
         assert_eq!(flow.opens(), opens, "{flags:#x}");
     }
 }
+
+#[test]
+fn what_keeps_a_host_up_is_told_from_what_only_looks_like_it() {
+    let (errors, groups, resets) = (
+        essential::ICMP_ERRORS,
+        essential::GROUPS,
+        essential::TCP_RESETS,
+    );
+    let reset = |flags: u8| {
+        let mut segment = SYN;
+        segment[13] = flags;
+        Flow::parse(v4(&[], 0, 6, &segment).as_slice()).unwrap()
+    };
+    let four = |kind: u8, hops: u8, number: u8| {
+        let mut packet = v4(&[], 0, number, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+        packet[8] = hops;
+        Flow::parse(packet.as_slice()).unwrap()
+    };
+    let six = |kind: u8, hops: u8, number: u8| {
+        let packet = v6(number, hops, &[kind, 0, 0, 0, 0, 0, 0, 0]);
+        Flow::parse(packet.as_slice()).unwrap()
+    };
+    for (name, flow, want) in [
+        ("a reset", reset(0x04), resets),
+        ("a reset that answers", reset(0x14), resets),
+        ("an answer", reset(0x10), 0),
+        ("a membership report", four(0x16, 1, protocol::IGMP), groups),
+        ("one that was routed", four(0x16, 2, protocol::IGMP), 0),
+        ("one in IPv6", six(0x16, 1, protocol::IGMP), 0),
+        ("unreachable", four(3, 64, protocol::ICMP), errors),
+        ("an echo", four(8, 64, protocol::ICMP), 0),
+        ("too big", six(2, 64, protocol::ICMPV6), errors),
+        ("an echo, IPv6", six(128, 64, protocol::ICMPV6), 0),
+        ("a listener's report", six(143, 1, protocol::ICMPV6), groups),
+        (
+            "one that was routed, IPv6",
+            six(143, 2, protocol::ICMPV6),
+            0,
+        ),
+    ] {
+        assert_eq!(flow.essential(true), want, "{name}");
+    }
+}

@@ -146,12 +146,7 @@ impl Subject {
     #[inline(always)]
     #[must_use]
     pub fn attested(&self, lease_boot_ns: u64, now: u64) -> bool {
-        let until = if self.break_glass_boot_ns > lease_boot_ns {
-            self.break_glass_boot_ns
-        } else {
-            lease_boot_ns
-        };
-        now < until
+        now < self.break_glass_boot_ns.max(lease_boot_ns)
     }
 }
 

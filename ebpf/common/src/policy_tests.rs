@@ -151,3 +151,22 @@ fn a_tag_is_of_one_policy_and_one_subject() {
         );
     }
 }
+
+#[test]
+fn a_frames_ethertype_leaves_where_the_host_fence_names_it() {
+    let mut image = PolicyImage::zeroed();
+    assert!(!image.header.names_ethertype(0x88cc), "none is named");
+    image.header.ethertypes = [0x88cc, 0x8809, 0, 0, 0, 0, 0, 0x88f7];
+    for (ethertype, named) in [
+        (0x88cc, true),
+        (0x8809, true),
+        (0x88f7, true),
+        (0x88cd, false),
+        (0x8863, false),
+        // What ends the list is no ethertype.
+        (0, false),
+    ] {
+        let found = image.header.names_ethertype(ethertype);
+        assert_eq!(found, named, "{ethertype:#x}");
+    }
+}

@@ -149,6 +149,13 @@ async fn a_node_crowds_out_its_own_oldest_hours_and_nobody_elses() {
         [(3_600_000, 10_799_999)],
         "and is not said to be known"
     );
+    // What is left fills it, and is not too much.
+    let again = counted(HOUR_MS, 2 * HOUR_MS - 1, Vec::new());
+    let now = UnixTime(1000 * HOUR_MS);
+    insert_within(&mut database, &EK, &again, now, 80)
+        .await
+        .unwrap();
+    assert_eq!(sums(&mut database).await.len(), 80);
     let neuro: i64 = sqlx::query_scalar("SELECT count(*) FROM flow_counts WHERE ek = ?")
         .bind(OTHER.as_bytes().as_slice())
         .fetch_one(&mut database)

@@ -163,6 +163,29 @@ mod tests {
             ),
             ("break-glass", glass, "under break-glass", true),
             (
+                "break-glass that ended then",
+                |fence| {
+                    fence.lease_end_boot_ns = 0;
+                    fence.break_glass = Some(v1::fence_state::BreakGlass {
+                        manifest_digest: vec![0; 32],
+                        end_boot_ns: 100,
+                    });
+                },
+                "without a lease",
+                true,
+            ),
+            (
+                "break-glass beside a lease",
+                |fence| {
+                    fence.break_glass = Some(v1::fence_state::BreakGlass {
+                        manifest_digest: vec![0; 32],
+                        end_boot_ns: 101,
+                    });
+                },
+                "with a lease",
+                true,
+            ),
+            (
                 "default deny",
                 |fence| fence.set_mode(Mode::DefaultDeny),
                 "with a lease",
