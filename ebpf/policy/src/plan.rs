@@ -187,12 +187,15 @@ mod tests {
 
     const CARDIO: &str = "name = \"cardio\"\nmode = \"enforce\"\n\
         select.cgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n\
-        prefixes = [\"203.0.113.0/24\"]\nservices = [\"ntp\"]\n\
+        prefixes = [\"203.0.113.0/24\"]\nservices = [\"ntp\", \"web\", \"ping\"]\n\
         [deny]\nprefixes = [\"198.51.100.128/25\"]\n";
     const NEURO: &str = "name = \"neuro\"\nmode = \"audit\"\n\
         select.cgroups = [\"/studies/neuro\"]\nallow.jurisdictions = [\"DE\"]\n";
     const HOST: &str = "[[service]]\nname = \"ntp\"\naddress = \"192.0.2.3/32\"\n\
-        protocol = \"udp\"\nports = \"123\"\n";
+        protocol = \"udp\"\nports = \"123\"\n\
+        [[service]]\nname = \"web\"\naddress = \"192.0.2.4/32\"\n\
+        protocol = \"tcp\"\nports = \"443\"\n\
+        [[service]]\nname = \"ping\"\naddress = \"192.0.2.5/32\"\nprotocol = \"icmp\"\n";
 
     fn draft() -> Draft {
         let file = |path: &str, text: &str| (path.to_owned(), text.as_bytes().to_vec());
@@ -277,6 +280,22 @@ mod tests {
                 "prefix",
             ),
             ("a service", ntp, "still-allowed", "service"),
+            (
+                "a service by TCP",
+                recorded("192.0.2.4", true),
+                "still-allowed",
+                "service",
+            ),
+            (
+                "a service by ICMP",
+                Recorded {
+                    protocol: 1,
+                    port: 0,
+                    ..recorded("192.0.2.5", true)
+                },
+                "still-allowed",
+                "service",
+            ),
             (
                 "the service's port",
                 Recorded { port: 124, ..ntp },

@@ -307,6 +307,14 @@ fn an_entry_counts_for_what_the_inventory_gives_its_node() {
     assert_eq!(good.addresses(), ["10.9.1.5".parse::<IpAddr>().unwrap()]);
 }
 
+/// Fills up by a field that is newer than this version.
+fn fill(body: &mut Vec<u8>, len: usize) {
+    let left = len - body.len() - 4;
+    body.extend([0xa2, 0x06]);
+    prost::encode_length_delimiter(left, body).unwrap();
+    body.resize(len, 0);
+}
+
 #[test]
 fn nobody_but_the_node_makes_an_entry_of_it() {
     let (one, two) = (Keys::new(1), Keys::new(2));
@@ -386,6 +394,22 @@ fn nobody_but_the_node_makes_an_entry_of_it() {
                 (e.key_attest, e.key_signature) = two.ak.certify(&one.tls.name(TLS), &purpose.0);
             }),
             "peer-key",
+        ),
+        (
+            "as long as one may be",
+            Box::new(|e| {
+                fill(&mut e.body, BODY_LIMIT);
+                e.signature = one.tls.sign(&signed_bytes(&e.body));
+            }),
+            "ok",
+        ),
+        (
+            "longer than any",
+            Box::new(|e| {
+                fill(&mut e.body, BODY_LIMIT + 1);
+                e.signature = one.tls.sign(&signed_bytes(&e.body));
+            }),
+            "peer-malformed",
         ),
         ("no key", Box::new(|e| e.key_public.clear()), "peer-key"),
         ("no AK", Box::new(|e| e.ak_public.clear()), "peer-ak"),
