@@ -1,8 +1,8 @@
 //! Responses about revocation made here: whose are believed, about what, and until when.
 
-use rcgen::ExtendedKeyUsagePurpose;
+use rcgen::{ExtendedKeyUsagePurpose, KeyPair};
 
-use super::made::{AT, chain, oid, p384, tlv};
+use super::made::{AT, chain, chain_of, five_keys, oid, p384, tlv};
 use super::responses::{Says, good, responder, revoked};
 use crate::gpu::{OcspRefused, Response, Status};
 use crate::ids::UnixTime;
@@ -28,6 +28,23 @@ fn an_answer_is_the_issuers_or_its_responders_and_counts_for_its_time() {
     let expired = responder(&made, 2, &key, |params| {
         params.not_after = rcgen::date_time_ymd(2025, 12, 31);
     });
+    // Responses are made in the first second of 2026.
+    let dates = |from: i64, until: i64| {
+        let day = rcgen::date_time_ymd(2026, 1, 1).unix_timestamp();
+        let at = |seconds| {
+            let moved = u64::try_from(day + seconds).unwrap();
+            rcgen::date_time_ymd(1970, 1, 1) + std::time::Duration::from_secs(moved)
+        };
+        responder(&made, 2, &key, |params| {
+            params.not_before = at(from);
+            params.not_after = at(until);
+        })
+    };
+    let (that_second, too_late) = (dates(0, 0), dates(1, 60));
+    let too_early = dates(-60, -1);
+    let p256 = || KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+    let other_curve = p256();
+    let on_p256 = responder(&made, 2, &other_curve, |_| ());
     let says = |responder| Says {
         subject: &made.certificates[1],
         issuer: &made.certificates[2],
@@ -102,6 +119,30 @@ fn an_answer_is_the_issuers_or_its_responders_and_counts_for_its_time() {
         (
             "responder that had expired",
             says(Some(&expired)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder that was valid just then",
+            says(Some(&that_second)).der(),
+            &[],
+        ),
+        (
+            "responder that was not valid any more",
+            says(Some(&too_early)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder that was not valid yet",
+            says(Some(&too_late)).der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "responder on another curve",
+            Says {
+                by: &other_curve,
+                ..says(Some(&on_p256))
+            }
+            .der(),
             &["ocsp-signature"],
         ),
         (
@@ -212,6 +253,23 @@ fn an_answer_is_the_issuers_or_its_responders_and_counts_for_its_time() {
         };
         assert_eq!(found, *want, "{name}");
     }
+    let mut keys = five_keys();
+    keys[2] = p256();
+    let weak = chain_of(keys, |_, _, _| ());
+    let by_weak = Says {
+        subject: &weak.certificates[1],
+        issuer: &weak.certificates[2],
+        by: &weak.keys[2],
+        ..says(None)
+    };
+    let by_weak = Response::parse(&by_weak.der()).unwrap();
+    let pair = (&weak.certificates[1], &weak.certificates[2]);
+    let (_, refused) = by_weak.check(&[pair], AT);
+    assert_eq!(
+        codes(&refused),
+        ["ocsp-signature"],
+        "issuer on another curve"
+    );
     let response = Response::parse(&plain().der()).unwrap();
     let (believed, _) = response.check(&pairs, AT);
     assert_eq!(believed[0].subject, &made.certificates[1]);

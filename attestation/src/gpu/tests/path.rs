@@ -2,10 +2,10 @@
 
 use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, KeyPair, KeyUsagePurpose};
 
-use super::made::{AT, Chain, NAMES, chain, chain_of, five_keys};
+use super::made::{AT, Chain, NAMES, chain, chain_of, five_keys, p384, params};
 use crate::gpu::{Anchors, ChainRefused, check_chain, find_chain, outside_dates};
 use crate::ids::{Sha256Digest, UnixTime};
-use crate::x509::Certificate;
+use crate::x509::{Certificate, MAX_SIGNATURE_CHECKS};
 
 fn plain() -> Chain {
     chain(|_, _, _| ())
@@ -132,35 +132,19 @@ fn every_certificate_says_that_it_may_stand_where_it_does() {
         params.custom_extensions.push(extension);
     };
     let none: Edit = |params| params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    for (name, at, edit, want) in [
-        ("issuer that is no CA", 1, not_ca, &["chain-signature"][..]),
-        (
-            "a CA in the middle that is none",
-            3,
-            not_ca,
-            &["chain-signature"],
-        ),
-        ("issuer that may not sign", 2, usage, &["chain-signature"]),
-        (
-            "critical extension on the leaf",
-            0,
-            critical,
-            &["chain-signature"],
-        ),
-        (
-            "critical extension on the root",
-            4,
-            critical,
-            &["chain-signature"],
-        ),
-        ("extension that asks nothing", 2, known, &[]),
-        ("no CA allowed below, and none there", 1, none, &[]),
-        (
-            "no CA allowed below, and one there",
-            2,
-            none,
-            &["chain-signature"],
-        ),
+    // What is said of the chain, and of a path over the same certificates.
+    let (bad, nowhere) = (&["chain-signature"][..], &["chain-root"][..]);
+    for (name, at, edit, want, path) in [
+        ("issuer that is no CA", 1, not_ca, bad, nowhere),
+        ("a CA in the middle that is none", 3, not_ca, bad, nowhere),
+        ("issuer that may not sign", 2, usage, bad, nowhere),
+        ("critical extension on the leaf", 0, critical, bad, bad),
+        ("critical extension on a CA", 2, critical, bad, nowhere),
+        // A path needs the root's key, and no certificate of it.
+        ("critical extension on the root", 4, critical, bad, &[]),
+        ("extension that asks nothing", 2, known, &[], &[]),
+        ("no CA allowed below, and none there", 1, none, &[], &[]),
+        ("no CA allowed below, and one there", 2, none, bad, nowhere),
     ] {
         let made = chain(|place, params, _| {
             if place == at {
@@ -169,6 +153,9 @@ fn every_certificate_says_that_it_may_stand_where_it_does() {
         });
         let refused = check_chain(&made.certificates, 5, &made.anchors());
         assert_eq!(codes(&refused), want, "{name}");
+        let (leaf, others) = made.certificates.split_first().unwrap();
+        let found = find_chain(leaf, others, &made.anchors(), AT);
+        assert_eq!(codes(&found.err().unwrap_or_default()), path, "{name}");
     }
 }
 
@@ -185,31 +172,34 @@ fn keys_are_p384() {
 
 #[test]
 fn dates_are_of_every_certificate_and_both_ends_are_inside() {
-    let made = chain(|place, params, _| {
-        if place == 2 {
-            params.not_before = rcgen::date_time_ymd(2024, 1, 1);
-            params.not_after = rcgen::date_time_ymd(2025, 1, 1);
-        }
-    });
     let (first, last) = (1_704_067_200, 1_735_689_600);
-    for (at, want) in [
-        (first - 1, &["chain-not-yet-valid"][..]),
-        (first, &[]),
-        (last, &[]),
-        (last + 1, &["chain-expired"]),
-    ] {
-        let refused = outside_dates(&made.certificates, UnixTime::from_secs(at));
-        assert_eq!(codes(&refused), want, "{at}");
-        let found = find_chain(
-            &made.certificates[0],
-            &made.certificates[1..],
-            &made.anchors(),
-            UnixTime::from_secs(at),
-        );
-        assert_eq!(codes(&found.err().unwrap_or_default()), want, "{at}");
+    for short in [0, 2] {
+        let made = chain(|place, params, _| {
+            if place == short {
+                params.not_before = rcgen::date_time_ymd(2024, 1, 1);
+                params.not_after = rcgen::date_time_ymd(2025, 1, 1);
+            }
+        });
+        for (at, want) in [
+            (first - 1, &["chain-not-yet-valid"][..]),
+            (first, &[]),
+            (last, &[]),
+            (last + 1, &["chain-expired"]),
+        ] {
+            let refused = outside_dates(&made.certificates, UnixTime::from_secs(at));
+            assert_eq!(codes(&refused), want, "{short} at {at}");
+            let found = find_chain(
+                &made.certificates[0],
+                &made.certificates[1..],
+                &made.anchors(),
+                UnixTime::from_secs(at),
+            );
+            let refused = found.err().unwrap_or_default();
+            assert_eq!(codes(&refused), want, "{short} at {at}");
+        }
+        let before_all = outside_dates(&made.certificates, UnixTime::from_secs(1));
+        assert_eq!(codes(&before_all), ["chain-not-yet-valid"; 5]);
     }
-    let before_all = outside_dates(&made.certificates, UnixTime::from_secs(1));
-    assert_eq!(codes(&before_all), ["chain-not-yet-valid"; 5]);
 }
 
 #[test]
@@ -286,6 +276,24 @@ fn the_search_for_a_path_is_bounded() {
         .collect();
     let found = find_chain(&made[0].certificates[0], &all, &Anchors::rim(), AT);
     assert_eq!(codes(&found.unwrap_err()), ["chain-root"]);
+
+    // Certificates that have the issuer's name cost a signature each, all others nothing.
+    let one = plain();
+    let find = |others: &[Certificate]| {
+        let found = find_chain(&one.certificates[2], others, &one.anchors(), AT);
+        codes(&found.err().unwrap_or_default())
+    };
+    let namesakes: Vec<Certificate> = (0..MAX_SIGNATURE_CHECKS)
+        .map(|_| {
+            let made = params(NAMES[3], true).self_signed(&p384()).unwrap();
+            Certificate::parse(made.der()).unwrap()
+        })
+        .collect();
+    let own = &one.certificates[3..4];
+    assert_eq!(find(&[&namesakes[1..], own].concat()), [""; 0]);
+    assert_eq!(find(&[&namesakes[..], own].concat()), ["chain-root"]);
+    let stranger = order(&one, &[1; MAX_SIGNATURE_CHECKS + 1]);
+    assert_eq!(find(&[&stranger, own].concat()), [""; 0]);
 }
 
 #[test]

@@ -55,8 +55,27 @@ fn malformed_reports_say_where() {
     let (first, after) = (45, 45 + 64 * 55);
     let opaque_len = u16::try_from(good.len() - after - 34).unwrap();
     let short = |len: usize| signed(good.clone())[..len].to_vec();
+    let largest = |more: usize| {
+        let with = |value: Vec<u8>| signed(Said::hopper().with(200, &value).unsigned());
+        let least = with(Vec::new()).len();
+        with(vec![7; 0x2000 - least + more])
+    };
+    let rest = u32::try_from(good.len() + 96 - first)
+        .unwrap()
+        .to_le_bytes();
     for (name, bytes, want) in [
         ("as made", signed(good.clone()), "read"),
+        ("as long as reports can be", largest(0), "read"),
+        (
+            "a byte longer",
+            largest(1),
+            "report.report at offset 0: 8193 exceeds the limit of 8192",
+        ),
+        (
+            "a record to the last byte",
+            set(42, &rest[..3]),
+            "report.response.MeasurementRecordLength at offset 42: is not that of its blocks",
+        ),
         (
             "empty",
             Vec::new(),

@@ -3,9 +3,11 @@
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, Issuer, KeyPair};
 
 use super::made::{Chain, NAMES, SHA384, oid, params, tlv};
-use bailiwick_attestation::crypto::HashAlgorithm;
+use bailiwick_attestation::crypto::{HashAlgorithm, PublicKey};
 use bailiwick_attestation::x509::Certificate;
 
+/// `ecdsa-with-SHA256`
+const ECDSA_SHA256: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
 /// `ecdsa-with-SHA384`
 const ECDSA_SHA384: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 3];
 /// `id-pkix-ocsp-basic`
@@ -35,8 +37,10 @@ fn sha(hash: HashAlgorithm, bytes: &[u8]) -> Vec<u8> {
 }
 
 fn point(certificate: &Certificate) -> Vec<u8> {
-    let spki = certificate.spki_der();
-    spki[spki.len() - 97..].to_vec()
+    match certificate.key().unwrap() {
+        PublicKey::Ec { point, .. } => point.clone(),
+        other => panic!("a point, not {other:?}"),
+    }
 }
 
 impl Says<'_> {
@@ -75,6 +79,11 @@ impl Says<'_> {
             ],
         );
         let signature = rcgen::SigningKey::sign(self.by, &data).unwrap();
+        let algorithm = if *self.by.algorithm() == rcgen::PKCS_ECDSA_P256_SHA256 {
+            ECDSA_SHA256
+        } else {
+            ECDSA_SHA384
+        };
         let certificates = match self.responder {
             Some(one) => tlv(0xa0, &[&tlv(0x30, &[one.as_der()])]),
             None => Vec::new(),
@@ -83,7 +92,7 @@ impl Says<'_> {
             0x30,
             &[
                 &data,
-                &tlv(0x30, &[&oid(ECDSA_SHA384)]),
+                &tlv(0x30, &[&oid(algorithm)]),
                 &tlv(3, &[&[0], &signature]),
                 &certificates,
             ],

@@ -5,3 +5,4 @@ pub(in crate::gpu) mod made;
 mod content;
 mod golden;
 mod signature;
+mod signer;
