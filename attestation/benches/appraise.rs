@@ -6,6 +6,7 @@
 
 #![expect(clippy::disallowed_methods, reason = "a benchmark reads the clock")]
 
+#[expect(dead_code, reason = "what certifies a geotag serves tests")]
 #[path = "../src/fixture.rs"]
 mod fixture;
 
