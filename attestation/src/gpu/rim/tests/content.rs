@@ -92,6 +92,11 @@ fn what_means_nothing_or_two_things_is_refused_by_name() {
             "tagId at offset 0: is empty",
         ),
         (
+            "an id longer than any",
+            edit("00c0ffee", &"c".repeat(257)),
+            "tagId at offset 0: is empty or too long",
+        ),
+        (
             "an id to fool a terminal",
             edit("00c0ffee", "00&#x9b;31m"),
             "something else than ASCII",
@@ -136,7 +141,7 @@ fn what_means_nothing_or_two_things_is_refused_by_name() {
         (
             "an index beyond a report",
             edit("index=\"9\"", "index=\"254\""),
-            "Resource.index",
+            "is not one a report can have",
         ),
         (
             "an index that is no number",
@@ -230,4 +235,6 @@ fn what_means_nothing_or_two_things_is_refused_by_name() {
         assert!(error.to_string().contains(want), "{case}: {error}");
         assert!(found.content().is_none(), "{case}");
     }
+    let longest = signed(&edit("00c0ffee", &"c".repeat(256)));
+    assert_eq!(longest.refusals, []);
 }

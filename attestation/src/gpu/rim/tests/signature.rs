@@ -230,8 +230,11 @@ fn every_form_of_file_holds_the_same() {
         assert_eq!(codes(&found), ["rim-malformed"], "{case}");
         assert!(detail(&found).contains(want), "{case}: {}", detail(&found));
     }
-    let long = "A".repeat(crate::gpu::rim::MAX_RIM_FILE + 1);
-    assert!(detail(&checked(&long)).contains("exceeds the limit"));
+    for (more, refused) in [(0, false), (1, true)] {
+        let long = "A".repeat(crate::gpu::rim::MAX_RIM_FILE + more);
+        let said = detail(&checked(&long)).contains("RIM.file at offset 0: 4194");
+        assert_eq!(said, refused, "{more}");
+    }
 }
 
 #[test]

@@ -297,7 +297,8 @@ fn what_an_attacker_can_multiply_has_a_limit() {
     for (case, make, most) in rows {
         assert_eq!(refused(&make(most)), "accepted", "{case}");
         let more = refused(&make(most + 1));
-        assert!(more.contains("exceeds the limit of"), "{case}: {more}");
+        let said = format!("{} exceeds the limit of {most}", most + 1);
+        assert!(more.contains(&said), "{case}: {more}");
     }
     // What was in scope before counts no more.
     let apart = format!("<a>{}</a>", scope(MAX_SCOPE).repeat(3));
@@ -331,4 +332,33 @@ fn the_tree_is_what_was_written() {
     let d = c.children().next().unwrap();
     assert!(d.is_empty() && d.parent().unwrap().same(c));
     assert_eq!(d.offset(), text.find("<d").unwrap());
+}
+
+#[test]
+fn what_is_read_is_what_the_references_and_white_space_stand_for() {
+    // Written, and what it says as text and in an attribute.
+    for (case, written, text, attribute) in [
+        ("names", "&lt;&gt;&amp;&quot;&apos;", "<>&\"'", "<>&\"'"),
+        ("numbers", "&#65;&#x42;c", "ABc", "ABc"),
+        ("line ends", "a\r\nb\rc\nd", "a\nb\nc\nd", "a b c d"),
+        ("white space", "a\tb", "a\tb", "a b"),
+        (
+            "white space that is meant",
+            "a&#9;b&#13;",
+            "a\tb\r",
+            "a\tb\r",
+        ),
+    ] {
+        let document = format!("<a k=\"{written}\">{written}</a>");
+        let document = Document::parse(document.as_bytes()).unwrap();
+        let root = document.root().unwrap();
+        assert_eq!(root.text(), Some(text), "{case}");
+        assert_eq!(root.attribute("", "k"), Some(attribute), "{case}");
+    }
+    assert_eq!(
+        refused("<a>xy&z;</a>"),
+        "XML.reference at offset 5: is to nothing that XML has without a DTD"
+    );
+    let named = Document::parse(b"<a xml:lang=\"en\" base=\"x\"/>").unwrap();
+    assert_eq!(named.root().unwrap().attribute("", "base"), Some("x"));
 }
