@@ -205,7 +205,7 @@ impl Store {
         digest: Sha256Digest,
         index: u64,
     ) -> Result<v1::Receipt, StoreError> {
-        let head = self.head();
+        let head = self.head_over(index).await?;
         let missing = StoreError::Corrupt {
             table: "log_entries",
             column: "entry",

@@ -47,6 +47,8 @@ use writer::{Job, Outcome, Write};
 const WRITES: usize = 1024;
 /// Connections that read.
 const READERS: u32 = 4;
+/// A head is signed some milliseconds after what it covers is committed.
+const SIGNED_WITHIN: Duration = Duration::from_secs(5);
 
 /// The store. Clones share it.
 #[derive(Clone, Debug)]
@@ -96,6 +98,18 @@ impl Store {
     #[must_use]
     pub fn head(&self) -> SignedHead {
         self.head.borrow().clone()
+    }
+
+    /// The newest head that covers the leaf at `index`. A row is there to be read a moment before
+    /// the head over it is signed.
+    async fn head_over(&self, index: u64) -> Result<SignedHead, StoreError> {
+        let mut heads = self.head.clone();
+        let covering = heads.wait_for(|head| head.size > index);
+        match tokio::time::timeout(SIGNED_WITHIN, covering).await {
+            Ok(Ok(head)) => Ok(head.clone()),
+            // Nobody signs any more, or there is no such leaf.
+            Ok(Err(_)) | Err(_) => Err(StoreError::Forked),
+        }
     }
 
     /// The log's keys.

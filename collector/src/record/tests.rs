@@ -612,3 +612,33 @@ async fn a_log_that_came_along_once_is_found_by_its_digest() {
     assert_eq!(store.log_kept(&other, &of(&boot)).await.unwrap(), None);
     assert_eq!(store.log_kept(&EK, &other).await.unwrap(), None);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_read_while_it_is_written_has_its_receipt() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    let writing = tokio::spawn({
+        let store = store.clone();
+        async move {
+            for at in 0..200 {
+                let act = NewAct {
+                    kind: ActKind::Policy,
+                    subject: "policy".to_owned(),
+                    ek: None,
+                    actor: "alice".to_owned(),
+                    body: at.to_string().into_bytes(),
+                    now: UnixTime(at),
+                };
+                store.act_insert(act).await.unwrap();
+            }
+        }
+    });
+    while !writing.is_finished() {
+        let acts = store.act_list(None, Some(ActKind::Policy), 1).await;
+        drop(acts.unwrap());
+    }
+    writing.await.unwrap();
+    // What no head covers is waited for, and not for ever.
+    let beyond = store.receipt_at(Sha256Digest([1; 32]), 1000).await;
+    assert!(matches!(beyond, Err(StoreError::Forked)), "{beyond:?}");
+}
