@@ -209,7 +209,7 @@ impl Ground {
             world, workloads, ..
         } = stage;
         scene.wait("the lease to end", limit, || {
-            if flows::probe(world, workloads)? {
+            if flows::probe(world, workloads)? != Some(false) {
                 bail!("datagrams still arrive");
             }
             Ok(())

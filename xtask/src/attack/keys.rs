@@ -52,7 +52,7 @@ pub(super) fn lease_key(ground: &mut Ground, outcome: &mut Outcome) -> Result<()
         ground.stage.wait_for_policy(&ground.scene)?;
         for _ in 0..PROBES {
             let stage = &mut ground.stage;
-            closed += u32::from(!flows::probe(&stage.world, &mut stage.workloads)?);
+            closed += u32::from(flows::probe(&stage.world, &mut stage.workloads)? == Some(false));
         }
         ground.stage.wait_for_statement(&ground.scene)?;
         ground.stage.wait_for_verdict(&ground.scene, true)?;
@@ -144,7 +144,7 @@ pub(super) fn log_and_ca(ground: &mut Ground, outcome: &mut Outcome) -> Result<(
         ground.stage.wait_for_policy(&ground.scene)?;
         for _ in 0..PROBES {
             let stage = &mut ground.stage;
-            closed += u32::from(!flows::probe(&stage.world, &mut stage.workloads)?);
+            closed += u32::from(flows::probe(&stage.world, &mut stage.workloads)? == Some(false));
         }
         ground.stage.wait_for_statement(&ground.scene)?;
         ground.stage.wait_for_verdict(&ground.scene, true)?;

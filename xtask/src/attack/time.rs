@@ -62,7 +62,7 @@ fn outlast(
         .scene
         .wait("standing", Duration::from_secs(15), || {
             let (world, workloads) = (&ground.stage.world, &mut ground.stage.workloads);
-            if crate::demo::flows::probe(world, workloads)? {
+            if crate::demo::flows::probe(world, workloads)? == Some(true) {
                 return Ok(());
             }
             bail!("closed")

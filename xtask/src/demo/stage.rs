@@ -239,7 +239,7 @@ impl Stage {
             "the lease to end"
         };
         self.wait(scene, what, |stage| {
-            if flows::probe(&stage.world, &mut stage.workloads)? == open {
+            if flows::probe(&stage.world, &mut stage.workloads)? == Some(open) {
                 return Ok(());
             }
             bail!(
