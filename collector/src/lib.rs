@@ -11,6 +11,7 @@
 //! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
 //! | [`appraise`] | from a verified statement to a result and a lease |
 //! | [`outward`] | what others believe of an affirmed node |
+//! | [`plan`] | what another profile would say |
 //! | [`record`] | the store and the log |
 //! | [`recorded`] | a stored statement read again under its AK |
 //! | [`direct`] | what approvers signed |
@@ -37,6 +38,7 @@ pub mod ingest;
 pub mod init;
 pub mod keys;
 pub mod outward;
+pub mod plan;
 pub mod proto;
 pub mod query;
 mod quiet;

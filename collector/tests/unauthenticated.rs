@@ -52,6 +52,7 @@ const RPCS: &[(&str, Needs)] = &[
     ("QueryService/ShowBrake", Needs::Operator),
     ("QueryService/ConfirmBrake", Needs::Operator),
     ("QueryService/ListEvidence", Needs::Operator),
+    ("QueryService/PlanProfile", Needs::Operator),
 ];
 
 const PROTOS: &[&str] = &[

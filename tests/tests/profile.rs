@@ -200,3 +200,123 @@ async fn a_draft_affirms_the_node_it_was_drafted_from_and_no_other_boot() {
         }
     }
 }
+
+/// One node that stays, one that would turn, two of which nobody can tell, and nothing changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plan_says_which_nodes_would_turn_and_changes_nothing() {
+    let mut stand = Stand::new().await;
+    let mut other = Booted::new(1);
+    other.command_line.push_str(" quiet");
+    let boots = [Booted::new(1), other, Booted::new(1)];
+    let machines: Vec<Machine> = boots
+        .iter()
+        .zip(1..)
+        .map(|(booted, number)| {
+            let tools = booted.extends();
+            let tools: Vec<&str> = tools.iter().map(String::as_str).collect();
+            stand.machine_quoting(&format!("gpu-0{number}"), &tools, &REGISTERS)
+        })
+        .collect();
+    let never = stand.machine("gpu-04");
+    let mut inventory = entry("gpu-04", &never);
+    for (machine, number) in machines.iter().zip(1..) {
+        inventory.push_str(&entry(&format!("gpu-0{number}"), machine));
+    }
+    let manifest = stand.apply(&inventory).await;
+    let mut nodes = Vec::new();
+    for (mut machine, booted) in machines.into_iter().zip(boots) {
+        stand.meet(&mut machine);
+        let enrolled = machine.enroll(&stand.maker).await;
+        let stream = machine.stream(&enrolled).await.unwrap();
+        let last = machine.statement(&stand, Some(manifest));
+        nodes.push(Node {
+            machine,
+            booted,
+            stream,
+            last,
+            logs_sent: false,
+        });
+    }
+    // The third never brings its logs along.
+    nodes[2].logs_sent = true;
+    for node in &mut nodes {
+        let accepted = node.say().await;
+        assert_eq!(accepted.verdict, "affirming", "{:?}", accepted.reasons);
+    }
+    let draft = stand.dir.path().join("new.toml");
+    let path = draft.to_str().unwrap();
+    let drafted = client(&stand, &["profile", "capture", "gpu-01", "--out", path]).await;
+    assert_eq!(drafted.status.code(), Some(0), "{}", text(&drafted.stderr));
+
+    let before = client(&stand, &["nodes", "--output", "json"]).await.stdout;
+    let plan = |more: &'static [&'static str]| {
+        let words = [&["profile", "plan", "-f", path, "--output", "json"], more].concat();
+        let stand = &stand;
+        async move {
+            let told = client(stand, &words).await;
+            let rows: Vec<serde_json::Value> = serde_json::from_slice(&told.stdout).unwrap();
+            let row = |row: &serde_json::Value| {
+                let text = |key: &str| row[key].as_str().unwrap().to_owned();
+                [text("node"), text("change"), text("then"), text("because")]
+            };
+            let rows: Vec<[String; 4]> = rows.iter().map(row).collect();
+            (told.status.code(), rows, text(&told.stderr))
+        }
+    };
+    let (code, rows, said) = plan(&["--all"]).await;
+    assert_eq!(code, Some(3), "{said}");
+    let short: Vec<[&str; 3]> = rows
+        .iter()
+        .map(|[node, change, then, _]| [node.as_str(), change, then])
+        .collect();
+    let want = [
+        ["gpu-04", "cannot-tell", ""],
+        ["gpu-01", "stays", "affirming"],
+        ["gpu-02", "would-turn", "contraindicated"],
+        ["gpu-03", "cannot-tell", "none"],
+    ];
+    assert_eq!(short, want, "{rows:?}");
+    assert!(rows[0][3].contains("never enrolled"), "{rows:?}");
+    assert!(rows[2][3].contains("boot.command_line"), "{rows:?}");
+    assert!(rows[2][3].contains("quiet"), "{rows:?}");
+    assert!(rows[3][3].contains("boot-log-missing"), "{rows:?}");
+    assert!(said.contains("of 4 nodes 1 would turn"), "{said}");
+    let after = client(&stand, &["nodes", "--output", "json"]).await.stdout;
+    assert_eq!(text(&before), text(&after), "nothing is changed by asking");
+    // What stays is told only where it is asked for.
+    let (_, rows, _) = plan(&[]).await;
+    assert_eq!(rows.len(), 3, "{rows:?}");
+
+    // A window that opens tomorrow, asked today and for tomorrow.
+    let text_of = std::fs::read_to_string(&draft).unwrap();
+    let line = "is = \"root=/dev/vda ro lockdown=integrity\"\n";
+    assert!(text_of.contains(line), "{text_of}");
+    let both = "provenance = \"measured\"\n[[require.any]]\nis = \"root=/dev/vda ro lockdown=integrity\"\n\
+                not_after = \"2100-01-01T00:00:00Z\"\n[[require.any]]\nis = \"root=/dev/vda ro \
+                lockdown=integrity quiet\"\nnot_before = \"2099-01-01T00:00:00Z\"\n";
+    let windowed = text_of.replace(&format!("{line}provenance = \"measured\"\n"), both);
+    assert_ne!(windowed, text_of);
+    // Register 8 holds the command line too.
+    let windowed: String = windowed
+        .lines()
+        .filter(|line| !line.starts_with("\"8\" = "))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&draft, windowed).unwrap();
+    for (when, change) in [
+        ("2098-01-01T00:00:00Z", ["stays", "would-turn"]),
+        ("2099-06-01T00:00:00Z", ["stays", "stays"]),
+        ("2100-06-01T00:00:00Z", ["would-turn", "stays"]),
+    ] {
+        let words = ["profile", "plan", "-f", path, "--all", "--at", when];
+        let words = [words.as_slice(), &["--output", "json"]].concat();
+        let told = client(&stand, &words).await;
+        let rows: Vec<serde_json::Value> = serde_json::from_slice(&told.stdout).unwrap();
+        let found = [&rows[1]["change"], &rows[2]["change"]];
+        assert_eq!(found, change, "{when}: {rows:?}");
+    }
+    // Bytes that are no profile are refused before anybody is asked.
+    std::fs::write(&draft, "name = 1\n").unwrap();
+    let refused = client(&stand, &["profile", "plan", "-f", path]).await;
+    assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
+}

@@ -129,10 +129,18 @@ fn is_ima(claim: &str) -> bool {
 }
 
 impl Measured {
-    /// What the logs say under that name; `None` where the name is none of theirs.
-    pub(super) fn find(&self, claim: &str) -> Option<Found> {
-        if !is_boot(claim) && !is_ima(claim) {
+    /// What the logs say under that name; `None` where the name is none of theirs. Of a log that is
+    /// missing nobody can tell what it would have said.
+    pub(super) fn find(&self, evidence: &VerifiedEvidence, claim: &str) -> Option<Found> {
+        let (boot, ima) = (is_boot(claim), is_ima(claim));
+        if !boot && !ima {
             return None;
+        }
+        if boot && evidence.boot_log.is_none() {
+            return Some(Found::Unavailable("no boot event log".to_owned()));
+        }
+        if ima && evidence.ima_list.is_none() {
+            return Some(Found::Unavailable("no measurement list".to_owned()));
         }
         Some(self.0.get(claim).map_or(Found::Missing, |claim| {
             Found::Is(claim.value.clone(), claim.provenance)

@@ -23,12 +23,13 @@ pub(super) fn judge(
     node: &NodeId,
     reference: &Reference<'_>,
     now: UnixTime,
+    at: UnixTime,
 ) {
     name(result, evidence, node);
     policy(result, evidence, reference, now);
     fence::judge(result, evidence);
     host::judge(result, evidence);
-    demands(result, evidence, Some(subject), reference.profile, now);
+    demands(result, evidence, Some(subject), reference.profile, at);
 }
 
 /// What the profile demands of the evidence itself. Without a subject there is no inventory to ask,
@@ -58,7 +59,7 @@ pub(super) fn demands(
             }
             continue;
         }
-        let found = match measured.find(&requirement.claim) {
+        let found = match measured.find(evidence, &requirement.claim) {
             Some(found) => found,
             None => find(evidence, subject, &fence, &requirement.claim),
         };

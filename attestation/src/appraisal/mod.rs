@@ -193,6 +193,20 @@ pub fn appraise(
     previous: Option<&Previous>,
     now: UnixTime,
 ) -> AttestationResult {
+    appraise_at(evidence, subject, reference, previous, now, now)
+}
+
+/// The same of evidence that came at `now`, with what the profile demands at another time `at`: what
+/// will be so when a window has ended, or what is so of evidence that came a while ago.
+#[must_use]
+pub fn appraise_at(
+    evidence: &VerifiedEvidence,
+    subject: &Subject<'_>,
+    reference: Option<&Reference<'_>>,
+    previous: Option<&Previous>,
+    now: UnixTime,
+    at: UnixTime,
+) -> AttestationResult {
     let mut result = AttestationResult::new(evidence, subject, reference, now);
     chain::judge(&mut result, evidence, previous);
     if let Freshness::Unchallenged { .. } = evidence.freshness {
@@ -226,7 +240,7 @@ pub fn appraise(
         }),
         (Some(node), Some(reference)) => {
             identity::judge(&mut result, evidence, subject);
-            claims::judge(&mut result, evidence, subject, node, reference, now);
+            claims::judge(&mut result, evidence, subject, node, reference, now, at);
         }
     }
     result.conclude();

@@ -73,7 +73,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
             ClaimValue::Unavailable(_) => continue,
         };
         // Names that logs answer are not the statement's to fill.
-        if measured.find(name).is_none() {
+        if measured.find(evidence, name).is_none() {
             put(name.clone(), value, Provenance::SelfReported);
         }
     }

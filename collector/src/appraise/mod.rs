@@ -6,10 +6,11 @@
 mod ending;
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Boot, Deviation, Finding, Previous, Run, Status, Subject, Tie,
-    VerifiedEvidence, appraise, shown_receipt,
+    AkWord, AttestationResult, Boot, Deviation, Finding, Previous, Reference, Run, Status, Subject,
+    Tie, VerifiedEvidence, appraise_at, shown_receipt,
 };
 use bailiwick_attestation::evidence::Freshness;
+use bailiwick_attestation::profile::Profile;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::standing::{LeaseSignError, LeaseSigner};
 use bailiwick_attestation::tlog::{Head, LogEntry};
@@ -81,45 +82,7 @@ impl Case<'_> {
     /// the policy, and no node would believe it.
     pub fn judge(&self, signer: Option<&LeaseSigner>) -> Result<Appraised, LeaseSignError> {
         let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
-        let word = self.ak_word();
-        let foreign = match (self.policy, listed) {
-            (Some(policy), Some(node)) => {
-                let owner = |device: &str| policy.device_owner(device);
-                foreign_devices(self.evidence.statement(), &node.name, owner)
-            }
-            _ => Vec::new(),
-        };
-        let logs = self.policy.map_or(&[][..], Policy::logs);
-        let name = listed.map(|node| &node.name);
-        let receipt = receipt_of(self.envelope, logs, name, &self.row.ek);
-        let signed = self.policy.and_then(|policy| {
-            let node = policy.listed(&self.row.ek)?;
-            Some((node, policy.approvers()))
-        });
-        let place = geo_word(self.evidence.geotag(), self.deployment, signed, self.now);
-        let subject = Subject {
-            geotag: &place,
-            endorsed_until: endorsed_until(&self.row.enrolment),
-            receipt: receipt.as_ref(),
-            deployment: self.deployment,
-            node: listed.map(|node| &node.name),
-            jurisdiction: listed.map(|node| &node.jurisdiction),
-            ak: self.ak,
-            ak_word: &word,
-            listed_ak: listed.and_then(|node| node.ak.as_deref()),
-            chassis_serial: listed.and_then(|node| node.chassis_serial.as_deref()),
-            devices: listed.map_or(&[], |node| &node.devices),
-            foreign_devices: &foreign,
-            epoch: listed.map_or(0, |node| node.epoch),
-        };
-        let reference = self.policy.map(Policy::reference);
-        let result = appraise(
-            self.evidence,
-            &subject,
-            reference.as_ref(),
-            self.previous,
-            self.now,
-        );
+        let result = self.appraised(self.policy.map(Policy::reference).as_ref(), self.now);
         let verdict = verdict_of(result.status);
         let reasons = reasons(&result);
         let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
@@ -181,6 +144,60 @@ impl Case<'_> {
 }
 
 impl Case<'_> {
+    /// What another profile would conclude of it at `at`, all else being as it is.
+    #[must_use]
+    pub fn under(&self, profile: &Profile, at: UnixTime) -> AttestationResult {
+        let reference = self.policy.map(Policy::reference);
+        let reference = reference.map(|reference| Reference {
+            profile,
+            ..reference
+        });
+        self.appraised(reference.as_ref(), at)
+    }
+
+    fn appraised(&self, reference: Option<&Reference<'_>>, at: UnixTime) -> AttestationResult {
+        let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
+        let word = self.ak_word();
+        let foreign = match (self.policy, listed) {
+            (Some(policy), Some(node)) => {
+                let owner = |device: &str| policy.device_owner(device);
+                foreign_devices(self.evidence.statement(), &node.name, owner)
+            }
+            _ => Vec::new(),
+        };
+        let logs = self.policy.map_or(&[][..], Policy::logs);
+        let name = listed.map(|node| &node.name);
+        let receipt = receipt_of(self.envelope, logs, name, &self.row.ek);
+        let signed = self.policy.and_then(|policy| {
+            let node = policy.listed(&self.row.ek)?;
+            Some((node, policy.approvers()))
+        });
+        let place = geo_word(self.evidence.geotag(), self.deployment, signed, self.now);
+        let subject = Subject {
+            geotag: &place,
+            endorsed_until: endorsed_until(&self.row.enrolment),
+            receipt: receipt.as_ref(),
+            deployment: self.deployment,
+            node: listed.map(|node| &node.name),
+            jurisdiction: listed.map(|node| &node.jurisdiction),
+            ak: self.ak,
+            ak_word: &word,
+            listed_ak: listed.and_then(|node| node.ak.as_deref()),
+            chassis_serial: listed.and_then(|node| node.chassis_serial.as_deref()),
+            devices: listed.map_or(&[], |node| &node.devices),
+            foreign_devices: &foreign,
+            epoch: listed.map_or(0, |node| node.epoch),
+        };
+        appraise_at(
+            self.evidence,
+            &subject,
+            reference,
+            self.previous,
+            self.now,
+            at,
+        )
+    }
+
     /// Whose word it is that the node's AK and EK are one TPM's.
     fn ak_word(&self) -> AkWord {
         let (Some(policy), Some(request)) = (self.policy, &self.row.enrolment.request) else {

@@ -7,6 +7,7 @@ mod evidence;
 mod flows;
 mod keys;
 mod nodes;
+mod plan;
 mod policy;
 
 pub use keys::KeysHeld;
@@ -99,6 +100,7 @@ impl Query {
 impl QueryService for Query {
     type ShowPolicyStream = ReceiverStream<Result<v1::PolicyChunk, Status>>;
     type ListEvidenceStream = ReceiverStream<Result<v1::RecordedEvidence, Status>>;
+    type PlanProfileStream = ReceiverStream<Result<v1::PlannedNode, Status>>;
 
     async fn list_nodes(
         &self,
@@ -271,6 +273,14 @@ impl QueryService for Query {
     ) -> Result<Response<Self::ListEvidenceStream>, Status> {
         operator(&request)?;
         self.evidence(request.into_inner()).await.map(Response::new)
+    }
+
+    async fn plan_profile(
+        &self,
+        request: Request<v1::PlanProfileRequest>,
+    ) -> Result<Response<Self::PlanProfileStream>, Status> {
+        operator(&request)?;
+        self.plan(request.get_ref()).map(Response::new)
     }
 
     async fn apply_policy(

@@ -68,7 +68,7 @@ impl Booted {
             kernel: b"kernel".to_vec(),
             secure_boot: true,
             hide: None,
-            files: vec![("boot_aggregate".into(), 1), ("/usr/bin/agent".into(), 2)],
+            files: vec![("/usr/bin/agent".into(), 2)],
             number,
         }
     }
@@ -108,6 +108,21 @@ impl Booted {
         events
     }
 
+    /// The kernel's list: its first entry is over what registers 0 to 9 held then.
+    fn entries(&self) -> Vec<Vec<u8>> {
+        let mut registers = [[0_u8; 32]; 10];
+        for (register, _, measured, _) in self.events() {
+            if let Some(value) = registers.get_mut(usize::try_from(register).unwrap()) {
+                let extended = digest(&[value.as_slice(), &digest(&measured)].concat());
+                value.copy_from_slice(&extended);
+            }
+        }
+        let aggregate = entry("boot_aggregate", &digest(&registers.concat()));
+        let files = self.files.iter();
+        let files = files.map(|(name, content)| entry(name, &[*content; 32]));
+        std::iter::once(aggregate).chain(files).collect()
+    }
+
     /// `tpm2_pcrextend` for each measurement.
     pub(crate) fn extends(&self) -> Vec<String> {
         let extend = |register: u32, digest: &[u8]| {
@@ -117,10 +132,8 @@ impl Booted {
         let booted = events
             .iter()
             .map(|event| extend(event.0, &digest(&event.2)));
-        let files = self
-            .files
-            .iter()
-            .map(|file| extend(10, &digest(&entry(file))));
+        let files = self.entries();
+        let files = files.iter().map(|entry| extend(10, &digest(entry)));
         booted.chain(files).collect()
     }
 
@@ -157,8 +170,7 @@ impl Booted {
             boot.extend(data);
         }
         let mut ima = Vec::new();
-        for file in &self.files {
-            let data = entry(file);
+        for data in self.entries() {
             ima.extend(10_u32.to_le_bytes());
             ima.extend(HashAlgorithm::Sha1.digest(&[&data]).unwrap().as_slice());
             ima.extend(6_u32.to_le_bytes());
@@ -176,11 +188,11 @@ impl Booted {
 }
 
 /// An `ima-ng` entry's template data.
-fn entry((name, content): &(String, u8)) -> Vec<u8> {
+fn entry(name: &str, content: &[u8]) -> Vec<u8> {
     let field = |bytes: &[u8]| {
         let len = u32::try_from(bytes.len()).unwrap();
         [&len.to_le_bytes()[..], bytes].concat()
     };
-    let hash = [b"sha256:\0".as_slice(), &[*content; 32]].concat();
+    let hash = [b"sha256:\0".as_slice(), content].concat();
     [field(&hash), field(&[name.as_bytes(), &[0]].concat())].concat()
 }

@@ -525,7 +525,8 @@ fn a_log_that_is_missing_or_broken_is_said() {
             Status::Contraindicated
         )
     );
-    // A statement that makes the same claim by itself is not believed for it.
+    // A statement that makes the same claim by itself is not believed for it, and of a log that is
+    // missing nobody knows what it would have said.
     let mut silent = Booted::new();
     silent.case.profile = silent.case.profile.replace("[boot]\n[ima]\n", "");
     silent.case.statement.claims.push(v1::Claim {
@@ -541,7 +542,7 @@ fn a_log_that_is_missing_or_broken_is_said() {
     assert_eq!(
         found(&result),
         want(&[
-            ("boot.secure_boot", "claim-missing"),
+            ("boot.secure_boot", "claim-unavailable"),
             ("boot.log", "boot-log-missing")
         ])
     );

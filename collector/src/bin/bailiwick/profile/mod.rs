@@ -1,7 +1,9 @@
-//! `profile capture|diff`: the validated stack, drafted from what good nodes showed, and compared.
+//! `profile capture|diff|plan`: the validated stack, drafted from what good nodes showed, compared,
+//! and tried on what is recorded.
 
 mod capture;
 mod diff;
+mod plan;
 
 use anyhow::Context as _;
 use bailiwick_attestation::UnixTime;
@@ -30,6 +32,8 @@ enum Command {
     Capture(capture::Args),
     /// Says what the second profile allows that the first does not, and the reverse.
     Diff(diff::Args),
+    /// Says which nodes would turn under a new profile, and why, by what they showed last.
+    Plan(plan::Args),
 }
 
 /// Runs `profile …`.
@@ -37,6 +41,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Capture(capture) => capture::run(&args.connection, capture),
         Command::Diff(args) => diff::run(args),
+        Command::Plan(plan) => plan::run(&args.connection, plan),
     }
 }
 

@@ -1,0 +1,128 @@
+//! `profile plan -f NEW`: which nodes would turn, and why, before anybody signs.
+
+use std::path::PathBuf;
+
+use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::profile::Brake;
+use bailiwick_attestation::proto::v1;
+use serde_json::{Value, json};
+
+use super::diff::read;
+use crate::Exit;
+use crate::client::{Connection, block_on, refused};
+use crate::format::{Format, Listing, parse_time, time};
+
+/// Arguments of `profile plan`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// The new profile.
+    #[arg(short = 'f', long = "file")]
+    file: PathBuf,
+    /// When it is held against them, for windows that open or close: RFC 3339, or seconds since 1970;
+    /// now if absent.
+    #[arg(long, value_parser = parse_time)]
+    at: Option<UnixTime>,
+    /// Nodes that stay as they are, too.
+    #[arg(long)]
+    all: bool,
+    /// How it is printed.
+    #[arg(long, value_enum, default_value = "table")]
+    output: Format,
+}
+
+/// Runs it. The profile is read here first: a collector is not asked about what is none.
+pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> {
+    let (profile, bytes) = read(&args.file)?;
+    let request = v1::PlanProfileRequest {
+        profile: bytes,
+        at_ms: args.at.map(UnixTime::millis),
+    };
+    let nodes = block_on(async {
+        let mut client = connection.open().await?;
+        let mut nodes = Vec::new();
+        let mut answers = match client.plan_profile(request).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return Ok(Err(status)),
+        };
+        loop {
+            match answers.message().await {
+                Ok(Some(node)) => nodes.push(node),
+                Ok(None) => return Ok(Ok(nodes)),
+                Err(status) => return Ok(Err(status)),
+            }
+        }
+    })?;
+    let nodes: Vec<v1::PlannedNode> = match nodes {
+        Ok(nodes) => nodes,
+        Err(status) => return refused(&status),
+    };
+    let rows = nodes
+        .iter()
+        .filter(|node| args.all || node.change != "stays")
+        .map(row);
+    Listing {
+        columns: &["node", "change", "now", "then", "as_of", "because"],
+        rows: rows.collect(),
+    }
+    .print(args.output)?;
+    let count = |change: &str| nodes.iter().filter(|node| node.change == change).count();
+    let (turn, untold) = (count("would-turn"), count("cannot-tell"));
+    eprintln!(
+        "bailiwick: of {} nodes {turn} would turn, {} would recover, {} stay, of {untold} it could not \
+         be told",
+        nodes.len(),
+        count("would-recover"),
+        count("stays"),
+    );
+    if braked(&profile.brake, turn, nodes.len()) {
+        eprintln!(
+            "bailiwick: that is more than the brake's share of {} %: a person would have to let go of \
+             each cause",
+            profile.brake.share_percent
+        );
+    }
+    Ok(match (turn, untold) {
+        (1.., _) => Exit::NotTrusted,
+        (0, 1..) => Exit::CouldNotTell,
+        (0, 0) => Exit::Good,
+    })
+}
+
+fn row(node: &v1::PlannedNode) -> Value {
+    json!({
+        "node": node.node,
+        "change": node.change,
+        "now": node.now,
+        "then": node.then,
+        "as_of": time(node.received_ms),
+        "because": node.because.join("; "),
+        "statement": hex::encode(&node.statement_digest),
+    })
+}
+
+/// Whether so many losses at once would be held, if they had one cause.
+fn braked(brake: &Brake, turn: usize, nodes: usize) -> bool {
+    let as_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+    let share = as_u64(nodes).saturating_mul(brake.share_percent.into());
+    as_u64(turn) >= brake.min_nodes.into() && as_u64(turn).saturating_mul(100) > share
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_and_a_number_make_a_matter_of_the_fleet() {
+        let brake = Brake::default();
+        let rows = [
+            ("none", 0, 0, false),
+            ("too few", 4, 4, false),
+            ("enough", 5, 99, true),
+            ("exactly the share", 5, 100, false),
+            ("above it", 6, 100, true),
+        ];
+        for (name, turn, nodes, want) in rows {
+            assert_eq!(braked(&brake, turn, nodes), want, "{name}");
+        }
+    }
+}
