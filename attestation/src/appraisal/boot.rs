@@ -85,9 +85,10 @@ pub(super) fn judge(
     now: UnixTime,
 ) -> Measured {
     let mut measured = Measured(BTreeMap::new());
+    let strict = profile.strict.is_some();
     let asked = |own: fn(&str) -> bool| profile.requirements.iter().any(|one| own(&one.claim));
     let bank = hash_of(profile.tpm.bank);
-    if profile.boot.is_some() || asked(is_boot) {
+    if profile.boot.is_some() || strict || !profile.revoked.is_empty() || asked(is_boot) {
         let boot = profile.boot.clone().unwrap_or_default();
         let fence = profile.fence.map(|fence| fence.pcr);
         let mut look = Look {
@@ -97,7 +98,7 @@ pub(super) fn judge(
         };
         look.boot(&boot, fence, &mut measured);
     }
-    if profile.ima.is_some() || asked(is_ima) {
+    if profile.ima.is_some() || strict || asked(is_ima) {
         let mut look = Look {
             result,
             evidence,
@@ -117,7 +118,11 @@ pub(super) fn judge(
 #[must_use]
 pub fn asks_logs(profile: &Profile) -> bool {
     let mut claims = profile.requirements.iter().map(|one| one.claim.as_str());
-    profile.boot.is_some() || profile.ima.is_some() || claims.any(|one| is_boot(one) || is_ima(one))
+    profile.boot.is_some()
+        || profile.ima.is_some()
+        || profile.strict.is_some()
+        || !profile.revoked.is_empty()
+        || claims.any(|one| is_boot(one) || is_ima(one))
 }
 
 fn is_boot(claim: &str) -> bool {

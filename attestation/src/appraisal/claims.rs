@@ -6,13 +6,14 @@ use super::{
     geo::Place,
     host,
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
+    strict,
     verify::VerifiedEvidence,
 };
 use crate::{
     crypto::HashAlgorithm,
     evidence::ClaimValue,
     ids::{NodeId, UnixTime},
-    profile::{Bank, Met, Profile, Provenance, Requirement, TpmProfile, Value},
+    profile::{Bank, Met, Profile, Provenance, Requirement, TpmProfile, Value, any_met, moment},
     term::Lapsed,
 };
 
@@ -41,7 +42,7 @@ pub(super) fn demands(
     profile: &Profile,
     now: UnixTime,
 ) {
-    registers(result, evidence, &profile.tpm);
+    registers(result, evidence, &profile.tpm, now);
     let log = profile.fence.as_ref();
     let bank = hash_of(profile.tpm.bank);
     let measured = log.and_then(|log| fence::replay(result, evidence, log.pcr, bank));
@@ -65,6 +66,8 @@ pub(super) fn demands(
         };
         require(result, requirement, found, now);
     }
+    strict::judge(result, evidence, profile, &measured);
+    strict::revoked(result, evidence, profile, now);
 }
 
 fn name(result: &mut AttestationResult, evidence: &VerifiedEvidence, node: &NodeId) {
@@ -87,13 +90,18 @@ pub(super) const fn hash_of(bank: Bank) -> HashAlgorithm {
     }
 }
 
-fn registers(result: &mut AttestationResult, evidence: &VerifiedEvidence, profile: &TpmProfile) {
+fn registers(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    profile: &TpmProfile,
+    now: UnixTime,
+) {
     let bank = hash_of(profile.bank);
     for index in &profile.require {
         let claim = format!("tpm.pcr.{bank}.{index}");
         let allowed = profile.values.get(index);
         let expected = || match allowed.map(Vec::as_slice) {
-            Some([one]) => hex::encode(one),
+            Some([one]) => one.value.to_string().trim_matches('"').to_owned(),
             Some(many) => format!("one of {} values of profile", many.len()),
             None => "any value, quoted".to_owned(),
         };
@@ -108,24 +116,47 @@ fn registers(result: &mut AttestationResult, evidence: &VerifiedEvidence, profil
             });
             continue;
         };
-        if allowed.is_some_and(|values| !values.iter().any(|v| v.as_slice() == value.as_slice())) {
+        let found = Value::Text(value.to_string());
+        let met = allowed.map_or(Met::Yes, |values| any_met(values, &found, now));
+        let wrong = match met {
+            Met::Yes => None,
+            Met::No => Some(("pcr-value", value.to_string())),
+            Met::NotNow(lapsed) => {
+                let (code, why) = lapsed_words(lapsed, ["pcr-early", "pcr-ended", "pcr-revoked"]);
+                Some((code, format!("{value}, {why}")))
+            }
+        };
+        if let Some((code, found)) = wrong {
             result.deviate(Deviation {
                 claim: claim.clone(),
                 finding: Finding::Refused,
-                code: "pcr-value".to_owned(),
+                code: code.to_owned(),
                 expected: expected(),
-                found: value.to_string(),
+                found,
                 provenance: Some(Provenance::HardwareSigned),
             });
         }
         result.note(
             claim,
             AppraisedClaim {
-                value: Value::Text(value.to_string()),
+                value: found,
                 provenance: Provenance::HardwareSigned,
             },
         );
     }
+}
+
+/// Why what is known does not count: one of these codes, and in words.
+fn lapsed_words(
+    lapsed: Lapsed,
+    [early, ended, revoked]: [&'static str; 3],
+) -> (&'static str, String) {
+    let (code, why, at) = match lapsed {
+        Lapsed::Early(from) => (early, "good only from", from),
+        Lapsed::Ended(until) => (ended, "good only until", until),
+        Lapsed::Revoked(since) => (revoked, "revoked since", since),
+    };
+    (code, format!("{why} {}", moment(at)))
 }
 
 fn policy(
@@ -330,18 +361,9 @@ fn require(result: &mut AttestationResult, requirement: &Requirement, found: Fou
                         Some(provenance),
                     ),
                     Met::NotNow(lapsed) => {
-                        let (code, why) = match lapsed {
-                            Lapsed::Early(from) => {
-                                ("claim-early", format!("good only from {}", from.secs()))
-                            }
-                            Lapsed::Ended(until) => {
-                                ("claim-ended", format!("good only until {}", until.secs()))
-                            }
-                            Lapsed::Revoked(since) => {
-                                ("claim-revoked", format!("revoked since {}", since.secs()))
-                            }
-                        };
-                        let found = format!("{value}, {why} s after 1970");
+                        let codes = ["claim-early", "claim-ended", "claim-revoked"];
+                        let (code, why) = lapsed_words(lapsed, codes);
+                        let found = format!("{value}, {why}");
                         deviate(Finding::Refused, code, expected, found, Some(provenance));
                     }
                 }

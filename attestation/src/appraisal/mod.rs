@@ -15,6 +15,7 @@ mod identity;
 mod ima;
 mod result;
 mod shown;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod time;

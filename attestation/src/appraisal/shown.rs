@@ -35,6 +35,8 @@ pub struct Shown {
 pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
     let mut look = profile.clone();
     look.requirements.clear();
+    look.revoked.clear();
+    look.strict = None;
     look.boot.get_or_insert_default();
     look.ima = Some(ImaProfile::default());
     look.fence = profile.fence.or_else(|| register(evidence, profile));

@@ -141,7 +141,9 @@ impl Look<'_> {
             Some((list, ima::match_pcr(list, bank, quoted.as_slice())?.at))
         });
         let stands = matched.is_some_and(|(list, at)| {
-            let mut entries = list.entries.iter().take(at);
+            let entries = list.entries.iter().take(at);
+            let mut entries =
+                entries.filter(|entry| entry.pcr == ima::IMA_PCR && !entry.is_violation());
             entries.any(|entry| {
                 let digest = entry.file_digest();
                 digest.is_some_and(|digest| strict.agent.contains(digest.digest))
@@ -154,6 +156,12 @@ impl Look<'_> {
     }
 
     fn missing(&mut self, claim: &str, code: &'static str, want: String, found: Option<Found>) {
+        let found = match found {
+            None if claim.starts_with("ima.") && self.evidence.ima_list.is_none() => {
+                Some(Found::Unavailable("no measurement list".to_owned()))
+            }
+            found => found,
+        };
         match found {
             // Of a log that is missing nobody knows what it would have shown.
             Some(Found::Unavailable(why)) => {
@@ -252,7 +260,10 @@ pub(super) fn revoked(
 ) {
     let taken_back = |digest: &[u8]| -> Option<&Revoked> {
         let revoked = profile.revoked.get(digest)?;
-        revoked.since.is_none_or(|since| since <= at).then_some(revoked)
+        revoked
+            .since
+            .is_none_or(|since| since <= at)
+            .then_some(revoked)
     };
     if profile.revoked.is_empty() {
         return;
@@ -263,7 +274,9 @@ pub(super) fn revoked(
         let Value::Text(text) = &claim.value else {
             continue;
         };
-        let digests = text.split([',', ' ']).filter_map(|word| hex::decode(word).ok());
+        let digests = text
+            .split([',', ' '])
+            .filter_map(|word| hex::decode(word).ok());
         found.extend(digests.map(|digest| (name.clone(), digest, claim.provenance)));
     }
     let bank = hash_of(profile.tpm.bank);

@@ -6,6 +6,7 @@ mod geo;
 mod host;
 mod identity;
 mod ima;
+mod strict;
 mod time;
 
 use super::*;

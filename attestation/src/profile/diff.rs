@@ -86,11 +86,10 @@ impl Diff {
         }
         let values = |profile: &super::TpmProfile| -> BTreeMap<u8, Requirement> {
             let values = profile.values.iter();
-            let one = |(index, values): (&u8, &Vec<Vec<u8>>)| {
-                let values = values.iter().map(|value| Value::Text(hex::encode(value)));
+            let one = |(index, values): (&u8, &Vec<Alternative>)| {
                 let requirement = Requirement {
                     claim: format!("tpm.pcr.{}.{index}", profile.bank),
-                    expected: Expected::OneOf(values.collect()),
+                    expected: Expected::Any(values.clone()),
                     minimum: Provenance::HardwareSigned,
                 };
                 (*index, requirement)
@@ -138,6 +137,7 @@ impl Diff {
             let text = format!("register {register} has to replay");
             self.say(Way::Refuses, "boot.unreplayable", text);
         }
+        self.strict(first, second);
         match (&first.ima, &second.ima) {
             (None, None) => {}
             (None, Some(_)) => self.say(Way::Refuses, "ima", "the measurement list has to replay"),
@@ -180,6 +180,55 @@ impl Diff {
             (Some(before), Some(after)) if before != after => {
                 let text = format!("the fence's log is in register {after}, was {before}");
                 self.say(Way::Differs, "fence.pcr", text);
+            }
+            _ => {}
+        }
+    }
+
+    fn strict(&mut self, first: &Profile, second: &Profile) {
+        for (digest, revoked) in &second.revoked {
+            if !first.revoked.contains_key(digest) {
+                let text = format!("{} is taken back: {}", hex::encode(digest), revoked.reason);
+                self.say(Way::Refuses, "revoked", text);
+            }
+        }
+        for (digest, revoked) in &first.revoked {
+            match second.revoked.get(digest) {
+                None => {
+                    let text = format!("{} is taken back no more", hex::encode(digest));
+                    self.say(Way::Allows, "revoked", text);
+                }
+                Some(other) if other != revoked => {
+                    let text = format!("{} is taken back otherwise", hex::encode(digest));
+                    self.say(Way::Differs, "revoked", text);
+                }
+                Some(_) => {}
+            }
+        }
+        match (&first.strict, &second.strict) {
+            (None, Some(strict)) => {
+                let text = format!(
+                    "{} has to be measured: what the kernel says of the fence is no more root's word",
+                    strict.set.name()
+                );
+                self.say(Way::Refuses, "strict", text);
+            }
+            (Some(strict), None) => {
+                let text = format!(
+                    "{} is not demanded any more: what the kernel says of the fence is root's word",
+                    strict.set.name()
+                );
+                self.say(Way::Allows, "strict", text);
+            }
+            (Some(before), Some(after)) if before != after => {
+                for digest in after.agent.difference(&before.agent) {
+                    let text = format!("{} is an agent", hex::encode(digest));
+                    self.say(Way::Allows, "strict.agent", text);
+                }
+                for digest in before.agent.difference(&after.agent) {
+                    let text = format!("{} is an agent no more", hex::encode(digest));
+                    self.say(Way::Refuses, "strict.agent", text);
+                }
             }
             _ => {}
         }

@@ -9,6 +9,7 @@ mod draft;
 mod ima;
 mod provenance;
 mod raw;
+mod strict;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use std::fmt;
 pub use diff::{Difference, Way, diff};
 pub use draft::{Demand, Draft, Seen, Why, draft};
 pub use provenance::{Provenance, UnknownProvenance};
+pub use strict::{Revoked, Strict, StrictSet};
 
 use crate::boot::Quirk;
 use crate::ima::KnownFiles;
@@ -47,6 +49,10 @@ pub struct Profile {
     pub fence: Option<FenceProfile>,
     /// How far the node's clock may be off.
     pub time: TimeProfile,
+    /// Digests that count for nothing, whatever else allows them.
+    pub revoked: BTreeMap<Vec<u8>, Revoked>,
+    /// What has to be measured before root can lie; `None`: claims about the fence are root's word.
+    pub strict: Option<Strict>,
     /// What must be claimed; each claim is named once.
     pub requirements: Vec<Requirement>,
     /// Which world map may be used, and for how long.
@@ -103,9 +109,9 @@ pub struct TpmProfile {
     pub bank: Bank,
     /// PCRs (0 to 23) that the quote must select; at least one.
     pub require: BTreeSet<u8>,
-    /// Allowed values of a PCR, each as long as the bank's digests; keys are all in `require`.
-    /// A PCR without an entry is recorded, not judged.
-    pub values: BTreeMap<u8, Vec<Vec<u8>>>,
+    /// Allowed values of a PCR, lower-case hex, each as long as the bank's digests and good in its
+    /// time; keys are all in `require`. A PCR without an entry is recorded, not judged.
+    pub values: BTreeMap<u8, Vec<Alternative>>,
 }
 
 /// Highest PCR that may hold the fence's log: those above are not cleared by a reset alone.
@@ -264,19 +270,7 @@ impl Expected {
             Self::Is(value) => value == found,
             Self::OneOf(values) => values.contains(found),
             Self::AtLeast(least) => matches!(found, Value::Number(n) if n >= least),
-            Self::Any(all) => {
-                let mut terms = all
-                    .iter()
-                    .filter(|one| one.value == *found)
-                    .map(|one| one.term.counts(now));
-                let Some(first) = terms.next() else {
-                    return Met::No;
-                };
-                return match first {
-                    Err(lapsed) if terms.all(|term| term.is_err()) => Met::NotNow(lapsed),
-                    _ => Met::Yes,
-                };
-            }
+            Self::Any(all) => return any_met(all, found, now),
         };
         if met { Met::Yes } else { Met::No }
     }
@@ -332,13 +326,23 @@ impl Expected {
     }
 }
 
+/// Whether one of the alternatives is `found`, and good at `now`.
+#[must_use]
+pub fn any_met(all: &[Alternative], found: &Value, now: UnixTime) -> Met {
+    let own = all.iter().filter(|one| one.value == *found);
+    let mut terms = own.map(|one| one.term.counts(now));
+    match terms.next() {
+        None => Met::No,
+        Some(Err(lapsed)) if terms.all(|term| term.is_err()) => Met::NotNow(lapsed),
+        Some(_) => Met::Yes,
+    }
+}
+
 impl Alternative {
     fn described(&self) -> String {
         let name = self.name.as_ref().map(|name| format!(" {name}"));
-        let until = self
-            .term
-            .not_after
-            .map(|until| format!(" (until {} s after 1970)", until.secs()));
+        let until = self.term.not_after;
+        let until = until.map(|until| format!(" (until {})", moment(until)));
         name.unwrap_or_default() + &until.unwrap_or_default()
     }
 }
@@ -412,7 +416,7 @@ fn claim_name(name: &str) -> bool {
 }
 
 /// RFC 3339, whole seconds.
-fn moment(at: UnixTime) -> String {
+pub(crate) fn moment(at: UnixTime) -> String {
     let since = std::time::Duration::from_secs(at.secs());
     match der::DateTime::from_unix_duration(since) {
         Ok(moment) => moment.to_string(),

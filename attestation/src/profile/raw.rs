@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::strict::{self, RawRevoked, RawStrict, revoked};
 use super::{
     Alternative, Bank, BootProfile, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile,
     Provenance, Requirement, TimeProfile, TpmProfile, Value, WorldProfile, claim_name, ima,
@@ -40,6 +41,9 @@ pub(super) struct RawProfile {
     #[serde(default)]
     world: RawWorld,
     #[serde(default)]
+    revoked: Vec<RawRevoked>,
+    strict: Option<RawStrict>,
+    #[serde(default)]
     require: Vec<Spanned<RawRequirement>>,
     #[serde(default)]
     brake: RawBrake,
@@ -66,7 +70,7 @@ struct RawTpm {
     bank: Spanned<String>,
     require: Spanned<Vec<Spanned<u8>>>,
     #[serde(default)]
-    values: BTreeMap<String, Spanned<Vec<Spanned<String>>>>,
+    values: BTreeMap<String, Spanned<Vec<Spanned<toml::Value>>>>,
 }
 
 #[derive(Deserialize)]
@@ -142,7 +146,13 @@ pub(super) fn check(
         }
         requirements.push(requirement);
     }
+    let revoked = revoked(file, &raw.revoked)?;
+    let strict = raw.strict.as_ref();
+    let strict = strict.map(|raw| strict::strict(file, raw, &tpm, boot.as_ref(), &seen));
+    let strict = strict.transpose()?;
     Ok(Profile {
+        revoked,
+        strict,
         name: raw.name.into_inner(),
         lease_seconds,
         max_silence_seconds,
@@ -328,21 +338,54 @@ fn pcr_index(name: &str) -> Option<u8> {
 fn digests(
     file: &TomlFile<'_>,
     bank: Bank,
-    entry: &Spanned<Vec<Spanned<String>>>,
-) -> Result<Vec<Vec<u8>>, FileError> {
+    entry: &Spanned<Vec<Spanned<toml::Value>>>,
+) -> Result<Vec<Alternative>, FileError> {
     not_empty_nor_huge(file, entry.span(), entry.get_ref().len())?;
-    let mut out = Vec::with_capacity(entry.get_ref().len());
-    for text in entry.get_ref() {
-        match hex::decode(text.get_ref()) {
-            Ok(digest) if digest.len() == bank.digest_len() => out.push(digest),
-            _ => {
-                let want = bank.digest_len().saturating_mul(2);
-                let fault = format!("a {bank} value is {want} hexadecimal digits");
-                return Err(file.error(text.span(), fault));
-            }
-        }
+    let values = entry.get_ref().iter();
+    values
+        .map(|value| register_value(file, bank, value))
+        .collect()
+}
+
+/// A digest, or a table with a digest and its time.
+fn register_value(
+    file: &TomlFile<'_>,
+    bank: Bank,
+    entry: &Spanned<toml::Value>,
+) -> Result<Alternative, FileError> {
+    let at = entry.span();
+    let mut members = toml::Table::new();
+    match entry.get_ref() {
+        toml::Value::Table(table) => members.clone_from(table),
+        digest => drop(members.insert("is".to_owned(), digest.clone())),
     }
-    Ok(out)
+    let mut text = |key: &str| match members.remove(key) {
+        None => Ok(None),
+        Some(toml::Value::String(text)) => Ok(Some(Spanned::new(at.clone(), text))),
+        Some(other) => {
+            let fault = format!("{key}: {} is not text", other.type_str());
+            Err(file.error(at.clone(), fault))
+        }
+    };
+    let digest = text("is")?.and_then(|digest| hex::decode(digest.get_ref()).ok());
+    let digest = digest.filter(|digest| digest.len() == bank.digest_len());
+    let Some(digest) = digest else {
+        let want = bank.digest_len().saturating_mul(2);
+        let fault = format!("a {bank} value is {want} hexadecimal digits");
+        return Err(file.error(at, fault));
+    };
+    let (name, not_before) = (text("name")?, text("not_before")?);
+    let (not_after, revoked) = (text("not_after")?, text("revoked")?);
+    if let Some(key) = members.keys().next() {
+        let fault = format!("{key:?} is none of is, name, not_before, not_after, revoked");
+        return Err(file.error(at, fault));
+    }
+    let dates = (not_before.as_ref(), not_after.as_ref(), revoked.as_ref());
+    Ok(Alternative {
+        value: Value::Text(hex::encode(digest)),
+        name: named(file, name.as_ref())?,
+        term: term(file, dates)?,
+    })
 }
 
 fn not_empty_nor_huge(
@@ -403,26 +446,46 @@ fn requirement(
 }
 
 fn alternative(file: &TomlFile<'_>, raw: &RawAlternative) -> Result<Alternative, FileError> {
+    let dates = (
+        raw.not_before.as_ref(),
+        raw.not_after.as_ref(),
+        raw.revoked.as_ref(),
+    );
+    let term = term(file, dates)?;
+    Ok(Alternative {
+        name: named(file, raw.name.as_ref())?,
+        value: value(file, &raw.is)?,
+        term,
+    })
+}
+
+fn named(file: &TomlFile<'_>, name: Option<&Spanned<String>>) -> Result<Option<String>, FileError> {
+    match name {
+        Some(name) if name.get_ref().is_empty() || name.get_ref().len() > NAME_LIMIT => {
+            Err(file.error(name.span(), "a name has 1 to 128 bytes"))
+        }
+        name => Ok(name.map(|name| name.get_ref().clone())),
+    }
+}
+
+type Date<'a> = Option<&'a Spanned<String>>;
+
+/// From, until, revoked since.
+fn term(
+    file: &TomlFile<'_>,
+    (from, until, revoked): (Date<'_>, Date<'_>, Date<'_>),
+) -> Result<Term, FileError> {
     let term = Term {
-        not_before: moment(file, raw.not_before.as_ref())?,
-        not_after: moment(file, raw.not_after.as_ref())?,
-        revoked: moment(file, raw.revoked.as_ref())?,
+        not_before: moment(file, from)?,
+        not_after: moment(file, until)?,
+        revoked: moment(file, revoked)?,
     };
-    if let (Some(from), Some(until), Some(at)) = (term.not_before, term.not_after, &raw.not_after)
-        && until <= from
+    if let (Some(from), Some(end), Some(at)) = (term.not_before, term.not_after, until)
+        && end <= from
     {
         return Err(file.error(at.span(), "ends before it begins"));
     }
-    if let Some(name) = &raw.name
-        && (name.get_ref().is_empty() || name.get_ref().len() > NAME_LIMIT)
-    {
-        return Err(file.error(name.span(), "a name has 1 to 128 bytes"));
-    }
-    Ok(Alternative {
-        value: value(file, &raw.is)?,
-        name: raw.name.as_ref().map(|name| name.get_ref().clone()),
-        term,
-    })
+    Ok(term)
 }
 
 pub(super) fn moment(

@@ -143,8 +143,12 @@ pub(super) fn strict(
         return Err(file.error(raw.set.span(), fault));
     }
     if boot.is_some_and(|boot| !boot.unreplayable.is_empty()) {
-        let fault = "a register that need not replay shows nothing: boot.unreplayable has to be empty";
+        let fault =
+            "a register that need not replay shows nothing: boot.unreplayable has to be empty";
         return Err(file.error(raw.set.span(), fault));
     }
     Ok(Strict { set, agent })
 }
+
+#[cfg(test)]
+mod tests;

@@ -52,7 +52,14 @@ fn a_profile_is_read_whole() {
     assert_eq!(profile.tpm.require, BTreeSet::from([0, 1, 7]));
     assert_eq!(
         profile.tpm.values,
-        BTreeMap::from([(7, vec![vec![0x11; 32]])])
+        BTreeMap::from([(
+            7,
+            vec![Alternative {
+                value: Value::Text("11".repeat(32)),
+                name: None,
+                term: Term::default(),
+            }]
+        )])
     );
     assert_eq!(profile.fence, None);
     let time = profile.time;
@@ -276,7 +283,7 @@ fn refusals_name_file_line_and_key() {
             "unknown key",
             "max_silence_seconds = 180",
             "max_silence_seconds = 180\nmax_silence = 3",
-            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `boot`, `ima`, `fence`, `time`, `world`, `require`, `brake`",
+            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `boot`, `ima`, `fence`, `time`, `world`, `revoked`, `strict`, `require`, `brake`",
         ),
         (
             "no silence named",

@@ -35,10 +35,25 @@ pub(super) fn results(mut then: Value, mut now: Value, unasked: bool) -> Agreeme
             }
         }
     }
+    spare_word(&then, &mut now);
     match (then == now, spared) {
         (false, _) => Agreement::None,
         (true, true) => Agreement::ButMakersWord,
         (true, false) => Agreement::Whole,
+    }
+}
+
+/// Results of earlier versions do not say whose word the fence's claims are.
+fn spare_word(then: &Value, now: &mut Value) {
+    const CLAIMS: &str = "/submods/fence/bailiwick.claims";
+    const WORD: &str = "fence.word";
+    let said = then
+        .pointer(CLAIMS)
+        .is_none_or(|claims| claims.get(WORD).is_some());
+    if let Some(claims) = now.pointer_mut(CLAIMS).filter(|_| !said)
+        && let Some(claims) = claims.as_object_mut()
+    {
+        claims.remove(WORD);
     }
 }
 

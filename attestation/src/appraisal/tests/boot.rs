@@ -11,7 +11,7 @@ const LINE: &str = "root=/dev/vda ro quiet lockdown=integrity";
 /// One event: register, kind, what is measured, what stands beside it.
 pub(super) type Event = (u32, EventType, Vec<u8>, Vec<u8>);
 
-fn event(register: u32, kind: EventType, data: &[u8]) -> Event {
+pub(super) fn event(register: u32, kind: EventType, data: &[u8]) -> Event {
     (register, kind, data.to_vec(), data.to_vec())
 }
 
@@ -27,12 +27,12 @@ fn variable(kind: EventType, name: &str, value: &[u8]) -> Event {
     event(7, kind, &data.concat())
 }
 
-fn measured_of(register: u32, kind: EventType, measured: &[u8], data: &[u8]) -> Event {
+pub(super) fn measured_of(register: u32, kind: EventType, measured: &[u8], data: &[u8]) -> Event {
     (register, kind, measured.to_vec(), data.to_vec())
 }
 
 /// Firmware, shim, GRUB, a kernel and its EFI stub, a unified image: one of everything.
-fn booted() -> Vec<Event> {
+pub(super) fn booted() -> Vec<Event> {
     let policy = EventType::EFI_VARIABLE_DRIVER_CONFIG;
     let wide = |text: &str| -> Vec<u8> {
         text.encode_utf16()
@@ -108,7 +108,7 @@ fn old(register: u32, kind: EventType, digest: &[u8], data: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-fn log(events: &[Event]) -> Vec<u8> {
+pub(super) fn log(events: &[Event]) -> Vec<u8> {
     let header = [
         &b"Spec ID Event03\0\0\0\0\0\0\x02\x00\x02"[..],
         &1_u32.to_le_bytes(),
@@ -130,7 +130,7 @@ fn log(events: &[Event]) -> Vec<u8> {
     log
 }
 
-fn extend(value: &mut [u8; 32], digest: &[u8]) {
+pub(super) fn extend(value: &mut [u8; 32], digest: &[u8]) {
     let extended = SHA256.digest(&[&value[..], digest]).unwrap();
     value.copy_from_slice(extended.as_slice());
 }
@@ -149,7 +149,7 @@ pub(super) fn entry_of(name: &str, content: &[u8]) -> Vec<u8> {
     [field(&digest), field(&[name.as_bytes(), &[0]].concat())].concat()
 }
 
-fn list(entries: &[(Vec<u8>, bool)]) -> Vec<u8> {
+pub(super) fn list(entries: &[(Vec<u8>, bool)]) -> Vec<u8> {
     let mut list = Vec::new();
     for (data, violation) in entries {
         let hash = HashAlgorithm::Sha1.digest(&[data]).unwrap();
@@ -192,7 +192,7 @@ pub(super) fn ima_pcr(entries: &[(Vec<u8>, bool)]) -> [u8; 32] {
     value
 }
 
-fn hex_of(bytes: &[u8]) -> String {
+pub(super) fn hex_of(bytes: &[u8]) -> String {
     SHA256
         .digest(&[bytes])
         .as_ref()

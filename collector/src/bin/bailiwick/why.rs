@@ -63,7 +63,25 @@ fn restore(code: &str) -> &'static str {
             "files were open for writing while they were measured: exclude what does so from the IMA \
              policy, or allow a number under [ima] in profile.toml and sign"
         }
-        "claim-ended" | "claim-early" | "claim-revoked" => {
+        "revoked" => {
+            "it was good once and is taken back, whatever else allows it: replace it on the machine"
+        }
+        "strict-secure-boot"
+        | "strict-command-line"
+        | "strict-lockdown"
+        | "strict-modules"
+        | "strict-kexec"
+        | "strict-ima-policy" => {
+            "until this is measured, root may have said all of it: boot the machine as the strict part \
+             of the profile demands, or leave the strict part out and take the fence's claims for root's \
+             word"
+        }
+        "strict-unknown" | "strict-agent" => {
+            "something ran that the profile does not know, or the agent is not the one it names: treat \
+             the machine as tampered with, or list what is approved and sign"
+        }
+        "pcr-ended" | "pcr-early" | "pcr-revoked" | "claim-ended" | "claim-early"
+        | "claim-revoked" => {
             "it is known, and not good now: bring the machine to what is, or sign other dates"
         }
         "claim-missing" | "claim-unavailable" => {
