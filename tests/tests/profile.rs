@@ -320,3 +320,70 @@ async fn a_plan_says_which_nodes_would_turn_and_changes_nothing() {
     let refused = client(&stand, &["profile", "plan", "-f", path]).await;
     assert_eq!(refused.status.code(), Some(2), "{}", text(&refused.stderr));
 }
+
+/// What changed between two points of time, and since the node was last affirmed.
+#[tokio::test(flavor = "multi_thread")]
+async fn drift_is_told_by_the_names_of_things() {
+    let mut stand = Stand::new().await;
+    let mut node = Node::new(&mut stand, "gpu-01", Booted::new(1)).await;
+    let early = ["node", "diff", "gpu-01", "--from", "1000"];
+    let none = client(&stand, &early).await;
+    assert_eq!(none.status.code(), Some(1), "{}", text(&none.stderr));
+    assert_eq!(node.say().await.verdict, "affirming");
+    let draft = client(&stand, &["profile", "capture", "gpu-01"]).await;
+    stand.profile = text(&draft.stdout);
+    let manifest = stand.bring(&entry("gpu-01", &node.machine)).await;
+    node.enforces(&stand, manifest);
+    let accepted = node.say().await;
+    assert_eq!(accepted.verdict, "affirming", "{:?}", accepted.reasons);
+    let then = bailiwick_collector::clock::now().millis() / 1000 + 1;
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+
+    let mut booted = Booted::new(1);
+    booted.command_line.push_str(" init=/bin/sh");
+    booted.initrd.push(1);
+    let mut node = node.reboot(&stand, booted).await;
+    assert_eq!(node.say().await.verdict, "contraindicated");
+    let then = then.to_string();
+    let words = [
+        "node", "diff", "gpu-01", "--from", &then, "--output", "json",
+    ];
+    let told = client(&stand, &words).await;
+    assert_eq!(told.status.code(), Some(0), "{}", text(&told.stderr));
+    let rows: Vec<serde_json::Value> = serde_json::from_slice(&told.stdout).unwrap();
+    let told: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| {
+            (
+                row["subject"].as_str().unwrap(),
+                row["how"].as_str().unwrap(),
+            )
+        })
+        .collect();
+    let want = [
+        ("command line", "with \"init=/bin/sh\""),
+        ("initrd", "is another"),
+        ("register 8", "is another"),
+        ("register 9", "is another"),
+    ];
+    assert_eq!(told, want);
+    // The same two times the other way round tell the reverse, and one time alone tells nothing.
+    let words = [
+        "node", "diff", "gpu-01", "--from", &then, "--to", &then, "--output", "json",
+    ];
+    let told = client(&stand, &words).await;
+    assert_eq!(text(&told.stdout).trim(), "[]", "{}", text(&told.stderr));
+
+    let why = client(&stand, &["node", "why", "gpu-01"]).await;
+    let why = text(&why.stdout);
+    for line in [
+        "changed since it was last affirmed",
+        "in an earlier boot",
+        "command line with \"init=/bin/sh\"",
+        "initrd is another",
+        "registers 8, 9",
+        "is the word of root on that machine",
+    ] {
+        assert!(why.contains(line), "{line}: {why}");
+    }
+}

@@ -8,6 +8,7 @@
 mod boot;
 mod chain;
 mod claims;
+mod drift;
 mod fence;
 mod geo;
 mod host;
@@ -31,6 +32,7 @@ use crate::{
 
 pub use boot::asks_logs;
 pub use geo::GeoWord;
+pub use drift::{Drift, drift};
 pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,

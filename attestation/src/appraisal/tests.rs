@@ -1,6 +1,8 @@
 //! An ordinary node that is affirmed, and each neighbour of it that is not.
 
 mod boot;
+mod draft;
+mod drift;
 mod fence;
 mod geo;
 mod host;

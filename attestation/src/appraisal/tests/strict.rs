@@ -6,6 +6,9 @@ use crate::boot::EventType;
 use crate::crypto::HashAlgorithm;
 use crate::profile::{Provenance, Value};
 
+/// Claims and codes.
+type Codes<'a> = &'a [(&'a str, &'a str)];
+
 const SHA256: HashAlgorithm = HashAlgorithm::Sha256;
 
 fn digest(bytes: &[u8]) -> String {
@@ -89,7 +92,8 @@ fn what_was_taken_back_is_refused_wherever_it_stands() {
 fn a_value_of_a_register_is_good_in_its_time() {
     let pcr = hex::encode([0_u8; 32]);
     let other = hex::encode([1_u8; 32]);
-    let rows: [(&str, String, &[(&str, &str)]); 7] = [
+    type Row<'a> = (&'a str, String, Codes<'a>);
+    let rows: [Row<'_>; 7] = [
         ("always", format!("\"{pcr}\""), &[]),
         (
             "now",
@@ -186,7 +190,8 @@ fn what_root_could_have_done_is_refused_by_name() {
     let nothing: Edit = |_| {};
     let without = |word: &str| STRICT.replace(word, "");
     let with = |word: &str| format!("{STRICT} {word}");
-    let rows: Vec<(&str, String, Edit, Vec<(&str, &str)>)> = vec![
+    type Row<'a> = (&'a str, String, Edit, Vec<(&'a str, &'a str)>);
+    let rows: Vec<Row<'_>> = vec![
         ("as it is to be", STRICT.to_owned(), nothing, vec![]),
         (
             "no lockdown",

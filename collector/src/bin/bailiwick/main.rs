@@ -7,6 +7,7 @@
 mod acts;
 mod brake;
 mod client;
+mod drift;
 mod endorsements;
 mod enroll;
 mod explain;

@@ -1,4 +1,4 @@
-//! `nodes`, `node show|why|statement|revoke`, `challenge`.
+//! `nodes`, `node show|why|diff|statement|revoke`, `challenge`.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, Listing, parse_time, print, time};
-use crate::{Exit, why};
+use crate::{Exit, drift, why};
 
 /// Arguments of `nodes`.
 #[derive(Debug, clap::Args)]
@@ -43,6 +43,8 @@ enum Command {
     Show(Show),
     /// What keeps a node from standing, and what restores it.
     Why(Show),
+    /// What changed on a node between two points of time.
+    Diff(drift::Args),
     /// Fetches a statement with all that `bailiwick verify` needs.
     Statement {
         /// The node.
@@ -140,7 +142,31 @@ pub(crate) fn list(args: &List) -> anyhow::Result<Exit> {
 pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Show(show) => get(&args.connection, show, print_node),
-        Command::Why(show) => get(&args.connection, show, print_why),
+        Command::Why(show) => get(&args.connection, show, |node, summary, format| {
+            // Of another time, `node diff` tells.
+            let asked = show.at.is_none() && exit(summary) != Exit::Good;
+            let since = match asked {
+                true => drift::since_affirmed(&args.connection, &show.node),
+                false => Ok(Ok(None)),
+            };
+            // Whoever asks why is answered, with or without what it was before.
+            let since = match since {
+                Ok(Ok(since)) => since,
+                Ok(Err(status)) => {
+                    eprintln!(
+                        "bailiwick: what changed could not be told: {}",
+                        status.message()
+                    );
+                    None
+                }
+                Err(error) => {
+                    eprintln!("bailiwick: what changed could not be told: {error:#}");
+                    None
+                }
+            };
+            print_why(node, summary, since.as_ref(), format)
+        }),
+        Command::Diff(diff) => drift::run(&args.connection, diff),
         Command::Statement { node, digest, out } => {
             statement(&args.connection, node, digest.as_deref(), out.as_ref())
         }
@@ -156,9 +182,11 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
-type Printer = fn(&v1::GetNodeResponse, &v1::NodeSummary, Format) -> anyhow::Result<()>;
-
-fn get(connection: &Connection, show: &Show, printer: Printer) -> anyhow::Result<Exit> {
+fn get(
+    connection: &Connection,
+    show: &Show,
+    printer: impl FnOnce(&v1::GetNodeResponse, &v1::NodeSummary, Format) -> anyhow::Result<()>,
+) -> anyhow::Result<Exit> {
     let request = v1::GetNodeRequest {
         node: show.node.clone(),
         at_ms: show.at.map(UnixTime::millis),
@@ -230,6 +258,7 @@ fn print_node(
 fn print_why(
     node: &v1::GetNodeResponse,
     summary: &v1::NodeSummary,
+    since: Option<&drift::Since>,
     format: Format,
 ) -> anyhow::Result<()> {
     let deviations = if node.result.is_empty() {
@@ -238,7 +267,11 @@ fn print_why(
         AttestationResult::read_json(&node.result)?.1
     };
     let standing = node.standing.iter().map(why::standing_row);
-    let rows = standing.chain(deviations.iter().map(why::row)).collect();
+    let changed = since.map_or_else(Vec::new, drift::Since::rows);
+    let rows = standing
+        .chain(deviations.iter().map(why::row))
+        .chain(changed);
+    let rows = rows.collect();
     if format != Format::Table {
         return Listing {
             columns: &[
@@ -254,7 +287,11 @@ fn print_why(
         }
         .print(format);
     }
-    print(&why::text(summary, &node.standing, &deviations))
+    print(&why::text(summary, &node.standing, &deviations))?;
+    if let Some(since) = since {
+        print(&why::plain(&since.text()))?;
+    }
+    print(why::word(&result_json(node)))
 }
 
 fn statement(

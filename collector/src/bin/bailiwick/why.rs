@@ -117,7 +117,19 @@ fn restore(code: &str) -> &'static str {
     }
 }
 
-const fn word(finding: Finding) -> &'static str {
+/// Whose word the claims about the fence are, where it is nobody's but root's.
+pub(crate) fn word(result: &Value) -> &'static str {
+    let word = result.pointer("/submods/fence/bailiwick.claims/fence.word/value");
+    match word.and_then(Value::as_str) {
+        Some("root") => {
+            "\nwhat is said of the fence is the word of root on that machine: its profile has no strict \
+             part that holds\n"
+        }
+        _ => "",
+    }
+}
+
+const fn finding_word(finding: Finding) -> &'static str {
     match finding {
         Finding::Refused => "checked and refused",
         Finding::Unchecked => "could not be checked",
@@ -172,12 +184,17 @@ pub(crate) fn text(
         text.push_str(&format!(
             "\n{}: {}\n  expected:   {}\n  found:      {}{source}\n  to restore: {}\n",
             deviation.claim,
-            word(deviation.finding),
+            finding_word(deviation.finding),
             deviation.expected,
             deviation.found,
             restore(&deviation.code),
         ));
     }
+    plain(&text)
+}
+
+/// What nodes send may hold anything; a terminal is shown plain text.
+pub(crate) fn plain(text: &str) -> String {
     let control = |c: char| c.is_control() && c != '\n';
     text.chars()
         .map(|c| if control(c) { ' ' } else { c })

@@ -7,14 +7,10 @@ use bailiwick_attestation::appraisal::{Deviation, Finding, Status, held_against,
 use bailiwick_attestation::profile::{Profile, Seen, draft};
 use bailiwick_attestation::proto::v1;
 
-use super::{Evidence, fetch};
+use super::{Evidence, TERMS, fetch};
 use crate::Exit;
 use crate::client::{BytesRefused, Connection, refused};
 use crate::format::{print, time};
-
-/// Where no policy is in force: terms to begin with.
-const TERMS: &str = "name = \"draft\"\nlease_seconds = 300\nmax_silence_seconds = 180\n[tpm]\n\
-                     bank = \"sha256\"\nrequire = [0]\n";
 
 /// Arguments of `profile capture`.
 #[derive(Debug, clap::Args)]

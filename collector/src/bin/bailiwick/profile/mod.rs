@@ -45,6 +45,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     }
 }
 
+/// Where no policy is in force: terms to begin with.
+pub(crate) const TERMS: &str = "name = \"draft\"\nlease_seconds = 300\nmax_silence_seconds = 180\n\
+                                [tpm]\nbank = \"sha256\"\nrequire = [0]\n";
+
 /// A statement of the record that its AK spoke.
 pub(crate) struct Evidence {
     /// Inventory name, else `ek-…`.
