@@ -31,8 +31,8 @@ use crate::{
 };
 
 pub use boot::asks_logs;
-pub use geo::GeoWord;
 pub use drift::{Drift, drift};
+pub use geo::GeoWord;
 pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,

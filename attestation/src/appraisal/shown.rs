@@ -12,9 +12,11 @@ use super::{
     verify::VerifiedEvidence,
 };
 use crate::{
+    crypto::HashAlgorithm,
     evidence::ClaimValue,
     fence_log,
     ids::UnixTime,
+    ima,
     profile::{FENCE_PCR_MAX, FenceProfile, ImaProfile, Profile, Provenance, Value},
 };
 
@@ -25,6 +27,8 @@ pub struct Shown {
     pub claims: BTreeMap<String, AppraisedClaim>,
     /// What kept claims from being made: logs that are missing, malformed or do not replay.
     pub faults: Vec<Deviation>,
+    /// Files of the measurement list that a profile can list: digest as it is spelt there, and name.
+    pub files: BTreeMap<String, String>,
     /// The register that the fence's log replays to: the profile's, or the one that was found.
     pub fence: Option<u8>,
 }
@@ -48,6 +52,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
     let measured = boot::judge(&mut result, evidence, &look, UnixTime(0));
     measured.note(&mut result);
     let mut shown = Shown {
+        files: files(evidence, bank),
         fence: look.fence.map(|log| log.pcr),
         ..Shown::default()
     };
@@ -80,6 +85,32 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
         }
     }
     shown
+}
+
+/// What the list holds up to where it meets the quote.
+fn files(evidence: &VerifiedEvidence, bank: HashAlgorithm) -> BTreeMap<String, String> {
+    let mut files = BTreeMap::new();
+    let list = evidence.ima_list.as_deref().map(ima::List::parse);
+    let (Some(Ok(list)), Some(quoted)) = (list, evidence.pcrs.get(bank, boot::IMA_PCR)) else {
+        return files;
+    };
+    let Some(matched) = ima::match_pcr(&list, bank, quoted.as_slice()) else {
+        return files;
+    };
+    let entries = list.entries().take(matched.at);
+    let own = entries.filter(|entry| {
+        entry.pcr == ima::IMA_PCR && !entry.is_violation() && !ima::is_aggregate(entry)
+    });
+    for entry in own {
+        let digest = entry.file_digest();
+        if let Some(digest) = digest.as_ref().and_then(ima::KnownDigest::of) {
+            let name = String::from_utf8_lossy(entry.file_name().unwrap_or_default());
+            files
+                .entry(digest.to_string())
+                .or_insert_with(|| name.into_owned());
+        }
+    }
+    files
 }
 
 /// The register that the fence's log replays to, where no profile says which.

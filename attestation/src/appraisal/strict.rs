@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     boot::EventLog,
+    crypto::HashAlgorithm,
     ids::UnixTime,
     ima,
     profile::{Profile, Provenance, Revoked, Strict, Value},
@@ -23,6 +24,7 @@ use crate::{
 
 /// The claim that says whose word the fence's claims are.
 const WORD: &str = "fence.word";
+/// The kernel's measurement list.
 const IMA_PCR: u8 = 10;
 const COMMAND_LINE: &str = "boot.command_line";
 
@@ -134,21 +136,8 @@ impl Look<'_> {
             let found = Found::Unavailable("no measurement list".to_owned());
             return self.missing(CLAIM, "strict-agent", want, Some(found));
         };
-        let quoted = self.evidence.pcrs.get(bank, IMA_PCR);
-        let list = ima::List::parse(&bytes).ok();
-        let matched = quoted.zip(list.as_ref());
-        let matched = matched.and_then(|(quoted, list)| {
-            Some((list, ima::match_pcr(list, bank, quoted.as_slice())?.at))
-        });
-        let stands = matched.is_some_and(|(list, at)| {
-            let entries = list.entries.iter().take(at);
-            let mut entries =
-                entries.filter(|entry| entry.pcr == ima::IMA_PCR && !entry.is_violation());
-            entries.any(|entry| {
-                let digest = entry.file_digest();
-                digest.is_some_and(|digest| strict.agent.contains(digest.digest))
-            })
-        });
+        let mut digests = measured_files(&bytes, self.evidence, bank).into_iter();
+        let stands = digests.any(|digest| strict.agent.contains(&digest));
         if !stands {
             let found = "no entry with a digest that the profile names".to_owned();
             self.refuse(CLAIM, "strict-agent", want, found);
@@ -191,6 +180,19 @@ impl Look<'_> {
             provenance: None,
         });
     }
+}
+
+/// Digests of files in the list, up to where it meets the quote; none of a list that does not.
+fn measured_files(list: &[u8], evidence: &VerifiedEvidence, bank: HashAlgorithm) -> Vec<Vec<u8>> {
+    let Ok(list) = ima::List::parse(list) else {
+        return Vec::new();
+    };
+    let quoted = evidence.pcrs.get(bank, IMA_PCR);
+    let matched = quoted.and_then(|quoted| ima::match_pcr(&list, bank, quoted.as_slice()));
+    let entries = list.entries().take(matched.map_or(0, |matched| matched.at));
+    let own = entries.filter(|entry| entry.pcr == ima::IMA_PCR && !entry.is_violation());
+    own.filter_map(|entry| Some(entry.file_digest()?.digest.to_vec()))
+        .collect()
 }
 
 /// The line as the kernel takes it apart (`lib/cmdline.c`, `next_arg`): white space outside double
@@ -294,6 +296,10 @@ pub(super) fn revoked(
                 found.push((name, digest.to_vec(), Provenance::Measured));
             }
         }
+    }
+    if let Some(list) = &evidence.ima_list {
+        let files = measured_files(list, evidence, bank).into_iter();
+        found.extend(files.map(|digest| ("ima.file".to_owned(), digest, Provenance::Measured)));
     }
     let mut told: Vec<Vec<u8>> = Vec::new();
     for (claim, digest, provenance) in found {

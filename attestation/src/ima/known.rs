@@ -79,7 +79,9 @@ impl KnownDigest {
         Some(Self(kind, Digest::from_slice(&bytes)?))
     }
 
-    fn of(digest: &FileDigest<'_>) -> Option<Self> {
+    /// What a file's entry says; `None` for a kind that a profile cannot list.
+    #[must_use]
+    pub fn of(digest: &FileDigest<'_>) -> Option<Self> {
         let mut kinds = DigestKind::ALL.into_iter();
         let kind = kinds.find(|kind| kind.name() == digest.algorithm)?;
         let fits = digest.digest.len() == kind.digest_len();

@@ -167,7 +167,7 @@ pub(super) fn list(entries: &[(Vec<u8>, bool)]) -> Vec<u8> {
 }
 
 /// What the kernel makes of the registers it finds, and what ran since.
-fn entries(registers: &[[u8; 32]]) -> Vec<(Vec<u8>, bool)> {
+pub(super) fn entries(registers: &[[u8; 32]]) -> Vec<(Vec<u8>, bool)> {
     let found: Vec<&[u8]> = registers
         .iter()
         .take(10)

@@ -79,6 +79,20 @@ fn all_that_can_be_demanded_is_shown_from_where_it_comes() {
     for name in ["boot.section.initrd", "gpu.driver"] {
         assert!(!shown.claims.contains_key(name), "{name}");
     }
+    let files: Vec<(&str, &str)> = shown
+        .files
+        .iter()
+        .map(|(a, b)| (a.as_str(), b.as_str()))
+        .collect();
+    let digest = |byte: &str| format!("sha256:{}", byte.repeat(32));
+    let (agent, tool) = (digest("02"), digest("03"));
+    assert_eq!(
+        files,
+        [
+            (agent.as_str(), "/usr/bin/agent"),
+            (tool.as_str(), "/usr/bin/tool")
+        ]
+    );
     assert_eq!(shown.faults, []);
     assert_eq!(shown.fence, None);
 }
@@ -120,6 +134,8 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
         );
     }
     other.case.tpm.pcrs[9] = register;
+    other.entries = super::boot::entries(&other.case.tpm.pcrs);
+    other.case.tpm.pcrs[10] = super::boot::ima_pcr(&other.entries);
     let (evidence, _) = seen(&mut other);
     let result = held_against(&evidence, &profile, NOW);
     assert_eq!(

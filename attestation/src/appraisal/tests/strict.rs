@@ -39,6 +39,7 @@ fn what_was_taken_back_is_refused_wherever_it_stands() {
         // Of this no fact is made, and it stands in the log.
         ("a separator", digest(&[0; 4]), "boot.log.pcr.0"),
         ("a register", pcr7, "tpm.pcr.sha256.7"),
+        ("a file that ran", hex::encode([3; 32]), "ima.file"),
     ];
     for (name, digest, claim) in rows {
         let mut node = Booted::new();
@@ -156,6 +157,13 @@ fn strict(line: &str) -> Booted {
         );
     }
     node.case.tpm.pcrs[8] = register;
+    node.entries = super::boot::entries(&node.case.tpm.pcrs);
+    node.case.tpm.pcrs[10] = ima_pcr(&node.entries);
+    let listed: String = [2_u8, 3, 9]
+        .map(|byte| format!("{} known\n", hex::encode([byte; 32])))
+        .concat();
+    let listed = format!("[ima]\nfiles = \"\"\"\n{listed}\"\"\"\n");
+    node.case.profile = node.case.profile.replace("[ima]\n", &listed);
     let kernel = format!(
         "one_of = [\"{},{}\"]\nprovenance = \"measured\"",
         digest(b"shim"),
@@ -179,9 +187,6 @@ fn word(result: &AttestationResult) -> (&Value, Provenance) {
 fn root() -> Value {
     Value::Text("root".to_owned())
 }
-
-/// Everything is measured but that nothing unknown ran, which nobody listed.
-const UNLISTED: (&str, &str) = ("ima.unknown", "strict-unknown");
 
 #[test]
 fn what_root_could_have_done_is_refused_by_name() {
@@ -337,6 +342,25 @@ fn what_root_could_have_done_is_refused_by_name() {
             vec![("ima.agent", "strict-agent")],
         ),
         (
+            "something unknown ran",
+            STRICT.to_owned(),
+            |node| node.entries.push((entry("/tmp/x", 7), false)),
+            vec![
+                ("ima.file", "file-unknown"),
+                ("ima.unknown", "strict-unknown"),
+            ],
+        ),
+        (
+            "nobody listed what may run",
+            STRICT.to_owned(),
+            |node| {
+                let from = node.case.profile.find("files = ").unwrap();
+                let to = node.case.profile.rfind("\"\"\"\n").unwrap() + 4;
+                node.case.profile.replace_range(from..to, "");
+            },
+            vec![("ima.unknown", "strict-unknown")],
+        ),
+        (
             "an agent after the quote",
             STRICT.to_owned(),
             |node| node.entries.swap(1, 2),
@@ -356,12 +380,17 @@ fn what_root_could_have_done_is_refused_by_name() {
         if name == "an agent after the quote" {
             codes.push(("ima.agent", "strict-agent"));
         }
-        codes.push(UNLISTED);
+        let holds = codes.is_empty();
         let (mut have, mut expect) = (found(&result), want(&codes));
         have.sort();
         expect.sort();
         assert_eq!(have, expect, "{name}");
-        assert_eq!(word(&result), (&root(), Provenance::SelfReported), "{name}");
+        let set = Value::Text("root-cannot-lie-1".to_owned());
+        let want = match holds {
+            true => (&set, Provenance::Measured),
+            false => (&root(), Provenance::SelfReported),
+        };
+        assert_eq!(word(&result), want, "{name}");
     }
 }
 

@@ -52,6 +52,8 @@ const OWN: [&str; 6] = [
     "machine-id",
     "mac-",
 ];
+/// Most files that are listed: with their names they fill a good half of a profile.
+const FILES_LIMIT: usize = 15_000;
 /// Most bytes of a text that a profile may hold.
 const TEXT_LIMIT: usize = super::raw::TEXT_LIMIT;
 
@@ -111,6 +113,8 @@ pub struct Draft {
     pub boot: Option<(Vec<Quirk>, BTreeSet<u8>)>,
     /// Most files that changed while they were measured; `None`: no list in every boot.
     pub violations: Option<u64>,
+    /// Files that the kernel measured in any boot, digest and name.
+    pub files: BTreeMap<String, String>,
     /// The fence's register.
     pub fence: Option<u8>,
     /// Claims that were the same in every boot, by name.
@@ -136,6 +140,7 @@ pub fn draft(name: &str, terms: &Profile, boots: &[Seen]) -> Draft {
         values: BTreeMap::new(),
         boot: None,
         violations: None,
+        files: BTreeMap::new(),
         fence: fence_register(boots),
         demands: Vec::new(),
         left_out: BTreeMap::new(),
@@ -229,6 +234,25 @@ impl Draft {
                 "no measurement list is demanded: not every boot showed one that replays to PCR 10"
                     .to_owned(),
             ),
+        }
+        // A node need not run everything in every boot: what ran in one of them is known.
+        let files = boots.iter().flat_map(|boot| &boot.shown.files);
+        self.files = files
+            .map(|(digest, name)| (digest.clone(), name.clone()))
+            .collect();
+        match self.files.len() {
+            0 => {}
+            many if many > FILES_LIMIT => {
+                self.files.clear();
+                self.notes.push(format!(
+                    "{many} files were measured, more than a profile lists: anything may run. List \
+                     what signs them under [[ima.key]]"
+                ));
+            }
+            many => self.notes.push(format!(
+                "{many} files were measured and are listed; what else the kernel measures is refused, \
+                 unless [ima] says unknown = \"warn\""
+            )),
         }
         if self.fence.is_none() {
             self.notes.push(
@@ -324,11 +348,10 @@ fn demanded(name: &str, source: Provenance) -> Result<(), Why> {
             kept.then_some(()).ok_or(Why::NotStack)
         }
         "kernel.taint" => Ok(()),
-        other if source > Provenance::SelfReported => match other.starts_with("tpm.") {
-            // Its counters are every machine's own; its firmware's version is not.
-            true if other != "tpm.firmware_version" => Err(Why::Count),
-            _ => Ok(()),
-        },
+        // Each AK is shown the version under another number, as the counters are.
+        "tpm.firmware_version" => Err(Why::OfOneMachine),
+        tpm if tpm.starts_with("tpm.") => Err(Why::Count),
+        _ if source > Provenance::SelfReported => Ok(()),
         other => {
             let kept = STACK.iter().any(|family| other.starts_with(family));
             kept.then_some(()).ok_or(Why::NotStack)

@@ -125,7 +125,12 @@ fn what_is_the_same_in_every_boot_is_demanded_and_the_rest_says_why_not() {
             Some(Why::NotStack),
         ),
         row("fence.lines", same(&one), SelfReported, Some(Why::NotStack)),
-        row("tpm.firmware_version", same(&one), HardwareSigned, None),
+        row(
+            "tpm.firmware_version",
+            same(&one),
+            HardwareSigned,
+            Some(Why::OfOneMachine),
+        ),
         row(
             "tpm.reset_count",
             same(&Value::Number(3)),
@@ -362,12 +367,23 @@ fn a_nodes_words_stay_words() {
             found: words.to_owned(),
             ..fault("boot.log", "boot-log-malformed")
         }];
-        let (name, value, provenance) = pcr(0, 1);
+        boot.shown.files.insert("07".repeat(32), words.to_owned());
+        let number = Value::Number(0);
+        boot.shown.claims.insert(
+            "ima.violations".to_owned(),
+            AppraisedClaim {
+                value: number,
+                provenance: Provenance::Measured,
+            },
+        );
+        let (name, value, provenance) = pcr(10, 1);
         boot.shown
             .claims
             .insert(name, AppraisedClaim { value, provenance });
         let profile = read_back(&draft("r17", &terms(), &[boot]));
         assert_eq!(profile.requirements.len(), 1, "{words:?}");
+        let files = profile.ima.unwrap().files.unwrap().known.files;
+        assert_eq!(files.len(), 1, "{words:?}");
     }
 }
 

@@ -7,6 +7,8 @@ use crate::profile::{Provenance, Value, moment};
 
 /// Lines that tell what was left out; a node can make some thousand claims.
 const LEFT_OUT: usize = 200;
+/// Most characters of a file's name.
+const FILE_NAME: usize = 120;
 /// Most characters of a node's own words in a comment.
 const WORDS: usize = 80;
 
@@ -107,6 +109,14 @@ impl Draft {
         if let Some(most) = self.violations.filter(|_| self.require.contains(&IMA_PCR)) {
             let lines = format!("\n[ima]\nmax_violations = {most}\n");
             out.push_str(&lines);
+            if !self.files.is_empty() {
+                out.push_str("files = \"\"\"\n");
+                for (digest, name) in &self.files {
+                    let line = format!("{digest} {}\n", file_name(name));
+                    out.push_str(&line);
+                }
+                out.push_str("\"\"\"\n");
+            }
         }
         if let Some(pcr) = self.fence {
             let lines = format!("\n[fence]\npcr = {pcr}\n");
@@ -181,6 +191,23 @@ fn plain(text: &str) -> String {
         text.push('…');
     }
     text
+}
+
+/// A name within a basic string of several lines, on its own line: what is no plain character of a
+/// path is a question mark, and its end tells most.
+fn file_name(name: &str) -> String {
+    let cut = name.chars().count().saturating_sub(FILE_NAME);
+    let name = name.chars().skip(cut);
+    let name: String = name
+        .map(|c| match c {
+            c if c.is_ascii_alphanumeric() || "/._-+@:,=~%".contains(c) => c,
+            _ => '?',
+        })
+        .collect();
+    match name.is_empty() {
+        true => "?".to_owned(),
+        false => name,
+    }
 }
 
 /// A TOML value: a basic string with everything escaped that must be.
