@@ -27,7 +27,11 @@ use tracing::{error, warn};
 use self::receipt::LastReceipt;
 use crate::{
     clock,
-    collect::{FENCE_LOG, Host, LogFile, read_logs},
+    collect::{
+        FENCE_LOG, Host, LogFile,
+        gpu::{self, Cited},
+        read_logs,
+    },
     config::Config,
     log::{LogError, NodeLog, edge_file},
     spool::{
@@ -83,6 +87,8 @@ pub struct Facts {
     pub fence: FenceState,
     /// Policy in force.
     pub policy: Option<PolicyState>,
+    /// The newest reports of GPUs, if there are any.
+    pub gpu: Option<Cited>,
     /// Who may sign now, as the fence says; `None`: those of the machine's configuration.
     pub approvers: Option<Sha256Digest>,
 }
@@ -222,7 +228,8 @@ impl Attester {
             self.begin_epoch(why)?;
         }
         let statement = self.statement(facts).encode_to_vec();
-        let (envelope, logs) = self.quote(statement, freshness).await?;
+        let gpu = facts.gpu.clone();
+        let (envelope, logs) = self.quote(statement, freshness, gpu).await?;
         let digest = Sha256Digest::of(&[&envelope.statement]);
         let index = match self.keep(&envelope) {
             Ok(index) => Some(index),
@@ -273,7 +280,8 @@ impl Attester {
             return Err(AttestError::Record(0));
         };
         let statement = self.kept(index)?.statement;
-        let (envelope, logs) = self.quote(statement, freshness).await?;
+        // What it cites of GPUs came along the first time, or is lost.
+        let (envelope, logs) = self.quote(statement, freshness, None).await?;
         if matches!(freshness, Freshness::Unchallenged { .. }) {
             self.chain.unchallenged = self.chain.unchallenged.saturating_add(1);
             self.write_chain()?;
@@ -379,6 +387,7 @@ impl Attester {
                 .collect(),
             gaps,
             log: Some(self.log.head().to_proto()),
+            gpu: facts.gpu.as_ref().map(|gpu| gpu.citation.clone()),
         }
     }
 
@@ -386,6 +395,7 @@ impl Attester {
         &mut self,
         statement: Vec<u8>,
         freshness: Freshness,
+        gpu: Option<Cited>,
     ) -> Result<(Evidence, Vec<LogSeen>), AttestError> {
         let binding = Binding::new(&freshness, &statement);
         let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
@@ -393,7 +403,9 @@ impl Attester {
         let geotag = self.geotag(&freshness, &statement).await;
         let host = self.host.clone();
         let logs = spawn_blocking(move || read_logs(&host)).await;
-        let (logs, sent) = self.choose_logs(logs.unwrap_or_default());
+        let mut logs = logs.unwrap_or_default();
+        logs.extend(gpu.into_iter().flat_map(|gpu| of_gpus(gpu.logs)));
+        let (logs, sent) = self.choose_logs(logs);
         let envelope = Evidence {
             statement,
             freshness: Some(match freshness {
@@ -535,6 +547,18 @@ impl Attester {
     fn write_chain(&mut self) -> Result<(), AttestError> {
         block_in_place(|| self.chain_file.write(&self.chain)).map_err(AttestError::Chain)
     }
+}
+
+/// Reports of GPUs and their chains, as logs: what the collector has is not sent again.
+fn of_gpus(logs: [Vec<u8>; 2]) -> impl Iterator<Item = LogFile> {
+    gpu::LOGS.into_iter().zip(logs).map(|(name, content)| {
+        let digest = Sha256Digest::of(&[&content]);
+        LogFile {
+            name,
+            source: "nvml".into(),
+            content: Ok((content, digest)),
+        }
+    })
 }
 
 /// What the spool kept, oldest first, and epoch and log size of the newest statement in it. A

@@ -71,6 +71,7 @@ fn main() {
         geotag: &GeoWord::Absent,
     };
     let profile = Profile::parse("profile.toml", fixture::PROFILE.as_bytes()).expect("a profile");
+    let endorsements = bailiwick_attestation::gpu::Endorsements::default();
     let reference = Reference {
         profile: &profile,
         version: 2,
@@ -78,6 +79,7 @@ fn main() {
         not_after: UnixTime(2_000_000_000_000),
         approvers: Sha256Digest([3; 32]),
         approvers_before: &[],
+        endorsements: &endorsements,
     };
     let previous = Previous {
         log: bailiwick_attestation::tlog::Head::empty(),
@@ -99,6 +101,7 @@ fn main() {
             safe: true,
         },
         ak: Sha256Digest::of(&[ak.name().as_bytes()]),
+        gpu: None,
     };
     let whole = || {
         let verified = VerifiedEvidence::verify(&evidence, &ak, &freshness).expect("good evidence");

@@ -207,7 +207,9 @@ impl Node {
             receipt: None,
             geotag: &GeoWord::Absent,
         };
+        let endorsements = bailiwick_attestation::gpu::Endorsements::default();
         let reference = Reference {
+            endorsements: &endorsements,
             profile: &self.profile,
             version: 2,
             manifest: Sha256Digest([4; 32]),
@@ -216,6 +218,7 @@ impl Node {
             approvers_before: &[],
         };
         let previous = Previous {
+            gpu: None,
             log: bailiwick_attestation::tlog::Head::empty(),
             wall_time: UnixTime(1_800_000_000_000),
             boot_time_ns: 900_000_000,

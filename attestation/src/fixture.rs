@@ -172,7 +172,7 @@ pub(crate) fn statement(sequence: u64, previous: Option<Sha256Digest>) -> v1::St
             value: Some(v1::claim::Value::Flag(true)),
         },
         v1::Claim {
-            name: "gpu.driver".to_owned(),
+            name: "host.gpu-driver".to_owned(),
             source: "nvml".to_owned(),
             value: Some(v1::claim::Value::Unavailable("no library".to_owned())),
         },

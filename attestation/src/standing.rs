@@ -292,6 +292,7 @@ mod tests {
             reason: "affirming".to_owned(),
             quoted_clock_ms: NOW.clock_ms,
             quoted_boot_time_ns: NOW.boot_time_ns,
+            gpus_proven: false,
         }
     }
 

@@ -54,6 +54,9 @@ pub struct Config {
     /// What a node's stream may cost.
     #[serde(default)]
     pub ingest: Ingest,
+    /// What vouches for GPUs.
+    #[serde(default)]
+    pub endorsements: Endorsements,
     /// Who is told.
     #[serde(default)]
     pub alert: Alert,
@@ -114,6 +117,15 @@ pub struct Policy {
     pub approvers: PathBuf,
     /// How many of them must have signed.
     pub threshold: u32,
+}
+
+/// What vouches for GPUs beside NVIDIA's roots, which are built in.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Endorsements {
+    /// The folder that `bailiwick endorsements import` fills. None: no reference values are known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<PathBuf>,
 }
 
 /// Bounds of the evidence stream.

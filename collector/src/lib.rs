@@ -32,6 +32,7 @@ pub mod clock;
 pub mod config;
 pub mod direct;
 mod doors;
+pub mod endorsements;
 pub mod enroll;
 pub mod identity;
 pub mod ingest;

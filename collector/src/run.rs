@@ -21,6 +21,7 @@ use crate::clock::{self, Latest};
 use crate::config::Config;
 use crate::direct::{self, Director, LeaseKeys};
 use crate::doors::{Doors, Shown};
+use crate::endorsements::Endorsed;
 use crate::enroll::{EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
@@ -134,6 +135,16 @@ impl Running {
             .await
             .context("keys.db")?;
 
+        let folder = config.endorsements.store.as_deref();
+        let endorsed = Endorsed::open(folder, started).context("endorsements.store")?;
+        let endorsed = Arc::new(endorsed);
+        let (following, until) = (Arc::clone(&endorsed), stop.clone());
+        tasks.spawn(async move {
+            following.follow(clock::now, until.clone()).await;
+            until.cancelled().await;
+            Ok(())
+        });
+
         let enroll = Enroll::new(
             deployment.clone(),
             Arc::clone(&cas),
@@ -154,6 +165,7 @@ impl Running {
             streams: streams.clone(),
             cas: Arc::clone(&cas),
             trust: Arc::clone(&ek_trust),
+            endorsements: Arc::clone(&endorsed),
             standing: standing.clone(),
             config: config.ingest.clone(),
             stop: stop.clone(),
@@ -184,6 +196,7 @@ impl Running {
                 cas: Arc::clone(&cas),
             },
             trust: ek_trust,
+            endorsements: endorsed,
             standing: standing.clone(),
             keys,
         };

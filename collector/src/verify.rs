@@ -13,6 +13,7 @@ use bailiwick_attestation::appraisal::{
     AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
+use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{LogKey, ReceiptRefused};
 use bailiwick_attestation::tpm::{AkPublic, EkChain, EkPublic, Public};
@@ -45,6 +46,8 @@ pub struct Anchors<'a> {
     pub iak_roots: &'a [Certificate],
     /// What their paths may pass through.
     pub iak_intermediates: &'a [Certificate],
+    /// What vouches for GPUs: NVIDIA's roots, reference values.
+    pub endorsements: &'a Endorsements,
     /// The newest policy the auditor knows: which keys of the log were revoked since. Its other
     /// files may be left out.
     pub keys: Option<&'a Bundle>,
@@ -252,6 +255,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         not_after: policy.manifest.not_after,
         approvers: chain.current().digest(),
         approvers_before: &before,
+        endorsements: anchors.endorsements,
     });
     let previous = stored.previous.as_ref().and_then(previous_of);
     if stored.previous.is_some() && previous.is_none() {

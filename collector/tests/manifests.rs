@@ -163,7 +163,8 @@ async fn approvers_hand_on_while_the_collector_runs() {
         "the same again"
     );
     let current = director.current().unwrap();
-    let reference = current.reference();
+    let none = bailiwick_attestation::gpu::Endorsements::default();
+    let reference = current.reference(&none);
     assert_ne!(reference.approvers, first);
     assert_eq!(
         reference.approvers_before,
@@ -200,7 +201,10 @@ async fn approvers_hand_on_while_the_collector_runs() {
         .filter_map(|kind| Some((kind.as_str(), manifests.get(kind)?.manifest.version)))
         .collect();
     assert_eq!(offered, [("approvers", 1), ("world", 2), ("policy", 2)]);
-    assert_ne!(director.current().unwrap().reference().approvers, first);
+    assert_ne!(
+        director.current().unwrap().reference(&none).approvers,
+        first
+    );
     assert_eq!(director.chain().await.changes().len(), 1);
 }
 

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use bailiwick_attestation::{DeploymentId, UnixTime};
 use bailiwick_collector::direct::{Director, LeaseKeys, read_approvers};
+use bailiwick_collector::endorsements::Endorsed;
 use bailiwick_collector::ingest::Streams;
 use bailiwick_collector::proto::query_service_server::QueryServiceServer;
 use bailiwick_collector::query::{KeysHeld, Query};
@@ -146,6 +147,7 @@ async fn the_services_ask_too() {
         director: Arc::new(opened.unwrap()),
         streams: Streams::default(),
         trust: Arc::default(),
+        endorsements: Arc::new(Endorsed::open(None, UnixTime(0)).unwrap()),
         keys: fixture.keys().await,
         held: KeysHeld {
             leases: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),

@@ -45,6 +45,10 @@ impl Enforcer for Denying {
         Ok(())
     }
 
+    fn set_gpus_proven(&mut self, _proven: bool) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     fn set_peers(&mut self, _peers: Vec<Peer>) -> Result<(), Never> {
         Ok(())
     }

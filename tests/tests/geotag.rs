@@ -103,6 +103,7 @@ fn audit(stand: &Stand, stored: &v1::StoredStatement) -> Report {
     verify(
         stored,
         &Anchors {
+            endorsements: &bailiwick_attestation::gpu::Endorsements::default(),
             keys: None,
             deployment: &demo(),
             approvers: &read_approvers(&stand.dir.path().join("allowed"), 1).unwrap(),

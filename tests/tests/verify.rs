@@ -6,6 +6,7 @@ mod stand;
 
 use bailiwick_attestation::DeploymentId;
 use bailiwick_attestation::appraisal::Status;
+use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::x509::Bundle;
 use bailiwick_collector::direct::read_approvers;
@@ -28,6 +29,7 @@ impl Auditor {
             stored,
             &Anchors {
                 keys: None,
+                endorsements: &Endorsements::default(),
                 deployment: &self.deployment,
                 approvers: &self.approvers,
                 roots: &roots,

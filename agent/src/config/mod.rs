@@ -157,6 +157,10 @@ impl Config {
         if !(1..=3600).contains(&self.evidence.interval_s) {
             return Err(("evidence.interval_s", "must lie within 1 to 3600".into()));
         }
+        if !(60..=86_400).contains(&self.evidence.gpu_interval_s) {
+            let fault = "must lie within 60 and 86,400 seconds";
+            return Err(("evidence.gpu_interval_s", fault.into()));
+        }
         if !(0.0..=0.5).contains(&self.evidence.jitter) {
             return Err(("evidence.jitter", "must lie within 0 to 0.5".into()));
         }

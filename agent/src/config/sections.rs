@@ -99,6 +99,8 @@ pub struct EvidenceSection {
     pub interval_s: u64,
     /// Part of the interval by which each one is drawn earlier or later, 0 to 0.5.
     pub jitter: f64,
+    /// Seconds between reports of GPUs under confidential computing, where nothing changes.
+    pub gpu_interval_s: u64,
 }
 
 impl Default for EvidenceSection {
@@ -106,6 +108,7 @@ impl Default for EvidenceSection {
         Self {
             interval_s: 60,
             jitter: 0.2,
+            gpu_interval_s: 3600,
         }
     }
 }
@@ -115,6 +118,12 @@ impl EvidenceSection {
     #[must_use]
     pub const fn interval(&self) -> Duration {
         Duration::from_secs(self.interval_s)
+    }
+
+    /// Time between reports of GPUs.
+    #[must_use]
+    pub const fn gpu_interval(&self) -> Duration {
+        Duration::from_secs(self.gpu_interval_s)
     }
 }
 

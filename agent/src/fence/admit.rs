@@ -17,18 +17,28 @@ use crate::sys::{bpf, ids};
 /// A cgroup that a selector meets, and whose it would be.
 pub(super) type Met = (u64, u32);
 
-/// Cgroups that would be a study's, and whose.
-pub(super) type HeldBack = BTreeMap<u64, String>;
+/// Cgroups that would be a study's.
+pub(super) type HeldBack = BTreeMap<u64, Back>;
 
-/// Why packets of a cgroup that is held back are denied.
-pub(super) const RULE: &str = "policy-expired";
+/// Whose a cgroup would be, and why it is not: the rule by which its packets are denied.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Back {
+    pub(super) study: String,
+    pub(super) rule: &'static str,
+}
 
-/// What counts, and what is held back (cgroup, study), where no new study may start. Host services
-/// are no studies.
+/// The policy in force has ended.
+pub(super) const EXPIRED: &str = "policy-expired";
+/// The study takes confidential GPUs, and those of this node have not proven themselves.
+pub(super) const UNPROVEN: &str = "gpus-not-proven";
+
+/// What counts, and what is held back. `why` says of a study why it may not start now, if so; what
+/// of it is established goes on. Host services are no studies.
 pub(super) fn choose(
     met: Vec<Met>,
     established: &BTreeSet<u64>,
     studies: &[Option<String>],
+    why: impl Fn(&str) -> Option<&'static str>,
 ) -> (Vec<Met>, HeldBack) {
     let mut held_back = HeldBack::new();
     let study = |subject: u32| {
@@ -42,7 +52,10 @@ pub(super) fn choose(
         if established.contains(cgroup) {
             return true;
         }
-        held_back.insert(*cgroup, study);
+        let Some(rule) = why(&study) else {
+            return true;
+        };
+        held_back.insert(*cgroup, Back { study, rule });
         false
     });
     let count = count.collect();
@@ -101,13 +114,28 @@ mod tests {
         ];
         for (name, met, established, want, held) in rows {
             let established = established.iter().copied().collect();
-            let (count, held_back) = choose(met.to_vec(), &established, &studies);
+            let (count, held_back) =
+                choose(met.to_vec(), &established, &studies, |_| Some(EXPIRED));
             assert_eq!(count, *want, "{name}");
-            let held: BTreeMap<u64, String> = held
-                .iter()
-                .map(|(id, study)| (*id, (*study).to_owned()))
-                .collect();
+            let back = |study: &str| Back {
+                study: study.to_owned(),
+                rule: EXPIRED,
+            };
+            let held: HeldBack = held.iter().map(|(id, study)| (*id, back(study))).collect();
             assert_eq!(held_back, held, "{name}");
         }
+    }
+
+    #[test]
+    fn a_study_with_a_reason_waits_and_the_others_start() {
+        let studies = [Some("cardio".to_owned()), Some("neuro".to_owned())];
+        let why = |study: &str| (study == "neuro").then_some(UNPROVEN);
+        let (count, held) = choose(vec![(7, 0), (8, 1), (9, 1)], &[9].into(), &studies, why);
+        assert_eq!(count, [(7, 0), (9, 1)]);
+        let back = Back {
+            study: "neuro".to_owned(),
+            rule: UNPROVEN,
+        };
+        assert_eq!(held, [(8, back)].into());
     }
 }

@@ -133,6 +133,23 @@ impl Enforcer for Fence {
         })
     }
 
+    fn set_gpus_proven(&mut self, proven: bool) -> Result<(), FenceError> {
+        if !self.devices.prove(proven) {
+            return Ok(());
+        }
+        let Some(mut policy) = self.policy.take() else {
+            return Ok(());
+        };
+        let outcome = self.follow_drivers(true, &mut policy);
+        let outcome = outcome.and_then(|()| self.follow_cgroups(&mut policy));
+        self.policy = Some(policy);
+        if outcome.is_err() {
+            // The next lease, or the next look, tries again.
+            self.devices.prove(!proven);
+        }
+        outcome
+    }
+
     fn set_peers(&mut self, peers: Vec<Peer>) -> Result<(), FenceError> {
         let outcome = match &self.policy {
             // They wait for the policy that numbers their studies.

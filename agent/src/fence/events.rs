@@ -186,13 +186,13 @@ impl Events {
 }
 
 /// Names the reason, and the study, where a cgroup is nobody's only because a policy has expired.
-pub(super) fn hold_back(events: &mut [FenceEvent], held_back: &BTreeMap<u64, String>) {
+pub(super) fn hold_back(events: &mut [FenceEvent], held_back: &admit::HeldBack) {
     for event in events {
         if event.study.is_empty()
-            && let Some(study) = held_back.get(&event.cgroup_id)
+            && let Some(back) = held_back.get(&event.cgroup_id)
         {
-            study.clone_into(&mut event.study);
-            admit::RULE.clone_into(&mut event.rule);
+            back.study.clone_into(&mut event.study);
+            back.rule.clone_into(&mut event.rule);
         }
     }
 }
@@ -372,7 +372,11 @@ mod tests {
             ..FenceEvent::default()
         };
         let mut events = [event("", 7), event("", 8), event("neuro", 7)];
-        hold_back(&mut events, &[(7, "cardio".to_owned())].into());
+        let back = admit::Back {
+            study: "cardio".to_owned(),
+            rule: admit::EXPIRED,
+        };
+        hold_back(&mut events, &[(7, back)].into());
         let said = events.map(|event| (event.study, event.rule));
         let said: Vec<(&str, &str)> = said.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         let want = [

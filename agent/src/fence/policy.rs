@@ -146,9 +146,9 @@ impl Fence {
             })
             .collect();
         let met = self.resolve(&mut selectors);
-        let (cgroups, held_back) = self.admitted(met, &studies, self.policy.as_ref())?;
-        let mut image = bundle.policy_image(&cgroups)?;
         let devices = device_names(&bundle.model);
+        let (cgroups, held_back) = self.admitted(met, &studies, &devices, self.policy.as_ref())?;
+        let mut image = bundle.policy_image(&cgroups)?;
         let unmet = unmet(&self.devices.fill(&mut image, &devices));
         let table = bundle.world_image();
         let names = Names {
@@ -200,16 +200,28 @@ impl Fence {
         &self,
         met: Vec<Met>,
         studies: &[Option<String>],
+        devices: &[DeviceNames],
         before: Option<&Policy>,
     ) -> Result<(Vec<Met>, HeldBack), FenceError> {
-        if !self.closed {
+        let proven = self.devices.proven();
+        let waits = |names: &DeviceNames| names.study && names.devices.confidential && !proven;
+        if !self.closed && !devices.iter().any(waits) {
             return Ok((met, HeldBack::new()));
         }
+        let why = |study: &str| {
+            let mut waiting = devices.iter().filter(|names| waits(names));
+            match self.closed {
+                true => Some(admit::EXPIRED),
+                false => waiting
+                    .any(|names| names.subject == study)
+                    .then_some(admit::UNPROVEN),
+            }
+        };
         let established = match before {
             Some(policy) => policy.cgroups.iter().map(|(cgroup, _)| *cgroup).collect(),
             None => admit::in_kernel(&self.maps.policy)?,
         };
-        Ok(admit::choose(met, &established, studies))
+        Ok(admit::choose(met, &established, studies, why))
     }
 
     pub(super) fn enforce_glass(&mut self, ends: &BTreeMap<String, u64>) -> Result<(), FenceError> {
@@ -232,14 +244,12 @@ impl Fence {
 
     pub(super) fn follow_cgroups(&mut self, policy: &mut Policy) -> Result<(), FenceError> {
         let met = self.resolve(&mut policy.selectors);
-        let (cgroups, held_back) = self.admitted(met, &policy.studies, Some(policy))?;
+        let (cgroups, held_back) =
+            self.admitted(met, &policy.studies, &policy.devices, Some(policy))?;
         if held_back != policy.held_back {
-            for (cgroup, study) in &held_back {
+            for (cgroup, back) in &held_back {
                 if !policy.held_back.contains_key(cgroup) {
-                    error!(
-                        cgroup,
-                        study, "not started: the policy in force has expired"
-                    );
+                    error!(cgroup, study = back.study, rule = back.rule, "not started");
                 }
             }
             policy.held_back = held_back;

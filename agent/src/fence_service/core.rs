@@ -24,6 +24,7 @@ use super::{
     glass::{self, Glass, GlassRefused},
     manifests::Manifests,
     peers::Peers,
+    proven,
 };
 use crate::{
     clock,
@@ -231,6 +232,12 @@ impl<E: Enforcer> Core<E> {
             held_back: false,
             expired: false,
         };
+        if proven::kept(&core.settings)
+            && let Err(why) = core.enforcer.set_gpus_proven(true)
+        {
+            let why = format!("{:#}", anyhow::Error::from(why));
+            warn!(why, "confidential GPUs wait for the next lease");
+        }
         core.put_back(policy);
         core
     }
@@ -439,6 +446,12 @@ impl<E: Enforcer> Core<E> {
         };
         let verified = verify_lease(lease, &keys, &terms)
             .map_err(|refused| CoreError::Lease(Box::new(refused)))?;
+        // Nothing that needs proof opens before it, nor stays open after it.
+        let proven = verified.body().gpus_proven && verified.end_boot_ns() > 0;
+        self.enforcer
+            .set_gpus_proven(proven)
+            .map_err(|err| CoreError::Enforce(Box::new(err)))?;
+        proven::keep(&self.settings, proven);
         self.enforcer
             .set_lease_end(verified.end_boot_ns())
             .map_err(|err| CoreError::Enforce(Box::new(err)))?;

@@ -9,6 +9,7 @@ pub mod glass;
 mod manifests;
 mod peers;
 mod policy;
+mod proven;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -79,6 +80,10 @@ pub trait Enforcer: Send + 'static {
 
     /// When standing ends, on the kernel's boot clock, ns; 0 ends it now.
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Self::Error>;
+
+    /// Whether all GPUs of this node have proven themselves: studies that take confidential ones
+    /// start, and open devices, only then.
+    fn set_gpus_proven(&mut self, proven: bool) -> Result<(), Self::Error>;
 
     /// Replaces the addresses of studies on other nodes by these. Too many change nothing and are
     /// a fault of the fence until it is told fewer.

@@ -38,6 +38,7 @@ pub(super) struct Recorded {
     /// No new study starts.
     pub(super) closed: bool,
     pub(super) lease_ends: Vec<u64>,
+    pub(super) proven: Vec<bool>,
     /// The fence's PCR cannot be extended.
     pub(super) unmeasured: bool,
 }
@@ -88,6 +89,11 @@ impl Enforcer for Recorder {
 
     fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Broken> {
         self.0.lock().unwrap().lease_ends.push(boot_ns);
+        Ok(())
+    }
+
+    fn set_gpus_proven(&mut self, proven: bool) -> Result<(), Broken> {
+        self.0.lock().unwrap().proven.push(proven);
         Ok(())
     }
 

@@ -114,6 +114,7 @@ impl Node {
         };
         if self.exchange.accepted(&digest) {
             self.attester.accepted(&digest)?;
+            self.gpus_heard();
             debug!(%digest, verdict = accepted.verdict, "accepted");
             if accepted.verdict != AFFIRMING {
                 self.outward.remove(&accepted.verdict);
@@ -131,6 +132,7 @@ impl Node {
             return Ok(());
         };
         let code = refused.code.as_str();
+        self.gpus_unheard();
         match self.exchange.refused(&digest, code) {
             Refusal::Again => warn!(%digest, code, "refused; quoting it once more"),
             Refusal::Dropped(item) => {

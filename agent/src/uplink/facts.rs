@@ -25,6 +25,8 @@ impl Node {
         let mut claims = files.unwrap_or_default();
         claims.extend(self.nvml.borrow_and_update().iter().cloned());
         claims.push(self.memory.claim());
+        let nvml = self.nvml.borrow().clone();
+        claims.extend(self.notice_gpus(&nvml));
         self.facts.claims = claims;
         self.note_changes();
     }

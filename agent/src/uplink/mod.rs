@@ -9,6 +9,7 @@ mod events;
 pub mod exchange;
 mod facts;
 mod floor;
+mod gpus;
 mod keys;
 pub mod link;
 mod peers;
@@ -46,6 +47,7 @@ use crate::{
 use events::Turned;
 use exchange::{Exchange, Source, Step};
 use floor::Memory;
+use gpus::Gpus;
 use link::{Link, LinkEvent, Session};
 use peers::{PEERS_POLL, Peers};
 use policy::{Offers, PolicyFailed};
@@ -99,6 +101,7 @@ struct Node {
     last_change: Option<Sha256Digest>,
     last_made: Option<Instant>,
     nvml: watch::Receiver<Vec<Claim>>,
+    gpus: Gpus,
     /// Whose receipts count, and the size last seen of each log.
     logs: BTreeMap<String, (Vec<LogKey>, u64)>,
     /// Whose certificates the collector may show.
@@ -139,6 +142,7 @@ pub async fn run(
     let (nvml_tx, nvml) = watch::channel(vec![unavailable("nvml.gpus", "nvml", "not asked yet")]);
     let reconnect = Arc::new(Wake::new());
     let outward = Outward::open(&config.state_dir, tls::transport_spki(&tpm), clock::now());
+    let boot_id = host.boot_id().map_err(AttestError::BootId)?;
     let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
     let mut node = Node {
         turned: Turned::default(),
@@ -155,6 +159,7 @@ pub async fn run(
         last_change: None,
         last_made: None,
         nvml,
+        gpus: Gpus::open(&config, boot_id),
         logs: BTreeMap::new(),
         authorities: watch::channel(Vec::new()).0,
         hello,
@@ -249,6 +254,7 @@ impl Node {
                 }
                 _ = peers_poll.tick() => self.poll_peers().await,
                 Ok(()) = self.nvml.changed() => self.read_facts().await,
+                collected = gpus::answered(&mut self.gpus) => self.gpus_answered(collected).await?,
                 _ = alive.tick() => self.notify.alive(),
                 done = fetched(&mut self.fetching) => self.policy_done(done).await?,
                 () = sleep_until(outward_end) => self.outward.expire(clock::now()),
@@ -272,12 +278,18 @@ impl Node {
     /// Performs every step that can be performed now; answers when the next one may be.
     async fn work(&mut self) -> Result<Option<std::time::Instant>, UplinkError> {
         loop {
+            if self.gpus.waits() {
+                // The statement under way takes what they say along, and nothing overtakes it.
+                self.send_entries()?;
+                return Ok(None);
+            }
             let now = std::time::Instant::now();
             match self.exchange.next(now) {
                 Step::Wait(until) => {
                     self.send_entries()?;
                     return Ok(until);
                 }
+                Step::Make(source) if self.ask_gpus(source) => {}
                 Step::Make(source) => self.make(source).await?,
                 Step::Resend(item) => match item.index.map(|index| self.attester.kept(index)) {
                     Some(Ok(envelope)) => {
@@ -389,6 +401,7 @@ impl Node {
 
     fn lost_stream(&mut self) {
         self.session = None;
+        self.gpus.lost_stream();
         self.attester.disconnected();
         self.offers.forget();
         let lost = self.exchange.disconnected(std::time::Instant::now());

@@ -19,6 +19,9 @@ use crate::{
     scene::{Scene, run_in},
 };
 
+#[path = "proven.rs"]
+mod proven;
+
 /// Of a driver that nobody has: an open that is allowed says ENXIO.
 const UVM: u32 = 511;
 const DENIED: &str = "Operation not permitted";

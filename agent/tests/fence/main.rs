@@ -6,6 +6,12 @@
     reason = "helpers of tests stand outside of test functions"
 )]
 
+#[path = "../../../attestation/src/fixture.rs"]
+#[expect(
+    dead_code,
+    reason = "a fixture of the verifier's tests, of which they need more"
+)]
+mod fixture;
 #[path = "../../../ebpf/policy/tests/semantics/host.rs"]
 mod host;
 #[path = "../../../ebpf/policy/tests/semantics/packet.rs"]

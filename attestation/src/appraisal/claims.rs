@@ -4,6 +4,7 @@ use super::{
     Reference, Subject, boot,
     fence::{self, FenceClaims},
     geo::Place,
+    gpu::{self, GpuClaims},
     host,
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     strict,
@@ -23,6 +24,7 @@ pub(super) fn judge(
     subject: &Subject<'_>,
     node: &NodeId,
     reference: &Reference<'_>,
+    gpus: &GpuClaims,
     now: UnixTime,
     at: UnixTime,
 ) {
@@ -30,7 +32,7 @@ pub(super) fn judge(
     policy(result, evidence, reference, now);
     fence::judge(result, evidence);
     host::judge(result, evidence);
-    demands(result, evidence, Some(subject), reference.profile, at);
+    demands(result, evidence, Some(subject), reference.profile, gpus, at);
 }
 
 /// What the profile demands of the evidence itself. Without a subject there is no inventory to ask,
@@ -40,6 +42,7 @@ pub(super) fn demands(
     evidence: &VerifiedEvidence,
     subject: Option<&Subject<'_>>,
     profile: &Profile,
+    gpus: &GpuClaims,
     now: UnixTime,
 ) {
     registers(result, evidence, &profile.tpm, now);
@@ -62,6 +65,7 @@ pub(super) fn demands(
         }
         let found = match measured.find(evidence, &requirement.claim) {
             Some(found) => found,
+            None if requirement.claim.starts_with(gpu::PREFIX) => gpus.find(&requirement.claim),
             None => find(evidence, subject, &fence, &requirement.claim),
         };
         require(result, requirement, found, now);

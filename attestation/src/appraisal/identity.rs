@@ -52,12 +52,15 @@ pub struct Device {
     pub uuid: Option<String>,
     /// The board's.
     pub serial: Option<String>,
+    /// `PDI-` and the per-device identifier, which the chip's certificate has too.
+    pub pdi: Option<String>,
 }
 
 impl Device {
     /// Its names.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.uuid.iter().chain(&self.serial).map(String::as_str)
+        let names = self.uuid.iter().chain(&self.serial);
+        names.chain(&self.pdi).map(String::as_str)
     }
 }
 
@@ -83,6 +86,7 @@ pub fn devices(statement: &ParsedStatement) -> Result<Vec<Device>, String> {
         match field {
             "uuid" => device.uuid = Some(text.clone()),
             "serial" => device.serial = Some(text.clone()),
+            "pdi" => device.pdi = Some(format!("PDI-{text}")),
             _ => {}
         }
     }

@@ -11,6 +11,7 @@ mod claims;
 mod drift;
 mod fence;
 mod geo;
+mod gpu;
 mod host;
 mod identity;
 mod ima;
@@ -24,6 +25,7 @@ mod verify;
 
 use crate::{
     evidence::Freshness,
+    gpu::Endorsements,
     ids::{DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime},
     profile::{Profile, TimeProfile},
     tlog::{Head, LogEntry},
@@ -33,6 +35,7 @@ use crate::{
 pub use boot::asks_logs;
 pub use drift::{Drift, drift};
 pub use geo::GeoWord;
+pub use gpu::{GpuAnchor, certified_gpus};
 pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
@@ -89,6 +92,8 @@ pub struct Reference<'a> {
     pub approvers: Sha256Digest,
     /// Digests of those before them, which a node may not have let go of yet.
     pub approvers_before: &'a [Sha256Digest],
+    /// What vouches for GPUs.
+    pub endorsements: &'a Endorsements,
 }
 
 /// The statement accepted before this one from the same TPM.
@@ -117,6 +122,8 @@ pub struct Previous {
     pub tie: Option<Tie>,
     /// The run it belongs to, if it was made out of reach.
     pub run: Option<Run>,
+    /// Reports of GPUs it cites, if they answered a challenge that a statement answered, too.
+    pub gpu: Option<GpuAnchor>,
 }
 
 /// A kernel's boot and the TPM reset it began with. The two change together or not at all.
@@ -165,6 +172,7 @@ impl Previous {
             boot_time_ns: statement.boot_time_ns,
             tie: Some(time::tie_after(evidence, previous)),
             run: time::run_after(evidence, previous),
+            gpu: gpu::anchor(evidence, previous),
         }
     }
 }
@@ -178,7 +186,9 @@ pub fn held_against(
     at: UnixTime,
 ) -> AttestationResult {
     let mut result = AttestationResult::empty(evidence, at);
-    claims::demands(&mut result, evidence, None, profile, at);
+    // Nor is there anybody whose GPUs these could be.
+    let gpus = gpu::GpuClaims::default();
+    claims::demands(&mut result, evidence, None, profile, &gpus, at);
     result.conclude();
     result
 }
@@ -243,7 +253,17 @@ pub fn appraise_at(
         }),
         (Some(node), Some(reference)) => {
             identity::judge(&mut result, evidence, subject);
-            claims::judge(&mut result, evidence, subject, node, reference, now, at);
+            let gpus = gpu::judge(&mut result, evidence, subject, reference, previous, at);
+            claims::judge(
+                &mut result,
+                evidence,
+                subject,
+                node,
+                reference,
+                &gpus,
+                now,
+                at,
+            );
         }
     }
     result.conclude();

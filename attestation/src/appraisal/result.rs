@@ -129,6 +129,8 @@ pub enum TrustVector {
     Executables,
     /// `configuration`: how it is set up.
     Configuration,
+    /// `hardware`: is it what it says it is.
+    Hardware,
 }
 
 impl TrustVector {
@@ -137,6 +139,7 @@ impl TrustVector {
             Self::InstanceIdentity => "instance-identity",
             Self::Executables => "executables",
             Self::Configuration => "configuration",
+            Self::Hardware => "hardware",
         }
     }
 }
@@ -155,7 +158,8 @@ pub struct Submod {
 }
 
 /// The submodules, and which claims belong to each.
-const SUBMODS: [(&str, TrustVector, &[&str]); 4] = [
+const SUBMODS: [(&str, TrustVector, &[&str]); 5] = [
+    (GPU, TrustVector::Hardware, &["gpu."]),
     (
         "identity",
         TrustVector::InstanceIdentity,
@@ -169,6 +173,20 @@ const SUBMODS: [(&str, TrustVector, &[&str]); 4] = [
     ("fence", TrustVector::Configuration, &["fence.", "policy."]),
     ("host", TrustVector::Configuration, &[""]),
 ];
+
+/// The one submodule that is there only where there is something to say.
+const GPU: &str = "gpu";
+
+impl Submod {
+    const fn new(vector: TrustVector) -> Self {
+        Self {
+            status: Status::Affirming,
+            vector,
+            deviations: Vec::new(),
+            claims: BTreeMap::new(),
+        }
+    }
+}
 
 /// What appraisal concludes of one statement.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -189,7 +207,7 @@ pub struct AttestationResult {
     pub policy: Option<(u64, Sha256Digest)>,
     /// Whose word it is that AK and EK are one TPM's.
     pub ak_word: AkWord,
-    /// By name: `identity`, `tpm`, `fence`, `host`.
+    /// By name: `identity`, `tpm`, `fence`, `host`; `gpu` where GPUs gave reports or should have.
     pub submods: BTreeMap<&'static str, Submod>,
 }
 
@@ -221,12 +239,6 @@ impl AttestationResult {
 
     /// Of nobody yet, and held against nothing.
     pub(super) fn empty(evidence: &VerifiedEvidence, now: UnixTime) -> Self {
-        let submod = |vector| Submod {
-            status: Status::Affirming,
-            vector,
-            deviations: Vec::new(),
-            claims: BTreeMap::new(),
-        };
         Self {
             status: Status::None,
             at: now,
@@ -241,16 +253,18 @@ impl AttestationResult {
             ak_word: AkWord::Collector,
             submods: SUBMODS
                 .iter()
-                .map(|(name, vector, _)| (*name, submod(*vector)))
+                .filter(|(name, ..)| *name != GPU)
+                .map(|(name, vector, _)| (*name, Submod::new(*vector)))
                 .collect(),
         }
     }
 
     fn submod_of(&mut self, claim: &str) -> Option<&mut Submod> {
-        let (name, ..) = SUBMODS
+        let (name, vector, _) = SUBMODS
             .iter()
             .find(|(_, _, prefixes)| prefixes.iter().any(|prefix| claim.starts_with(prefix)))?;
-        self.submods.get_mut(name)
+        let submod = self.submods.entry(name);
+        Some(submod.or_insert_with(|| Submod::new(*vector)))
     }
 
     pub(super) fn deviate(&mut self, deviation: Deviation) {
@@ -273,6 +287,17 @@ impl AttestationResult {
             .map(|submod| submod.status)
             .max()
             .unwrap_or(Status::None);
+    }
+
+    /// A claim of the result is that flag, from the best of sources.
+    #[must_use]
+    pub fn shows(&self, claim: &str) -> bool {
+        let mut claims = self.submods.values().flat_map(|submod| &submod.claims);
+        claims.any(|(name, found)| {
+            name == claim
+                && found.value == Value::Flag(true)
+                && found.provenance == Provenance::HardwareSigned
+        })
     }
 
     /// All deviations, worst submodule's first.

@@ -5,6 +5,7 @@ mod draft;
 mod drift;
 mod fence;
 mod geo;
+mod gpu;
 mod host;
 mod identity;
 mod ima;
@@ -42,6 +43,7 @@ struct Case {
     endorsed_until: Option<UnixTime>,
     receipt: Option<LogEntry>,
     geotag: GeoWord,
+    endorsements: Endorsements,
 }
 
 impl Case {
@@ -65,6 +67,7 @@ impl Case {
                 boot_time_ns: 900_000_000,
                 tie: None,
                 run: None,
+                gpu: None,
                 boot: Boot {
                     id: [1; 16],
                     reset_count: 7,
@@ -87,6 +90,7 @@ impl Case {
             endorsed_until: None,
             receipt: None,
             geotag: GeoWord::Absent,
+            endorsements: Endorsements::default(),
         }
     }
 
@@ -130,6 +134,7 @@ impl Case {
             not_after: UnixTime(2_000_000_000_000),
             approvers: Sha256Digest([3; 32]),
             approvers_before: &[Sha256Digest([2; 32])],
+            endorsements: &self.endorsements,
         };
         let reference = self.policy.then_some(&reference);
         appraise(

@@ -23,6 +23,8 @@ const IMA_LIST: &str = "ima";
 const USERSPACE_LOG: &str = "userspace";
 /// Most characters of a node's own words.
 const WORDS: usize = 400;
+const GPU_REPORTS: &str = "gpu";
+const GPU_CHAINS: &str = "gpu-chains";
 /// Most banks and registers presented: eight banks of 32.
 const MAX_REGISTERS: usize = 256;
 
@@ -108,6 +110,10 @@ pub struct VerifiedEvidence {
     pub(super) userspace_log: Option<Arc<[u8]>>,
     /// The geotag the envelope brought.
     geotag: GeotagShown,
+    /// Reports of GPUs that the statement cites, likewise.
+    pub(super) gpu_reports: Option<Arc<[u8]>>,
+    /// Their chains, likewise.
+    pub(super) gpu_chains: Option<Arc<[u8]>>,
     /// SHA-256 of the name of the AK that signed it.
     pub(super) ak: Sha256Digest,
 }
@@ -148,8 +154,13 @@ impl VerifiedEvidence {
         let pcrs = verified
             .pcrs(&presented(evidence)?)
             .map_err(EvidenceRefused::Pcrs)?;
+        let cited = statement.gpu.as_ref();
+        let gpu_reports = log_cited(evidence, GPU_REPORTS, cited.map(|gpu| gpu.reports))?;
+        let gpu_chains = log_cited(evidence, GPU_CHAINS, cited.map(|gpu| gpu.chains))?;
         Ok(Self {
             geotag: geotag(evidence, &freshness, ak),
+            gpu_reports,
+            gpu_chains,
             statement,
             freshness,
             clock: verified.clock_info(),
@@ -171,23 +182,37 @@ impl VerifiedEvidence {
             (BOOT_LOG, &self.boot_log),
             (IMA_LIST, &self.ima_list),
             (USERSPACE_LOG, &self.userspace_log),
+            (GPU_REPORTS, &self.gpu_reports),
+            (GPU_CHAINS, &self.gpu_chains),
         ];
         let absent = logs.into_iter().filter(|(_, log)| log.is_none());
         absent
-            .filter_map(|(name, _)| Some((name, *self.statement.logs.get(name)?)))
+            .filter_map(|(name, _)| Some((name, self.named(name)?)))
             .collect()
+    }
+
+    /// The digest under which the statement names a log.
+    fn named(&self, name: &str) -> Option<Sha256Digest> {
+        let gpu = self.statement.gpu.as_ref();
+        match name {
+            GPU_REPORTS => gpu.map(|gpu| gpu.reports),
+            GPU_CHAINS => gpu.map(|gpu| gpu.chains),
+            other => self.statement.logs.get(other).copied(),
+        }
     }
 
     /// Adds a log that was kept. Other bytes than the statement names are left out; what the log
     /// is worth, its replay shows.
     pub fn keep(&mut self, name: &str, log: &Arc<[u8]>) {
-        if self.statement.logs.get(name) != Some(&Sha256Digest::of(&[log])) {
+        if self.named(name) != Some(Sha256Digest::of(&[log])) {
             return;
         }
         let place = match name {
             BOOT_LOG => &mut self.boot_log,
             IMA_LIST => &mut self.ima_list,
             USERSPACE_LOG => &mut self.userspace_log,
+            GPU_REPORTS => &mut self.gpu_reports,
+            GPU_CHAINS => &mut self.gpu_chains,
             _ => return,
         };
         place.get_or_insert_with(|| Arc::clone(log));
@@ -291,6 +316,25 @@ fn geotag(evidence: &v1::Evidence, freshness: &Freshness, ak: &AkPublic) -> Geot
             shown.map_or_else(GeotagShown::Refused, GeotagShown::Certified)
         }
     }
+}
+
+/// The one log of that name, which has to be what the statement names: it proves nothing of how it
+/// came to be, so the statement answers for it.
+fn log_cited(
+    evidence: &v1::Evidence,
+    name: &str,
+    cited: Option<Sha256Digest>,
+) -> Result<Option<Arc<[u8]>>, EvidenceRefused> {
+    let Some(found) = log(evidence, name)? else {
+        return Ok(None);
+    };
+    if cited != Some(Sha256Digest::of(&[&found])) {
+        return Err(EvidenceRefused::Envelope {
+            field: "logs",
+            fault: "holds other reports or chains of GPUs than the statement cites",
+        });
+    }
+    Ok(Some(found.into()))
 }
 
 fn presented(evidence: &v1::Evidence) -> Result<PcrValues, EvidenceRefused> {

@@ -7,6 +7,7 @@ const UNCHALLENGED: &[u8] = b"bailiwick unchallenged v1";
 const TRANSPORT: &[u8] = b"bailiwick transport v1";
 const AK: &[u8] = b"bailiwick ak v1";
 const GEOTAG: &[u8] = b"bailiwick geotag v1";
+const GPU: &[u8] = b"bailiwick gpu v1";
 
 /// Freshness challenge: 32 random bytes, drawn by the collector, used once.
 ///
@@ -115,6 +116,14 @@ pub fn iak_binding(deployment: &DeploymentId, ek: &Sha256Digest) -> Sha256Digest
     Sha256Digest::of(&[AK, name, &[0], ek.as_bytes()])
 }
 
+/// What GPUs are asked with: `SHA-256("bailiwick gpu v1" ‖ challenge ‖ AK name)`.
+///
+/// A report another node had made for itself, or for another challenge, does not fit.
+#[must_use]
+pub fn gpu_nonce(challenge: &Nonce, ak_name: &[u8]) -> [u8; 32] {
+    Sha256Digest::of(&[GPU, challenge.as_bytes(), ak_name]).0
+}
+
 /// The two kinds of signer a statement can have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SignerKind {
@@ -213,6 +222,15 @@ mod tests {
                 "{at}"
             );
         }
+    }
+
+    #[test]
+    fn gpus_are_asked_for_one_challenge_and_one_ak() {
+        let nonce = Nonce::new([3; 32]);
+        let want = Sha256Digest::of(&[b"bailiwick gpu v1", &[3; 32], b"ak"]).0;
+        assert_eq!(gpu_nonce(&nonce, b"ak"), want);
+        assert_ne!(gpu_nonce(&nonce, b"another"), want);
+        assert_ne!(gpu_nonce(&Nonce::new([4; 32]), b"ak"), want);
     }
 
     #[test]

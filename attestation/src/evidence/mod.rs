@@ -10,6 +10,8 @@ mod statement;
 
 pub use binding::{
     Binding, Freshness, Nonce, NonceError, SignerKind, StatementSigner, TeeReportSigner,
-    TpmQuoteSigner, geotag_binding, iak_binding, transport_binding,
+    TpmQuoteSigner, geotag_binding, gpu_nonce, iak_binding, transport_binding,
 };
-pub use statement::{ClaimValue, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused};
+pub use statement::{
+    ClaimValue, GpuCitation, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused,
+};

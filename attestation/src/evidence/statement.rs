@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, btree_map::Entry};
 
 use prost::Message;
 
+use super::Nonce;
 use crate::{
     ids::{DeploymentId, IdError, NodeId, Sha256Digest, UnixTime},
     proto::v1,
@@ -21,7 +22,15 @@ const MAX_NAME: usize = 256;
 /// The format this version writes and reads.
 const FORMAT: u32 = 1;
 /// Claims the appraiser makes itself; a node that uses the names would speak for it.
-const RESERVED: [&str; 6] = ["tpm.", "fence.", "policy.", "node.", "evidence.", "geo."];
+const RESERVED: [&str; 7] = [
+    "tpm.",
+    "fence.",
+    "policy.",
+    "node.",
+    "evidence.",
+    "geo.",
+    "gpu.",
+];
 
 /// A statement that is not one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -122,6 +131,21 @@ pub struct ParsedStatement {
     pub gaps: Vec<v1::Gap>,
     /// The node's own log when the statement was put together.
     pub log: Head,
+    /// The newest reports of its GPUs; `None`: none were asked for.
+    pub gpu: Option<GpuCitation>,
+}
+
+/// Reports of GPUs, by what names them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct GpuCitation {
+    /// SHA-256 of the reports as they travelled.
+    pub reports: Sha256Digest,
+    /// SHA-256 of their chains as they travelled.
+    pub chains: Sha256Digest,
+    /// The challenge that the GPUs' nonce was made from.
+    pub challenge: Nonce,
+    /// `CLOCK_BOOTTIME` when they were asked, ns: the node's word.
+    pub asked_boot_ns: u64,
 }
 
 /// The policy a node says it enforces.
@@ -162,7 +186,9 @@ impl ParsedStatement {
         }
         let raw = v1::Statement::decode(bytes)
             .map_err(|error| StatementRefused::Decode(error.to_string()))?;
-        let rule = |field, fault| Err(StatementRefused::Field { field, fault });
+        fn rule<T>(field: &'static str, fault: &'static str) -> Result<T, StatementRefused> {
+            Err(StatementRefused::Field { field, fault })
+        }
         if raw.format != FORMAT {
             return rule("format", "is not 1");
         }
@@ -219,6 +245,18 @@ impl ParsedStatement {
         }
         bounded("gaps", raw.gaps.len())?;
         bounded("logs", raw.logs.len())?;
+        let gpu = raw.gpu.map(|gpu| {
+            let Ok(challenge) = Nonce::from_slice(&gpu.challenge) else {
+                return rule("gpu.challenge", "must have 32 bytes");
+            };
+            Ok(GpuCitation {
+                reports: digest("gpu.reports", &gpu.reports)?,
+                chains: digest("gpu.chains", &gpu.chains)?,
+                challenge,
+                asked_boot_ns: gpu.asked_boot_ns,
+            })
+        });
+        let gpu = gpu.transpose()?;
         let Some(log) = raw.log.as_ref().and_then(Head::of) else {
             return rule("log", "must name a size and its root of 32 bytes");
         };
@@ -248,6 +286,7 @@ impl ParsedStatement {
             logs,
             gaps: raw.gaps,
             log,
+            gpu,
         })
     }
 }
@@ -321,6 +360,29 @@ mod tests {
             ],
             ..Default::default()
         }
+    }
+
+    fn cited(reports: usize, chains: usize, challenge: usize) -> v1::GpuCitation {
+        v1::GpuCitation {
+            reports: vec![1; reports],
+            chains: vec![2; chains],
+            challenge: vec![3; challenge],
+            asked_boot_ns: 4,
+        }
+    }
+
+    #[test]
+    fn a_citation_of_gpus_is_read() {
+        let mut raw = raw();
+        raw.gpu = Some(cited(32, 32, 32));
+        let parsed = ParsedStatement::parse(&raw.encode_to_vec()).unwrap();
+        let want = GpuCitation {
+            reports: Sha256Digest([1; 32]),
+            chains: Sha256Digest([2; 32]),
+            challenge: Nonce::new([3; 32]),
+            asked_boot_ns: 4,
+        };
+        assert_eq!(parsed.gpu, Some(want));
     }
 
     #[test]
@@ -411,6 +473,26 @@ mod tests {
                 "object",
                 |s| s.fence.as_mut().unwrap().object_digest = vec![0; 31],
                 "Statement.fence.object_digest: must have 32 bytes, or none",
+            ),
+            (
+                "reports of GPUs",
+                |s| s.gpu = Some(cited(31, 32, 32)),
+                "Statement.gpu.reports: must have 32 bytes",
+            ),
+            (
+                "chains of GPUs",
+                |s| s.gpu = Some(cited(32, 33, 32)),
+                "Statement.gpu.chains: must have 32 bytes",
+            ),
+            (
+                "challenge of GPUs",
+                |s| s.gpu = Some(cited(32, 32, 0)),
+                "Statement.gpu.challenge: must have 32 bytes",
+            ),
+            (
+                "the appraiser's of GPUs",
+                |s| s.claims[1].name = "gpu.hardware".to_owned(),
+                "Statement.claims[1] (\"gpu.hardware\"): the appraiser's own names are not the node's to use",
             ),
             (
                 "links",

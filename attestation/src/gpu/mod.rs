@@ -13,12 +13,14 @@
 //! | [`path`](check_chain) | chains to NVIDIA's roots: of devices, of signers of reference values |
 //! | [`device`](judge) | one device: report and chain together |
 //! | [`topology`](judge_set) | Protected PCIe: GPUs and switches that name each other |
+//! | [`endorsements`](Endorsements) | what vouches for devices: roots, reference values, revocation |
 //! | [`ocsp`](Response) | revocation, as an operator brought it |
 //! | [`rim`] | reference values: what they say, who signed them, how a device compares |
 
 mod appraise;
 mod device;
 mod dice;
+mod endorsements;
 mod evidence;
 mod ocsp;
 mod opaque;
@@ -33,6 +35,7 @@ pub use device::{
     judge,
 };
 pub use dice::Fwid;
+pub use endorsements::Endorsements;
 pub use evidence::{
     MAX_EVIDENCE_BYTES, MAX_REPORT_FILE, StoredEvidence, parse_evidence, unpack_report,
 };
@@ -43,4 +46,4 @@ pub use report::{Block, MAX_REPORT_BYTES, Report, ReportRefused};
 pub use topology::{Topology, TopologyRefused, judge_set};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -111,6 +111,20 @@ impl Diff {
             }
             _ => {}
         }
+        match (&first.gpu, &second.gpu) {
+            (None, Some(_)) => self.say(Way::Refuses, "gpu", "GPUs have to prove themselves"),
+            (Some(_), None) => {
+                self.say(
+                    Way::Allows,
+                    "gpu",
+                    "GPUs need not prove themselves any more",
+                );
+            }
+            (before, after) if before != after => {
+                self.say(Way::Differs, "gpu", "something else is asked of GPUs");
+            }
+            _ => {}
+        }
         let of = |profile: &Profile| profile.boot.clone().unwrap_or_default();
         let (before, after) = (of(first), of(second));
         for quirk in after

@@ -6,6 +6,7 @@
 
 mod diff;
 mod draft;
+mod gpu;
 mod ima;
 mod provenance;
 mod raw;
@@ -18,6 +19,7 @@ use std::fmt;
 
 pub use diff::{Difference, Way, diff};
 pub use draft::{Demand, Draft, Seen, Why, draft};
+pub use gpu::{GpuProfile, Versions};
 pub use provenance::{Provenance, UnknownProvenance};
 pub use strict::{Revoked, Strict, StrictSet};
 
@@ -47,6 +49,8 @@ pub struct Profile {
     pub ima: Option<ImaProfile>,
     /// The fence's own log; `None`: what the statement says of the fence is all there is.
     pub fence: Option<FenceProfile>,
+    /// GPUs; `None`: what they say is recorded, and nothing is asked of it.
+    pub gpu: Option<GpuProfile>,
     /// How far the node's clock may be off.
     pub time: TimeProfile,
     /// Digests that count for nothing, whatever else allows them.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::gpu::{self, RawGpu};
 use super::strict::{self, RawRevoked, RawStrict, revoked};
 use super::{
     Alternative, Bank, BootProfile, Brake, Expected, FENCE_PCR_MAX, FenceProfile, Profile,
@@ -37,6 +38,7 @@ pub(super) struct RawProfile {
     boot: Option<RawBoot>,
     ima: Option<ima::RawIma>,
     fence: Option<RawFence>,
+    gpu: Option<RawGpu>,
     time: Option<RawTime>,
     #[serde(default)]
     world: RawWorld,
@@ -160,6 +162,7 @@ pub(super) fn check(
         boot,
         ima: raw.ima.map(|raw| ima::check(file, &raw)).transpose()?,
         fence,
+        gpu: raw.gpu.map(|raw| gpu::check(file, &raw)).transpose()?,
         time,
         requirements,
         world: world(file, &raw.world)?,

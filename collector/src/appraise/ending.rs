@@ -44,6 +44,7 @@ impl Ending<'_> {
             reason: self.reason.chars().take(REASON).collect(),
             quoted_clock_ms: clock.clock,
             quoted_boot_time_ns: newest.quoted_boot_time_ns,
+            gpus_proven: false,
         })
     }
 }

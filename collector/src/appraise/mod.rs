@@ -6,10 +6,11 @@
 mod ending;
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Boot, Deviation, Finding, Previous, Reference, Run, Status, Subject,
-    Tie, VerifiedEvidence, appraise_at, shown_receipt,
+    AkWord, AttestationResult, Boot, Deviation, Finding, GpuAnchor, Previous, Reference, Run,
+    Status, Subject, Tie, VerifiedEvidence, appraise_at, shown_receipt,
 };
-use bailiwick_attestation::evidence::Freshness;
+use bailiwick_attestation::evidence::{Freshness, Nonce};
+use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::profile::Profile;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::standing::{LeaseSignError, LeaseSigner};
@@ -70,6 +71,8 @@ pub struct Case<'a> {
     pub asked: Option<UnixTime>,
     /// Whose certificates of TPMs and devices count.
     pub trust: &'a EkTrust,
+    /// What vouches for GPUs.
+    pub endorsements: &'a Endorsements,
     /// When it came.
     pub now: UnixTime,
 }
@@ -82,9 +85,17 @@ impl Case<'_> {
     /// the policy, and no node would believe it.
     pub fn judge(&self, signer: Option<&LeaseSigner>) -> Result<Appraised, LeaseSignError> {
         let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
-        let result = self.appraised(self.policy.map(Policy::reference).as_ref(), self.now);
+        let reference = self
+            .policy
+            .map(|policy| policy.reference(self.endorsements));
+        let result = self.appraised(reference.as_ref(), self.now);
         let verdict = verdict_of(result.status);
         let reasons = reasons(&result);
+        // Under a profile that asks for it, or the word is nobody's conclusion.
+        let asked = self
+            .policy
+            .is_some_and(|policy| policy.profile().gpu.is_some());
+        let proven = asked && result.shows("gpu.hardware");
         let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
         let (mut lease, mut lease_until) = (None, self.row.lease_until);
         let mut outward = None;
@@ -117,6 +128,7 @@ impl Case<'_> {
                     reason: reason(verdict, &reasons),
                     quoted_clock_ms: clock.clock,
                     quoted_boot_time_ns: self.envelope.quoted_boot_time_ns,
+                    gpus_proven: length > 0 && proven,
                 })?);
                 lease_until =
                     (length > 0).then(|| UnixTime(self.now.millis().saturating_add(length)));
@@ -147,10 +159,9 @@ impl Case<'_> {
     /// What another profile would conclude of it at `at`, all else being as it is.
     #[must_use]
     pub fn under(&self, profile: &Profile, at: UnixTime) -> AttestationResult {
-        let reference = self.policy.map(Policy::reference);
-        let reference = reference.map(|reference| Reference {
+        let reference = self.policy.map(|policy| Reference {
             profile,
-            ..reference
+            ..policy.reference(self.endorsements)
         });
         self.appraised(reference.as_ref(), at)
     }
@@ -287,6 +298,15 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
             }),
             None => None,
         },
+        gpu: match &message.gpu {
+            Some(gpu) => Some(GpuAnchor {
+                reports: Sha256Digest::from_slice(&gpu.reports)?,
+                challenge: Nonce::from_slice(&gpu.challenge).ok()?,
+                clock_ms: gpu.clock_ms,
+                reset_count: gpu.reset_count,
+            }),
+            None => None,
+        },
         run: match &message.run {
             Some(run) => Some(Run {
                 last_receipt: Sha256Digest::from_slice(&run.last_receipt)?,
@@ -362,6 +382,12 @@ pub fn previous_message(previous: &Previous) -> v1::PreviousStatement {
             clock: Some(clock_message(tie.clock)),
             boot_time_ns: tie.boot_time_ns,
             fresh: tie.fresh,
+        }),
+        gpu: previous.gpu.map(|gpu| v1::GpuAnchor {
+            reports: gpu.reports.as_bytes().to_vec(),
+            challenge: gpu.challenge.as_bytes().to_vec(),
+            clock_ms: gpu.clock_ms,
+            reset_count: gpu.reset_count,
         }),
         run: previous.run.map(|run| v1::HistoryRun {
             last_receipt: run.last_receipt.as_bytes().to_vec(),

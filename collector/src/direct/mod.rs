@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use bailiwick_attestation::appraisal::Reference;
-use bailiwick_attestation::profile::Brake;
+use bailiwick_attestation::gpu::Endorsements;
+use bailiwick_attestation::profile::{Brake, Profile};
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
 use bailiwick_policy::approvers::{Approvers, ApproversError, Chain};
 use bailiwick_policy::bundle::{PolicyRefused, VerifiedBundle};
@@ -148,10 +149,17 @@ impl Policy {
         Arc::clone(&self.bundle)
     }
 
-    /// What nodes are held against.
+    /// The profile that approvers signed.
     #[must_use]
-    pub fn reference(&self) -> Reference<'_> {
+    pub fn profile(&self) -> &Profile {
+        &self.verified.model.profile
+    }
+
+    /// What nodes are held against; beside the policy, what vouches for GPUs.
+    #[must_use]
+    pub fn reference<'a>(&'a self, endorsements: &'a Endorsements) -> Reference<'a> {
         Reference {
+            endorsements,
             profile: &self.verified.model.profile,
             version: self.version(),
             manifest: self.manifest_digest(),

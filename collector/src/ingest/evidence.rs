@@ -2,8 +2,11 @@
 
 use std::sync::PoisonError;
 
-use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, asks_logs, devices};
+use bailiwick_attestation::appraisal::{
+    Previous, VerifiedEvidence, asks_logs, certified_gpus, devices,
+};
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
+use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
@@ -25,7 +28,9 @@ use crate::standing::{Change, Decision};
 /// Longest envelope, its logs included.
 const ENVELOPE: usize = 8 * 1024 * 1024;
 /// Longest log by name; others are not taken.
-const LOGS: [(&str, usize); 4] = [
+const LOGS: [(&str, usize); 6] = [
+    ("gpu", 256 * 1024),
+    ("gpu-chains", 512 * 1024),
     ("boot", 1024 * 1024),
     ("ima", 6 * 1024 * 1024),
     ("userspace", 1024 * 1024),
@@ -269,10 +274,12 @@ impl Stream {
         ek: &Sha256Digest,
     ) -> Result<(), Status> {
         let policy = self.shared.director.current();
-        if !policy.is_some_and(|policy| asks_logs(policy.reference().profile)) {
-            return Ok(());
-        }
+        let asks = policy.is_some_and(|policy| asks_logs(policy.profile()));
         for (name, digest) in verified.lacks() {
+            // What GPUs say is shown whether it is asked for or not.
+            if !asks && !name.starts_with("gpu") {
+                continue;
+            }
             let kept = self.shared.store.log_kept(ek, &digest).await;
             if let Some(log) = kept.map_err(service::store)? {
                 verified.keep(name, &log.content.into());
@@ -292,6 +299,7 @@ impl Stream {
         let policy = self.shared.director.current();
         // The clock is the TPM's, whatever AK signs: a cleared chip has no clean past.
         let previous = row.newest.as_ref().and_then(previous_of);
+        let endorsements = self.shared.endorsements.current();
         let case = Case {
             deployment: &self.shared.deployment,
             row,
@@ -302,6 +310,7 @@ impl Stream {
             policy: policy.as_deref(),
             asked,
             trust: &self.shared.trust,
+            endorsements: &endorsements,
             now,
         };
         let mut appraised = case
@@ -353,7 +362,7 @@ impl Stream {
                 lease_ended,
                 fence: fence_facts(&statement.fence, quoted_boot_ns, now),
                 gap,
-                devices: device_names(statement),
+                devices: device_names(verified, &endorsements, now),
             })
             .await;
         let index = match inserted {
@@ -447,11 +456,23 @@ impl Stream {
     }
 }
 
-/// Every name of every device, where NVML could be asked.
-fn device_names(statement: &ParsedStatement) -> Option<Vec<String>> {
-    let devices = devices(statement).ok()?;
-    let names = devices.iter().flat_map(|device| device.names());
-    Some(names.map(str::to_owned).collect())
+/// Every name of every device, where NVML could be asked, and what NVIDIA certified of them.
+fn device_names(
+    evidence: &VerifiedEvidence,
+    endorsements: &Endorsements,
+    now: UnixTime,
+) -> Option<Vec<String>> {
+    let certified = certified_gpus(evidence, endorsements, now);
+    let devices = devices(evidence.statement()).ok();
+    if devices.is_none() && certified.is_empty() {
+        return None;
+    }
+    let devices = devices.unwrap_or_default();
+    let told = devices.iter().flat_map(|device| device.names());
+    let mut names: Vec<String> = told.map(str::to_owned).chain(certified).collect();
+    names.sort();
+    names.dedup();
+    Some(names)
 }
 
 fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
@@ -467,7 +488,7 @@ fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
         let Some((name, limit)) = LOGS.iter().find(|(name, _)| *name == log.name) else {
             return Err(Refusal::new(
                 "evidence-malformed",
-                "Evidence.logs names a log other than boot, ima and fence",
+                "Evidence.logs names a log other than boot, ima, userspace, fence, gpu and gpu-chains",
             ));
         };
         if log.content.len() > *limit || seen.contains(name) {

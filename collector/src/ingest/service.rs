@@ -20,6 +20,7 @@ use crate::cas::Cas;
 use crate::clock;
 use crate::config;
 use crate::direct::{Director, LeaseKeys, chunks};
+use crate::endorsements::Endorsed;
 use crate::enroll::EkTrust;
 use crate::keys::Keys;
 use crate::outward::Outward;
@@ -53,6 +54,8 @@ pub struct Shared {
     pub streams: Streams,
     /// Whose certificates of TPMs and devices count.
     pub trust: Arc<EkTrust>,
+    /// What vouches for GPUs.
+    pub endorsements: Arc<Endorsed>,
     /// Who has standing, and who is told of whom.
     pub standing: Standing,
     /// Bounds.

@@ -24,6 +24,7 @@ use tracing::info;
 use crate::auth::{OperatorPeer, Peer};
 use crate::clock;
 use crate::direct::{Current, Director, node_name};
+use crate::endorsements::Endorsed;
 use crate::enroll::EkTrust;
 use crate::ingest::{Closed, Streams, store_failed};
 use crate::keys::Keys;
@@ -47,6 +48,8 @@ pub struct Query {
     pub streams: Streams,
     /// Whose certificates of TPMs and devices count.
     pub trust: Arc<EkTrust>,
+    /// What device makers and services vouch for.
+    pub endorsements: Arc<Endorsed>,
     /// Who has standing, and what is held back.
     pub standing: Standing,
     /// Keys of what nodes sealed.

@@ -78,6 +78,7 @@ impl Query {
         row.enrolment = stored.enrolment.clone().unwrap_or_default();
         let (policy, profile) = (Arc::clone(policy), Arc::clone(profile));
         let trust = Arc::clone(&self.trust);
+        let endorsements = self.endorsements.current();
         // A millisecond or so of hashing and one signature: not beside whoever serves nodes.
         let judged = tokio::task::spawn_blocking(move || {
             let (ak, verified) = match recorded(&stored) {
@@ -101,9 +102,10 @@ impl Query {
                 policy: Some(&policy),
                 asked: None,
                 trust: &trust,
+                endorsements: &endorsements,
                 now: UnixTime(stored.received_ms),
             };
-            let in_force = policy.reference().profile;
+            let in_force = policy.reference(&endorsements).profile;
             Ok((
                 case.under(in_force, at),
                 case.under(&profile, at),

@@ -364,6 +364,17 @@ interval_s = {interval_seconds}
         Ok(node)
     }
 
+    /// Gives the node GPUs under confidential computing: an ABI double of NVML, and no hardware.
+    /// Before its agent starts.
+    pub fn give_gpus(&self, scene: &Scene, gpus: u8) -> Result<()> {
+        let mut double = cmd::command(paths::binary(false, "bailiwick-nvml-double"));
+        double.arg(scene.path("nvml")).arg(gpus.to_string());
+        let path = cmd::output(&mut double)?;
+        let text = fs::read_to_string(&self.config).context("read the agent's file")?;
+        let text = format!("{text}\n[host]\nnvml = {:?}\n", path.trim());
+        fs::write(&self.config, text).context("configure the agent")
+    }
+
     /// Its configuration.
     pub fn config(&self) -> &Path {
         &self.config

@@ -4,6 +4,7 @@ pub mod daemon;
 pub mod fleet;
 pub mod flows;
 pub(crate) mod footprint;
+mod gpu;
 pub(crate) mod helper;
 pub mod pager;
 pub mod policy;
@@ -103,6 +104,9 @@ fn tell(scene: &mut Scene, stage: &mut Option<Stage>) -> (Report, Result<()>) {
 fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Result<()> {
     step("== parts: a TPM with its maker's certificate, two approvers, a collector, a small world");
     let stage = stage.insert(Stage::set_up(scene, false, INTERVAL_SECONDS)?);
+
+    // What answers for GPUs here is a double, and has to be told from hardware to the end.
+    stage.node.give_gpus(scene, 2)?;
 
     step("== before any fence: everybody reaches everybody");
     show(report, &stage.measure(scene, Standing::Unfenced)?);
@@ -217,6 +221,16 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     report.recovered = Some(matrix.as_expected());
     resolved &= stage.notice(scene, "resolved", NOT_TRUSTED, heard)?;
     report.resolved = Some(resolved);
+
+    step("== a policy that takes GPUs which prove themselves: a double proves nothing");
+    let judged = stage.judge_gpus(scene)?;
+    for line in judged.lines() {
+        step(format_args!("   {line}"));
+    }
+    let without = stage.measure(scene, Standing::Unattested)?;
+    show(report, &without);
+    report.gpu = Some(judged);
+    stage.forget_gpus(scene)?;
 
     step("== the record");
     stage.record(scene, report)

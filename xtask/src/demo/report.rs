@@ -4,6 +4,7 @@ use anyhow::{Result, bail};
 use serde_json::{Value, json};
 
 use super::flows::Matrix;
+use super::gpu::Gpus;
 use super::stage::Upgraded;
 use super::stream::Met;
 
@@ -31,6 +32,8 @@ pub(super) struct Report {
     /// The next affirming statement opened the fence again.
     pub(super) lease_returned: Option<bool>,
     pub(super) recovered: Option<bool>,
+    /// What answers for GPUs, and what it was taken for.
+    pub(super) gpu: Option<Gpus>,
     pub(super) alerted: Option<bool>,
     pub(super) resolved: Option<bool>,
     pub(super) statements: Option<u64>,
@@ -76,6 +79,7 @@ impl Report {
             && self.lease_ended == Some(true)
             && self.lease_returned == Some(true)
             && self.recovered == Some(true)
+            && self.gpu.as_ref().is_some_and(Gpus::as_expected)
             && self.alerted == Some(true)
             && self.resolved == Some(true)
             && self.statements.is_some_and(|n| n > 0)
@@ -97,6 +101,7 @@ impl Report {
             "lease_ended": self.lease_ended,
             "lease_returned": self.lease_returned,
             "recovered": self.recovered,
+            "gpu": self.gpu.as_ref().map(Gpus::json),
             "alerted": self.alerted,
             "resolved": self.resolved,
             "statements": self.statements,
@@ -130,7 +135,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::super::stream::{Met, Side};
-    use super::{Matrix, Report, Upgraded};
+    use super::{Gpus, Matrix, Report, Upgraded};
 
     fn met() -> Met {
         Met {
@@ -167,6 +172,12 @@ mod tests {
             lease_ended: Some(true),
             lease_returned: Some(true),
             recovered: Some(true),
+            gpu: Some(Gpus {
+                reports: 2,
+                shown: Some(false),
+                verdict: "contraindicated".to_owned(),
+                why: vec!["GPU 0: not hardware".to_owned()],
+            }),
             alerted: Some(true),
             resolved: Some(true),
             statements: Some(1),
@@ -178,7 +189,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_or_went_wrong_is_no_good_story() {
         type Change = fn(&mut Report);
-        let rows: [(&str, Change, bool, bool); 9] = [
+        let rows: [(&str, Change, bool, bool); 12] = [
             ("as it must be", |_| {}, true, true),
             ("no kill was tried", |r| r.fence_killed = None, false, false),
             (
@@ -208,6 +219,19 @@ mod tests {
             (
                 "the PCR says the same programs",
                 |r| r.fence_upgraded.as_mut().unwrap().after = "one".to_owned(),
+                true,
+                false,
+            ),
+            ("nobody asked a GPU", |r| r.gpu = None, false, false),
+            (
+                "a double passes for hardware",
+                |r| r.gpu.as_mut().unwrap().shown = Some(true),
+                true,
+                false,
+            ),
+            (
+                "a double is affirmed",
+                |r| r.gpu.as_mut().unwrap().verdict = "affirming".to_owned(),
                 true,
                 false,
             ),

@@ -28,7 +28,7 @@ pub const STALE: &str = "BailiwickNodeStale";
 /// The alert of a fence that is not whole.
 pub const FENCE_BROKEN: &str = "BailiwickFenceBroken";
 /// The verdict that grants standing.
-const AFFIRMING: &str = "affirming";
+pub(super) const AFFIRMING: &str = "affirming";
 /// Long enough to see standing last, short enough to see it run out.
 pub const LEASE_SECONDS: u32 = 30;
 /// A node silent for longer is stale.

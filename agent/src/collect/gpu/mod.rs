@@ -6,7 +6,9 @@
 //! stands beside the reports and is the driver's word; the reports are judged by whoever reads
 //! them (`bailiwick inspect gpu --evidence`).
 
+mod cited;
 mod library;
+mod schedule;
 #[cfg(test)]
 mod tests;
 
@@ -19,7 +21,9 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD};
 use serde::{Deserialize, Serialize};
 
+pub use cited::{Cited, LOGS, cited};
 pub use library::Loaded;
+pub use schedule::{PAUSE, Schedule};
 
 use super::nvml::run_bounded;
 
@@ -30,6 +34,8 @@ const MAX_REPORT: usize = 0x2000;
 /// Longest chain: the buffer the library has for one.
 const MAX_CHAIN: usize = 0x1400;
 
+/// `nvmlInit` wakes GPUs that sleep, and each takes its time to sign: eight of them, twice over.
+pub const PATIENCE: Duration = Duration::from_secs(45);
 /// Most output read: sixteen GPUs with the longest report and chain, in base64.
 const MAX_OUTPUT: u64 = 512 << 10;
 
@@ -123,7 +129,7 @@ pub async fn ask(
 }
 
 impl Collected {
-    fn nothing(why: &str) -> Self {
+    pub(crate) fn nothing(why: &str) -> Self {
         Self {
             mode: Err(why.to_owned()),
             count: Err(why.to_owned()),

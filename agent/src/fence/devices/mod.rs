@@ -83,6 +83,8 @@ pub(super) struct Devices {
     maps: DeviceMaps,
     ring: RingBuf<MapData>,
     host: HostNumbers,
+    /// All GPUs of this node have proven themselves, as the lease in force says.
+    proven: bool,
     table: Box<HostDevices>,
     image: Option<Image>,
     scan: Scan,
@@ -145,6 +147,7 @@ impl Devices {
             ring,
             table: host.table(),
             host,
+            proven: false,
             image: None,
             scan: Scan::default(),
             next_scan_ns: 0,
@@ -159,7 +162,8 @@ impl Devices {
 
     /// Puts the numbers of this host into an image. Says, and returns, what is not there.
     pub(super) fn fill(&self, image: &mut PolicyImage, names: &[DeviceNames]) -> Vec<Unmet> {
-        let unmet = set_devices(image, names, &self.host);
+        let names: Vec<DeviceNames> = names.iter().map(|one| one.under(self.proven)).collect();
+        let unmet = set_devices(image, &names, &self.host);
         for Unmet {
             subject,
             name,
@@ -174,6 +178,21 @@ impl Devices {
             }
         }
         unmet
+    }
+
+    /// All GPUs of this node have proven themselves.
+    pub(super) const fn proven(&self) -> bool {
+        self.proven
+    }
+
+    /// Takes what the lease says of it. True: the image of the policy has to be filled anew.
+    pub(super) fn prove(&mut self, proven: bool) -> bool {
+        let changed = std::mem::replace(&mut self.proven, proven) != proven;
+        if changed {
+            // Whoever holds one is looked for at once.
+            self.next_scan_ns = 0;
+        }
+        changed
     }
 
     /// Looks whether drivers came or went. True: the image of the policy has to be filled anew.

@@ -191,6 +191,7 @@ fn devices_are_the_inventorys_by_nvmls_word() {
     let device = |uuid: Option<&str>, serial: &str| Device {
         uuid: uuid.map(str::to_owned),
         serial: Some(serial.to_owned()),
+        pdi: None,
     };
     let expected = vec![device(Some("GPU-a"), "1001"), device(None, "1002")];
     assert_eq!(devices(&parsed), Ok(expected));

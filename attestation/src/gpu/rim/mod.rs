@@ -295,4 +295,4 @@ fn outside(signer: &Certificate, at: UnixTime) -> Option<RimRefused> {
 }
 
 #[cfg(test)]
-pub(in crate::gpu) mod tests;
+pub(crate) mod tests;

@@ -2,8 +2,8 @@
 
 mod appraise;
 mod device;
-mod made;
+pub(crate) mod made;
 mod ocsp;
 mod path;
 mod report;
-mod responses;
+pub(crate) mod responses;

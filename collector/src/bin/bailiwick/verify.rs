@@ -3,10 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use bailiwick_attestation::DeploymentId;
 use bailiwick_attestation::appraisal::Status;
+use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::{DeploymentId, UnixTime};
 use bailiwick_collector::direct::read_approvers;
+use bailiwick_collector::endorsements;
 use bailiwick_collector::enroll::read_all;
 use bailiwick_collector::verify::{Anchors, Outcome, Report, verify};
 use prost::Message as _;
@@ -45,6 +47,9 @@ pub(crate) struct Args {
     /// A folder with the newest policy you know, signed: which keys of the log are revoked since.
     #[arg(long)]
     policy: Option<PathBuf>,
+    /// A folder that `bailiwick endorsements import` filled: reference values of GPUs.
+    #[arg(long, value_name = "FOLDER")]
+    endorsements: Option<PathBuf>,
     /// How the result is printed.
     #[arg(long, value_enum, default_value = "table")]
     output: Format,
@@ -69,6 +74,15 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     let iak_roots = read_all(&args.iak_roots)?;
     let iak_intermediates = read_all(&args.iak_intermediates)?;
     let keys = args.policy.as_deref().map(read_bundle).transpose()?;
+    let at = UnixTime(stored.received_ms);
+    let endorsements = match &args.endorsements {
+        Some(folder) => {
+            let read = endorsements::read(folder, at);
+            read.with_context(|| folder.display().to_string())?
+                .endorsements
+        }
+        None => Endorsements::default(),
+    };
     let report = verify(
         &stored,
         &Anchors {
@@ -79,6 +93,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             iak_roots: &iak_roots,
             iak_intermediates: &iak_intermediates,
             keys: keys.as_ref(),
+            endorsements: &endorsements,
         },
     );
     show(&report, args.output)?;

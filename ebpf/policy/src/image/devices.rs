@@ -315,6 +315,23 @@ pub struct DeviceNames {
     pub devices: Devices,
 }
 
+impl DeviceNames {
+    /// The same, while the node's GPUs have proven themselves or not: a study that takes
+    /// confidential ones has no devices without that.
+    #[must_use]
+    pub fn under(&self, proven: bool) -> Self {
+        let mut names = self.clone();
+        if names.devices.confidential && !proven {
+            names.devices = Devices {
+                confidential: true,
+                on_failure: names.devices.on_failure,
+                ..Devices::default()
+            };
+        }
+        names
+    }
+}
+
 /// The names of all subjects, in the order of their numbers.
 #[must_use]
 pub fn device_names(model: &Model) -> Vec<DeviceNames> {

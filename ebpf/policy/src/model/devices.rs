@@ -27,6 +27,9 @@ pub struct Devices {
     pub raw_sockets: bool,
     /// Whether a study may open its devices while the node has no lease.
     pub unattested: bool,
+    /// Whether a study takes confidential GPUs: it opens its devices, and starts, only while the
+    /// node's lease says that all its GPUs proved themselves.
+    pub confidential: bool,
     /// What becomes of a study that holds a device it may not open (any more).
     pub on_failure: OnFailure,
 }
@@ -297,6 +300,7 @@ pub(super) struct RawDevices {
     raw_sockets: bool,
     #[serde(default)]
     unattested: bool,
+    confidential: Option<Spanned<bool>>,
     on_failure: Option<Spanned<String>>,
 }
 
@@ -326,9 +330,15 @@ pub(super) fn of_study(file: &TomlFile<'_>, raw: &RawDevices) -> Result<Devices,
             }
         },
     };
+    let confidential = raw.confidential.as_ref();
+    if let Some(word) = confidential.filter(|word| *word.get_ref() && raw.unattested) {
+        let fault = "without a lease nobody says that GPUs are confidential: not beside unattested";
+        return Err(file.error(word.span(), fault));
+    }
     Ok(Devices {
         raw_sockets: raw.raw_sockets,
         unattested: raw.unattested,
+        confidential: confidential.is_some_and(|word| *word.get_ref()),
         on_failure,
         ..lists(file, &raw.gpus, &raw.mig, &raw.nodes)?
     })

@@ -483,6 +483,7 @@ fn body(
         reason: "affirming".to_owned(),
         quoted_clock_ms: clock.clock,
         quoted_boot_time_ns: evidence.quoted_boot_time_ns,
+        gpus_proven: true,
     })
 }
 

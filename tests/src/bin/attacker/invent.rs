@@ -9,6 +9,7 @@ use bailiwick_attestation::appraisal::{
     AkWord, GeoWord, Reference, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
+use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Checkpoint, LogEntry, NoteSigner, leaf_hash};
 use bailiwick_attestation::tpm::{AkPublic, Public};
@@ -115,6 +116,7 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             geotag: &GeoWord::Absent,
         },
         Some(&Reference {
+            endorsements: &Endorsements::default(),
             profile: &policy.model.profile,
             version: policy.manifest.version,
             manifest: policy.manifest.digest,

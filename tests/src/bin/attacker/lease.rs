@@ -66,6 +66,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         reason: "affirming".to_owned(),
         quoted_clock_ms: CLOCK_MS,
         quoted_boot_time_ns: BOOT_NS,
+        gpus_proven: true,
     };
     let state = StateDir::at(&args.stolen);
     let id = state.identity()?.lease_key_id;

@@ -1,6 +1,6 @@
 //! RIMs made in the test: who signs them, what they say, and what is done to them on the way.
 
-pub(in crate::gpu) mod made;
+pub(crate) mod made;
 
 mod content;
 mod golden;

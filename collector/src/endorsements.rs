@@ -1,0 +1,190 @@
+//! What vouches for GPUs, as an operator brought it: a folder of reference values and responses
+//! about revocation, each named by the digest of its content.
+//!
+//! Everything is checked when it is read, under NVIDIA's roots, and again once an hour: signers'
+//! certificates run out. What is not what its name says, or nobody signed, is left out and said.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use bailiwick_attestation::gpu::rim::MAX_RIM_FILE;
+use bailiwick_attestation::gpu::{Endorsements, MAX_OCSP_BYTES, Response};
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+/// Files of a store, at most: NVIDIA has some hundred RIMs out.
+const MAX_FILES: usize = 4096;
+/// How often the folder's list is looked at.
+const LOOK: Duration = Duration::from_secs(10);
+/// How often all of it is checked again though nothing changed.
+const AGAIN_MS: u64 = 3_600_000;
+/// Behind the digest in a name: reference values, and responses about revocation.
+pub const RIM: &str = ".rim.xml";
+/// Likewise.
+pub const OCSP: &str = ".ocsp.der";
+
+/// What is in force, and where it comes from.
+#[derive(Debug)]
+pub struct Endorsed {
+    folder: Option<PathBuf>,
+    current: Mutex<Arc<Endorsements>>,
+}
+
+/// What one reading found.
+#[derive(Debug, Default)]
+pub struct Read {
+    /// What counts.
+    pub endorsements: Endorsements,
+    /// Names that do not: changed, signed by nobody who is trusted, or nothing that is known.
+    pub refused: Vec<String>,
+}
+
+impl Endorsed {
+    /// Reads the folder, where one is configured.
+    pub fn open(folder: Option<&Path>, now: UnixTime) -> io::Result<Self> {
+        let read = match folder {
+            Some(folder) => self::read(folder, now)?,
+            None => Read::default(),
+        };
+        tell(&read);
+        Ok(Self {
+            folder: folder.map(Path::to_owned),
+            current: Mutex::new(Arc::new(read.endorsements)),
+        })
+    }
+
+    /// What counts now.
+    #[must_use]
+    pub fn current(&self) -> Arc<Endorsements> {
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Follows the folder until told to stop. One that cannot be read leaves what was read before.
+    pub async fn follow(self: Arc<Self>, now: impl Fn() -> UnixTime, stop: CancellationToken) {
+        let Some(folder) = self.folder.clone() else {
+            return;
+        };
+        let mut known = (names(&folder).ok(), now());
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(LOOK) => {}
+            }
+            let found = names(&folder).ok();
+            let at = now();
+            let late = at.millis().saturating_sub(known.1.millis()) >= AGAIN_MS;
+            if found.is_none() || (found == known.0 && !late) {
+                continue;
+            }
+            let from = folder.clone();
+            match tokio::task::spawn_blocking(move || read(&from, at)).await {
+                Ok(Ok(read)) => {
+                    tell(&read);
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
+                        Arc::new(read.endorsements);
+                    known = (found, at);
+                }
+                Ok(Err(error)) => warn!(folder = %folder.display(), %error, "not read"),
+                Err(error) => warn!(%error, "reading endorsements"),
+            }
+        }
+    }
+}
+
+fn tell(read: &Read) {
+    let held = read.endorsements.held();
+    info!(rims = held.0, responses = held.1, "endorsements of GPUs");
+    for name in &read.refused {
+        warn!(
+            file = name,
+            "left out: not what its name says, or signed by nobody"
+        );
+    }
+}
+
+fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
+    let mut names = BTreeSet::new();
+    for entry in fs::read_dir(folder)?.take(MAX_FILES) {
+        if let Ok(name) = entry?.file_name().into_string() {
+            names.insert(name);
+        }
+    }
+    Ok(names)
+}
+
+/// Reads a store whole, as of `at`.
+pub fn read(folder: &Path, at: UnixTime) -> io::Result<Read> {
+    let mut out = Read::default();
+    for name in names(folder)? {
+        let Some((digest, kind)) = name.split_once('.') else {
+            continue;
+        };
+        let good = match format!(".{kind}").as_str() {
+            RIM => {
+                let bytes = bounded(&folder.join(&name), MAX_RIM_FILE)?;
+                named(digest, &bytes) && out.endorsements.add_rim(&bytes, at)
+            }
+            OCSP => {
+                let bytes = bounded(&folder.join(&name), MAX_OCSP_BYTES)?;
+                let response = Response::parse(&bytes).ok();
+                let response = response.filter(|_| named(digest, &bytes));
+                response.map(|it| out.endorsements.add_ocsp(it)).is_some()
+            }
+            // Half written, or somebody else's.
+            _ => continue,
+        };
+        if !good {
+            out.refused.push(name);
+        }
+    }
+    Ok(out)
+}
+
+fn named(digest: &str, bytes: &[u8]) -> bool {
+    Sha256Digest::of(&[bytes]).to_string() == digest
+}
+
+/// At most one byte more than may be: what is longer has another digest than its name.
+fn bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let most = u64::try_from(most).unwrap_or(u64::MAX);
+    fs::File::open(path)?
+        .take(most.saturating_add(1))
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_read_and_what_is_not_what_it_says_is_left_out() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = UnixTime::from_secs(1_767_225_600);
+        assert_eq!(read(dir.path(), at).unwrap().refused, [""; 0]);
+        let write = |name: &str, bytes: &[u8]| fs::write(dir.path().join(name), bytes).unwrap();
+        let digest = Sha256Digest::of(&[b"<no RIM/>"]);
+        write(&format!("{digest}.rim.xml"), b"<no RIM/>");
+        write("ab.ocsp.der", b"no response");
+        write("notes.txt", b"somebody's");
+        write(".part-1", b"half");
+        let found = read(dir.path(), at).unwrap();
+        assert_eq!(
+            found.refused,
+            [format!("{digest}.rim.xml"), "ab.ocsp.der".to_owned()]
+                .into_iter()
+                .collect::<BTreeSet<_>>()
+                .into_iter()
+                .collect::<Vec<_>>()
+        );
+        assert_eq!(found.endorsements.held(), (0, 0));
+        assert!(read(&dir.path().join("nothing"), at).is_err());
+        assert!(Endorsed::open(None, at).is_ok());
+    }
+}
