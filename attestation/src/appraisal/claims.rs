@@ -18,21 +18,18 @@ use crate::{
     term::Lapsed,
 };
 
+/// What has to be so under any profile.
 pub(super) fn judge(
     result: &mut AttestationResult,
     evidence: &VerifiedEvidence,
-    subject: &Subject<'_>,
     node: &NodeId,
     reference: &Reference<'_>,
-    gpus: &GpuClaims,
     now: UnixTime,
-    at: UnixTime,
 ) {
     name(result, evidence, node);
     policy(result, evidence, reference, now);
     fence::judge(result, evidence);
     host::judge(result, evidence);
-    demands(result, evidence, Some(subject), reference.profile, gpus, at);
 }
 
 /// What the profile demands of the evidence itself. Without a subject there is no inventory to ask,

@@ -254,14 +254,13 @@ pub fn appraise_at(
         (Some(node), Some(reference)) => {
             identity::judge(&mut result, evidence, subject);
             let gpus = gpu::judge(&mut result, evidence, subject, reference, previous, at);
-            claims::judge(
+            claims::judge(&mut result, evidence, node, reference, now);
+            claims::demands(
                 &mut result,
                 evidence,
-                subject,
-                node,
-                reference,
+                Some(subject),
+                reference.profile,
                 &gpus,
-                now,
                 at,
             );
         }
