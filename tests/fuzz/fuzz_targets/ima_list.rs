@@ -1,4 +1,6 @@
 #![no_main]
+use std::hint::black_box;
+
 use bailiwick_attestation::crypto::HashAlgorithm;
 use bailiwick_attestation::ima::{List, match_pcr, replay};
 libfuzzer_sys::fuzz_target!(|data: &[u8]| {
@@ -7,14 +9,14 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
     };
     assert_eq!(list.entries().count(), list.len());
     for entry in list.entries() {
-        entry.is_consistent();
-        entry.file_name();
-        entry.file_digest();
-        entry.signature();
-        entry.appended_signature();
-        entry.buffer();
-        entry.owner();
-        entry.group();
+        black_box(entry.is_consistent());
+        black_box(entry.file_name());
+        black_box(entry.file_digest());
+        black_box(entry.signature());
+        black_box(entry.appended_signature());
+        black_box(entry.buffer());
+        black_box(entry.owner());
+        black_box(entry.group());
     }
     let value = replay(&list, HashAlgorithm::Sha256).unwrap().value;
     let measured = list.entries().any(|entry| entry.pcr == 10);
