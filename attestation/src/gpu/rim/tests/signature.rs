@@ -232,7 +232,7 @@ fn every_form_of_file_holds_the_same() {
     }
     for (more, refused) in [(0, false), (1, true)] {
         let long = "A".repeat(crate::gpu::rim::MAX_RIM_FILE + more);
-        let said = detail(&checked(&long)).contains("RIM.file at offset 0: 4194");
+        let said = detail(&checked(&long)).contains("exceeds the limit of 2097152");
         assert_eq!(said, refused, "{more}");
     }
 }
