@@ -17,5 +17,5 @@ libfuzzer_sys::fuzz_target!(|data: &[u8]| {
         stated_nonce: None,
     };
     let judged = gpu::judge(evidence, &anchors, None, at);
-    gpu::judge_set(&[judged.clone(), judged]);
+    std::hint::black_box(gpu::judge_set(&[judged.clone(), judged]));
 });
