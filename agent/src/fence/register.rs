@@ -15,26 +15,17 @@ use bailiwick_attestation::{
     tpm::{ResponseRefused, pcr_event, pcr_event_response, pcr_read, pcr_read_response},
 };
 
-use crate::tpm::raw::{AGAIN_AFTER, ATTEMPTS, Address};
+use crate::tpm::raw::{Address, RawError, Talk};
 
 /// Why a register was not extended or read.
 #[derive(Debug, thiserror::Error)]
 pub enum RegisterError {
-    /// Not an address that is reached without a library.
-    #[error("TCTI {0:?} is neither device:PATH nor swtpm:host=HOST,port=PORT")]
-    Address(String),
-    /// Nobody answers there, or the connection broke.
-    #[error("{address}")]
-    Connection {
-        /// The TPM's.
-        address: String,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// What the TPM answers.
-    #[error("TPM")]
-    Response(#[source] ResponseRefused),
+    /// The TPM was not reached, or answered with a refusal.
+    #[error(transparent)]
+    Tpm(#[from] RawError),
+    /// No thread to wait in.
+    #[error("start a thread that waits for the TPM")]
+    Thread(#[source] io::Error),
     /// An event longer than a TPM takes.
     #[error("an event of {0} bytes is longer than a TPM takes")]
     TooLong(usize),
@@ -62,31 +53,6 @@ pub trait Register: Send + fmt::Debug {
     fn index(&self) -> u8;
 }
 
-/// Asks until the TPM has time.
-fn ask_again<T>(
-    address: &Address,
-    command: &[u8],
-    read: impl Fn(&[u8]) -> Result<T, ResponseRefused>,
-) -> Result<T, RegisterError> {
-    let mut attempts = ATTEMPTS;
-    loop {
-        let response = address
-            .ask(command)
-            .map_err(|source| RegisterError::Connection {
-                address: address.to_string(),
-                source,
-            })?;
-        attempts = attempts.saturating_sub(1);
-        match read(&response) {
-            Ok(answer) => return Ok(answer),
-            Err(refused) if refused.try_again() && attempts > 0 => thread::sleep(AGAIN_AFTER),
-            Err(refused) => return Err(RegisterError::Response(refused)),
-        }
-    }
-}
-
-type Answer<T> = Result<T, RegisterError>;
-
 /// A PCR of the node's TPM.
 #[derive(Debug)]
 pub struct TpmRegister {
@@ -109,15 +75,16 @@ impl TpmRegister {
         }
     }
 
-    /// Runs `work` in a thread, and waits for it as long as patience lasts.
-    fn with_patience<T: Send + 'static>(
+    /// Asks in a thread, and waits for it as long as patience lasts.
+    fn ask<T: Send + 'static>(
         &mut self,
         patience: Duration,
-        work: impl FnOnce(&Address) -> Answer<T> + Send + 'static,
-    ) -> Answer<T> {
+        command: Vec<u8>,
+        read: impl Fn(&[u8]) -> Result<T, ResponseRefused> + Send + 'static,
+    ) -> Result<T, RegisterError> {
         let address = match &self.address {
             Ok(address) => address.clone(),
-            Err(tcti) => return Err(RegisterError::Address(tcti.clone())),
+            Err(tcti) => return Err(RawError::Address(tcti.clone()).into()),
         };
         if let Some(late) = &self.late
             && late.try_recv() == Err(TryRecvError::Empty)
@@ -130,17 +97,15 @@ impl TpmRegister {
             .name("tpm".to_owned())
             .spawn(move || {
                 // Nobody may wait any more.
-                drop(done.send(work(&address)));
+                let answer = Talk::begin(&address).and_then(|mut talk| talk.ask(&command, read));
+                drop(done.send(answer));
                 drop(ended);
             })
-            .map_err(|source| RegisterError::Connection {
-                address: "a thread for the TPM".to_owned(),
-                source,
-            })?;
+            .map_err(RegisterError::Thread)?;
         match answers.recv_timeout(patience) {
             Ok(answer) => {
                 self.late = None;
-                answer
+                Ok(answer?)
             }
             Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {
                 self.late = Some(end);
@@ -153,18 +118,14 @@ impl TpmRegister {
 impl Register for TpmRegister {
     fn extend(&mut self, event: &[u8], patience: Duration) -> Result<(), RegisterError> {
         let command = pcr_event(self.index, event).ok_or(RegisterError::TooLong(event.len()))?;
-        self.with_patience(patience, move |address| {
-            ask_again(address, &command, pcr_event_response)
-        })
+        self.ask(patience, command, pcr_event_response)
     }
 
     fn value(&mut self, patience: Duration) -> Result<Digest, RegisterError> {
         let (bank, index) = (self.bank, self.index);
         let command = pcr_read(bank, index);
-        self.with_patience(patience, move |address| {
-            ask_again(address, &command, |response| {
-                pcr_read_response(response, bank, index)
-            })
+        self.ask(patience, command, move |response| {
+            pcr_read_response(response, bank, index)
         })
     }
 
@@ -209,7 +170,7 @@ mod tests {
         }
         let mut none = TpmRegister::new("tabrmd", HashAlgorithm::Sha256, 13);
         let refused = none.extend(b"x", PATIENCE).unwrap_err();
-        assert!(matches!(refused, RegisterError::Address(tcti) if tcti == "tabrmd"));
+        assert!(matches!(refused, RegisterError::Tpm(RawError::Address(tcti)) if tcti == "tabrmd"));
     }
 
     #[test]
@@ -230,7 +191,7 @@ mod tests {
         let mut none = TpmRegister::new(&tcti, HashAlgorithm::Sha3_256, 13);
         assert!(matches!(
             none.value(PATIENCE),
-            Err(RegisterError::Response(_))
+            Err(RegisterError::Tpm(RawError::Response(_)))
         ));
     }
 
@@ -257,7 +218,7 @@ mod tests {
             }
         };
         assert!(
-            matches!(broken, RegisterError::Connection { .. }),
+            matches!(broken, RegisterError::Tpm(RawError::Connection { .. })),
             "{broken}"
         );
     }

@@ -18,6 +18,7 @@ use super::btf;
 
 mod program;
 
+pub(super) use program::Query;
 #[cfg(test)]
 pub(crate) use program::detach_link;
 pub(crate) use program::{

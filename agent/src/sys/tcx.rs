@@ -83,21 +83,6 @@ struct Create {
 }
 
 #[repr(C)]
-struct Query {
-    device: u32,
-    attach: u32,
-    flags: u32,
-    attach_flags: u32,
-    program_ids: u64,
-    count: u32,
-    padding: u32,
-    program_attach_flags: u64,
-    link_ids: u64,
-    link_attach_flags: u64,
-    revision: u64,
-}
-
-#[repr(C)]
 #[derive(Default)]
 struct ById {
     id: u32,
@@ -146,18 +131,13 @@ pub(crate) fn link_info(link: BorrowedFd<'_>) -> io::Result<LinkInfo> {
 /// What runs on one side of a device.
 pub(crate) fn chain(device: u32, side: Side) -> io::Result<Chain> {
     let (mut programs, mut links) = ([0_u32; CHAIN], [0_u32; CHAIN]);
-    let mut attr = Query {
-        device,
+    let mut attr = bpf::Query {
+        target: device,
         attach: side.number(),
-        flags: 0,
-        attach_flags: 0,
         program_ids: bpf::address(programs.as_mut_ptr()),
         count: u32::try_from(CHAIN).unwrap_or(0),
-        padding: 0,
-        program_attach_flags: 0,
         link_ids: bpf::address(links.as_mut_ptr()),
-        link_attach_flags: 0,
-        revision: 0,
+        ..bpf::Query::default()
     };
     // SAFETY: the structure is as long as the kernel writes, and both pointers are to `count`
     // integers.

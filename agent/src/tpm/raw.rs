@@ -13,8 +13,8 @@ use std::{
 use bailiwick_attestation::tpm::{MAX_RESPONSE, ResponseRefused};
 
 /// How often a TPM that says "again" is asked again, and after how long.
-pub(crate) const ATTEMPTS: u32 = 50;
-pub(crate) const AGAIN_AFTER: Duration = Duration::from_millis(20);
+const ATTEMPTS: u32 = 50;
+const AGAIN_AFTER: Duration = Duration::from_millis(20);
 
 /// A socket that is silent for so long is given up.
 pub(crate) const SILENCE: Duration = Duration::from_secs(60);
@@ -78,11 +78,6 @@ impl Address {
             Self::Socket(host, port) => Ok(Line::Socket(host, *port)),
         }
     }
-
-    /// Sends one command, reads one response.
-    pub(crate) fn ask(&self, command: &[u8]) -> io::Result<Vec<u8>> {
-        self.open()?.ask(command)
-    }
 }
 
 impl fmt::Display for Address {
@@ -141,13 +136,13 @@ impl Line<'_> {
 
 /// Several commands to one TPM, over one connection.
 #[derive(Debug)]
-pub(super) struct Talk<'a> {
+pub(crate) struct Talk<'a> {
     address: &'a Address,
     line: Line<'a>,
 }
 
 impl<'a> Talk<'a> {
-    pub(super) fn begin(address: &'a Address) -> Result<Self, RawError> {
+    pub(crate) fn begin(address: &'a Address) -> Result<Self, RawError> {
         match address.open() {
             Ok(line) => Ok(Self { address, line }),
             Err(source) => Err(Self::broken(address, source)),
@@ -162,7 +157,7 @@ impl<'a> Talk<'a> {
     }
 
     /// Asks until the TPM has time.
-    pub(super) fn ask<T>(
+    pub(crate) fn ask<T>(
         &mut self,
         command: &[u8],
         read: impl Fn(&[u8]) -> Result<T, ResponseRefused>,

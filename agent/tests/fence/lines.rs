@@ -27,9 +27,10 @@ const US: [u8; 4] = [198, 51, 100, 7];
 
 /// One study, which may reach DE and 10.8.0.0/16; the wire out is the uplink.
 struct Stage {
-    scene: Scene,
     net: Net,
     fence: Fence,
+    /// Last: its file system cannot be unmounted while the fence holds it.
+    scene: Scene,
 }
 
 impl Stage {

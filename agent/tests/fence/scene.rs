@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
     sync::Once,
@@ -66,7 +66,8 @@ impl Scene {
 
 impl Drop for Scene {
     fn drop(&mut self) {
-        clean(&self.name);
+        let left = clean(&self.name);
+        assert!(std::thread::panicking() || left.is_ok(), "{left:?}");
     }
 }
 
@@ -110,11 +111,21 @@ fn mount() -> PathBuf {
     PathBuf::from(line.split(' ').nth(1).unwrap())
 }
 
-fn clean(name: &str) {
-    // Nothing may be left; what cannot go now is tried again by the next run.
-    drop(Fence::remove_pins(&section(name)));
-    drop(fs::remove_dir_all(folder(name)));
+/// Nothing may be left; what cannot go now is tried again by the next run.
+fn clean(name: &str) -> Result<(), String> {
+    let pins = Fence::remove_pins(&section(name));
+    // What a process has left that was ended between its pins and its file system, or that a child
+    // of another test's thread held for the moment between fork and exec.
+    let bpffs = folder(name).join("bpf");
+    drop(Command::new("umount").arg("--quiet").arg(&bpffs).output());
+    let left = match fs::remove_dir_all(folder(name)) {
+        Err(err) if err.kind() != io::ErrorKind::NotFound => {
+            Err(format!("{name}: {err}, {pins:?}"))
+        }
+        _ => Ok(()),
+    };
     remove_cgroups(&mount().join(name));
+    left
 }
 
 fn remove_cgroups(folder: &Path) {
@@ -136,7 +147,7 @@ fn remove_stale() {
                 .and_then(|rest| rest.split('-').next());
             let gone = pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists());
             if gone {
-                clean(&name);
+                drop(clean(&name));
             }
         }
     }

@@ -47,9 +47,10 @@ const THERE: [&str; 9] = [
 
 /// Two studies. Cardio may reach DE, 10.8.0.0/16 but for 10.8.1.0/24, and management.
 pub(crate) struct Stage {
-    pub(crate) scene: Scene,
     pub(crate) net: Net,
     pub(crate) fence: Fence,
+    /// Last: its file system cannot be unmounted while the fence holds it.
+    pub(crate) scene: Scene,
 }
 
 impl Stage {

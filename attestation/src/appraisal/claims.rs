@@ -2,7 +2,7 @@
 
 use super::{
     Reference, Subject, boot,
-    fence::{self, FenceClaims},
+    fence::{self, FenceClaims, LogSays},
     geo::Place,
     gpu::{self, GpuClaims},
     host,
@@ -45,8 +45,10 @@ pub(super) fn demands(
     registers(result, evidence, &profile.tpm, now);
     let log = profile.fence.as_ref();
     let bank = hash_of(profile.tpm.bank);
-    let measured = log.and_then(|log| fence::replay(result, evidence, log.pcr, bank));
-    let fence = FenceClaims::new(evidence, measured.as_ref());
+    let shown = log.map_or(LogSays::Nothing, |log| {
+        fence::replay(result, evidence, log.pcr, bank)
+    });
+    let fence = FenceClaims::new(evidence, &shown);
     if log.is_some() {
         fence.note(result);
     }
@@ -63,7 +65,7 @@ pub(super) fn demands(
         let found = match measured.find(evidence, &requirement.claim) {
             Some(found) => found,
             None if requirement.claim.starts_with(gpu::PREFIX) => gpus.find(&requirement.claim),
-            None => find(evidence, subject, &fence, &requirement.claim),
+            None => find(evidence, subject, &fence, requirement),
         };
         require(result, requirement, found, now);
     }
@@ -258,8 +260,9 @@ fn find(
     evidence: &VerifiedEvidence,
     subject: Option<&Subject<'_>>,
     fence: &FenceClaims,
-    claim: &str,
+    requirement: &Requirement,
 ) -> Found {
+    let claim = requirement.claim.as_str();
     let said = |value| Found::Is(value, Provenance::SelfReported);
     let hardware = |value| Found::Is(value, Provenance::HardwareSigned);
     let statement = &evidence.statement;
@@ -288,7 +291,7 @@ fn find(
             let vouched = Value::Flag(subject.ak_word.vouched());
             Found::Is(vouched, Provenance::OperatorSigned)
         }),
-        fenced if fenced.starts_with("fence.") => fence.find(fenced),
+        fenced if fenced.starts_with("fence.") => fence.find(fenced, requirement.minimum),
         other => register(evidence, other).unwrap_or_else(|| match statement.claims.get(other) {
             Some(ClaimValue::Text(found)) => said(text(found)),
             Some(ClaimValue::Number(number)) => said(Value::Number(*number)),

@@ -68,14 +68,37 @@ pub(super) fn judge(result: &mut AttestationResult, evidence: &VerifiedEvidence)
     deviate(Finding::Refused, "fence-mode", expected, found);
 }
 
-/// Replays the log to the quoted register and holds the statement against it. `None`: nothing of
-/// the fence is measured, and the result says why.
+/// Claims whose value is the log's where it can be believed.
+const LOGGED: [&str; 7] = [
+    "fence.agent",
+    "fence.break_glass",
+    "fence.policy",
+    "fence.policy_version",
+    "fence.programs",
+    "fence.rules",
+    "fence.world",
+];
+
+/// What the fence's log shows.
+#[derive(Debug)]
+pub(super) enum LogSays {
+    /// What was in force at the quote, measured.
+    State(Box<Logged>),
+    /// The fence changed between statement and quote, so that the statement speaks of one state and
+    /// the log of the next: what is measured could not be checked, and is not said to be wrong.
+    Changing,
+    /// Nothing: the node's word is what there is.
+    Nothing,
+}
+
+/// Replays the log to the quoted register and holds the statement against it. Unless it shows a
+/// state, the result says why.
 pub(super) fn replay(
     result: &mut AttestationResult,
     evidence: &VerifiedEvidence,
     pcr: u8,
     bank: HashAlgorithm,
-) -> Option<Logged> {
+) -> LogSays {
     let mut deviate = |claim: String, finding, code: &str, expected: String, found: String| {
         result.deviate(Deviation {
             claim,
@@ -98,7 +121,7 @@ pub(super) fn replay(
             expected,
             found,
         );
-        return None;
+        return LogSays::Nothing;
     };
     let expected = format!("a log that replays to {register}");
     let Some(bytes) = &evidence.fence_log else {
@@ -110,14 +133,14 @@ pub(super) fn replay(
             expected,
             found,
         );
-        return None;
+        return LogSays::Nothing;
     };
     let replayed = match fence_log::replay(bytes, bank, quoted) {
         Ok(replayed) => replayed,
         Err(refused) => {
             let found = in_words(&refused);
             deviate(log(), Finding::Refused, refused.code(), expected, found);
-            return None;
+            return LogSays::Nothing;
         }
     };
     let statement = &evidence.statement;
@@ -127,15 +150,15 @@ pub(super) fn replay(
         let found = why.chars().take(WORDS).collect();
         let code = "fence-log-unavailable";
         deviate(log(), Finding::Unchecked, code, expected, found);
-        return None;
+        return LogSays::Nothing;
     }
     if statement.fence.mode() == Mode::Unspecified {
         // The agent knows nothing of its fence: there is nothing to compare, and what was put in
         // force stands in the register all the same.
-        return Some(replayed.state);
+        return LogSays::State(Box::new(replayed.state));
     }
     let Some(other) = disagreement(statement, &replayed.state) else {
-        return Some(replayed.state);
+        return LogSays::State(Box::new(replayed.state));
     };
     let Disagreement {
         claim,
@@ -145,13 +168,13 @@ pub(super) fn replay(
     // An honest node whose fence changed between statement and quote says what was so just before;
     // the next statement says what is. One that goes on like that shows nothing.
     let changed = replayed.held_before(|state| disagreement(statement, state).is_none());
-    let (finding, code) = if changed {
-        (Finding::Unchecked, "fence-log-changed")
+    let (finding, code, shown) = if changed {
+        (Finding::Unchecked, "fence-log-changed", LogSays::Changing)
     } else {
-        (Finding::Refused, "fence-log-mismatch")
+        (Finding::Refused, "fence-log-mismatch", LogSays::Nothing)
     };
     deviate(claim.to_owned(), finding, code, logged, said);
-    None
+    shown
 }
 
 fn in_words(refused: &FenceLogRefused) -> String {
@@ -278,11 +301,16 @@ fn count(of: usize) -> Value {
 }
 
 /// Everything a profile can ask of the fence, by name, each with its source.
-pub(super) struct FenceClaims(BTreeMap<&'static str, AppraisedClaim>);
+pub(super) struct FenceClaims {
+    claims: BTreeMap<&'static str, AppraisedClaim>,
+    /// The log shows another state than the statement, and the next statement tells.
+    changing: bool,
+}
 
 impl FenceClaims {
-    /// With `measured`, what was put in force comes from the log; without, from the statement.
-    pub(super) fn new(evidence: &VerifiedEvidence, measured: Option<&Logged>) -> Self {
+    /// What was put in force comes from the log where it shows a state, and from the statement
+    /// otherwise.
+    pub(super) fn new(evidence: &VerifiedEvidence, shown: &LogSays) -> Self {
         let statement = &evidence.statement;
         let fence = &statement.fence;
         let mode = fence.mode();
@@ -321,8 +349,8 @@ impl FenceClaims {
         put("fence.lines", text(&hooks.join(",")), said);
         let first = fence.lines.iter().all(|line| line.position == 0);
         put("fence.first_in_chain", Value::Flag(first), said);
-        match measured {
-            Some(logged) => {
+        match shown {
+            LogSays::State(logged) => {
                 let seen = Provenance::Measured;
                 let objects: BTreeSet<String> = logged
                     .programs
@@ -348,7 +376,7 @@ impl FenceClaims {
                     }
                 }
             }
-            None => {
+            LogSays::Changing | LogSays::Nothing => {
                 let glass = fence.break_glass.as_ref();
                 let glass = glass.map_or_else(nothing, |glass| hex::encode(&glass.manifest_digest));
                 put("fence.break_glass", Value::Text(glass), said);
@@ -363,19 +391,32 @@ impl FenceClaims {
                 }
             }
         }
-        Self(claims)
+        let changing = matches!(shown, LogSays::Changing);
+        Self { claims, changing }
     }
 
-    /// One of them.
-    pub(super) fn find(&self, claim: &str) -> Found {
-        self.0.get(claim).map_or(Found::Missing, |claim| {
-            Found::Is(claim.value.clone(), claim.provenance)
-        })
+    /// One of them, for somebody who believes no source below `minimum`. What only the log could
+    /// say well enough is unavailable while it speaks of another state.
+    pub(super) fn find(&self, claim: &str, minimum: Provenance) -> Found {
+        match self.claims.get(claim) {
+            Some(found) if !self.awaited(claim) || found.provenance >= minimum => {
+                Found::Is(found.value.clone(), found.provenance)
+            }
+            _ if self.awaited(claim) => Found::Unavailable(
+                "the fence changed between statement and quote; the next statement tells"
+                    .to_owned(),
+            ),
+            _ => Found::Missing,
+        }
+    }
+
+    fn awaited(&self, claim: &str) -> bool {
+        self.changing && LOGGED.contains(&claim)
     }
 
     /// Shows them all, so that nobody takes one for better than it is.
     pub(super) fn note(&self, result: &mut AttestationResult) {
-        for (name, claim) in &self.0 {
+        for (name, claim) in &self.claims {
             result.note((*name).to_owned(), claim.clone());
         }
     }

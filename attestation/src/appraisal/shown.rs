@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use super::{
     boot, claims,
-    fence::{self, FenceClaims},
+    fence::{self, FenceClaims, LogSays},
     result::{AppraisedClaim, AttestationResult, Deviation},
     verify::VerifiedEvidence,
 };
@@ -47,8 +47,10 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
     let bank = claims::hash_of(profile.tpm.bank);
     let mut result = AttestationResult::empty(evidence, UnixTime(0));
     let logged = look.fence;
-    let logged = logged.and_then(|log| fence::replay(&mut result, evidence, log.pcr, bank));
-    FenceClaims::new(evidence, logged.as_ref()).note(&mut result);
+    let shown = logged.map_or(LogSays::Nothing, |log| {
+        fence::replay(&mut result, evidence, log.pcr, bank)
+    });
+    FenceClaims::new(evidence, &shown).note(&mut result);
     let measured = boot::judge(&mut result, evidence, &look, UnixTime(0));
     measured.note(&mut result);
     let mut shown = Shown {

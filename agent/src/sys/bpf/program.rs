@@ -114,20 +114,23 @@ struct LinkUpdate {
     old_program_fd: u32,
 }
 
+/// What is attached to a cgroup or a device: as long as the newest kernel writes.
+#[derive(Default)]
 #[repr(C)]
-struct Query {
-    target_fd: u32,
-    attach: u32,
-    flags: u32,
-    attach_flags: u32,
-    program_ids: u64,
-    count: u32,
-    padding: u32,
-    program_attach_flags: u64,
-    link_ids: u64,
-    link_attach_flags: u64,
+pub(in crate::sys) struct Query {
+    /// Descriptor of the cgroup, or number of the device.
+    pub(in crate::sys) target: u32,
+    pub(in crate::sys) attach: u32,
+    pub(in crate::sys) flags: u32,
+    pub(in crate::sys) attach_flags: u32,
+    pub(in crate::sys) program_ids: u64,
+    pub(in crate::sys) count: u32,
+    pub(in crate::sys) padding: u32,
+    pub(in crate::sys) program_attach_flags: u64,
+    pub(in crate::sys) link_ids: u64,
+    pub(in crate::sys) link_attach_flags: u64,
     /// Newer kernels write here, however short the structure they were given.
-    revision: u64,
+    pub(in crate::sys) revision: u64,
 }
 
 #[derive(Default)]
@@ -265,17 +268,11 @@ pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
 pub(crate) fn attached(cgroup: BorrowedFd<'_>, attach: Attach) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; LIST];
     let mut attr = Query {
-        target_fd: raw(cgroup),
+        target: raw(cgroup),
         attach: attach.number(),
-        flags: 0,
-        attach_flags: 0,
         program_ids: address(ids.as_mut_ptr()),
         count: small(LIST)?,
-        padding: 0,
-        program_attach_flags: 0,
-        link_ids: 0,
-        link_attach_flags: 0,
-        revision: 0,
+        ..Query::default()
     };
     // SAFETY: the structure is as long as the newest kernel writes, and its one pointer is to
     // `count` integers.

@@ -307,6 +307,63 @@ fn a_log_and_a_statement_that_part_have_their_own_codes() {
 }
 
 #[test]
+fn what_only_the_log_can_say_is_not_refused_while_the_fence_changes() {
+    use Status::{Contraindicated, None as Undecided};
+    type Row<'a> = (&'a str, &'a str, &'a [&'a str], Status);
+    let rows: &[Row<'_>] = &[
+        (
+            "the log's alone",
+            "claim = \"fence.policy_version\"\none_of = [2, 3]\nprovenance = \"measured\"",
+            &["fence-log-changed", "claim-unavailable"],
+            Undecided,
+        ),
+        (
+            "in no statement",
+            "claim = \"fence.agent\"\nis = \"0.1.0\"\nprovenance = \"self-reported\"",
+            &["fence-log-changed", "claim-unavailable"],
+            Undecided,
+        ),
+        (
+            "the node's word is enough",
+            "claim = \"fence.policy_version\"\nis = 2\nprovenance = \"self-reported\"",
+            &["fence-log-changed"],
+            Undecided,
+        ),
+        (
+            "the node's word is enough, and not the right one",
+            "claim = \"fence.policy_version\"\nis = 3\nprovenance = \"self-reported\"",
+            &["fence-log-changed", "claim-value"],
+            Contraindicated,
+        ),
+        (
+            "what no log says",
+            "claim = \"fence.attached\"\nis = true\nprovenance = \"measured\"",
+            &["fence-log-changed", "claim-provenance"],
+            Contraindicated,
+        ),
+    ];
+    for (name, require, expected, status) in rows {
+        let mut case = measured();
+        case.profile += &format!("\n[[require]]\n{require}\n");
+        let mut entries = ordinary();
+        entries.push(policy(3));
+        extended(&mut case, &entries);
+        sent(&mut case, bytes(&entries));
+        let result = case.appraise();
+        assert_eq!(codes(&result), *expected, "{name}");
+        assert_eq!(result.status, *status, "{name}");
+    }
+    // Where no log came, nothing tells that one would have agreed.
+    let mut case = measured();
+    case.profile += "\n[[require]]\nclaim = \"fence.policy_version\"\nis = 2\n\
+                     provenance = \"measured\"\n";
+    case.logs.clear();
+    let result = case.appraise();
+    assert_eq!(codes(&result), ["fence-log-missing", "claim-provenance"]);
+    assert_eq!(result.status, Contraindicated);
+}
+
+#[test]
 fn a_list_may_run_ahead_of_a_quote() {
     let mut case = measured();
     let mut entries = ordinary();
