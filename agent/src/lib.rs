@@ -19,6 +19,7 @@
 //! | [`enroll`], [`tls`], [`channel`] | how the node and its collector know each other |
 //! | [`uplink`] | the node's loop: when to say what, and what follows from the answers |
 //! | [`fence_service`], [`ipc`], [`proto`] | the `fence` process and how `run` speaks to it |
+//! | [`probe`] | questions to a vendor's library, each in a process of its own |
 //! | [`notify`], [`clock`], [`backoff`] | the service manager, time, patience |
 
 pub mod attest;
@@ -37,6 +38,7 @@ pub mod ipc;
 pub mod log;
 pub mod notify;
 pub mod outward;
+pub mod probe;
 pub mod proto;
 pub mod seal;
 pub mod spool;

@@ -11,12 +11,13 @@ use std::{
 use anyhow::Context;
 use bailiwick_agent::{
     clock,
-    collect::{Host, gpu, nvml},
+    collect::Host,
     config::Config,
     fence::{self, Fence},
     fence_service::{self, Core, Kept},
     geotag,
     ipc::FenceClient,
+    probe::Probe,
     proto::fence::UseBreakGlass,
     tls,
     tpm::Tpm,
@@ -110,22 +111,9 @@ enum GeotagCommand {
 enum ProbeCommand {
     /// One datagram that the fence has to refuse, sent when a byte comes in
     Fence,
-    /// Reports of GPUs under confidential computing, for `bailiwick inspect gpu --evidence`. A
-    /// request that fails can tear confidential computing down: ask seldom, never in a loop
-    Gpu {
-        /// The challenge, 32 bytes of hex
-        #[arg(long, value_parser = nonce)]
-        nonce: [u8; 32],
-        /// The library; default `libnvidia-ml.so.1`
-        #[arg(long)]
-        library: Option<PathBuf>,
-    },
-    /// GPUs, through NVIDIA's library
-    Nvml {
-        /// The library; default `libnvidia-ml.so.1`
-        #[arg(long)]
-        library: Option<PathBuf>,
-    },
+    /// Of a vendor's library
+    #[command(flatten)]
+    Library(Probe),
 }
 
 fn main() -> ExitCode {
@@ -155,10 +143,7 @@ fn main() -> ExitCode {
         Command::Check => check(&cli.config),
         Command::Config(ConfigCommand::Print) => print_config(&cli.config),
         Command::Probe(ProbeCommand::Fence) => probe_fence(),
-        Command::Probe(ProbeCommand::Gpu { nonce, library }) => {
-            probe_gpu(nonce, library.as_deref())
-        }
-        Command::Probe(ProbeCommand::Nvml { library }) => probe_nvml(library.as_deref()),
+        Command::Probe(ProbeCommand::Library(probe)) => probe.run().context("stdout"),
     };
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -465,22 +450,4 @@ fn print_config(file: &Path) -> anyhow::Result<()> {
 fn moment(text: &str) -> Result<UnixTime, String> {
     bailiwick_attestation::geotag::moment(text)
         .ok_or_else(|| format!("{text:?} is no moment as in 2027-01-31T00:00:00Z"))
-}
-
-fn nonce(text: &str) -> Result<[u8; 32], String> {
-    let mut nonce = [0; 32];
-    match hex::decode_to_slice(text, &mut nonce) {
-        Ok(()) => Ok(nonce),
-        Err(err) => Err(format!("a challenge is 32 bytes of hex: {err}")),
-    }
-}
-
-fn probe_gpu(nonce: [u8; 32], library: Option<&Path>) -> anyhow::Result<()> {
-    let answer = gpu::probe(library, nonce);
-    serde_json::to_writer(io::stdout(), &answer).context("stdout")
-}
-
-fn probe_nvml(library: Option<&Path>) -> anyhow::Result<()> {
-    let answer = nvml::probe(library);
-    serde_json::to_writer(io::stdout(), &answer).context("stdout")
 }

@@ -63,22 +63,23 @@ enum Chore {
 
 /// Does what the command line says.
 pub fn main() -> ExitCode {
+    let done = |()| ExitCode::SUCCESS;
     let outcome = match Cli::parse().chore {
-        Chore::Install => install::everything(),
-        Chore::Build(args) => build::run(&args),
+        Chore::Install => install::everything().map(done),
+        Chore::Build(args) => build::run(&args).map(done),
         Chore::Test(args) => test::run(&args),
-        Chore::VmTest(args) => vm::run(&args),
-        Chore::CleanMachine(args) => clean_machine::run(&args),
-        Chore::Demo(args) => demo::run(&args),
-        Chore::Attack(family) => attack::run(&family),
-        Chore::Helper(helper) => demo::helper::run(&helper),
-        Chore::Bench(args) => bench::run(&args),
-        Chore::Fuzz(args) => fuzz::run(&args),
-        Chore::Mutants(args) => mutants::run(&args),
-        Chore::Advisories => advisories::run(),
+        Chore::VmTest(args) => vm::run(&args).map(done),
+        Chore::CleanMachine(args) => clean_machine::run(&args).map(done),
+        Chore::Demo(args) => demo::run(&args).map(done),
+        Chore::Attack(family) => attack::run(&family).map(done),
+        Chore::Helper(helper) => demo::helper::run(&helper).map(done),
+        Chore::Bench(args) => bench::run(&args).map(done),
+        Chore::Fuzz(args) => fuzz::run(&args).map(done),
+        Chore::Mutants(args) => mutants::run(&args).map(done),
+        Chore::Advisories => advisories::run().map(done),
     };
     match outcome {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(status) => status,
         Err(error) => {
             cmd::step(format_args!("failed: {error:#}"));
             ExitCode::FAILURE
