@@ -41,12 +41,14 @@ pub(crate) fn measure() -> Result<Value> {
     thread::sleep(IDLE);
     scene.go_on()?;
     let busy = (ticks(&pids)? - before) / TICKS / begun.elapsed().as_secs_f64();
-    let resident = resident_mib(&pids)?;
+    let resident = mib(&pids, "Rss:")?;
+    let proportional = mib(&pids, "Pss:")?;
 
     let whole = time_to_whole_fence(&scene, &mut stage)?;
     Ok(json!({
         "resident_mib": resident,
         "resident_mib_aim": 20,
+        "proportional_mib": proportional,
         "idle_percent_of_core": busy * 100.0,
         "idle_percent_of_core_aim": 0.1,
         "default_deny_ms": default_deny,
@@ -134,16 +136,16 @@ fn ticks(pids: &[u32]) -> Result<f64> {
     Ok(all)
 }
 
-/// Resident memory in MiB, pages shared between the processes counted in each.
-fn resident_mib(pids: &[u32]) -> Result<f64> {
+/// Memory of these processes in MiB. `Rss:` counts a page that both have in each, `Pss:` once.
+fn mib(pids: &[u32], which: &str) -> Result<f64> {
     let mut kib = 0.0;
     for pid in pids {
         let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"))
             .context("read a process's memory")?;
-        let line = text.lines().find_map(|line| line.strip_prefix("Rss:"));
+        let line = text.lines().find_map(|line| line.strip_prefix(which));
         let number = line
             .and_then(|rest| rest.split_whitespace().next())
-            .context("no Rss")?;
+            .with_context(|| format!("no {which}"))?;
         kib += number.parse::<f64>().context("read a process's memory")?;
     }
     Ok(kib / 1024.0)

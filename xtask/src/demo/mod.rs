@@ -22,7 +22,7 @@ use anyhow::Result;
 
 use self::flows::{Matrix, Standing};
 use self::policy::NODE;
-use self::report::Report;
+use self::report::{NO_MACHINE, Report};
 use self::scene::Scene;
 use self::stage::{FENCE_BROKEN, NOT_TRUSTED, STALE, Stage};
 use crate::build;
@@ -233,7 +233,11 @@ fn acts(scene: &mut Scene, report: &mut Report, stage: &mut Option<Stage>) -> Re
     stage.forget_gpus(scene)?;
 
     step("== the record");
-    stage.record(scene, report)
+    stage.record(scene, report)?;
+
+    step("== the node's own boot is not shown here");
+    step(format_args!("   {NO_MACHINE}"));
+    Ok(())
 }
 
 fn show(report: &mut Report, matrix: &Matrix) {
