@@ -6,12 +6,16 @@
 use std::{
     io::{self, Write as _},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::Subcommand;
 use serde::Serialize;
 
-use crate::collect::{gpu, nvml};
+use crate::collect::{
+    gpu, nvml,
+    oq::{self, Bounds},
+};
 
 /// What is asked, and of which library.
 #[derive(Debug, Subcommand)]
@@ -32,6 +36,21 @@ pub enum Probe {
         #[arg(long)]
         library: Option<PathBuf>,
     },
+    /// A small computation on each GPU, if nobody uses any: what it answered and how fast bytes move
+    Oq {
+        /// NVML; default `libnvidia-ml.so.1`
+        #[arg(long)]
+        library: Option<PathBuf>,
+        /// CUDA's driver API; default `libcuda.so.1`
+        #[arg(long)]
+        cuda: Option<PathBuf>,
+        /// Most of each GPU's memory that is taken; a twentieth of what is free at the most
+        #[arg(long, default_value_t = 1 << 30)]
+        memory_bytes: u64,
+        /// Most time for all GPUs
+        #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=600))]
+        seconds: u64,
+    },
 }
 
 impl Probe {
@@ -40,6 +59,17 @@ impl Probe {
         match self {
             Self::Gpu { nonce, library } => print(&gpu::probe(library.as_deref(), *nonce)),
             Self::Nvml { library } => print(&nvml::probe(library.as_deref())),
+            Self::Oq {
+                library,
+                cuda,
+                memory_bytes,
+                seconds,
+            } => print(&oq::probe(&Bounds {
+                nvml: library.clone(),
+                cuda: cuda.clone(),
+                memory: *memory_bytes,
+                time: Duration::from_secs(*seconds),
+            })),
         }
     }
 }

@@ -18,6 +18,7 @@ mod logs;
 mod modules;
 mod nvidia;
 pub mod nvml;
+pub mod oq;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time;

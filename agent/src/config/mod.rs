@@ -20,7 +20,7 @@ pub use self::collector::{Collector, Endpoint};
 pub use self::error::ConfigError;
 pub use self::fence::{Devices, FenceSection};
 pub use self::sections::{
-    EvidenceSection, HostSection, Iak, PeersSection, Policy, SpoolSection, TpmSection,
+    EvidenceSection, HostSection, Iak, OqSection, PeersSection, Policy, SpoolSection, TpmSection,
 };
 use crate::fence::{Recorder, TpmRegister};
 use crate::tpm::Settings;
@@ -58,6 +58,9 @@ pub struct Config {
     /// Addresses of studies on this host.
     #[serde(default)]
     pub peers: PeersSection,
+    /// Whether GPUs are tried, and what they are held against.
+    #[serde(default)]
+    pub oq: OqSection,
 }
 
 fn default_state_dir() -> PathBuf {
@@ -164,7 +167,7 @@ impl Config {
         if !(0.0..=0.5).contains(&self.evidence.jitter) {
             return Err(("evidence.jitter", "must lie within 0 to 0.5".into()));
         }
-        Ok(())
+        self.oq.check()
     }
 
     /// What the TPM's thread needs.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::collect::oq::Baseline;
 use crate::tpm::{AkKind, Bank, EkKind, Tcti};
 
 /// `[peers]`
@@ -155,3 +156,71 @@ impl Default for HostSection {
         }
     }
 }
+
+/// `[oq]`: operational qualification, the small computation that GPUs are tried with.
+#[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct OqSection {
+    /// Try GPUs after boot, when the driver says something else than before, and each `interval_s`.
+    pub enabled: bool,
+    /// CUDA's driver API; default the loader's `libcuda.so.1`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cuda: Option<PathBuf>,
+    /// Most of each GPU's memory that is taken, MiB; a twentieth of what is free at the most.
+    pub memory_mib: u64,
+    /// Most time for all GPUs.
+    pub seconds: u64,
+    /// Seconds after which GPUs are tried again.
+    pub interval_s: u64,
+    /// What was measured when the GPUs were taken into use, one for each mode. Without one for the
+    /// mode they are in, nothing has passed.
+    #[serde(rename = "baseline", skip_serializing_if = "Vec::is_empty")]
+    pub baselines: Vec<Baseline>,
+}
+
+impl Default for OqSection {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            cuda: None,
+            memory_mib: 1024,
+            seconds: 20,
+            interval_s: 86_400,
+            baselines: Vec::new(),
+        }
+    }
+}
+
+impl OqSection {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        for (key, value, range) in [
+            ("oq.memory_mib", self.memory_mib, 16..=1024),
+            ("oq.seconds", self.seconds, 1..=600),
+            ("oq.interval_s", self.interval_s, 600..=31_536_000),
+        ] {
+            if !range.contains(&value) {
+                let (least, most) = range.into_inner();
+                return Err((key, format!("must lie within {least} and {most}")));
+            }
+        }
+        for (at, one) in self.baselines.iter().enumerate() {
+            let earlier = self.baselines.iter().take(at);
+            let fault = if !OQ_MODES.contains(&one.mode.as_str()) {
+                format!("mode {:?} is none of {}", one.mode, OQ_MODES.join(", "))
+            } else if earlier.clone().any(|it| it.mode == one.mode) {
+                format!("mode {:?} is there twice", one.mode)
+            } else if !(one.tolerance > 0.0 && one.tolerance < 1.0) {
+                "tolerance must lie between 0 and 1".to_owned()
+            } else if [one.to_device_mb_s, one.to_host_mb_s, one.within_mb_s].contains(&0) {
+                "no figure can be 0".to_owned()
+            } else {
+                continue;
+            };
+            return Err(("oq.baseline", fault));
+        }
+        Ok(())
+    }
+}
+
+/// Modes of confidential computing, in each of which bytes move at another speed.
+const OQ_MODES: [&str; 4] = ["off", "on", "devtools", "protected-pcie"];

@@ -78,6 +78,29 @@ fn errors_name_file_line_and_key() {
             "[tpm]\npcrs = [0, 24]",
             "a.toml: tpm.pcrs: must ascend within 0 to 23",
         ),
+        (
+            "a baseline for no mode",
+            "[[oq.baseline]]\nmode = \"fast\"\nto_device_mb_s = 1\nto_host_mb_s = 1\nwithin_mb_s = 1\n\
+             tolerance = 0.1",
+            "a.toml: oq.baseline: mode \"fast\" is none of off, on, devtools, protected-pcie",
+        ),
+        (
+            "a band that holds everything",
+            "[[oq.baseline]]\nmode = \"on\"\nto_device_mb_s = 1\nto_host_mb_s = 1\nwithin_mb_s = 1\n\
+             tolerance = 1.0",
+            "a.toml: oq.baseline: tolerance must lie between 0 and 1",
+        ),
+        (
+            "a figure that was not measured",
+            "[[oq.baseline]]\nmode = \"on\"\nto_device_mb_s = 0\nto_host_mb_s = 1\nwithin_mb_s = 1\n\
+             tolerance = 0.1",
+            "a.toml: oq.baseline: no figure can be 0",
+        ),
+        (
+            "more memory than is asked of anybody",
+            "[oq]\nmemory_mib = 1025",
+            "a.toml: oq.memory_mib: must lie within 16 and 1024",
+        ),
         ("pcr twice", "[tpm]\npcrs = [1, 1]", "a.toml: tpm.pcrs: "),
         (
             "a trial that would fence the host",
@@ -170,4 +193,18 @@ fn endpoints_are_host_and_port() {
         let endpoint = Endpoint::try_from(good.to_owned()).unwrap();
         assert_eq!(endpoint.to_string(), good);
     }
+}
+
+#[test]
+fn gpus_are_tried_only_where_that_is_asked_for() {
+    let config = Config::parse(Path::new("a.toml"), SMALL).unwrap();
+    assert!(!config.oq.enabled);
+    let one = "[[oq.baseline]]\nmode = \"on\"\nto_device_mb_s = 1\nto_host_mb_s = 1\n\
+               within_mb_s = 1\ntolerance = 0.1\n";
+    let text = format!("{SMALL}\n[oq]\nenabled = true\n{one}");
+    let config = Config::parse(Path::new("a.toml"), &text).unwrap();
+    assert!(config.oq.enabled && config.oq.baselines.len() == 1);
+    let twice = Config::parse(Path::new("a.toml"), &format!("{text}{one}")).unwrap_err();
+    let want = "a.toml: oq.baseline: mode \"on\" is there twice";
+    assert_eq!(twice.to_string(), want);
 }

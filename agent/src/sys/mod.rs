@@ -3,7 +3,7 @@
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
 //! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
-//! [`nvml`] asks what its wrapper has no function for, [`time`] how good the clock is.
+//! [`nvml`] asks what its wrapper has no function for, [`cuda`] has a GPU compute, [`time`] how good the clock is.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -11,6 +11,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) mod bpf;
 mod btf;
+pub(crate) mod cuda;
 pub(crate) mod handle;
 pub(crate) mod hash;
 pub(crate) mod ids;

@@ -27,6 +27,8 @@ impl Node {
         claims.push(self.memory.claim());
         let nvml = self.nvml.borrow().clone();
         claims.extend(self.notice_gpus(&nvml));
+        self.try_gpus();
+        claims.extend_from_slice(self.oq.claims());
         self.facts.claims = claims;
         self.note_changes();
     }

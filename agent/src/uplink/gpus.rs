@@ -67,6 +67,11 @@ impl Gpus {
         self.asking.is_some()
     }
 
+    /// The driver has GPUs.
+    pub(super) const fn there(&self) -> bool {
+        self.schedule.there()
+    }
+
     /// The stream is gone, and with it the challenge.
     pub(super) fn lost_stream(&mut self) {
         if let Some(asking) = &mut self.asking {
@@ -96,9 +101,12 @@ fn asked(file: &std::path::Path, boot_id: [u8; 16]) -> Option<std::time::Duratio
 impl Node {
     /// Takes what the driver says; answers the claim that reports are missing, where they are.
     pub(super) fn notice_gpus(&mut self, claims: &[Claim]) -> Option<Claim> {
-        if self.gpus.schedule.notice(claims) && self.facts.gpu.take().is_some() {
-            info!("the driver says something else: what GPUs said before counts no more");
-            self.gpus.why = "the driver has changed since they were asked";
+        if self.gpus.schedule.notice(claims) {
+            self.oq.changed();
+            if self.facts.gpu.take().is_some() {
+                info!("the driver says something else: what GPUs said before counts no more");
+                self.gpus.why = "the driver has changed since they were asked";
+            }
         }
         let missing = self.gpus.schedule.there() && self.facts.gpu.is_none();
         missing.then(|| unavailable(MISSING, "nvml", self.gpus.why))
@@ -110,6 +118,10 @@ impl Node {
         let (Source::Challenge(challenge), true) = (source, self.gpus.schedule.due(now)) else {
             return false;
         };
+        if self.oq.waits() {
+            // Not beside other work: the next statement brings them.
+            return false;
+        }
         let Ok(program) = std::env::current_exe() else {
             return false;
         };

@@ -12,6 +12,7 @@ mod floor;
 mod gpus;
 mod keys;
 pub mod link;
+mod oq;
 mod peers;
 mod policy;
 
@@ -49,6 +50,7 @@ use exchange::{Exchange, Source, Step};
 use floor::Memory;
 use gpus::Gpus;
 use link::{Link, LinkEvent, Session};
+use oq::Oq;
 use peers::{PEERS_POLL, Peers};
 use policy::{Offers, PolicyFailed};
 
@@ -102,6 +104,7 @@ struct Node {
     last_made: Option<Instant>,
     nvml: watch::Receiver<Vec<Claim>>,
     gpus: Gpus,
+    oq: Oq,
     /// Whose receipts count, and the size last seen of each log.
     logs: BTreeMap<String, (Vec<LogKey>, u64)>,
     /// Whose certificates the collector may show.
@@ -160,6 +163,7 @@ pub async fn run(
         last_made: None,
         nvml,
         gpus: Gpus::open(&config, boot_id),
+        oq: Oq::open(&config),
         logs: BTreeMap::new(),
         authorities: watch::channel(Vec::new()).0,
         hello,
@@ -255,6 +259,7 @@ impl Node {
                 _ = peers_poll.tick() => self.poll_peers().await,
                 Ok(()) = self.nvml.changed() => self.read_facts().await,
                 collected = gpus::answered(&mut self.gpus) => self.gpus_answered(collected).await?,
+                said = oq::tried(&mut self.oq) => self.gpus_tried(said).await,
                 _ = alive.tick() => self.notify.alive(),
                 done = fetched(&mut self.fetching) => self.policy_done(done).await?,
                 () = sleep_until(outward_end) => self.outward.expire(clock::now()),

@@ -2,6 +2,8 @@
 //! NVML, each fault by its name. No hardware is asked, and none is claimed.
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+mod oq;
+
 use std::{
     fs,
     path::PathBuf,

@@ -11,11 +11,11 @@ use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
 
 use crate::script::{CALLS, Device, Fault, SUFFIX, Script, TORN};
 
-const SUCCESS: c_int = 0;
+pub(crate) const SUCCESS: c_int = 0;
 const UNINITIALIZED: c_int = 1;
-const INVALID_ARGUMENT: c_int = 2;
+pub(crate) const INVALID_ARGUMENT: c_int = 2;
 const NOT_SUPPORTED: c_int = 3;
-const INSUFFICIENT_SIZE: c_int = 7;
+pub(crate) const INSUFFICIENT_SIZE: c_int = 7;
 const DRIVER_NOT_LOADED: c_int = 9;
 const GPU_IS_LOST: c_int = 15;
 const ARGUMENT_VERSION_MISMATCH: c_int = 25;
@@ -99,7 +99,7 @@ struct Pci {
 const _: () = assert!(size_of::<Pci>() == 68);
 
 /// What was read when it was initialised.
-struct Told {
+pub(crate) struct Told {
     script: Script,
     /// The library's own file.
     own: PathBuf,
@@ -108,7 +108,7 @@ struct Told {
 static TOLD: Mutex<Option<Told>> = Mutex::new(None);
 
 /// Answers a call as the script says: `work` is done where nothing is to go wrong.
-fn answer(symbol: &str, work: impl FnOnce(&Told) -> c_int) -> c_int {
+pub(crate) fn answer(symbol: &str, work: impl FnOnce(&Told) -> c_int) -> c_int {
     let told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
     let Some(told) = told.as_ref() else {
         return UNINITIALIZED;
@@ -138,7 +138,7 @@ impl Told {
         self.script.faults.get(symbol).copied()
     }
 
-    fn device(&self, handle: *mut c_void) -> Option<(usize, &Device)> {
+    pub(crate) fn device(&self, handle: *mut c_void) -> Option<(usize, &Device)> {
         let index = handle.addr().checked_sub(1)?;
         Some((index, self.script.devices.get(index)?))
     }
@@ -195,7 +195,7 @@ fn request(
     })
 }
 
-fn own_file() -> Option<PathBuf> {
+pub(crate) fn own_file() -> Option<PathBuf> {
     let mut info = libc::Dl_info {
         dli_fname: std::ptr::null(),
         dli_fbase: std::ptr::null_mut(),
@@ -230,7 +230,7 @@ fn put_text(text: &str, buffer: *mut c_char, room: c_uint) -> c_int {
     SUCCESS
 }
 
-fn put<T>(place: *mut T, value: T) -> c_int {
+pub(crate) fn put<T>(place: *mut T, value: T) -> c_int {
     if place.is_null() {
         return INVALID_ARGUMENT;
     }
@@ -384,7 +384,11 @@ extern "C" fn nvmlDeviceGetRemappedRows(
         if told.device(handle).is_none() {
             return INVALID_ARGUMENT;
         }
-        all(&[corrected, uncorrected, pending, failed].map(|place| put(place, 0)))
+        let waiting = told
+            .device(handle)
+            .map_or(0, |(_, it)| it.remap_pending.into());
+        let none = [corrected, uncorrected, failed].map(|place| put(place, 0));
+        all(&[all(&none), put(pending, waiting)])
     })
 }
 

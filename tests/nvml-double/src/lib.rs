@@ -1,4 +1,4 @@
-//! An ABI double of NVML, for machines without a GPU.
+//! An ABI double of NVML and of CUDA's driver API, for machines without a GPU.
 //!
 //! The shared library has NVML's symbols and the layouts of its structures, written down from the
 //! header and not taken from the crate the agent uses. What it answers stands in a file beside it
@@ -11,9 +11,12 @@
 //! | [`script`] | what it answers, and what goes wrong |
 //! | [`stage`] | a double made ready in a folder, for a test or the demo |
 //! | `made` | devices in the shape of NVIDIA's, under a root of the test |
-//! | `abi` | the symbols |
+//! | `abi`, `load` | NVML's symbols |
+//! | `cuda` | those of CUDA's driver API that a small computation takes, computed on the host |
 
 mod abi;
+mod cuda;
+mod load;
 #[path = "../../../attestation/src/gpu/tests/made.rs"]
 #[expect(
     dead_code,
@@ -24,5 +27,5 @@ mod made;
 pub mod script;
 pub mod stage;
 
-pub use script::{Device, Fault, Script};
+pub use script::{CudaScript, Device, Fault, Script, Wrong};
 pub use stage::{Recorded, Staged, library};

@@ -54,6 +54,59 @@ pub struct Device {
     pub mig: (u32, u32),
     /// Errors in memory are corrected, now and after the next reset.
     pub ecc: (u32, u32),
+    /// Processes that compute on it, each time somebody asks; the last one stays.
+    pub computing: Vec<u32>,
+    /// Errors in memory that could not be corrected, likewise.
+    pub errors: Vec<u64>,
+    /// Percent of its time that it is busy.
+    pub busy: u32,
+    /// Degrees Celsius.
+    pub degrees: u32,
+    /// Millijoules since the driver was loaded, or the GPU reset.
+    pub energy: u64,
+    /// Rows of memory wait for a reset.
+    pub remap_pending: bool,
+}
+
+/// Where a computation goes wrong.
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Wrong {
+    /// In its result.
+    Computed,
+    /// In what memory kept.
+    Kept,
+    /// On the way within memory.
+    Copied,
+    /// On the way from the host.
+    Arrived,
+    /// On the way to the host.
+    Returned,
+}
+
+/// Everything CUDA's half answers.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct CudaScript {
+    /// The GPUs, `GPU-…`.
+    pub devices: Vec<String>,
+    /// Bytes of memory that are free.
+    pub free: u64,
+    /// What is computed or moved wrongly.
+    pub wrong: Option<Wrong>,
+    /// What goes wrong, by the symbol.
+    pub faults: BTreeMap<String, Fault>,
+}
+
+impl Default for CudaScript {
+    fn default() -> Self {
+        Self {
+            devices: Vec::new(),
+            free: 80 << 30,
+            wrong: None,
+            faults: BTreeMap::new(),
+        }
+    }
 }
 
 /// Everything it answers.

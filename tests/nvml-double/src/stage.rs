@@ -10,12 +10,15 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::made::{Made, Said, device_of, five_keys};
-use crate::script::{CALLS, Device, SUFFIX, Script, TORN};
+use crate::script::{CALLS, CudaScript, Device, SUFFIX, Script, TORN};
 
 /// The library as cargo leaves it.
 const FILE: &str = "libbailiwick_nvml_double.so";
 /// What the loader calls NVML.
 const NVML: &str = "libnvidia-ml.so.1";
+
+/// What the loader calls CUDA's driver API.
+const CUDA: &str = "libcuda.so.1";
 
 /// The built library, found from a program of the same build: in its folder or the one above,
 /// `target/<profile>` and `target/<profile>/deps`.
@@ -46,6 +49,8 @@ pub struct Staged {
     folder: PathBuf,
     /// What it answers; [`Staged::write`] makes it so.
     pub script: Script,
+    /// What CUDA's half answers, likewise.
+    pub cuda: CudaScript,
     roots: Vec<Certificate>,
 }
 
@@ -56,9 +61,12 @@ impl Staged {
         let staged = Self {
             folder: folder.to_owned(),
             script: Script::default(),
+            cuda: CudaScript::default(),
             roots: Vec::new(),
         };
-        fs::copy(library, staged.path()).with_context(|| library.display().to_string())?;
+        for copy in [staged.path(), staged.cuda_path()] {
+            fs::copy(library, copy).with_context(|| library.display().to_string())?;
+        }
         staged.write()?;
         Ok(staged)
     }
@@ -67,6 +75,12 @@ impl Staged {
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.folder.join(NVML)
+    }
+
+    /// What to configure as CUDA's driver API: a copy of its own, with a script of its own.
+    #[must_use]
+    pub fn cuda_path(&self) -> PathBuf {
+        self.folder.join(CUDA)
     }
 
     /// Adds a GH100 with keys of its own, which answers every challenge.
@@ -106,6 +120,7 @@ impl Staged {
     }
 
     fn push(&mut self, device: Device) -> anyhow::Result<&mut Device> {
+        self.cuda.devices.push(device.uuid.clone());
         self.script.devices.push(device);
         self.script.devices.last_mut().context("a device")
     }
@@ -125,14 +140,18 @@ impl Staged {
     /// Writes the script: the next process that loads the library answers by it. At once or not
     /// at all, for somebody may be reading.
     pub fn write(&self) -> anyhow::Result<()> {
-        let path = self.beside(SUFFIX);
-        let part = self.beside(".part");
-        fs::write(&part, serde_json::to_vec_pretty(&self.script)?)
-            .with_context(|| part.display().to_string())?;
+        self.put(NVML, &serde_json::to_vec_pretty(&self.script)?)?;
+        self.put(CUDA, &serde_json::to_vec_pretty(&self.cuda)?)
+    }
+
+    fn put(&self, library: &str, script: &[u8]) -> anyhow::Result<()> {
+        let path = self.folder.join(format!("{library}{SUFFIX}"));
+        let part = self.folder.join(format!("{library}.part"));
+        fs::write(&part, script).with_context(|| part.display().to_string())?;
         fs::rename(&part, &path).with_context(|| path.display().to_string())
     }
 
-    /// Takes a symbol out of this copy of the library: nothing finds it by its name any more.
+    /// Takes a symbol out of these copies of the library: nothing finds it by its name any more.
     pub fn without(&self, symbol: &str) -> anyhow::Result<()> {
         let mut bytes = fs::read(self.path())?;
         let wanted: Vec<u8> = [&[0], symbol.as_bytes(), &[0]].concat();
@@ -150,8 +169,10 @@ impl Staged {
         }
         ensure!(found > 0, "no symbol {symbol}");
         // Another file: the old one may be mapped somewhere.
-        fs::remove_file(self.path())?;
-        fs::write(self.path(), bytes)?;
+        for copy in [self.path(), self.cuda_path()] {
+            fs::remove_file(&copy)?;
+            fs::write(&copy, &bytes)?;
+        }
         Ok(())
     }
 

@@ -52,3 +52,37 @@ fn a_driver_has_one_version_wherever_it_is_said() {
         assert_eq!(codes, want, "{name}");
     }
 }
+
+#[test]
+fn qualification_can_be_demanded_and_what_was_not_run_has_not_passed() {
+    let verdict = |value| v1::Claim {
+        name: "oq.verdict".to_owned(),
+        source: "oq".to_owned(),
+        value: Some(value),
+    };
+    let text = |text: &str| Some(verdict(v1::claim::Value::Text(text.to_owned())));
+    let silent = Some(verdict(v1::claim::Value::Unavailable("lost".to_owned())));
+    let rows = [
+        ("passed", text("passed"), None),
+        ("failed", text("failed"), Some("claim-value")),
+        ("not run", text("not-run"), Some("claim-value")),
+        ("nothing said", None, Some("claim-missing")),
+        ("not known", silent, Some("claim-unavailable")),
+    ];
+    for (name, claim, code) in rows {
+        let mut case = Case::ordinary();
+        let demand = "is = \"passed\"\nprovenance = \"self-reported\"";
+        case.require("oq.verdict", demand);
+        case.statement.claims.extend(claim);
+        let result = case.appraise();
+        let codes: Vec<&str> = result.deviations().map(|d| d.code.as_str()).collect();
+        assert_eq!(codes, code.as_slice(), "{name}");
+    }
+    let mut case = Case::ordinary();
+    let demand = "is = \"passed\"\nprovenance = \"measured\"";
+    case.require("oq.verdict", demand);
+    case.statement.claims.extend(text("passed"));
+    let result = case.appraise();
+    let codes: Vec<&str> = result.deviations().map(|d| d.code.as_str()).collect();
+    assert_eq!(codes, ["claim-provenance"], "it stays the node's own word");
+}
