@@ -9,6 +9,7 @@
 use aws_lc_rs::constant_time::verify_slices_are_equal;
 use bailiwick_attestation::appraisal::{VerifiedEvidence, devices};
 use bailiwick_attestation::evidence::{ClaimValue, Freshness};
+use bailiwick_attestation::gpu::PDI_PREFIX;
 use bailiwick_attestation::proto::v1::{self, activation_answer::Answer};
 use bailiwick_attestation::tpm::{
     AkPublic, AkRefused, EkCertRefused, EkChain, EkPublic, EkRefused, Public, TpmIdentity,
@@ -244,19 +245,15 @@ pub fn observe(evidence: &v1::Evidence, ak: &AkPublic) -> Option<Observed> {
     })
 }
 
-/// The ids that belong in an inventory: GPU UUIDs where there are any, else whatever there is.
+/// The ids that belong in an inventory: UUIDs of GPUs, and the identifiers of their chips, which the
+/// chips' certificates have too; where there are no UUIDs, whatever there is.
 #[must_use]
 pub fn device_ids(found: &[String]) -> Vec<String> {
-    let uuids: Vec<String> = found
-        .iter()
-        .filter(|id| id.starts_with("GPU-"))
-        .cloned()
-        .collect();
-    if uuids.is_empty() {
-        found.to_vec()
-    } else {
-        uuids
+    if !found.iter().any(|id| id.starts_with("GPU-")) {
+        return found.to_vec();
     }
+    let lasting = |id: &&String| id.starts_with("GPU-") || id.starts_with(PDI_PREFIX);
+    found.iter().filter(lasting).cloned().collect()
 }
 
 #[cfg(test)]
@@ -309,10 +306,14 @@ mod tests {
     }
 
     #[test]
-    fn uuids_are_listed_before_serials() {
+    fn uuids_and_chips_are_listed_before_serials() {
         let words = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<Vec<_>>();
         let cases: &[(&[&str], &[&str])] = &[
             (&["GPU-a", "1001", "GPU-b", "1002"], &["GPU-a", "GPU-b"]),
+            (
+                &["GPU-a", "1001", "PDI-48b02d0000000001"],
+                &["GPU-a", "PDI-48b02d0000000001"],
+            ),
             (&["1001", "1002"], &["1001", "1002"]),
             (&[], &[]),
         ];

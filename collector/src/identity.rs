@@ -1,8 +1,10 @@
 //! Whose word a node's AK is, and whose devices it names: one answer for the collector and for
 //! `bailiwick verify`, from what was presented at enrolment and what approvers signed.
 
-use bailiwick_attestation::appraisal::{AkWord, GeoWord, GeotagShown, devices};
-use bailiwick_attestation::evidence::{ParsedStatement, iak_binding};
+use bailiwick_attestation::appraisal::{
+    AkWord, GeoWord, GeotagShown, VerifiedEvidence, devices, named_gpus,
+};
+use bailiwick_attestation::evidence::iak_binding;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::{AkPublic, Iak, IakClaim, IakRefused, QualifyingData};
 use bailiwick_attestation::x509::Certificate;
@@ -155,21 +157,25 @@ pub fn geo_word(
     }
 }
 
-/// Devices a statement names that the inventory gives to another node than `own`.
+/// Devices a statement, or a certificate of a GPU beside it, names that the inventory gives to
+/// another node than `own`.
 #[must_use]
 pub fn foreign_devices<'a>(
-    statement: &ParsedStatement,
+    evidence: &VerifiedEvidence,
     own: &NodeId,
     owner: impl Fn(&str) -> Option<&'a Node>,
 ) -> Vec<(String, NodeId)> {
-    let Ok(devices) = devices(statement) else {
-        return Vec::new();
-    };
-    let names = devices.iter().flat_map(|device| device.names());
+    let told = devices(evidence.statement()).unwrap_or_default();
+    let told = told.iter().flat_map(|device| device.names());
+    let mut names: Vec<String> = told.map(str::to_owned).collect();
+    names.extend(named_gpus(evidence));
+    names.sort();
+    names.dedup();
     names
+        .into_iter()
         .filter_map(|name| {
-            let owner = owner(name).filter(|owner| owner.name != *own)?;
-            Some((name.to_owned(), owner.name.clone()))
+            let owner = owner(&name).filter(|owner| owner.name != *own)?;
+            Some((name, owner.name.clone()))
         })
         .collect()
 }

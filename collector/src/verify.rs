@@ -222,7 +222,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     let foreign = match (&policy, listed) {
         (Some(policy), Some(node)) => {
             let owner = |device: &str| policy.model.inventory.by_device(device);
-            foreign_devices(statement, &node.name, owner)
+            foreign_devices(&verified, &node.name, owner)
         }
         _ => Vec::new(),
     };

@@ -4,14 +4,17 @@
 
 use std::sync::{Arc, Mutex};
 
+use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::NoteSigner;
-use bailiwick_attestation::{DeploymentId, NodeId, UnixTime};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_collector::alert::Alerts;
 use bailiwick_collector::alert::send::Sender;
 use bailiwick_collector::config;
 use bailiwick_collector::direct::{Direction, LeaseKeys};
 use bailiwick_collector::init::{Plan, StateDir, init};
-use bailiwick_collector::record::{AlertChange, AlertRow, NewAlert, Store};
+use bailiwick_collector::record::{
+    AlertChange, AlertRow, FenceFacts, NewAlert, NewEnrolment, NewStatement, Store, Verdict,
+};
 use bailiwick_collector::standing::Standing;
 use rcgen::{KeyPair, PKCS_ED25519};
 use serde_json::Value;
@@ -147,6 +150,125 @@ async fn store(dir: &TempDir, key: &KeyPair) -> Store {
         .0
 }
 
+/// The loop over a store, with nobody to tell.
+async fn alerts(dir: &TempDir, store: &Store) -> Alerts {
+    let state = dir.path().join("state");
+    let plan = Plan {
+        dir: state.clone(),
+        deployment: DeploymentId::new("demo").unwrap(),
+        names: vec!["127.0.0.1".into()],
+        operator: NodeId::new("first").unwrap(),
+        log_origin: "log.example/demo".into(),
+        lease_key_id: "lease-1".into(),
+    };
+    init(&plan, UnixTime(1_800_000_000_000)).unwrap();
+    Alerts {
+        standing: Standing::open(store).await.unwrap(),
+        store: store.clone(),
+        policy: watch::channel(Direction::default()).1,
+        clock: watch::channel(None).1,
+        lease_keys: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),
+        cas: Arc::new(StateDir::at(&state).cas().unwrap()),
+        config: config(Vec::new()),
+        started: UnixTime(0),
+    }
+}
+
+fn enrolled(number: u8) -> NewEnrolment {
+    NewEnrolment {
+        ek: Sha256Digest([number; 32]),
+        claimed_name: format!("gpu-0{number}"),
+        ak_name: vec![0, 11, number],
+        certificate: Sha256Digest([number; 32]),
+        certificate_not_after: UnixTime(u64::from(u32::MAX)),
+        enrolment: v1::Enrolment::default(),
+        now: UnixTime(1),
+    }
+}
+
+/// A statement of that TPM that cites a report of one GPU.
+fn showing(number: u8, gpu: &str, received: u64) -> NewStatement {
+    let digest = Sha256Digest::of(&[&[number], &received.to_be_bytes()]);
+    NewStatement {
+        ek: Sha256Digest([number; 32]),
+        subject: format!("gpu-0{number}"),
+        epoch: 0,
+        sequence: received,
+        digest,
+        evidence: v1::Evidence::default(),
+        verdict: Verdict::Affirming,
+        reasons: Vec::new(),
+        result: b"{}".to_vec(),
+        received: UnixTime(received),
+        manifest_digest: None,
+        enrolment: v1::Enrolment::default(),
+        ak_name: vec![0, 11, number],
+        previous: None,
+        newest: v1::PreviousStatement::default(),
+        policy_version: 0,
+        challenged: true,
+        lease_until: None,
+        lease_ended: None,
+        fence: FenceFacts::default(),
+        gap: None,
+        devices: Some(vec![gpu.to_owned()]),
+        gpus: vec![gpu.to_owned()],
+    }
+}
+
+/// Two hosts of one attacker take turns with one GPU: at no moment do both claim it.
+#[tokio::test]
+async fn one_gpu_at_two_nodes_is_an_alert_until_it_is_over() {
+    const GPU: &str = "PDI-48b02d0000000001";
+    const OTHER: &str = "PDI-48b02d0000000002";
+    const MINUTE: u64 = 60_000;
+    let dir = tempfile::tempdir().unwrap();
+    let key = KeyPair::generate_for(&PKCS_ED25519).unwrap();
+    let store = store(&dir, &key).await;
+    let alerts = alerts(&dir, &store).await;
+    let firing = async |at: u64| {
+        alerts.evaluate(UnixTime(at)).await.unwrap();
+        let all = store.alert_list(false).await.unwrap();
+        let twice = all.into_iter().map(|row| row.alert);
+        let twice = twice.filter(|alert| alert.name == "BailiwickDeviceTwice");
+        twice.collect::<Vec<NewAlert>>()
+    };
+    for number in [1, 2] {
+        store.enrolment_insert(enrolled(number)).await.unwrap();
+    }
+    let show = async |number, gpu, at| {
+        store
+            .statement_insert(showing(number, gpu, at))
+            .await
+            .unwrap();
+    };
+    show(1, GPU, MINUTE).await;
+    show(2, OTHER, MINUTE).await;
+    assert_eq!(firing(2 * MINUTE).await, []);
+    // The first node shows another one by now, the second what the first had.
+    show(1, OTHER, 30 * MINUTE).await;
+    show(2, GPU, 31 * MINUTE).await;
+    let raised = firing(32 * MINUTE).await;
+    let labels: Vec<Value> = raised
+        .iter()
+        .map(|alert| serde_json::from_str(&alert.labels).unwrap())
+        .collect();
+    let mut devices: Vec<&str> = labels
+        .iter()
+        .map(|label| label["device"].as_str().unwrap())
+        .collect();
+    devices.sort_unstable();
+    assert_eq!(devices, [GPU, OTHER], "one alert for each device");
+    assert!(labels.iter().all(|label| {
+        let node = label["node"].as_str().unwrap();
+        label["severity"] == "critical" && node.split(',').count() == 2
+    }));
+    // Each stays with one: over two hours after the other node's last.
+    assert_eq!(firing((120 + 1) * MINUTE).await.len(), 2);
+    let left = firing((120 + 1) * MINUTE + 1).await;
+    assert_eq!(left.len(), 0, "{left:?}");
+}
+
 #[tokio::test]
 async fn a_restart_neither_forgets_nor_repeats() {
     let dir = tempfile::tempdir().unwrap();
@@ -168,27 +290,8 @@ async fn a_restart_neither_forgets_nor_repeats() {
     second.alerts_change(vec![raise]).await.unwrap();
     assert_eq!(second.alert_list_open().await.unwrap().len(), 1);
 
-    let state = dir.path().join("state");
-    let plan = Plan {
-        dir: state.clone(),
-        deployment: DeploymentId::new("demo").unwrap(),
-        names: vec!["127.0.0.1".into()],
-        operator: NodeId::new("first").unwrap(),
-        log_origin: "log.example/demo".into(),
-        lease_key_id: "lease-1".into(),
-    };
-    init(&plan, UnixTime(1_800_000_000_000)).unwrap();
     // With no node wanting it, it is over, and stays open until somebody was told.
-    let alerts = Alerts {
-        standing: Standing::open(&second).await.unwrap(),
-        store: second.clone(),
-        policy: watch::channel(Direction::default()).1,
-        clock: watch::channel(None).1,
-        lease_keys: Arc::new(LeaseKeys::new(Vec::new()).unwrap()),
-        cas: Arc::new(StateDir::at(&state).cas().unwrap()),
-        config: config(Vec::new()),
-        started: UnixTime(0),
-    };
+    let alerts = alerts(&dir, &second).await;
     alerts.evaluate(UnixTime(5000)).await.unwrap();
     let open = second.alert_list_open().await.unwrap();
     assert_eq!(open[0].resolved, Some(UnixTime(5000)));

@@ -62,6 +62,7 @@ fn statement(sequence: u64) -> NewStatement {
         fence: FenceFacts::default(),
         gap: None,
         devices: None,
+        gpus: Vec::new(),
     }
 }
 

@@ -5,6 +5,7 @@
 //! collector; all else is somebody's word, a double's for instance.
 
 mod findings;
+mod place;
 
 use std::collections::BTreeMap;
 
@@ -193,6 +194,9 @@ pub(super) fn judge(
         now,
     };
     let claims = claims(&judged);
+    for deviation in judged.placed(subject, profile) {
+        result.deviate(deviation);
+    }
     if let Some(profile) = profile {
         for deviation in judged.against(profile) {
             result.deviate(deviation);
@@ -265,6 +269,22 @@ fn texts(device: &Device<'_>, comparison: Option<&Comparison>) -> Vec<(&'static 
     out
 }
 
+/// Names of chips whose certificates came along, `PDI-` and 16 hex digits each, whoever vouches for
+/// them: what an inventory is asked about. What a name is worth, its chain and its report show.
+#[must_use]
+pub fn named_gpus(evidence: &VerifiedEvidence) -> Vec<String> {
+    let Ok((came, _)) = came(evidence) else {
+        return Vec::new();
+    };
+    let chips = came
+        .chains
+        .iter()
+        .filter_map(|chain| chain.as_ref()?.certificates.get(1));
+    chips
+        .filter_map(|chip| gpu::Identity::of(chip).inventory_name())
+        .collect()
+}
+
 /// Per-device identifiers that NVIDIA certified and whose keys signed what came: `PDI-` and 16 hex
 /// digits. Whether the report answers this node's challenge is of no account: one that does not
 /// was taken from somewhere.
@@ -292,7 +312,7 @@ pub fn certified_gpus(
     let certified =
         judged.filter(|one| (one.chain, one.signature) == (Checked::Good, Checked::Good));
     certified
-        .filter_map(|one| Some(format!("PDI-{}", hex::encode(one.identity?.pdi?))))
+        .filter_map(|one| one.identity?.inventory_name())
         .collect()
 }
 

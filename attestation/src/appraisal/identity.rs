@@ -10,6 +10,7 @@ use super::{
 };
 use crate::{
     evidence::{ClaimValue, ParsedStatement},
+    gpu::PDI_PREFIX,
     profile::Provenance,
 };
 
@@ -97,11 +98,13 @@ fn clip(text: &str) -> String {
     text.chars().take(200).collect()
 }
 
-/// Holds the statement against what the inventory says this node is.
+/// Holds the statement against what the inventory says this node is. `gpus_asked`: GPUs have to
+/// show by themselves who they are.
 pub(super) fn judge(
     result: &mut AttestationResult,
     evidence: &VerifiedEvidence,
     subject: &Subject<'_>,
+    gpus_asked: bool,
 ) {
     for deviation in [
         listed_ak(subject.ak.name().as_bytes(), subject.listed_ak),
@@ -116,7 +119,7 @@ pub(super) fn judge(
     {
         result.deviate(deviation);
     }
-    for deviation in held_against(&devices(&evidence.statement), subject) {
+    for deviation in held_against(&devices(&evidence.statement), subject, gpus_asked) {
         result.deviate(deviation);
     }
 }
@@ -184,7 +187,11 @@ fn chassis(claim: Option<&ClaimValue>, listed: Option<&str>) -> Option<Deviation
 }
 
 /// NVML's word against the inventory's. Where nobody wrote devices down, none is missed.
-fn held_against(found: &Result<Vec<Device>, String>, subject: &Subject<'_>) -> Vec<Deviation> {
+fn held_against(
+    found: &Result<Vec<Device>, String>,
+    subject: &Subject<'_>,
+    gpus_asked: bool,
+) -> Vec<Deviation> {
     let name = "node.devices";
     let mut out = Vec::new();
     let found = match found {
@@ -206,11 +213,22 @@ fn held_against(found: &Result<Vec<Device>, String>, subject: &Subject<'_>) -> V
         let mut names = device.names();
         names.any(|name| subject.devices.iter().any(|own| own == name))
     };
+    let named = |listed: &str| {
+        let mut names = found.iter().flat_map(Device::names);
+        names.any(|name| name == listed)
+    };
+    // Older drivers tell nobody's.
+    let no_pdis = found.iter().all(|device| device.pdi.is_none());
     for listed in subject.devices {
-        if !found
-            .iter()
-            .any(|device| device.names().any(|name| name == listed))
-        {
+        if no_pdis && listed.starts_with(PDI_PREFIX) {
+            if !gpus_asked {
+                let why = "NVML tells no identifiers of chips".to_owned();
+                let code = "devices-unavailable";
+                out.push(said(name, Finding::Unchecked, code, listed.clone(), why));
+            }
+            continue;
+        }
+        if !named(listed) {
             out.push(said(
                 name,
                 Finding::Refused,
@@ -220,7 +238,8 @@ fn held_against(found: &Result<Vec<Device>, String>, subject: &Subject<'_>) -> V
             ));
         }
     }
-    for (device, owner) in subject.foreign_devices {
+    let of_others = subject.foreign_devices.iter();
+    for (device, owner) in of_others.filter(|(device, _)| named(device)) {
         out.push(said(
             name,
             Finding::Refused,

@@ -35,7 +35,7 @@ use crate::{
 pub use boot::asks_logs;
 pub use drift::{Drift, drift};
 pub use geo::GeoWord;
-pub use gpu::{GpuAnchor, certified_gpus};
+pub use gpu::{GpuAnchor, certified_gpus, named_gpus};
 pub use identity::{AkWord, Device, devices};
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
@@ -62,9 +62,10 @@ pub struct Subject<'a> {
     pub listed_ak: Option<&'a [u8]>,
     /// Serial number of the chassis, by the inventory.
     pub chassis_serial: Option<&'a str>,
-    /// GPU UUIDs or serials, by the inventory; empty: nobody wrote them down.
+    /// GPU UUIDs, serials or identifiers of chips, by the inventory; empty: nobody wrote them down.
     pub devices: &'a [String],
-    /// Devices this statement names that the inventory gives to another node, and which.
+    /// Devices this statement, or a certificate of a GPU beside it, names that the inventory gives
+    /// to another node, and which.
     pub foreign_devices: &'a [(String, NodeId)],
     /// Highest epoch of the node's log that an approver acknowledged.
     pub epoch: u64,
@@ -252,7 +253,8 @@ pub fn appraise_at(
             provenance: None,
         }),
         (Some(node), Some(reference)) => {
-            identity::judge(&mut result, evidence, subject);
+            let asked = reference.profile.gpu.is_some();
+            identity::judge(&mut result, evidence, subject, asked);
             let gpus = gpu::judge(&mut result, evidence, subject, reference, previous, at);
             claims::judge(&mut result, evidence, node, reference, now);
             claims::demands(

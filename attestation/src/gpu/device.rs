@@ -18,6 +18,9 @@ pub const CHAIN_LENGTH: usize = 5;
 /// `0x41` before the identifier in a chip certificate's serial number is a GPU's, `0x50` a switch's.
 const SERIAL_PREFIXES: [u8; 2] = [0x41, 0x50];
 
+/// How an inventory begins such an identifier.
+pub const PDI_PREFIX: &str = "PDI-";
+
 /// Evidence of one device, as it was received.
 #[derive(Clone, Copy, Debug)]
 pub struct Evidence<'a> {
@@ -224,6 +227,32 @@ pub struct Identity {
     pub pdi: Option<Pdi>,
 }
 
+impl Identity {
+    /// Reads the certificate of a chip, the second of its chain. `GH100 A01 GSP BROM` is of GH100;
+    /// NVIDIA writes the switch `LS_10` here and LS10 elsewhere.
+    #[must_use]
+    pub fn of(chip: &Certificate) -> Self {
+        let name = chip.subject().common_name();
+        let first = name.split(' ').next().unwrap_or_default();
+        let serial = chip.serial();
+        let pdi = match serial.split_first() {
+            Some((prefix, pdi)) if SERIAL_PREFIXES.contains(prefix) => pdi.try_into().ok(),
+            _ => None,
+        };
+        Self {
+            chip: first.replace('_', ""),
+            serial: serial.to_vec(),
+            pdi,
+        }
+    }
+
+    /// As an inventory writes it: `PDI-` and 16 hex digits.
+    #[must_use]
+    pub fn inventory_name(&self) -> Option<String> {
+        Some(format!("{PDI_PREFIX}{}", hex::encode(self.pdi?)))
+    }
+}
+
 /// What is known of one device, check by check. No field stands for another; a verdict is for
 /// whoever knows what is required.
 #[derive(Clone, Debug)]
@@ -422,7 +451,7 @@ fn fwid_state(reported: Option<Fwid>, certified: Option<Fwid>) -> FwidState {
 
 /// What the second certificate, the chip's, says; and what the leaf says of it.
 fn judge_chip(chip: &Certificate, device: &mut Device<'_>) {
-    let identity = identity(chip);
+    let identity = Identity::of(chip);
     let certified = Architecture::of_chip(&identity.chip);
     let reported = device.architecture;
     match (certified, reported) {
@@ -455,21 +484,5 @@ fn judge_chip(chip: &Certificate, device: &mut Device<'_>) {
             }
         }
         Err(error) => device.refused.push(DeviceRefused::Dice(error)),
-    }
-}
-
-/// `GH100 A01 GSP BROM` is of GH100; NVIDIA writes the switch `LS_10` here and LS10 elsewhere.
-fn identity(chip: &Certificate) -> Identity {
-    let name = chip.subject().common_name();
-    let first = name.split(' ').next().unwrap_or_default();
-    let serial = chip.serial();
-    let pdi = match serial.split_first() {
-        Some((prefix, pdi)) if SERIAL_PREFIXES.contains(prefix) => pdi.try_into().ok(),
-        _ => None,
-    };
-    Identity {
-        chip: first.replace('_', ""),
-        serial: serial.to_vec(),
-        pdi,
     }
 }

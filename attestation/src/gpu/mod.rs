@@ -32,7 +32,7 @@ mod topology;
 pub use appraise::{Answer, Asked, appraise};
 pub use device::{
     Architecture, CHAIN_LENGTH, Checked, Device, DeviceRefused, Evidence, FwidState, Identity,
-    judge,
+    PDI_PREFIX, judge,
 };
 pub use dice::Fwid;
 pub use endorsements::Endorsements;

@@ -49,6 +49,9 @@ pub struct GpuProfile {
     pub uncovered: BTreeSet<u8>,
     /// Developers' mode will do, of which only the driver speaks.
     pub devtools: bool,
+    /// Each GPU has to be one that the inventory gives the node, by the identifier in its chip's
+    /// certificate. Where the inventory has such identifiers, no other GPU will do in any case.
+    pub listed: bool,
 }
 
 /// A range of versions: from one on, and below another.
@@ -137,6 +140,7 @@ pub(super) struct RawGpu {
     #[serde(default)]
     uncovered: BTreeSet<u8>,
     devtools: Option<bool>,
+    listed: Option<bool>,
 }
 
 pub(super) fn check(file: &TomlFile<'_>, raw: &RawGpu) -> Result<GpuProfile, FileError> {
@@ -176,6 +180,7 @@ pub(super) fn check(file: &TomlFile<'_>, raw: &RawGpu) -> Result<GpuProfile, Fil
         measurements: raw.measurements.unwrap_or(true),
         uncovered: raw.uncovered.clone(),
         devtools: raw.devtools.unwrap_or(false),
+        listed: raw.listed.unwrap_or(false),
     })
 }
 
@@ -261,6 +266,7 @@ mod tests {
             (5400, None)
         );
         assert!(least.measurements && !least.devtools && !least.expired_rims);
+        assert!(!least.listed && parse("listed = true").unwrap().listed);
         let pin = "ab".repeat(32);
         let whole = parse(&format!(
             "count = 8\nmodes = [\"ppcie\"]\narchitectures = [\"hopper\", \"BLACKWELL\"]\n\

@@ -80,7 +80,8 @@ impl Alerts {
             let policy = policy.as_ref();
             policy.is_some_and(|policy| policy.retired(&subject.row.ek).is_some())
         };
-        wanted.extend(devices::wanted(&subjects, owner, retired));
+        let shown = self.store.gpus_at_many(devices::since(now)).await?;
+        wanted.extend(devices::wanted(&subjects, &shown, owner, retired));
         let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
         wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
         wanted.extend(own_clock::wanted(*self.clock.borrow(), deployment));

@@ -172,7 +172,7 @@ impl Case<'_> {
         let foreign = match (self.policy, listed) {
             (Some(policy), Some(node)) => {
                 let owner = |device: &str| policy.device_owner(device);
-                foreign_devices(self.evidence.statement(), &node.name, owner)
+                foreign_devices(self.evidence, &node.name, owner)
             }
             _ => Vec::new(),
         };

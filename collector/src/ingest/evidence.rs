@@ -6,7 +6,6 @@ use bailiwick_attestation::appraisal::{
     Previous, VerifiedEvidence, asks_logs, certified_gpus, devices,
 };
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
-use bailiwick_attestation::gpu::Endorsements;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
@@ -323,6 +322,7 @@ impl Stream {
         let (lease_ended, changes) = self.end_or_hold(&mut appraised, row, policy.as_deref(), now);
         let store = &self.shared.store;
         store.brakes_change(changes).await.map_err(service::store)?;
+        let certified = certified_gpus(verified, &endorsements, now);
         let statement = verified.statement();
         let quoted_boot_ns = evidence.quoted_boot_time_ns;
         let gap = missing.or_else(|| {
@@ -362,7 +362,8 @@ impl Stream {
                 lease_ended,
                 fence: fence_facts(&statement.fence, quoted_boot_ns, now),
                 gap,
-                devices: device_names(verified, &endorsements, now),
+                devices: device_names(statement, &certified),
+                gpus: certified,
             })
             .await;
         let index = match inserted {
@@ -457,19 +458,15 @@ impl Stream {
 }
 
 /// Every name of every device, where NVML could be asked, and what NVIDIA certified of them.
-fn device_names(
-    evidence: &VerifiedEvidence,
-    endorsements: &Endorsements,
-    now: UnixTime,
-) -> Option<Vec<String>> {
-    let certified = certified_gpus(evidence, endorsements, now);
-    let devices = devices(evidence.statement()).ok();
+fn device_names(statement: &ParsedStatement, certified: &[String]) -> Option<Vec<String>> {
+    let devices = devices(statement).ok();
     if devices.is_none() && certified.is_empty() {
         return None;
     }
     let devices = devices.unwrap_or_default();
     let told = devices.iter().flat_map(|device| device.names());
-    let mut names: Vec<String> = told.map(str::to_owned).chain(certified).collect();
+    let told = told.map(str::to_owned);
+    let mut names: Vec<String> = told.chain(certified.iter().cloned()).collect();
     names.sort();
     names.dedup();
     Some(names)

@@ -38,6 +38,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         include_str!("../../migrations/0070_kept_logs.sql"),
     ),
     (80, "boots", include_str!("../../migrations/0080_boots.sql")),
+    (
+        90,
+        "gpus_shown",
+        include_str!("../../migrations/0090_gpus_shown.sql"),
+    ),
 ];
 
 pub(super) async fn connect(

@@ -9,6 +9,7 @@ mod brakes;
 mod entries;
 mod error;
 mod flows;
+mod gpus;
 mod log;
 mod migrate;
 mod nodes;
@@ -35,6 +36,7 @@ pub use acts::{ACTS_LIMIT, NewAct};
 pub use entries::{EntryFilter, NewEntry, StoredEntry};
 pub use error::StoreError;
 pub use flows::{FlowFilter, FlowRow, FlowSpan};
+pub use gpus::ShownGpu;
 pub use log::SignedHead;
 pub use rows::{
     AlertChange, AlertRow, FenceFacts, Interval, NewAlert, NewEnrolment, NewPolicy, NewStatement,

@@ -10,7 +10,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::acts::NewAct;
 use super::rows::{NewEnrolment, NewStatement};
 use super::writer::{Outcome, Write, int};
-use super::{Store, StoreError, entries};
+use super::{Store, StoreError, entries, gpus};
 use crate::direct::pending_name;
 
 impl Store {
@@ -117,6 +117,7 @@ pub(super) async fn statement_insert(
     logs_keep(connection, new, log_index).await?;
     boot_keep(connection, new).await?;
     newest_update(connection, new).await?;
+    gpus::keep(connection, &new.ek, &new.gpus, new.received).await?;
     entries::head_insert(connection, new).await?;
     let mut turned = None;
     if new.challenged {

@@ -395,7 +395,7 @@ fn maybe_decode<M: Message + Default>(
         .map_err(|_malformed| corrupt(table, column))
 }
 
-fn digest(
+pub(super) fn digest(
     row: &SqliteRow,
     table: &'static str,
     column: &'static str,
@@ -423,7 +423,7 @@ fn maybe_number(row: &SqliteRow, column: &'static str) -> Result<Option<u64>, St
     Ok(value.map(|value| u64::try_from(value).unwrap_or_default()))
 }
 
-fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, StoreError> {
+pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, StoreError> {
     number(row, column).map(UnixTime)
 }
 

@@ -152,6 +152,8 @@ pub struct NewStatement {
     pub gap: Option<String>,
     /// Devices it names; none where it could not say.
     pub devices: Option<Vec<String>>,
+    /// GPUs whose maker certified them and whose reports it cites: `PDI-` and 16 hex digits.
+    pub gpus: Vec<String>,
 }
 
 /// One enrolled TPM and the newest that is known of it.

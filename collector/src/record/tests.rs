@@ -78,6 +78,7 @@ fn statement(sequence: u64, verdict: Verdict, received: u64) -> NewStatement {
         fence: FenceFacts::default(),
         gap: None,
         devices: None,
+        gpus: Vec::new(),
     }
 }
 

@@ -102,6 +102,17 @@ fn restore(code: &str) -> &'static str {
         "chassis-serial" | "device-missing" | "device-of-another-node" => {
             "compare machine and inventory.toml; whichever is wrong, put right"
         }
+        "gpu-of-another-node" | "gpu-not-of-node" | "gpu-of-node-missing" => {
+            "a chip's own certificate says so: find out which host it is in; if it was moved, change \
+             inventory.toml and sign"
+        }
+        "gpu-unlisted" => "list the identifiers of its GPUs (PDI-…) in inventory.toml and sign",
+        "not-hardware" => {
+            "what answered is no GPU that proves itself under NVIDIA's root: look at what is in the host"
+        }
+        "rim-missing" | "rim-signer-expired" | "revocation-unknown" => {
+            "bring newer documents: bailiwick endorsements import, into the collector's store"
+        }
         "device-unlisted" => "list the device in inventory.toml, or take it out",
         "chassis-unavailable" | "devices-unavailable" | "clock-unsafe" => {
             "see why the node could not read it; the next statement is judged anew"

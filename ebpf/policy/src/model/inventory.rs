@@ -91,7 +91,8 @@ pub struct Node {
     pub ak: Option<Vec<u8>>,
     /// Serial number of the chassis, as DMI spells it.
     pub chassis_serial: Option<String>,
-    /// GPU UUIDs or serials and chip ids, sorted; empty: nobody wrote them down.
+    /// GPU UUIDs, serials, identifiers of chips (`PDI-` and 16 hex digits), sorted; empty: nobody
+    /// wrote them down.
     pub devices: Vec<String>,
     /// Where it stands, for people.
     pub place: Option<String>,
@@ -288,7 +289,7 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
         }
         Some(number) => *number.get_ref(),
     };
-    let mut devices = raw::rules(file, &raw.devices, DEVICES_LIMIT, plain_words)?
+    let mut devices = raw::rules(file, &raw.devices, DEVICES_LIMIT, device)?
         .into_iter()
         .map(|rule| rule.value)
         .collect::<Vec<_>>();
@@ -364,6 +365,23 @@ pub(super) fn instant(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<Uni
 
 fn words(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<String, FileError> {
     plain_words(text.get_ref()).map_err(|fault| file.error(text.span(), fault))
+}
+
+/// A device. An identifier of a chip is written in one way only: another spelling would name no
+/// chip, and nobody would miss it.
+fn device(text: &str) -> Result<String, String> {
+    let words = plain_words(text)?;
+    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let pdi = words
+        .get(..4)
+        .filter(|head| head.eq_ignore_ascii_case("PDI-"));
+    let digits = words.strip_prefix("PDI-").unwrap_or_default();
+    if pdi.is_some() && (digits.len() != 16 || !digits.bytes().all(lower)) {
+        return Err(format!(
+            "{text:?} is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits"
+        ));
+    }
+    Ok(words)
 }
 
 /// DMI strings, device ids and rack names; whatever is shown in a table or a label, and what is

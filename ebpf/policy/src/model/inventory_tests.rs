@@ -97,6 +97,18 @@ fn each_entry_is_checked_and_held_against_the_others() {
             "inventory.toml:19: node.devices: \"GPU-3\\nplace moon\" must have 1 to 200 bytes and no control characters",
         ),
         (
+            "a chip in capitals",
+            "GPU-3",
+            "PDI-48B02D0000000001",
+            "inventory.toml:19: node.devices: \"PDI-48B02D0000000001\" is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits",
+        ),
+        (
+            "a chip one digit short",
+            "GPU-3",
+            "pdi-48b02d000000001",
+            "inventory.toml:19: node.devices: \"pdi-48b02d000000001\" is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits",
+        ),
+        (
             "addresses of two nodes",
             "10.9.2.0/24",
             "10.9.1.200/32",
