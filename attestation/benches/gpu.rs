@@ -128,8 +128,10 @@ fn full() -> f64 {
             anchors: &device_anchors,
             nonce: Some(NONCE),
             ocsp: &ocsp,
+            crls: &[],
             rims: &checked,
             at: AT,
+            memory: None,
         });
         let compared = answer.comparisons[0].as_ref().expect("a comparison");
         assert!(answer.devices[0].refused.is_empty() && compared.good());
@@ -167,8 +169,10 @@ fn node() -> f64 {
             anchors: &anchors,
             nonce: Some(NONCE),
             ocsp: &[],
+            crls: &[],
             rims: &[],
             at: AT,
+            memory: None,
         });
         assert_eq!(answer.topology, Some(Topology::Whole));
         black_box(answer);

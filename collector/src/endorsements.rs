@@ -1,5 +1,5 @@
-//! What vouches for GPUs, as an operator brought it: a folder of reference values and responses
-//! about revocation, each named by the digest of its content.
+//! What vouches for GPUs, as an operator brought it: a folder of reference values, responses about
+//! revocation and lists of revoked certificates, each named by the digest of its content.
 //!
 //! Everything is checked when it is read, under NVIDIA's roots, and again once an hour: signers'
 //! certificates run out. What is not what its name says, or nobody signed, is left out and said.
@@ -12,7 +12,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use bailiwick_attestation::gpu::rim::MAX_RIM_FILE;
-use bailiwick_attestation::gpu::{Endorsements, MAX_OCSP_BYTES, Response};
+use bailiwick_attestation::gpu::{
+    Endorsements, GoodSignatures, MAX_CRL_BYTES, MAX_OCSP_BYTES, Response, parse_crl,
+};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -23,15 +25,22 @@ const MAX_FILES: usize = 4096;
 const LOOK: Duration = Duration::from_secs(10);
 /// How often all of it is checked again though nothing changed.
 const AGAIN_MS: u64 = 3_600_000;
-/// Behind the digest in a name: reference values, and responses about revocation.
+/// Behind the digest in a name: reference values.
 pub const RIM: &str = ".rim.xml";
-/// Likewise.
+/// Likewise: responses about revocation.
 pub const OCSP: &str = ".ocsp.der";
+/// Likewise: lists of revoked certificates.
+pub const CRL: &str = ".crl.der";
+/// Signatures over chains, reports and documents that are not verified twice: those of twenty
+/// thousand GPUs, in some eight megabytes once all of them came.
+const REMEMBERED: usize = 1 << 17;
 
 /// What is in force, and where it comes from.
 #[derive(Debug)]
 pub struct Endorsed {
     folder: Option<PathBuf>,
+    /// Outlives each reading: a signature is good whatever else is brought.
+    memory: Arc<GoodSignatures>,
     current: Mutex<Arc<Endorsements>>,
 }
 
@@ -52,9 +61,12 @@ impl Endorsed {
             None => Read::default(),
         };
         tell(&read);
+        let memory = Arc::new(GoodSignatures::new(REMEMBERED));
+        let endorsements = read.endorsements.remembering(Arc::clone(&memory));
         Ok(Self {
             folder: folder.map(Path::to_owned),
-            current: Mutex::new(Arc::new(read.endorsements)),
+            memory,
+            current: Mutex::new(Arc::new(endorsements)),
         })
     }
 
@@ -85,8 +97,9 @@ impl Endorsed {
             match tokio::task::spawn_blocking(move || read(&from, at)).await {
                 Ok(Ok(read)) => {
                     tell(&read);
-                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) =
-                        Arc::new(read.endorsements);
+                    let memory = Arc::clone(&self.memory);
+                    let endorsements = Arc::new(read.endorsements.remembering(memory));
+                    *self.current.lock().unwrap_or_else(PoisonError::into_inner) = endorsements;
                     known = (found, at);
                 }
                 Ok(Err(error)) => warn!(folder = %folder.display(), %error, "not read"),
@@ -97,8 +110,8 @@ impl Endorsed {
 }
 
 fn tell(read: &Read) {
-    let held = read.endorsements.held();
-    info!(rims = held.0, responses = held.1, "endorsements of GPUs");
+    let (rims, responses, lists) = read.endorsements.held();
+    info!(rims, responses, lists, "endorsements of GPUs");
     for name in &read.refused {
         warn!(
             file = name,
@@ -134,6 +147,11 @@ pub fn read(folder: &Path, at: UnixTime) -> io::Result<Read> {
                 let response = Response::parse(&bytes).ok();
                 let response = response.filter(|_| named(digest, &bytes));
                 response.map(|it| out.endorsements.add_ocsp(it)).is_some()
+            }
+            CRL => {
+                let bytes = bounded(&folder.join(&name), MAX_CRL_BYTES)?;
+                let list = parse_crl(&bytes).ok().filter(|_| named(digest, &bytes));
+                list.map(|it| out.endorsements.add_crl(it)).is_some()
             }
             // Half written, or somebody else's.
             _ => continue,
@@ -172,18 +190,17 @@ mod tests {
         let digest = Sha256Digest::of(&[b"<no RIM/>"]);
         write(&format!("{digest}.rim.xml"), b"<no RIM/>");
         write("ab.ocsp.der", b"no response");
+        write("ac.crl.der", b"no list");
         write("notes.txt", b"somebody's");
         write(".part-1", b"half");
         let found = read(dir.path(), at).unwrap();
-        assert_eq!(
-            found.refused,
-            [format!("{digest}.rim.xml"), "ab.ocsp.der".to_owned()]
-                .into_iter()
-                .collect::<BTreeSet<_>>()
-                .into_iter()
-                .collect::<Vec<_>>()
-        );
-        assert_eq!(found.endorsements.held(), (0, 0));
+        assert_eq!(found.refused, {
+            let rim = format!("{digest}.rim.xml");
+            let mut left = vec![rim, "ab.ocsp.der".to_owned(), "ac.crl.der".to_owned()];
+            left.sort();
+            left
+        });
+        assert_eq!(found.endorsements.held(), (0, 0, 0));
         assert!(read(&dir.path().join("nothing"), at).is_err());
         assert!(Endorsed::open(None, at).is_ok());
     }

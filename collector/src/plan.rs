@@ -111,6 +111,7 @@ mod tests {
             profile: None,
             policy: None,
             ak_word: AkWord::Collector,
+            endorsements: std::collections::BTreeSet::new(),
             submods: std::collections::BTreeMap::from([("host", host)]),
         }
     }

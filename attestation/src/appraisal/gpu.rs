@@ -7,7 +7,7 @@
 mod findings;
 mod place;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message;
 
@@ -19,7 +19,10 @@ use super::{
 };
 use crate::{
     evidence::{Freshness, GpuCitation, Nonce, gpu_nonce},
-    gpu::{self, Asked, Checked, Device, Evidence, rim::Comparison},
+    gpu::{
+        self, Asked, Checked, Device, Evidence,
+        rim::{Comparison, Slot},
+    },
     ids::{Sha256Digest, UnixTime},
     profile::{Provenance, Value},
     proto::v1,
@@ -175,8 +178,10 @@ pub(super) fn judge(
         anchors: &endorsements.devices,
         nonce: Some(gpu_nonce(&cited.challenge, subject.ak.name().as_bytes())),
         ocsp: &endorsements.ocsp,
+        crls: &endorsements.crls,
         rims: &rims,
         at: now,
+        memory: endorsements.memory(),
     });
     let anchor = anchored(evidence, &cited, previous);
     let age_ms = match (answers(evidence, &cited), anchor) {
@@ -205,6 +210,7 @@ pub(super) fn judge(
     for (name, claim) in &claims.0 {
         result.note(name.clone(), claim.clone());
     }
+    result.endorsements = judged.relied_on();
     claims
 }
 
@@ -307,7 +313,8 @@ pub fn certified_gpus(
             chain: chain.as_ref(),
             stated_nonce: None,
         };
-        gpu::judge(given, &endorsements.devices, None, now)
+        let memory = endorsements.memory();
+        gpu::judge_remembering(given, &endorsements.devices, None, now, memory)
     });
     let certified =
         judged.filter(|one| (one.chain, one.signature) == (Checked::Good, Checked::Good));
@@ -329,6 +336,23 @@ fn called(came: &Came, place: usize) -> String {
 impl Judged<'_> {
     fn devices(&self) -> impl Iterator<Item = (usize, &Device<'_>)> {
         self.answer.devices.iter().enumerate()
+    }
+
+    /// Documents that what was concluded of these GPUs hangs on: when one of them ends, or is
+    /// replaced, it may be something else.
+    fn relied_on(&self) -> BTreeSet<Sha256Digest> {
+        let known = self.answer.revocation.iter().map(|one| one.document);
+        let of_slot = |slot: Slot, place: usize| {
+            let mut rims = self.rims.iter().filter(|(own, _)| *own == slot);
+            rims.nth(place).map(|(_, rim)| rim.digest)
+        };
+        let compared = self.answer.comparisons.iter().flatten();
+        let rims = compared.flat_map(|one| {
+            let driver = one.driver.and_then(|place| of_slot(Slot::Driver, place));
+            let vbios = one.vbios.and_then(|place| of_slot(Slot::Vbios, place));
+            driver.into_iter().chain(vbios)
+        });
+        known.chain(rims).collect()
     }
 
     /// Every GPU there is proved itself.

@@ -38,8 +38,8 @@ pub use geo::GeoWord;
 pub use gpu::{GpuAnchor, certified_gpus, named_gpus};
 pub use identity::{AkWord, Device, devices};
 pub use result::{
-    AppraisedClaim, AttestationResult, Deviation, Finding, ParseResultError, Status, Submod,
-    TrustVector,
+    AppraisedClaim, AttestationResult, Deviation, ENDORSEMENTS, Finding, ParseResultError, Status,
+    Submod, TrustVector,
 };
 pub use shown::{Shown, shown};
 pub use time::{Run, Tie, shown_receipt};

@@ -1,7 +1,10 @@
 //! The attestation result: an EAR (draft-ietf-rats-ear) with AR4SI trust vectors, and under each
 //! submodule the deviations in words a person can act on.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -174,6 +177,10 @@ const SUBMODS: [(&str, TrustVector, &[&str]); 5] = [
     ("host", TrustVector::Configuration, &[""]),
 ];
 
+/// Member of the EAR with the documents a conclusion about GPUs hangs on; absent where there are
+/// none.
+pub const ENDORSEMENTS: &str = "bailiwick.endorsements";
+
 /// The one submodule that is there only where there is something to say.
 const GPU: &str = "gpu";
 
@@ -207,6 +214,9 @@ pub struct AttestationResult {
     pub policy: Option<(u64, Sha256Digest)>,
     /// Whose word it is that AK and EK are one TPM's.
     pub ak_word: AkWord,
+    /// Documents that what is concluded of GPUs hangs on, by SHA-256: reference values, and what is
+    /// known of revocation.
+    pub endorsements: BTreeSet<Sha256Digest>,
     /// By name: `identity`, `tpm`, `fence`, `host`; `gpu` where GPUs gave reports or should have.
     pub submods: BTreeMap<&'static str, Submod>,
 }
@@ -251,6 +261,7 @@ impl AttestationResult {
             profile: None,
             policy: None,
             ak_word: AkWord::Collector,
+            endorsements: BTreeSet::new(),
             submods: SUBMODS
                 .iter()
                 .filter(|(name, ..)| *name != GPU)
@@ -317,7 +328,7 @@ impl AttestationResult {
             .iter()
             .map(|(name, submod)| ((*name).to_owned(), self.submod_json(submod)))
             .collect();
-        json!({
+        let mut ear = json!({
             "eat_profile": EAT_PROFILE,
             "iat": self.at.secs(),
             "eat_nonce": self.nonce,
@@ -333,7 +344,14 @@ impl AttestationResult {
                 json!({ "version": version, "manifest": manifest })
             }),
             "bailiwick.ak": self.ak_word.to_string(),
-        })
+        });
+        if let Some(members) = ear
+            .as_object_mut()
+            .filter(|_| !self.endorsements.is_empty())
+        {
+            members.insert(ENDORSEMENTS.to_owned(), json!(self.endorsements));
+        }
+        ear
     }
 
     fn submod_json(&self, submod: &Submod) -> Json {

@@ -2,13 +2,15 @@
 
 use crate::ids::UnixTime;
 
-use super::device::{Device, Evidence, judge};
+use super::crl::{self, CrlRefused};
+use super::device::{Device, Evidence, judge_remembering};
 use super::ocsp::{OcspRefused, Response, Revocation};
 use super::path::Anchors;
+use super::remembered::GoodSignatures;
 use super::report::Report;
 use super::rim::{self, Comparison, Endorsed, Slot, Target, Unfit};
 use super::topology::{Topology, TopologyRefused, judge_set};
-use crate::x509::Certificate;
+use crate::x509::{Certificate, RevocationList};
 
 /// What is asked, and what there is to answer it with.
 #[derive(Clone, Copy, Debug)]
@@ -21,10 +23,14 @@ pub struct Asked<'a> {
     pub nonce: Option<[u8; 32]>,
     /// Responses about revocation.
     pub ocsp: &'a [Response],
+    /// Lists of revoked certificates.
+    pub crls: &'a [RevocationList],
     /// Files of reference values, checked, and what each is for.
     pub rims: &'a [(Slot, rim::Checked)],
     /// The time at which all of it has to count.
     pub at: UnixTime,
+    /// Signatures that were good before, which are not verified again.
+    pub memory: Option<&'a GoodSignatures>,
 }
 
 /// The answer, field by field.
@@ -41,6 +47,8 @@ pub struct Answer<'a> {
     pub revocation: Vec<Revocation<'a>>,
     /// What is wrong with a response, by its place.
     pub ocsp_refused: Vec<(usize, OcspRefused)>,
+    /// What is wrong with a list, by its place.
+    pub crl_refused: Vec<(usize, CrlRefused)>,
     /// What they make together.
     pub topology: Option<Topology>,
     /// What is wrong with that.
@@ -53,7 +61,15 @@ pub fn appraise<'a>(asked: &Asked<'a>) -> Answer<'a> {
     let devices: Vec<Device<'a>> = asked
         .devices
         .iter()
-        .map(|evidence| judge(*evidence, asked.anchors, asked.nonce, asked.at))
+        .map(|evidence| {
+            judge_remembering(
+                *evidence,
+                asked.anchors,
+                asked.nonce,
+                asked.at,
+                asked.memory,
+            )
+        })
         .collect();
     let chains = devices.iter().map(|device| device.certificates);
     let pairs: Vec<_> = chains
@@ -67,12 +83,18 @@ pub fn appraise<'a>(asked: &Asked<'a>) -> Answer<'a> {
         .collect();
     let mut revocation = Vec::new();
     let mut ocsp_refused = Vec::new();
+    let mut crl_refused = Vec::new();
     // Without any certificate there is nothing that a response could be about.
     if !pairs.is_empty() {
         for (place, response) in asked.ocsp.iter().enumerate() {
-            let (believed, refused) = response.check(&pairs, asked.at);
+            let (believed, refused) = response.check_remembering(&pairs, asked.at, asked.memory);
             revocation.extend(believed);
             ocsp_refused.extend(refused.into_iter().map(|why| (place, why)));
+        }
+        for (place, list) in asked.crls.iter().enumerate() {
+            let (believed, refused) = crl::check_remembering(list, &pairs, asked.at, asked.memory);
+            revocation.extend(believed);
+            crl_refused.extend(refused.into_iter().map(|why| (place, why)));
         }
     }
     let (topology, topology_refused) = judge_set(&devices);
@@ -83,6 +105,7 @@ pub fn appraise<'a>(asked: &Asked<'a>) -> Answer<'a> {
         unfit,
         revocation,
         ocsp_refused,
+        crl_refused,
         topology,
         topology_refused,
     }

@@ -9,7 +9,8 @@ use crate::x509::{Bundle, Certificate};
 
 use super::dice::{Dice, Fwid};
 use super::opaque::Pdi;
-use super::path::{Anchors, ChainRefused, check_chain, outside_dates};
+use super::path::{Anchors, ChainRefused, check_remembering, outside_dates, p384_point};
+use super::remembered::{GoodSignatures, Kind, once};
 use super::report::{Report, ReportRefused};
 use super::rim::Edition;
 
@@ -346,6 +347,18 @@ pub fn judge<'a>(
     nonce: Option<[u8; 32]>,
     at: UnixTime,
 ) -> Device<'a> {
+    judge_remembering(evidence, anchors, nonce, at, None)
+}
+
+/// The same, sparing signatures that were good before.
+#[must_use]
+pub(crate) fn judge_remembering<'a>(
+    evidence: Evidence<'a>,
+    anchors: &Anchors,
+    nonce: Option<[u8; 32]>,
+    at: UnixTime,
+    memory: Option<&GoodSignatures>,
+) -> Device<'a> {
     let mut refused = Vec::new();
     let report = match Report::parse(evidence.report) {
         Ok(report) => Some(report),
@@ -376,11 +389,11 @@ pub fn judge<'a>(
     }
     if let Some(bundle) = evidence.chain {
         device.certificates = &bundle.certificates;
-        judge_chain(bundle, anchors, at, &mut device);
+        judge_chain(bundle, anchors, at, memory, &mut device);
         // With a certificate missing, the first is perhaps not the leaf.
         if bundle.unreadable.is_empty() {
             if let Some(leaf) = bundle.certificates.first() {
-                judge_leaf(leaf, &mut device);
+                judge_leaf(leaf, evidence.report, memory, &mut device);
             }
             if let Some(chip) = bundle.certificates.get(1) {
                 judge_chip(chip, &mut device);
@@ -390,7 +403,13 @@ pub fn judge<'a>(
     device
 }
 
-fn judge_chain(bundle: &Bundle, anchors: &Anchors, at: UnixTime, device: &mut Device<'_>) {
+fn judge_chain(
+    bundle: &Bundle,
+    anchors: &Anchors,
+    at: UnixTime,
+    memory: Option<&GoodSignatures>,
+    device: &mut Device<'_>,
+) {
     let before = device.refused.len();
     for (place, error) in &bundle.unreadable {
         device.refused.push(DeviceRefused::Certificate {
@@ -399,7 +418,7 @@ fn judge_chain(bundle: &Bundle, anchors: &Anchors, at: UnixTime, device: &mut De
         });
     }
     let chain = &bundle.certificates;
-    let wrong = check_chain(chain, CHAIN_LENGTH, anchors);
+    let wrong = check_remembering(chain, CHAIN_LENGTH, anchors, memory);
     let dates = outside_dates(chain.iter().take(CHAIN_LENGTH), at);
     let wrong = wrong.into_iter().chain(dates).map(DeviceRefused::Chain);
     device.refused.extend(wrong);
@@ -410,13 +429,21 @@ fn judge_chain(bundle: &Bundle, anchors: &Anchors, at: UnixTime, device: &mut De
     };
 }
 
-/// The leaf's key signed the report; the leaf's firmware is the report's.
-fn judge_leaf(leaf: &Certificate, device: &mut Device<'_>) {
+/// The leaf's key signed the report, which stands in `bytes`; the leaf's firmware is the report's.
+fn judge_leaf(
+    leaf: &Certificate,
+    bytes: &[u8],
+    memory: Option<&GoodSignatures>,
+    device: &mut Device<'_>,
+) {
     let Some(report) = &device.report else {
         return;
     };
     let verified = match leaf.key() {
-        Ok(key) => report.verify(key),
+        Ok(key) => {
+            let point = p384_point(key).unwrap_or_default();
+            once(memory, Kind::Report, &[point, bytes], || report.verify(key))
+        }
         Err(_) => Err(VerifyError::KeyKind),
     };
     device.signature = Checked::Good;

@@ -2,11 +2,14 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::ocsp::Response;
 use super::path::Anchors;
+use super::remembered::GoodSignatures;
 use super::rim::{self, Slot};
 use crate::ids::{Sha256Digest, UnixTime};
+use crate::x509::RevocationList;
 
 /// Everything beside a profile that GPUs are held against. Its default trusts NVIDIA's roots and
 /// knows no reference values.
@@ -18,6 +21,8 @@ pub struct Endorsements {
     pub(crate) hardware: bool,
     rims: Vec<(Slot, rim::Checked)>,
     pub(crate) ocsp: Vec<Response>,
+    pub(crate) crls: Vec<RevocationList>,
+    memory: Option<Arc<GoodSignatures>>,
 }
 
 impl Default for Endorsements {
@@ -28,6 +33,8 @@ impl Default for Endorsements {
             hardware: true,
             rims: Vec::new(),
             ocsp: Vec::new(),
+            crls: Vec::new(),
+            memory: None,
         }
     }
 }
@@ -70,10 +77,30 @@ impl Endorsements {
         self.ocsp.push(response);
     }
 
-    /// How many files of reference values, and responses about revocation, there are.
+    /// Adds a list of revoked certificates. What it is worth shows likewise.
+    pub fn add_crl(&mut self, list: RevocationList) {
+        self.crls.push(list);
+    }
+
+    /// The same, with signatures that were good before, which are not verified again. Clones share
+    /// them.
     #[must_use]
-    pub const fn held(&self) -> (usize, usize) {
-        (self.rims.len(), self.ocsp.len())
+    pub fn remembering(self, memory: Arc<GoodSignatures>) -> Self {
+        Self {
+            memory: Some(memory),
+            ..self
+        }
+    }
+
+    /// Signatures that were good before.
+    pub(crate) fn memory(&self) -> Option<&GoodSignatures> {
+        self.memory.as_deref()
+    }
+
+    /// How many files of reference values, responses about revocation and lists there are.
+    #[must_use]
+    pub const fn held(&self) -> (usize, usize, usize) {
+        (self.rims.len(), self.ocsp.len(), self.crls.len())
     }
 
     /// Reference values that will do: the pinned ones, where any are.

@@ -14,22 +14,29 @@
 //! | [`device`](judge) | one device: report and chain together |
 //! | [`topology`](judge_set) | Protected PCIe: GPUs and switches that name each other |
 //! | [`endorsements`](Endorsements) | what vouches for devices: roots, reference values, revocation |
-//! | [`ocsp`](Response) | revocation, as an operator brought it |
+//! | [`ocsp`](Response) | revocation, one certificate at a time, as an operator brought it |
+//! | [`crl`](check_crl) | the same, as lists |
+//! | [`remembered`](GoodSignatures) | signatures that need not be verified again |
 //! | [`rim`] | reference values: what they say, who signed them, how a device compares |
 
 mod appraise;
+mod crl;
 mod device;
 mod dice;
 mod endorsements;
 mod evidence;
 mod ocsp;
 mod opaque;
+mod packed;
 mod path;
+mod remembered;
 mod report;
 pub mod rim;
 mod topology;
 
 pub use appraise::{Answer, Asked, appraise};
+pub use crl::{CrlRefused, MAX_CRL_BYTES, check_crl, crl_document, parse_crl};
+pub(crate) use device::judge_remembering;
 pub use device::{
     Architecture, CHAIN_LENGTH, Checked, Device, DeviceRefused, Evidence, FwidState, Identity,
     PDI_PREFIX, judge,
@@ -41,7 +48,11 @@ pub use evidence::{
 };
 pub use ocsp::{MAX_OCSP_BYTES, OcspRefused, Response, Revocation, Status};
 pub use opaque::{Entry, Mode, Opaque, OpaqueRefused, Pdi, Ports};
-pub use path::{Anchors, ChainRefused, check_chain, find_chain, find_chain_above, outside_dates};
+pub use path::{
+    Anchors, ChainRefused, FoundPath, check_chain, find_chain, find_chain_above, find_path,
+    outside_dates,
+};
+pub use remembered::GoodSignatures;
 pub use report::{Block, MAX_REPORT_BYTES, Report, ReportRefused};
 pub use topology::{Topology, TopologyRefused, judge_set};
 

@@ -8,6 +8,8 @@ use crate::crypto::{Curve, PublicKey};
 use crate::ids::UnixTime;
 use crate::x509::{Certificate, MAX_PATH, MAX_SIGNATURE_CHECKS};
 
+use super::remembered::{GoodSignatures, Kind, once};
+
 /// Name and key of "NVIDIA Device Identity CA", the same in both certificates NVIDIA published
 /// for it (serials `2d3670b1…5b54`, of 2021, in nvtrust as `verifier_device_root.pem`, and
 /// `3aaf87db…4c09`, of 2020): SHA-256 of the `SubjectPublicKeyInfo` is `a90c4eb5…b06a4`.
@@ -94,7 +96,7 @@ impl Anchors {
         let label = certificate.issuer().label();
         self.0
             .iter()
-            .find(|anchor| anchor.label == label && signed_by(certificate, &anchor.key))
+            .find(|anchor| anchor.label == label && signed_by(certificate, &anchor.key, None))
     }
 }
 
@@ -194,6 +196,16 @@ impl ChainRefused {
 /// Every key is P-384 and every signature ECDSA, as in all of NVIDIA's.
 #[must_use]
 pub fn check_chain(chain: &[Certificate], length: usize, anchors: &Anchors) -> Vec<ChainRefused> {
+    check_remembering(chain, length, anchors, None)
+}
+
+/// The same, sparing signatures that were good before.
+pub(super) fn check_remembering(
+    chain: &[Certificate],
+    length: usize,
+    anchors: &Anchors,
+    memory: Option<&GoodSignatures>,
+) -> Vec<ChainRefused> {
     if chain.len() != length {
         return vec![ChainRefused::Length {
             found: chain.len(),
@@ -204,7 +216,7 @@ pub fn check_chain(chain: &[Certificate], length: usize, anchors: &Anchors) -> V
     for (below, certificate) in chain.iter().enumerate() {
         refused.extend(unknown_critical(certificate));
         if let Some(issuer) = chain.get(below + 1) {
-            refused.extend(not_issued(certificate, issuer));
+            refused.extend(not_issued(certificate, issuer, memory));
             refused.extend(not_an_issuer(issuer, below));
         }
     }
@@ -249,12 +261,40 @@ pub fn find_chain(
     anchors: &Anchors,
     at: UnixTime,
 ) -> Result<Vec<String>, Vec<ChainRefused>> {
-    let found = find_chain_above(leaf, others, anchors, at);
+    find_path(leaf, others, anchors, at).map(|path| path.names())
+}
+
+/// The same, and gives the certificates.
+pub fn find_path<'a>(
+    leaf: &'a Certificate,
+    others: &'a [Certificate],
+    anchors: &'a Anchors,
+    at: UnixTime,
+) -> Result<FoundPath<'a>, Vec<ChainRefused>> {
+    let found = find_path_above(leaf, others, anchors, at);
     let own = outside_dates([leaf], at);
     match found {
-        Ok(names) if own.is_empty() => Ok(names),
+        Ok(path) if own.is_empty() => Ok(path),
         Ok(_) => Err(own),
         Err(refused) => Err(own.into_iter().chain(refused).collect()),
+    }
+}
+
+/// A path that was found.
+#[derive(Clone, Debug)]
+pub struct FoundPath<'a> {
+    /// The certificates on it, leaf first.
+    pub certificates: Vec<&'a Certificate>,
+    /// Label of the anchor that issued the last of them, where that is none itself.
+    pub anchor: Option<String>,
+}
+
+impl FoundPath<'_> {
+    /// Common names, leaf first, the anchor's last.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let own = self.certificates.iter().map(|one| one.subject().label());
+        own.chain(self.anchor.clone()).collect()
     }
 }
 
@@ -266,6 +306,15 @@ pub fn find_chain_above(
     anchors: &Anchors,
     at: UnixTime,
 ) -> Result<Vec<String>, Vec<ChainRefused>> {
+    find_path_above(leaf, others, anchors, at).map(|path| path.names())
+}
+
+fn find_path_above<'a>(
+    leaf: &'a Certificate,
+    others: &'a [Certificate],
+    anchors: &'a Anchors,
+    at: UnixTime,
+) -> Result<FoundPath<'a>, Vec<ChainRefused>> {
     let critical: Vec<ChainRefused> = unknown_critical(leaf).into_iter().collect();
     if !critical.is_empty() {
         return Err(critical);
@@ -280,9 +329,11 @@ pub fn find_chain_above(
         let mut path = vec![leaf];
         search.extend(&mut path).map(|anchor| (path, anchor))
     };
-    if let Some((path, anchor)) = search(Some(at)) {
-        let names = path.iter().map(|one| one.subject().label());
-        return Ok(names.chain(anchor).collect());
+    if let Some((certificates, anchor)) = search(Some(at)) {
+        return Ok(FoundPath {
+            certificates,
+            anchor,
+        });
     }
     // Is there a path, and only time is against it?
     let outside = search(None).map(|(path, _)| outside_dates(path.into_iter().skip(1), at));
@@ -328,7 +379,7 @@ impl<'a> Search<'a> {
             if self.checks > MAX_SIGNATURE_CHECKS {
                 return None;
             }
-            if not_issued(last, issuer).is_some() {
+            if not_issued(last, issuer, None).is_some() {
                 continue;
             }
             path.push(issuer);
@@ -352,7 +403,11 @@ fn unknown_critical(certificate: &Certificate) -> Option<ChainRefused> {
 }
 
 /// Name and signature. Names are compared first: that they differ explains a bad signature.
-fn not_issued(below: &Certificate, issuer: &Certificate) -> Option<ChainRefused> {
+fn not_issued(
+    below: &Certificate,
+    issuer: &Certificate,
+    memory: Option<&GoodSignatures>,
+) -> Option<ChainRefused> {
     if below.issuer() != issuer.subject() {
         return Some(ChainRefused::Name {
             subject: below.subject().label(),
@@ -360,7 +415,7 @@ fn not_issued(below: &Certificate, issuer: &Certificate) -> Option<ChainRefused>
             next: issuer.subject().label(),
         });
     }
-    if issuer.key().is_ok_and(|key| signed_by(below, key)) {
+    if issuer.key().is_ok_and(|key| signed_by(below, key, memory)) {
         return None;
     }
     Some(ChainRefused::Signature {
@@ -387,19 +442,35 @@ fn not_an_issuer(certificate: &Certificate, cas_below: usize) -> Vec<ChainRefuse
 }
 
 /// ECDSA by a P-384 key; which hash, the certificate says.
-fn signed_by(below: &Certificate, key: &PublicKey) -> bool {
-    is_p384(key) && below.verify_signature(key).is_ok()
+pub(super) fn signed_by(
+    below: &Certificate,
+    key: &PublicKey,
+    memory: Option<&GoodSignatures>,
+) -> bool {
+    let Some(point) = p384_point(key) else {
+        return false;
+    };
+    let parts = [point, below.as_der()];
+    let verified = once(memory, Kind::Certificate, &parts, || {
+        below.verify_signature(key)
+    });
+    verified.is_ok()
+}
+
+/// The point of a key on P-384; of other keys nothing.
+pub(super) const fn p384_point(key: &PublicKey) -> Option<&[u8]> {
+    match key {
+        PublicKey::Ec {
+            curve: Curve::P384,
+            point,
+        } => Some(point.as_slice()),
+        _ => None,
+    }
 }
 
 /// The only kind of key NVIDIA's devices and signers have.
 pub(super) const fn is_p384(key: &PublicKey) -> bool {
-    matches!(
-        key,
-        PublicKey::Ec {
-            curve: Curve::P384,
-            ..
-        }
-    )
+    p384_point(key).is_some()
 }
 
 impl fmt::Display for Anchors {

@@ -12,7 +12,7 @@ use super::certificate::{
 use super::der::{Walk, context};
 use super::name::Name;
 use crate::error::ParseError;
-use crate::ids::UnixTime;
+use crate::ids::{Sha256Digest, UnixTime};
 
 const STRUCTURE: &str = "CertificateList";
 
@@ -28,6 +28,7 @@ const HARMLESS: [ObjectIdentifier; 2] = [
 /// issuers' too, say so in critical extensions and are refused; on hold counts as revoked.
 #[derive(Clone, Debug)]
 pub struct RevocationList {
+    digest: Sha256Digest,
     tbs: Vec<u8>,
     signature_algorithm: SignatureAlgorithm,
     signature: Vec<u8>,
@@ -119,6 +120,7 @@ impl RevocationList {
         }
         tbs.finish("tbsCertList")?;
         Ok(Self {
+            digest: Sha256Digest::of(&[bytes]),
             tbs: tbs_der.to_vec(),
             signature_algorithm: signature_algorithm(outer_algorithm)?,
             signature: signature.to_vec(),
@@ -127,6 +129,24 @@ impl RevocationList {
             next_update,
             revoked,
         })
+    }
+
+    /// SHA-256 of all of it.
+    #[must_use]
+    pub const fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+
+    /// How many certificates it names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.revoked.len()
+    }
+
+    /// It names none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.revoked.is_empty()
     }
 
     /// Whose certificates it is about.

@@ -1,7 +1,7 @@
 //! Whether what was concluded then and what is concluded now are one conclusion.
 
 use bailiwick_attestation::UnixTime;
-use bailiwick_attestation::appraisal::AkWord;
+use bailiwick_attestation::appraisal::{AkWord, ENDORSEMENTS};
 use bailiwick_attestation::tlog::LogEntry;
 use serde_json::Value;
 
@@ -30,6 +30,8 @@ pub(super) fn results(mut then: Value, mut now: Value, unasked: bool) -> Agreeme
     for side in [&mut then, &mut now] {
         if let Some(object) = side.as_object_mut() {
             object.remove("ear.verifier-id");
+            // Another document may say the same; results of earlier versions name none.
+            object.remove(ENDORSEMENTS);
             if spared {
                 object.remove("bailiwick.ak");
             }

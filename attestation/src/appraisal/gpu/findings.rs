@@ -8,8 +8,8 @@ use super::{Absent, Came, called};
 use crate::{
     evidence::ClaimValue,
     gpu::{
-        Answer, Architecture, Checked, Device, DeviceRefused, FwidState, Mode, OcspRefused, Status,
-        Topology,
+        Answer, Architecture, Checked, CrlRefused, Device, DeviceRefused, FwidState, Mode,
+        OcspRefused, Status, Topology,
         rim::{self, Comparison, Slot},
     },
     ids::UnixTime,
@@ -443,7 +443,7 @@ impl Judged<'_> {
                     &claim,
                     Finding::Unchecked,
                     "revocation-unknown",
-                    format!("a response of the last {most} seconds"),
+                    format!("a response or a list of the last {most} seconds"),
                     format!("{name}: none about {:?}", certificate.subject().label()),
                 );
             }
@@ -452,17 +452,16 @@ impl Judged<'_> {
 
     /// What they are together, and what is known to be revoked.
     fn set(&self, profile: &GpuProfile, told: &mut Told) {
-        for (_, why) in &self.answer.ocsp_refused {
-            if matches!(why, OcspRefused::Revoked { .. }) {
-                let wanted = "certificates that are not revoked".to_owned();
-                told.add(
-                    "revocation",
-                    Finding::Refused,
-                    why.code(),
-                    wanted,
-                    clip(&why.to_string()),
-                );
-            }
+        let responses = self.answer.ocsp_refused.iter().map(|(_, why)| why);
+        let responses = responses.filter(|why| matches!(why, OcspRefused::Revoked { .. }));
+        let lists = self.answer.crl_refused.iter().map(|(_, why)| why);
+        let lists = lists.filter(|why| matches!(why, CrlRefused::Revoked { .. }));
+        let revoked = responses
+            .map(|why| (why.code(), why.to_string()))
+            .chain(lists.map(|why| (why.code(), why.to_string())));
+        for (code, text) in revoked {
+            let wanted = "certificates that are not revoked".to_owned();
+            told.add("revocation", Finding::Refused, code, wanted, clip(&text));
         }
         for why in &self.answer.topology_refused {
             let wanted = "GPUs and switches that name each other".to_owned();

@@ -3,21 +3,30 @@
 //! Format: RFC 6960. NVIDIA's responder answers *good* for numbers it never gave out, so a good
 //! answer says little and a bad one all. A device on hold is out: nobody knows why it is held.
 
+use std::borrow::Cow;
+
 use const_oid::ObjectIdentifier;
 
 use crate::crypto::{self, HashAlgorithm, PublicKey, SignatureScheme};
 use crate::error::ParseError;
-use crate::ids::UnixTime;
+use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::Certificate;
 
-use super::path::is_p384;
+use super::packed::Packed;
+use super::path::{p384_point, signed_by};
+use super::remembered::{GoodSignatures, Kind, once};
 
 mod parse;
 
 /// Longest response that is read: real ones have 1 KiB.
 pub const MAX_OCSP_BYTES: usize = 64 * 1024;
-/// How far the clocks of responder and reader may differ.
-const SKEW_SECS: u64 = 5 * 60;
+const FILE: Packed = Packed {
+    structure: "OCSPResponse",
+    label: "OCSP RESPONSE",
+    most: MAX_OCSP_BYTES,
+};
+/// How far the clocks of whoever signs and whoever reads may differ.
+pub(super) const SKEW_SECS: u64 = 5 * 60;
 /// How long a response counts that does not say.
 const DEFAULT_LIFE_SECS: u64 = 60 * 60;
 
@@ -68,6 +77,16 @@ struct Answer {
     next_update: Option<UnixTime>,
 }
 
+impl Answer {
+    /// The last second of it.
+    fn until(&self) -> UnixTime {
+        match self.next_update {
+            Some(next) => next,
+            None => UnixTime::from_secs(self.this_update.secs().saturating_add(DEFAULT_LIFE_SECS)),
+        }
+    }
+}
+
 /// Who signed.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum ResponderId {
@@ -80,6 +99,7 @@ enum ResponderId {
 /// A successful response. Nothing in it is trusted before [`Response::check`].
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Response {
+    digest: Sha256Digest,
     tbs: Vec<u8>,
     hash: HashAlgorithm,
     signature: Vec<u8>,
@@ -98,6 +118,8 @@ pub struct Revocation<'a> {
     pub status: Status,
     /// Since when that is so.
     pub this_update: UnixTime,
+    /// SHA-256 of the document that says so.
+    pub document: Sha256Digest,
 }
 
 /// Why a response is not believed, or believed and bad.
@@ -179,6 +201,33 @@ impl Response {
         parse::response(bytes)
     }
 
+    /// The DER in a file, whatever its form: what a digest is of, and what is kept.
+    pub fn document(file: &[u8]) -> Result<Cow<'_, [u8]>, OcspRefused> {
+        Ok(FILE.der(file)?)
+    }
+
+    /// SHA-256 of the DER.
+    #[must_use]
+    pub const fn digest(&self) -> Sha256Digest {
+        self.digest
+    }
+
+    /// Serial numbers of the certificates it is about, as they stand there.
+    pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
+        self.answers
+            .iter()
+            .map(|answer| answer.id.serial.as_slice())
+    }
+
+    /// From when until when all of it counts, both inclusive, by its own word.
+    #[must_use]
+    pub fn counts(&self) -> (UnixTime, UnixTime) {
+        let from = self.answers.iter().map(|answer| answer.this_update).max();
+        let until = self.answers.iter().map(Answer::until).min();
+        let made = self.produced_at;
+        (from.unwrap_or(made), until.unwrap_or(made))
+    }
+
     /// The certificates that came with it: its responder's, if the issuer did not sign itself.
     #[must_use]
     pub fn certificates(&self) -> &[Certificate] {
@@ -193,6 +242,16 @@ impl Response {
         pairs: &[(&'a Certificate, &'a Certificate)],
         at: UnixTime,
     ) -> (Vec<Revocation<'a>>, Vec<OcspRefused>) {
+        self.check_remembering(pairs, at, None)
+    }
+
+    /// The same, sparing signatures that were good before.
+    pub(super) fn check_remembering<'a>(
+        &self,
+        pairs: &[(&'a Certificate, &'a Certificate)],
+        at: UnixTime,
+        memory: Option<&GoodSignatures>,
+    ) -> (Vec<Revocation<'a>>, Vec<OcspRefused>) {
         let (mut believed, mut refused) = (Vec::new(), Vec::new());
         let mut found = false;
         for answer in &self.answers {
@@ -203,12 +262,13 @@ impl Response {
                 continue;
             };
             found = true;
-            let wrong = self.wrong(answer, subject, issuer, at);
+            let wrong = self.wrong(answer, subject, issuer, at, memory);
             if wrong.is_empty() {
                 believed.push(Revocation {
                     subject,
                     status: answer.status,
                     this_update: answer.this_update,
+                    document: self.digest,
                 });
             }
             refused.extend(wrong);
@@ -225,20 +285,18 @@ impl Response {
         subject: &Certificate,
         issuer: &Certificate,
         at: UnixTime,
+        memory: Option<&GoodSignatures>,
     ) -> Vec<OcspRefused> {
         let label = || subject.subject().label();
         let mut refused = Vec::new();
-        if let Err(why) = self.signed_for(issuer) {
+        if let Err(why) = self.signed_for(issuer, memory) {
             refused.push(OcspRefused::Signature {
                 subject: label(),
                 why,
             });
         }
         let this_update = answer.this_update.secs();
-        let next_update = match answer.next_update {
-            Some(next) => next.secs(),
-            None => this_update.saturating_add(DEFAULT_LIFE_SECS),
-        };
+        let next_update = answer.until().secs();
         if at.secs().saturating_add(SKEW_SECS) < this_update || at.secs() > next_update {
             refused.push(OcspRefused::Expired {
                 subject: label(),
@@ -259,20 +317,24 @@ impl Response {
     }
 
     /// The issuer signed this response, or a responder that it certified for just this.
-    fn signed_for(&self, issuer: &Certificate) -> Result<(), &'static str> {
+    fn signed_for(
+        &self,
+        issuer: &Certificate,
+        memory: Option<&GoodSignatures>,
+    ) -> Result<(), &'static str> {
         let issuer_key = match issuer.key() {
-            Ok(key) if is_p384(key) => key,
+            Ok(key) if p384_point(key).is_some() => key,
             _ => return Err("the key of the issuer is not P-384"),
         };
         if self.is_by(issuer) {
-            return self.signed_by(issuer_key);
+            return self.signed_by(issuer_key, memory);
         }
         let responder = self.certificates.iter().find(|one| self.is_by(one));
         let Some(responder) = responder else {
             return Err("the certificate of its responder is not in it");
         };
-        if responder.issuer() != issuer.subject() || responder.verify_signature(issuer_key).is_err()
-        {
+        let certified = || signed_by(responder, issuer_key, memory);
+        if responder.issuer() != issuer.subject() || !certified() {
             return Err("its responder was certified by another than the issuer");
         }
         let purposes = responder.purposes().unwrap_or_default();
@@ -287,17 +349,23 @@ impl Response {
             return Err("its responder was not valid when it was made");
         }
         match responder.key() {
-            Ok(key) if is_p384(key) => self.signed_by(key),
+            Ok(key) if p384_point(key).is_some() => self.signed_by(key, memory),
             _ => Err("the key of its responder is not P-384"),
         }
     }
 
-    fn signed_by(&self, key: &PublicKey) -> Result<(), &'static str> {
+    fn signed_by(
+        &self,
+        key: &PublicKey,
+        memory: Option<&GoodSignatures>,
+    ) -> Result<(), &'static str> {
         let scheme = SignatureScheme::Ecdsa(self.hash);
-        match crypto::verify(key, scheme, &self.tbs, &self.signature) {
-            Ok(()) => Ok(()),
-            Err(_) => Err("its signature does not verify"),
-        }
+        let point = p384_point(key).unwrap_or_default();
+        let hash = self.hash.to_string();
+        let parts = [point, hash.as_bytes(), &self.tbs, &self.signature];
+        let verify = || crypto::verify(key, scheme, &self.tbs, &self.signature);
+        once(memory, Kind::Response, &parts, verify)
+            .map_err(|_mismatch| "its signature does not verify")
     }
 
     fn is_by(&self, certificate: &Certificate) -> bool {

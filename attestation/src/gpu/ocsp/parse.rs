@@ -1,28 +1,23 @@
 //! Bytes to a response.
 
-use std::borrow::Cow;
-
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use const_oid::ObjectIdentifier;
 use der::asn1::{BitStringRef, GeneralizedTime, OctetStringRef};
 use der::{Tag, TagNumber};
 use x509_cert::spki::AlgorithmIdentifierRef;
 
 use crate::crypto::HashAlgorithm;
-use crate::error::{Fault, ParseError};
-use crate::ids::UnixTime;
+use crate::error::ParseError;
+use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::Certificate;
 use crate::x509::der::{Walk, context};
 
-use super::{Answer, CertId, MAX_OCSP_BYTES, OcspRefused, ResponderId, Response, Status};
+use super::{Answer, CertId, FILE, OcspRefused, ResponderId, Response, Status};
 
 /// Answers in one response; real ones have one.
 const MAX_ANSWERS: usize = 32;
 /// Certificates in one response; real ones have one.
 const MAX_CERTIFICATES: usize = 8;
 
-const STRUCTURE: &str = "OCSPResponse";
 const BASIC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.48.1.1");
 
 /// Hashes a `CertID` may be made with. SHA-1 only names a certificate here, it vouches for none.
@@ -35,8 +30,8 @@ const CERT_ID_HASHES: [(&str, HashAlgorithm); 4] = [
 
 /// Reads a response, in either form, to its last byte.
 pub(super) fn response(bytes: &[u8]) -> Result<Response, OcspRefused> {
-    let der = unpacked(bytes)?;
-    let mut outer = Walk::new(STRUCTURE, &der)?;
+    let der = FILE.der(bytes)?;
+    let mut outer = Walk::new(FILE.structure, &der)?;
     let mut response = outer.enter("OCSPResponse", Tag::Sequence)?;
     let (tag, status) = response.any("responseStatus")?;
     let [status] = *status else {
@@ -59,44 +54,10 @@ pub(super) fn response(bytes: &[u8]) -> Result<Response, OcspRefused> {
     tagged.finish("responseBytes")?;
     response.finish("OCSPResponse")?;
     outer.finish("OCSPResponse")?;
-    Ok(basic_response(basic.as_bytes())?)
+    Ok(basic_response(basic.as_bytes(), Sha256Digest::of(&[&der]))?)
 }
 
-/// DER as it stands, or out of base64, told apart by content: DER is not text.
-fn unpacked(bytes: &[u8]) -> Result<Cow<'_, [u8]>, ParseError> {
-    let refuse = |fault| ParseError {
-        structure: STRUCTURE,
-        field: "file",
-        offset: 0,
-        fault,
-    };
-    if bytes.len() > MAX_OCSP_BYTES {
-        let as_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
-        return Err(refuse(Fault::TooMany {
-            found: as_u64(bytes.len()),
-            limit: as_u64(MAX_OCSP_BYTES),
-        }));
-    }
-    let in_text = |byte: &u8| {
-        byte.is_ascii_alphanumeric()
-            || matches!(byte, b'+' | b'/' | b'=')
-            || byte.is_ascii_whitespace()
-    };
-    if bytes.is_empty() || !bytes.iter().all(in_text) {
-        return Ok(Cow::Borrowed(bytes));
-    }
-    let packed: Vec<u8> = bytes
-        .iter()
-        .copied()
-        .filter(|byte| !byte.is_ascii_whitespace())
-        .collect();
-    match STANDARD.decode(packed) {
-        Ok(der) => Ok(Cow::Owned(der)),
-        Err(_) => Err(refuse(Fault::Rule("is neither DER nor base64 of it"))),
-    }
-}
-
-fn basic_response(der: &[u8]) -> Result<Response, ParseError> {
+fn basic_response(der: &[u8], digest: Sha256Digest) -> Result<Response, ParseError> {
     let mut outer = Walk::new("BasicOCSPResponse", der)?;
     let mut basic = outer.enter("BasicOCSPResponse", Tag::Sequence)?;
     let mut peek = basic.clone();
@@ -148,6 +109,7 @@ fn basic_response(der: &[u8]) -> Result<Response, ParseError> {
     basic.finish("BasicOCSPResponse")?;
     outer.finish("BasicOCSPResponse")?;
     Ok(Response {
+        digest,
         tbs,
         hash,
         signature,

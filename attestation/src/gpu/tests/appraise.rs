@@ -24,8 +24,10 @@ fn judged<'a>(
         anchors,
         nonce: Some(NONCE),
         ocsp: &[],
+        crls: &[],
         rims,
         at: AT,
+        memory: None,
     })
 }
 

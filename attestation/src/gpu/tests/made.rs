@@ -54,7 +54,7 @@ pub(crate) fn params(name: &str, ca: bool) -> CertificateParams {
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
     if ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     }
     params
 }

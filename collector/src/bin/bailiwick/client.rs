@@ -34,7 +34,7 @@ struct Config {
 }
 
 /// Where the configuration lies.
-#[derive(Clone, Debug, clap::Args)]
+#[derive(Clone, Debug, Default, clap::Args)]
 pub(crate) struct Connection {
     /// The client's configuration.
     #[arg(long, global = true, env = "BAILIWICK_CONFIG")]

@@ -1,6 +1,8 @@
 //! What is known of revocation, and how fresh it has to be.
 
 use super::*;
+use crate::gpu::parse_crl;
+use crate::gpu::tests::lists::list;
 
 #[test]
 fn revocation_is_asked_for_each_ca_and_for_its_time() {
@@ -45,4 +47,69 @@ fn revocation_is_asked_for_each_ca_and_for_its_time() {
     // What is known to be revoked counts, asked for or not.
     gone.profile("revocation_seconds = 86400", "");
     assert_eq!(gone.codes(), [bad]);
+}
+
+/// The chip by a response, the two above it by lists: NVIDIA says it in these ways.
+#[test]
+fn lists_are_asked_as_responses_are() {
+    let node = |gone: Option<usize>| {
+        let mut node = Node::new();
+        node.case.now = UnixTime(AT.millis() + 3_600_000);
+        node.case.statement.wall_time_ms += 3_600_000;
+        node.profile("count = 2", "count = 2\nrevocation_seconds = 86400");
+        for gpu in &node.gpus {
+            let chain = &gpu.chain;
+            let says = Says {
+                subject: &chain.certificates[1],
+                issuer: &chain.certificates[2],
+                serial: None,
+                status: good(),
+                next: true,
+                by: &chain.keys[2],
+                responder: None,
+                extension: Vec::new(),
+            };
+            let response = Response::parse(&says.der()).unwrap();
+            node.case.endorsements.add_ocsp(response);
+            for by in [3, 4] {
+                let gone = gone.filter(|gone| gone + 1 == by);
+                let gone: Vec<_> = gone
+                    .map(|gone| &chain.certificates[gone])
+                    .into_iter()
+                    .collect();
+                let list = parse_crl(&list(chain, by, &gone, |_| ())).unwrap();
+                node.case.endorsements.add_crl(list);
+            }
+        }
+        node
+    };
+    let mut fresh = node(None);
+    assert_eq!(fresh.codes(), []);
+    // Two responses, four lists, and two files of reference values say so.
+    let result = fresh.result();
+    assert_eq!(result.endorsements.len(), 8);
+    assert_eq!(
+        result.to_json()["bailiwick.endorsements"]
+            .as_array()
+            .unwrap()
+            .len(),
+        8
+    );
+    let unknown = ("revocation-unknown".to_owned(), Finding::Unchecked);
+    let bad = ("crl-revoked".to_owned(), Finding::Refused);
+    fresh.profile("86400", "3599");
+    assert_eq!(fresh.codes(), std::slice::from_ref(&unknown));
+    for gone in [2, 3] {
+        let mut node = node(Some(gone));
+        assert_eq!(node.codes(), [unknown.clone(), bad.clone()], "{gone}");
+        // What is known to be revoked counts, asked for or not.
+        node.profile("revocation_seconds = 86400", "");
+        assert_eq!(node.codes(), std::slice::from_ref(&bad), "{gone}");
+    }
+    // A list that has ended is no news: nobody could check, and nobody is refused for it.
+    let mut late = node(None);
+    late.case.now = UnixTime(AT.millis() + 32 * 86_400_000);
+    late.case.statement.wall_time_ms = late.case.now.millis();
+    late.profile("86400", "31536000");
+    assert_eq!(late.codes(), [unknown]);
 }

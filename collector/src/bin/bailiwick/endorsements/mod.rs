@@ -1,10 +1,13 @@
-//! `endorsements import|status`: reference values that an operator brings, kept by digest.
+//! `endorsements import|status`: reference values and what is known of revocation, as an operator
+//! brings it, kept by digest.
 //!
 //! A store is a folder with one file for each document, named by its SHA-256: what is there is
 //! what the name says, or is told. There is no index that could say something else. Who fetched
 //! the documents, and how, does not matter: they are checked when they come in, and whenever they
 //! are looked at.
 
+mod document;
+mod relying;
 mod store;
 mod tar;
 
@@ -14,13 +17,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::{Context as _, ensure};
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::gpu::Anchors;
-use bailiwick_attestation::gpu::rim::{self, Checked, RimRefused};
-use bailiwick_attestation::x509::{Bundle, Certificate};
+use bailiwick_attestation::x509::Bundle;
 use clap::Subcommand;
-use serde_json::{Value, json};
 
 use crate::Exit;
-use crate::format::{Format, Listing, parse_time, time};
+use crate::client::{Connection, refused};
+use crate::format::{Format, Listing, parse_time};
+use document::{Document, Kind};
+use relying::Relying;
 use store::Store;
 
 /// A day, in seconds.
@@ -35,8 +39,9 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes GPU reference values (RIM) out of folders, archives or files into a store. If one
-    /// file is something else, or not endorsed by NVIDIA, nothing is taken.
+    /// Takes GPU reference values (RIM), OCSP responses and lists of revoked certificates (CRL) out
+    /// of folders, archives or files into a store. If one file is something else, or reference values
+    /// are not endorsed by NVIDIA, nothing is taken.
     Import(Import),
     /// Lists what a store holds and when it ends.
     Status(Status),
@@ -44,7 +49,8 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Import {
-    /// Folders, uncompressed tar archives, or files: XML, base64, or the RIM service's JSON.
+    /// Folders, uncompressed tar archives, or files: RIMs as XML, base64, or the RIM service's JSON;
+    /// responses and lists as DER, base64 or PEM.
     #[arg(required = true, value_name = "FOLDER|TAR|FILE")]
     sources: Vec<PathBuf>,
     #[command(flatten)]
@@ -56,6 +62,11 @@ struct Status {
     /// Days before its end at which something is said to end soon.
     #[arg(long, default_value_t = 60)]
     within: u64,
+    /// Asks the collector which nodes' newest results hang on each document.
+    #[arg(long)]
+    nodes: bool,
+    #[command(flatten)]
+    connection: Connection,
     #[command(flatten)]
     common: Common,
 }
@@ -109,7 +120,14 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             (exit, listing, args.common.output)
         }
         Command::Status(args) => {
-            let (exit, listing) = status(args)?;
+            let relying = match args.nodes {
+                true => match relying::ask(&args.connection)? {
+                    Ok(relying) => Some(relying),
+                    Err(status) => return refused(&status),
+                },
+                false => None,
+            };
+            let (exit, listing) = status(args, relying.as_ref())?;
             (exit, listing, args.common.output)
         }
     };
@@ -117,8 +135,8 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     Ok(exit)
 }
 
-/// Takes in all that is endorsed, or nothing. A signer's certificate that has run out refuses
-/// nothing here: the document is as it was, and whether it still counts is for a profile to say.
+/// Takes in all that will do, or nothing. A document that has run out refuses nothing here: it is
+/// as it was, and whether it still counts is for a profile to say.
 fn import(args: &Import) -> anyhow::Result<(Exit, Listing)> {
     let (at, anchors) = (args.common.at()?, args.common.anchors()?);
     let store = Store::create(&args.common.store)?;
@@ -126,27 +144,26 @@ fn import(args: &Import) -> anyhow::Result<(Exit, Listing)> {
     let mut good = Vec::new();
     let mut exit = Exit::Good;
     for brought in store::brought(&args.sources)? {
-        let checked = rim::check(&brought.bytes, &anchors, at);
-        let outcome = if checked.endorsed().is_none() {
+        let document = Document::read(Kind::of(&brought.bytes), &brought.bytes, &anchors, at);
+        let outcome = if document.refused.is_some() {
             exit = Exit::Refused;
             "refused"
-        } else if store.has(&checked.digest) {
+        } else if store.has(&document) {
             "there already"
         } else {
             "taken"
         };
-        let mut row = row(&checked, at);
-        row["file"] = brought.name.as_str().into();
+        let mut row = document.row(at);
+        row["file"] = brought.name.into();
         row["outcome"] = outcome.into();
         rows.push(row);
         if outcome == "taken" {
-            good.push((brought, checked.digest));
+            good.push(document);
         }
     }
     if exit == Exit::Good {
-        for (brought, digest) in &good {
-            // As a document, in whatever form it came.
-            store.put(digest, &rim::document(&brought.bytes)?)?;
+        for document in &good {
+            store.put(document)?;
         }
     } else {
         // Half an import is worse than none: whoever brought it looks at it again.
@@ -154,70 +171,54 @@ fn import(args: &Import) -> anyhow::Result<(Exit, Listing)> {
             row["outcome"] = "good, not taken".into();
         }
     }
-    let columns = &[
-        "file", "outcome", "code", "product", "edition", "version", "ends",
-    ];
+    let columns = &["file", "kind", "outcome", "code", "about", "ends"];
     Ok((exit, Listing { columns, rows }))
 }
 
 /// Everything in the store is checked again; what is not what its name says refuses the store.
-fn status(args: &Status) -> anyhow::Result<(Exit, Listing)> {
+/// `relying`: nodes by the digests of what their newest results hang on, where a collector was
+/// asked.
+fn status(args: &Status, relying: Option<&Relying>) -> anyhow::Result<(Exit, Listing)> {
     let (at, anchors) = (args.common.at()?, args.common.anchors()?);
     let soon = args.within.saturating_mul(DAY);
     let mut exit = Exit::Good;
     let mut rows = Vec::new();
-    for (name, bytes) in Store::open(&args.common.store)?.all()? {
-        let checked = rim::check(&bytes, &anchors, at);
-        let standing = if name != checked.digest.to_string() {
+    for (name, kind, bytes) in Store::open(&args.common.store)?.all()? {
+        let document = Document::read(kind, &bytes, &anchors, at);
+        let standing = if name != document.digest.to_string() {
             exit = Exit::Refused;
             "not what its name says"
-        } else if checked.endorsed().is_none() {
+        } else if document.refused.is_some() {
             exit = Exit::Refused;
             "refused"
         } else {
-            standing(&checked, at, soon)
+            document.standing(at, soon)
         };
-        let mut row = row(&checked, at);
+        let mut row = document.row(at);
+        if let Some(relying) = relying {
+            let nodes = relying.get(&name).cloned().unwrap_or_default();
+            row["nodes"] = nodes.len().into();
+            row["relied_on_by"] = nodes.into();
+        }
         row["file"] = name.into();
         row["standing"] = standing.into();
         rows.push(row);
     }
     rows.sort_by_key(|row| (row["not_after"].as_u64(), row["file"].to_string()));
-    let columns = &[
-        "sha256", "product", "edition", "version", "active", "ends", "standing", "code",
-    ];
+    let columns: &[&str] = match relying {
+        Some(_) => &[
+            "sha256",
+            "kind",
+            "about",
+            "ends",
+            "standing",
+            "code",
+            "nodes",
+            "relied_on_by",
+        ],
+        None => &["sha256", "kind", "about", "ends", "standing", "code"],
+    };
     Ok((exit, Listing { columns, rows }))
-}
-
-/// How long it counts as it is.
-fn standing(checked: &Checked, at: UnixTime, soon: u64) -> &'static str {
-    let ends = checked
-        .certificates
-        .first()
-        .map(|signer| signer.not_after().secs());
-    match (checked.signer_valid, ends) {
-        (Some(true), Some(ends)) if ends.saturating_sub(at.secs()) <= soon => "ends soon",
-        (Some(true), _) => "valid",
-        (_, Some(ends)) if ends < at.secs() => "ended",
-        _ => "not yet valid",
-    }
-}
-
-fn row(checked: &Checked, at: UnixTime) -> Value {
-    let ends = checked.certificates.first().map(Certificate::not_after);
-    let rim = checked.content();
-    json!({
-        "sha256": checked.digest.to_string(),
-        "product": rim.map(|rim| &rim.product),
-        "edition": rim.map(|rim| &rim.edition),
-        "version": rim.map(|rim| &rim.version),
-        "tag": rim.map(|rim| &rim.id),
-        "active": rim.map(|rim| rim.golden.len()),
-        "ends": ends.map(|ends| time(ends.secs().saturating_mul(1000))),
-        "not_after": ends.map(UnixTime::secs),
-        "days_left": ends.map(|ends| ends.secs().saturating_sub(at.secs()) / DAY),
-        "code": checked.refusals.first().map(RimRefused::code),
-    })
 }
 
 fn now() -> anyhow::Result<UnixTime> {

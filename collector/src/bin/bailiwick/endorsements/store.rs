@@ -4,11 +4,9 @@ use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
-use bailiwick_attestation::Sha256Digest;
-use bailiwick_attestation::gpu::rim::MAX_RIM_FILE;
-
+use super::document::{Document, Kind, MAX_FILE};
 use super::tar;
+use anyhow::{Context as _, ensure};
 
 /// Files in one import, and in one store. NVIDIA has some hundred RIMs out.
 const MAX_FILES: usize = 4096;
@@ -16,8 +14,6 @@ const MAX_FILES: usize = 4096;
 const MAX_ARCHIVE: u64 = 256 * 1024 * 1024;
 /// Folders inside one another.
 const MAX_DEPTH: usize = 8;
-/// What every kept document is called, behind its digest.
-const SUFFIX: &str = ".rim.xml";
 
 /// A file, and what it is called where it comes from.
 pub(super) struct Brought {
@@ -61,8 +57,8 @@ fn add(path: &Path, depth: usize, all: &mut Vec<Brought>) -> anyhow::Result<()> 
 fn push(name: String, bytes: Vec<u8>, all: &mut Vec<Brought>) -> anyhow::Result<()> {
     ensure!(all.len() < MAX_FILES, "more than {MAX_FILES} files");
     ensure!(
-        bytes.len() <= MAX_RIM_FILE,
-        "{name} is longer than {MAX_RIM_FILE} bytes"
+        bytes.len() <= MAX_FILE,
+        "{name} is longer than {MAX_FILE} bytes"
     );
     all.push(Brought { name, bytes });
     Ok(())
@@ -77,9 +73,9 @@ fn sorted(folder: &Path) -> anyhow::Result<Vec<PathBuf>> {
     Ok(paths)
 }
 
-/// A file as large as a RIM may be.
+/// A file as large as a document may be.
 pub(super) fn read(path: &Path) -> anyhow::Result<Vec<u8>> {
-    read_up_to(path, u64::try_from(MAX_RIM_FILE)?)
+    read_up_to(path, u64::try_from(MAX_FILE)?)
 }
 
 fn read_up_to(path: &Path, limit: u64) -> anyhow::Result<Vec<u8>> {
@@ -114,22 +110,23 @@ impl Store {
         })
     }
 
-    fn path(&self, digest: &Sha256Digest) -> PathBuf {
-        self.folder.join(format!("{digest}{SUFFIX}"))
+    fn path(&self, document: &Document) -> PathBuf {
+        let suffix = document.kind.suffix();
+        self.folder.join(format!("{}{suffix}", document.digest))
     }
 
-    /// It holds a document of that digest.
-    pub(super) fn has(&self, digest: &Sha256Digest) -> bool {
-        self.path(digest).is_file()
+    /// It holds that document.
+    pub(super) fn has(&self, document: &Document) -> bool {
+        self.path(document).is_file()
     }
 
     /// Keeps a document: whole, or not at all.
-    pub(super) fn put(&self, digest: &Sha256Digest, document: &[u8]) -> anyhow::Result<()> {
-        let path = self.path(digest);
+    pub(super) fn put(&self, document: &Document) -> anyhow::Result<()> {
+        let path = self.path(document);
         let part = path.with_extension(format!("part-{}", std::process::id()));
         let write = || {
             let mut file = fs::File::create(&part)?;
-            file.write_all(document)?;
+            file.write_all(&document.bytes)?;
             file.sync_all()?;
             fs::rename(&part, &path)?;
             fs::File::open(&self.folder)?.sync_all()
@@ -137,16 +134,19 @@ impl Store {
         write().with_context(|| path.display().to_string())
     }
 
-    /// All documents, by the digest their names claim.
-    pub(super) fn all(&self) -> anyhow::Result<Vec<(String, Vec<u8>)>> {
+    /// All documents, by the digest and the kind their names claim.
+    pub(super) fn all(&self) -> anyhow::Result<Vec<(String, Kind, Vec<u8>)>> {
         let mut all = Vec::new();
         for path in sorted(&self.folder)? {
             let name = path.file_name().and_then(|name| name.to_str());
-            let Some(digest) = name.and_then(|name| name.strip_suffix(SUFFIX)) else {
+            let name = name.unwrap_or_default();
+            let mut kinds = Kind::ALL.into_iter();
+            let found = kinds.find_map(|kind| Some((kind, name.strip_suffix(kind.suffix())?)));
+            let Some((kind, digest)) = found else {
                 continue;
             };
             ensure!(all.len() < MAX_FILES, "more than {MAX_FILES} documents");
-            all.push((digest.to_owned(), read(&path)?));
+            all.push((digest.to_owned(), kind, read(&path)?));
         }
         Ok(all)
     }

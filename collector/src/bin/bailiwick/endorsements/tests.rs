@@ -36,12 +36,17 @@ fn imported(store: &Path, sources: &[&Path]) -> (Exit, Vec<String>) {
     (exit, words(&listing, "outcome"))
 }
 
-fn standings(store: &Path, at: u64) -> (Exit, Vec<String>) {
-    let (exit, listing) = status(&Status {
+fn asked(store: &Path, at: u64) -> Status {
+    Status {
         within: 60,
+        nodes: false,
+        connection: Connection::default(),
         common: common(store, at),
-    })
-    .unwrap();
+    }
+}
+
+fn standings(store: &Path, at: u64) -> (Exit, Vec<String>) {
+    let (exit, listing) = status(&asked(store, at), None).unwrap();
     (exit, words(&listing, "standing"))
 }
 
@@ -148,11 +153,123 @@ fn a_store_that_was_changed_says_so() {
         .iter()
         .filter(|word| *word == "not what its name says");
     assert_eq!((standing.len(), odd.count()), (3, 1));
-    assert!(
-        status(&Status {
-            within: 1,
-            common: common(&home.path().join("none"), AT)
-        })
-        .is_err()
-    );
+    assert!(status(&asked(&home.path().join("none"), AT), None).is_err());
+}
+
+/// A response about a device, of a day in November 2026, and a list of a CA's, of two months from
+/// January on.
+fn revocation(folder: &str, name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../tests/fuzz/seeds")
+        .join(folder)
+        .join(name)
+}
+
+#[test]
+fn what_is_known_of_revocation_is_kept_beside_and_ends_by_its_own_word() {
+    let home = tempfile::tempdir().unwrap();
+    let response = revocation("gpu_ocsp", "good");
+    let in_base64 = revocation("gpu_ocsp", "base64");
+    let list = revocation("x509_revocation", "none");
+    let rim = seed("driver.xml");
+    let (exit, outcome) = imported(home.path(), &[&response, &list, &rim]);
+    assert_eq!((exit, outcome), (Exit::Good, vec!["taken".to_owned(); 3]));
+    let names: Vec<String> = fs::read_dir(home.path())
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    for (path, kind) in [
+        (&response, "ocsp.der"),
+        (&list, "crl.der"),
+        (&rim, "rim.xml"),
+    ] {
+        let bytes = fs::read(path).unwrap();
+        let digest = bailiwick_attestation::Sha256Digest::of(&[&bytes]);
+        assert!(
+            names.contains(&format!("{digest}.{kind}")),
+            "{kind}: {names:?}"
+        );
+    }
+    // One that came as DER and comes again as base64 is there, if it is the same.
+    let (_, outcome) = imported(home.path(), &[&in_base64]);
+    let packed = fs::read_to_string(&in_base64).unwrap();
+    let packed: String = packed.split_whitespace().collect();
+    let der = STANDARD.decode(packed).unwrap();
+    let same = der == fs::read(&response).unwrap();
+    assert_eq!(outcome, [if same { "there already" } else { "taken" }]);
+
+    let ends = |at: u64| {
+        let (exit, listing) = status(&asked(home.path(), at), None).unwrap();
+        assert_eq!(exit, Exit::Good, "what has ended is no fault of the store");
+        let mut all: Vec<String> = words(&listing, "kind")
+            .into_iter()
+            .zip(words(&listing, "standing"))
+            .map(|(kind, standing)| format!("{kind} {standing}"))
+            .collect();
+        all.sort();
+        all.dedup();
+        all
+    };
+    let november = 1_795_305_600;
+    for (at, want) in [
+        (
+            AT - 1,
+            ["crl not yet valid", "ocsp not yet valid", "rim valid"],
+        ),
+        (AT, ["crl ends soon", "ocsp not yet valid", "rim valid"]),
+        (november, ["crl ended", "ocsp ends soon", "rim ends soon"]),
+        (ENDS, ["crl ended", "ocsp ended", "rim ends soon"]),
+    ] {
+        assert_eq!(ends(at), want, "{at}");
+    }
+}
+
+#[test]
+fn a_response_or_a_list_that_is_none_takes_the_others_along() {
+    for (folder, name, code) in [
+        ("gpu_ocsp", "good", "ocsp-malformed"),
+        ("x509_revocation", "none", "crl-malformed"),
+    ] {
+        let (source, home) = (brought(), tempfile::tempdir().unwrap());
+        let mut bytes = fs::read(revocation(folder, name)).unwrap();
+        bytes.push(0);
+        fs::write(source.path().join("z"), &bytes).unwrap();
+        let args = Import {
+            sources: vec![source.path().to_owned()],
+            common: common(home.path(), AT),
+        };
+        let (exit, listing) = import(&args).unwrap();
+        assert_eq!((exit, count(home.path())), (Exit::Refused, 0), "{code}");
+        assert_eq!(listing.rows.last().unwrap()["code"], code);
+    }
+}
+
+#[test]
+fn a_document_names_the_nodes_that_hang_on_it() {
+    let (source, home) = (brought(), tempfile::tempdir().unwrap());
+    imported(home.path(), &[source.path()]);
+    let driver = fs::read(seed("driver.xml")).unwrap();
+    let digest = bailiwick_attestation::Sha256Digest::of(&[&driver]).to_string();
+    let mut relying = Relying::new();
+    for (node, result) in [
+        (
+            "gpu-01",
+            format!("{{\"bailiwick.endorsements\": [\"{digest}\"]}}"),
+        ),
+        ("gpu-02", "{}".to_owned()),
+        ("gpu-03", String::new()),
+    ] {
+        relying::add(&mut relying, node, result.as_bytes());
+    }
+    let (_, listing) = status(&asked(home.path(), AT), Some(&relying)).unwrap();
+    let of = |digest: &str| {
+        let row = listing.rows.iter().find(|row| row["sha256"] == digest);
+        row.unwrap()["relied_on_by"].clone()
+    };
+    assert_eq!(of(&digest), serde_json::json!(["gpu-01"]));
+    let others = listing
+        .rows
+        .iter()
+        .filter(|row| row["sha256"] != digest.as_str());
+    assert!(others.into_iter().all(|row| row["nodes"] == 0));
 }

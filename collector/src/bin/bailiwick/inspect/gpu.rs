@@ -10,6 +10,7 @@ use bailiwick_attestation::gpu::{
 };
 use bailiwick_attestation::x509::Bundle;
 
+use super::crls;
 use super::file::{self, read};
 use super::gpu_chain::{CHAIN_LIMIT, roots};
 use super::gpu_facts::facts;
@@ -35,6 +36,9 @@ pub(super) struct Args {
     /// OCSP responses, DER or base64. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     ocsp: Vec<PathBuf>,
+    /// Lists of revoked certificates, DER, base64 or PEM. Repeatable.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    crl: Vec<PathBuf>,
     /// Certificates whose keys are trusted, instead of NVIDIA's roots. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     roots: Vec<PathBuf>,
@@ -87,6 +91,7 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     };
     let rims = reference_values(args, &rim_anchors, at, &mut report)?;
     let (ocsp_names, ocsp) = responses(&args.ocsp, &mut report)?;
+    let (crl_names, crls) = crls::read_all(&args.crl, &mut report)?;
     let devices: Vec<Evidence<'_>> = given
         .iter()
         .map(|one| Evidence {
@@ -100,8 +105,10 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
         anchors: &anchors,
         nonce: args.nonce,
         ocsp: &ocsp,
+        crls: &crls,
         rims: &rims.checked,
         at,
+        memory: None,
     });
     for (one, device) in given.iter().zip(&answer.devices) {
         tell_device(one, device, given.len() > 1, &mut report);
@@ -112,7 +119,7 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
         finding.prefix(rims.names.get(*place).map_or("", String::as_str));
         report.refuse(finding);
     }
-    tell_set(&answer, &ocsp_names, &mut report);
+    tell_set(&answer, &ocsp_names, &crl_names, &mut report);
     facts(&answer, &mut report);
     Ok(report)
 }
@@ -354,13 +361,16 @@ const fn slot_name(slot: Slot) -> &'static str {
     }
 }
 
-fn tell_set(answer: &Answer<'_>, ocsp_names: &[String], report: &mut Report) {
+fn tell_set(answer: &Answer<'_>, ocsp_names: &[String], crl_names: &[String], report: &mut Report) {
     for (place, why) in &answer.ocsp_refused {
         let mut finding = Finding::from_error(why.code(), why);
         if let Some(name) = ocsp_names.get(*place) {
             finding.prefix(name);
         }
         report.refuse(finding);
+    }
+    for (place, why) in &answer.crl_refused {
+        crls::tell(crl_names.get(*place), why, report);
     }
     for why in &answer.topology_refused {
         report.refuse(Finding::from_error(why.code(), why));
@@ -373,12 +383,17 @@ fn tell_set(answer: &Answer<'_>, ocsp_names: &[String], report: &mut Report) {
         .devices
         .iter()
         .any(|d| d.chain != Checked::NotChecked);
-    if judged && answer.revocation.is_empty() && answer.ocsp_refused.is_empty() {
-        let detail = "no OCSP response: nothing is known of revocation";
+    let told = !answer.ocsp_refused.is_empty() || !answer.crl_refused.is_empty();
+    if judged && answer.revocation.is_empty() && !told {
+        let detail = "no OCSP response and no list: nothing is known of revocation";
         report.warn(Finding::new("revocation-not-checked", detail));
     }
     if !judged && !ocsp_names.is_empty() {
         let detail = "no certificates that the OCSP responses could be about";
         report.undecided(Finding::new("ocsp-not-checked", detail));
+    }
+    if !judged && !crl_names.is_empty() {
+        let detail = "no certificates that the lists could be about";
+        report.undecided(Finding::new("crl-not-checked", detail));
     }
 }

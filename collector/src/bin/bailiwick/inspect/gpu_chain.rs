@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use bailiwick_attestation::gpu::{Anchors, find_chain};
+use bailiwick_attestation::gpu::{Anchors, check_crl, find_path};
+use bailiwick_attestation::x509::Certificate;
 
+use super::crls;
 use super::file;
 use super::report::{Finding, Report};
 
@@ -21,6 +23,9 @@ pub(super) struct Args {
     /// Certificates whose keys are trusted, instead of NVIDIA's root for devices. Repeatable.
     #[arg(long, value_name = "FILE", num_args = 1..)]
     roots: Vec<PathBuf>,
+    /// Lists of revoked certificates, DER, base64 or PEM. Repeatable.
+    #[arg(long, value_name = "FILE", num_args = 1..)]
+    crl: Vec<PathBuf>,
     /// The time at which every certificate has to be valid, seconds since 1970. Default: now.
     #[arg(long, value_name = "UNIX")]
     at: Option<u64>,
@@ -42,14 +47,42 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
         return Ok(report);
     };
     others.extend_from_slice(rest);
-    match find_chain(leaf, &others, &anchors, at) {
-        Ok(names) => report.fact("chain", names),
+    let (names, lists) = crls::read_all(&args.crl, &mut report)?;
+    let path = match find_path(leaf, &others, &anchors, at) {
+        Ok(path) => path,
         Err(refused) => {
             for why in refused {
                 report.refuse(Finding::from_error(why.code(), &why));
             }
+            return Ok(report);
+        }
+    };
+    report.fact("chain", path.names());
+    if lists.is_empty() {
+        return Ok(report);
+    }
+    // The path may end below its root, of which then only the key is known.
+    let mut roots = Vec::new();
+    for file in &args.roots {
+        roots.extend(file::certificates(file, CHAIN_LIMIT, &mut report)?);
+    }
+    let on_path = path.certificates.iter().copied();
+    let above: Vec<&Certificate> = on_path.clone().skip(1).chain(&roots).collect();
+    let pairs: Vec<(&Certificate, &Certificate)> = on_path
+        .filter_map(|subject| {
+            let mut issuers = above.iter().filter(|one| one.subject() == subject.issuer());
+            Some((subject, *issuers.next()?))
+        })
+        .collect();
+    let mut known = Vec::new();
+    for (name, list) in names.iter().zip(&lists) {
+        let (good, refused) = check_crl(list, &pairs, at);
+        known.extend(good.iter().map(|one| one.subject.subject().label()));
+        for why in &refused {
+            crls::tell(Some(name), why, &mut report);
         }
     }
+    report.fact("not_revoked", known);
     Ok(report)
 }
 

@@ -3,6 +3,7 @@
 //! Whatever is wrong is said, not only the first thing found: whoever is on call sees all of it
 //! at once. The library decides; nothing here accepts what the library refuses.
 
+mod crls;
 mod ek_cert;
 mod file;
 mod gpu;

@@ -1,0 +1,59 @@
+//! DER as operators bring it: as it stands, in base64, or in PEM.
+
+use std::borrow::Cow;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use crate::error::{Fault, ParseError};
+use crate::x509::pem_blocks;
+
+/// What a file is, how PEM labels it, and how long it may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Packed {
+    pub(super) structure: &'static str,
+    pub(super) label: &'static str,
+    pub(super) most: usize,
+}
+
+impl Packed {
+    /// The DER in a file, told apart by content: DER is not text.
+    pub(super) fn der(self, bytes: &[u8]) -> Result<Cow<'_, [u8]>, ParseError> {
+        let refuse = |fault| ParseError {
+            structure: self.structure,
+            field: "file",
+            offset: 0,
+            fault,
+        };
+        if bytes.len() > self.most {
+            let as_u64 = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
+            return Err(refuse(Fault::TooMany {
+                found: as_u64(bytes.len()),
+                limit: as_u64(self.most),
+            }));
+        }
+        if bytes.starts_with(b"-----BEGIN ") {
+            let text = String::from_utf8_lossy(bytes);
+            let block = pem_blocks(&text, self.label, 1)?.pop();
+            let none = || refuse(Fault::Rule("has no block of this kind"));
+            return block.map(Cow::Owned).ok_or_else(none);
+        }
+        let in_text = |byte: &u8| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'+' | b'/' | b'=')
+                || byte.is_ascii_whitespace()
+        };
+        if bytes.is_empty() || !bytes.iter().all(in_text) {
+            return Ok(Cow::Borrowed(bytes));
+        }
+        let packed: Vec<u8> = bytes
+            .iter()
+            .copied()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .collect();
+        match STANDARD.decode(packed) {
+            Ok(der) => Ok(Cow::Owned(der)),
+            Err(_) => Err(refuse(Fault::Rule("is neither DER nor base64 of it"))),
+        }
+    }
+}

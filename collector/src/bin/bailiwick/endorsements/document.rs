@@ -1,0 +1,226 @@
+//! One document an operator brings: what kind it is, what it says, until when it counts.
+
+use std::borrow::Cow;
+use std::error::Error;
+
+use bailiwick_attestation::gpu::rim::{self, Checked, MAX_RIM_FILE};
+use bailiwick_attestation::gpu::{
+    Anchors, MAX_CRL_BYTES, MAX_OCSP_BYTES, Response, crl_document, parse_crl,
+};
+use bailiwick_attestation::x509::{Certificate, RevocationList};
+use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_collector::endorsements::{CRL, OCSP, RIM};
+use serde_json::{Value, json};
+
+use super::DAY;
+use crate::format::time;
+
+/// The longest of all.
+pub(super) const MAX_FILE: usize = {
+    assert!(MAX_RIM_FILE >= MAX_CRL_BYTES && MAX_RIM_FILE >= MAX_OCSP_BYTES);
+    MAX_RIM_FILE
+};
+
+/// What an operator may bring.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) enum Kind {
+    /// Reference values.
+    Rim,
+    /// A response about revocation.
+    Ocsp,
+    /// A list of revoked certificates.
+    Crl,
+}
+
+impl Kind {
+    pub(super) const ALL: [Self; 3] = [Self::Rim, Self::Ocsp, Self::Crl];
+
+    /// `rim`, `ocsp`, `crl`.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Rim => "rim",
+            Self::Ocsp => "ocsp",
+            Self::Crl => "crl",
+        }
+    }
+
+    /// Behind the digest in the name of a kept file.
+    pub(super) const fn suffix(self) -> &'static str {
+        match self {
+            Self::Rim => RIM,
+            Self::Ocsp => OCSP,
+            Self::Crl => CRL,
+        }
+    }
+
+    /// By content. What is neither a response nor a list is held to be reference values, and says
+    /// what it lacks to be that.
+    pub(super) fn of(file: &[u8]) -> Self {
+        let is = |der: Result<Cow<'_, [u8]>, _>, inner: u8| {
+            let der = der.unwrap_or_default();
+            inside(&der) == Some(inner)
+        };
+        let ocsp = Response::document(file).map_err(drop);
+        if is(ocsp, ENUMERATED) {
+            return Self::Ocsp;
+        }
+        match is(crl_document(file).map_err(drop), SEQUENCE) {
+            true => Self::Crl,
+            false => Self::Rim,
+        }
+    }
+}
+
+const SEQUENCE: u8 = 0x30;
+const ENUMERATED: u8 = 0x0a;
+
+/// First tag inside a DER sequence: in a response its status, in a list what is signed.
+fn inside(der: &[u8]) -> Option<u8> {
+    let (&SEQUENCE, rest) = der.split_first()? else {
+        return None;
+    };
+    let (length, rest) = rest.split_first()?;
+    let more = match length {
+        0..0x80 => 0,
+        long => usize::from(long & 0x7f),
+    };
+    rest.get(more).copied()
+}
+
+/// What came of reading one.
+#[derive(Debug)]
+enum Content {
+    Rim(Box<Checked>),
+    Ocsp(Box<Response>),
+    Crl(Box<RevocationList>),
+}
+
+/// A document, read as of a time.
+#[derive(Debug)]
+pub(super) struct Document {
+    pub(super) kind: Kind,
+    pub(super) digest: Sha256Digest,
+    /// What is kept, where it may be.
+    pub(super) bytes: Vec<u8>,
+    /// Code and words of what is wrong with it.
+    pub(super) refused: Option<(&'static str, String)>,
+    content: Option<Content>,
+}
+
+impl Document {
+    /// Reads a file. Reference values have to be signed under `anchors`. Who signed what is said of
+    /// revocation shows only beside the certificates it is about, which devices bring.
+    pub(super) fn read(kind: Kind, file: &[u8], anchors: &Anchors, at: UnixTime) -> Self {
+        let (content, refused) = match kind {
+            Kind::Rim => {
+                let checked = rim::check(file, anchors, at);
+                let why = checked.refusals.first();
+                let why = why.map(|why| (why.code(), words(why)));
+                let why = why.filter(|_| checked.endorsed().is_none());
+                (Some(Content::Rim(Box::new(checked))), why)
+            }
+            Kind::Ocsp => match Response::parse(file) {
+                Ok(response) => (Some(Content::Ocsp(Box::new(response))), None),
+                Err(why) => (None, Some((why.code(), words(&why)))),
+            },
+            Kind::Crl => match parse_crl(file) {
+                Ok(list) => (Some(Content::Crl(Box::new(list))), None),
+                Err(why) => (None, Some((why.code(), words(&why)))),
+            },
+        };
+        let bytes = match kind {
+            Kind::Rim => rim::document(file).ok(),
+            Kind::Ocsp => Response::document(file).ok(),
+            Kind::Crl => crl_document(file).ok(),
+        };
+        let bytes = bytes.map_or_else(|| file.to_vec(), Cow::into_owned);
+        Self {
+            kind,
+            digest: Sha256Digest::of(&[&bytes]),
+            bytes,
+            refused,
+            content,
+        }
+    }
+
+    /// From when until when it counts, by its own word or its signer's certificate.
+    fn counts(&self) -> Option<(UnixTime, UnixTime)> {
+        match self.content.as_ref()? {
+            Content::Rim(checked) => {
+                let signer = checked.certificates.first()?;
+                Some((signer.not_before(), signer.not_after()))
+            }
+            Content::Ocsp(response) => Some(response.counts()),
+            Content::Crl(list) => Some((list.this_update(), list.next_update())),
+        }
+    }
+
+    /// How long it counts as it is; `soon`: seconds before its end.
+    pub(super) fn standing(&self, at: UnixTime, soon: u64) -> &'static str {
+        match self.counts() {
+            Some((from, _)) if at < from => "not yet valid",
+            Some((_, until)) if at.secs() > until.secs() => "ended",
+            Some((_, until)) if until.secs().saturating_sub(at.secs()) <= soon => "ends soon",
+            Some(_) => "valid",
+            None => "refused",
+        }
+    }
+
+    /// What it is about, in few words.
+    fn about(&self) -> String {
+        match &self.content {
+            Some(Content::Rim(checked)) => checked.content().map_or_else(String::new, |rim| {
+                format!("{} {} {}", rim.product, rim.edition, rim.version)
+            }),
+            Some(Content::Ocsp(response)) => {
+                let serials: Vec<String> = response.serials().map(hex::encode).collect();
+                format!("certificate {}", serials.join(", "))
+            }
+            Some(Content::Crl(list)) => {
+                format!("{} revoked by {}", list.len(), list.issuer().label())
+            }
+            None => String::new(),
+        }
+    }
+
+    /// One row of a listing.
+    pub(super) fn row(&self, at: UnixTime) -> Value {
+        let (rim, signer) = match &self.content {
+            Some(Content::Rim(checked)) => (checked.content(), checked.certificates.first()),
+            _ => (None, None),
+        };
+        let ends = self.counts().map(|(_, until)| until);
+        let code = match &self.content {
+            // A signer's certificate that has run out refuses nothing, and is told.
+            Some(Content::Rim(checked)) => checked.refusals.first().map(|why| why.code()),
+            _ => self.refused.as_ref().map(|(code, _)| *code),
+        };
+        json!({
+            "kind": self.kind.name(),
+            "sha256": self.digest.to_string(),
+            "about": self.about(),
+            "product": rim.map(|rim| &rim.product),
+            "edition": rim.map(|rim| &rim.edition),
+            "version": rim.map(|rim| &rim.version),
+            "tag": rim.map(|rim| &rim.id),
+            "active": rim.map(|rim| rim.golden.len()),
+            "signer": signer.map(|signer: &Certificate| signer.subject().label()),
+            "ends": ends.map(|ends| time(ends.secs().saturating_mul(1000))),
+            "not_after": ends.map(UnixTime::secs),
+            "days_left": ends.map(|ends| ends.secs().saturating_sub(at.secs()) / DAY),
+            "code": code,
+            "detail": self.refused.as_ref().map(|(_, words)| words),
+        })
+    }
+}
+
+/// An error with all its causes.
+fn words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
