@@ -36,6 +36,15 @@ pub enum Probe {
         #[arg(long)]
         library: Option<PathBuf>,
     },
+    /// NVSwitches, through NSCQ; with a challenge, those in the protected mode give a report. Ask seldom
+    Switches {
+        /// The challenge, 32 bytes of hex
+        #[arg(long, value_parser = nonce)]
+        nonce: Option<[u8; 32]>,
+        /// The library; default `libnvidia-nscq.so.2`
+        #[arg(long)]
+        library: Option<PathBuf>,
+    },
     /// A small computation on each GPU, if nobody uses any: what it answered and how fast bytes move
     Oq {
         /// NVML; default `libnvidia-ml.so.1`
@@ -59,6 +68,9 @@ impl Probe {
         match self {
             Self::Gpu { nonce, library } => print(&gpu::probe(library.as_deref(), *nonce)),
             Self::Nvml { library } => print(&nvml::probe(library.as_deref())),
+            Self::Switches { nonce, library } => {
+                print(&gpu::switches::probe(library.as_deref(), *nonce))
+            }
             Self::Oq {
                 library,
                 cuda,

@@ -59,7 +59,7 @@ fn a_double_is_asked_and_is_not_hardware() {
     assert_eq!(report["hardware"], false);
     assert_eq!(
         (&report["passed"], &report["not_run"]),
-        (&0.into(), &4.into())
+        (&0.into(), &5.into())
     );
     let sizes = report["figures"]["report_bytes"].as_array().unwrap();
     assert_eq!(sizes.len(), 1, "its answers are looked at all the same");

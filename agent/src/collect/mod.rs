@@ -19,6 +19,7 @@ mod modules;
 mod nvidia;
 pub mod nvml;
 pub mod oq;
+mod restarts;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time;
@@ -32,6 +33,8 @@ use std::{
 };
 
 use bailiwick_attestation::proto::v1::{Claim, claim::Value};
+
+pub use restarts::Restarts;
 
 pub use logs::{BOOT_LOG_LIMIT, FENCE_LOG, IMA_LOG_LIMIT, LogFile, read_logs};
 
@@ -49,6 +52,7 @@ pub struct Host {
     proc: PathBuf,
     sys: PathBuf,
     nvml: Option<PathBuf>,
+    nscq: Option<PathBuf>,
     fence_log: PathBuf,
     /// Firmware and modules.
     lib: PathBuf,
@@ -66,6 +70,7 @@ impl Host {
             proc: section.proc.clone(),
             sys: section.sys.clone(),
             nvml: section.nvml.clone(),
+            nscq: section.nscq.clone(),
             lib: section.lib.clone(),
             mounts: section.mounts.clone(),
             hashed: firmware::Hashed::default(),
@@ -90,9 +95,27 @@ impl Host {
         claims
     }
 
-    /// What NVML says, asked by a child of its own.
-    pub async fn nvml_claims(&self) -> Vec<Claim> {
-        nvml::claims(self.nvml.as_deref()).await
+    /// What NVML says, and NSCQ where there are switches; each asked by a child of its own.
+    pub async fn nvml_claims(&self, restarts: &mut Restarts) -> Vec<Claim> {
+        let mut claims = nvml::claims(self.nvml.as_deref(), restarts).await;
+        if claims.len() > 1 {
+            let loads = Value::Number(restarts.driver(&self.sys));
+            let source = self.sys.join("module/nvidia");
+            claims.push(claim(
+                "nvml.driver-loads",
+                &source.display().to_string(),
+                loads,
+            ));
+        }
+        if self.proc.join("driver/nvidia-nvswitch").is_dir() {
+            let library = self.nscq.as_deref();
+            let asked = match std::env::current_exe() {
+                Ok(program) => gpu::switches::ask(program, library, None, nvml::TIMEOUT).await,
+                Err(err) => gpu::Switches::nothing(&err.to_string()),
+            };
+            claims.extend(gpu::switches::claims(library, &asked));
+        }
+        claims
     }
 
     /// The kernel's random id of this boot.

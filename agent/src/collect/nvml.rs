@@ -15,14 +15,14 @@ use nvml_wrapper::{Device, Nvml};
 use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
-use super::claim;
+use super::{Restarts, claim};
 use crate::sys::nvml as raw;
 
 /// The name the loader knows.
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
 
 /// `nvmlInit` wakes GPUs that sleep: seconds, with eight of them.
-const TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Most output read: 64 GPUs have some 50 KiB.
 const MAX_OUTPUT: u64 = 128 << 10;
@@ -70,6 +70,8 @@ struct Gpu {
     remap_pending: Said<bool>,
     remap_failed: Said<bool>,
     processes: Said<u64>,
+    /// Since the driver was loaded, or the GPU reset.
+    energy_mj: Said<u64>,
 }
 
 /// The child's work: `Err` says why there is no library to ask.
@@ -142,6 +144,7 @@ fn gpu(device: &Device<'_>) -> Gpu {
         remap_pending: rows.clone().map(|(_, pending, _)| pending),
         remap_failed: rows.map(|(.., failed)| failed),
         processes: processes.map(u64::from).map_err(said),
+        energy_mj: device.total_energy_consumption().map_err(said),
     }
 }
 
@@ -163,6 +166,7 @@ impl Gpu {
             remap_pending: Err(why()),
             remap_failed: Err(why()),
             processes: Err(why()),
+            energy_mj: Err(why()),
         }
     }
 }
@@ -176,7 +180,7 @@ fn said(err: impl ToString) -> String {
 }
 
 /// Asks a child and turns its answer into claims.
-pub(super) async fn claims(library: Option<&Path>) -> Vec<Claim> {
+pub(super) async fn claims(library: Option<&Path>, restarts: &mut Restarts) -> Vec<Claim> {
     let source = format!(
         "nvml: {}",
         library.unwrap_or_else(|| Path::new(LIBRARY)).display()
@@ -185,7 +189,7 @@ pub(super) async fn claims(library: Option<&Path>) -> Vec<Claim> {
         Ok(summary) => summary,
         Err(why) => return vec![claim("nvml.gpus", &source, Value::Unavailable(why))],
     };
-    into_claims(&source, summary)
+    into_claims(&source, summary, restarts)
 }
 
 fn text(answer: Said<String>) -> Value {
@@ -200,7 +204,7 @@ fn number(answer: Said<u64>) -> Value {
     answer.map_or_else(Value::Unavailable, Value::Number)
 }
 
-fn into_claims(source: &str, summary: Summary) -> Vec<Claim> {
+fn into_claims(source: &str, summary: Summary, restarts: &mut Restarts) -> Vec<Claim> {
     let cc = summary.confidential;
     let mut out: Vec<Claim> = [
         ("nvml.driver-version", text(summary.driver_version)),
@@ -216,6 +220,12 @@ fn into_claims(source: &str, summary: Summary) -> Vec<Claim> {
     .map(|(name, value)| claim(name, source, value))
     .collect();
     for (index, gpu) in summary.gpus.into_iter().enumerate() {
+        // How much it used changes all the time, and is no claim; that it began anew is one.
+        let resets = match (&gpu.uuid, gpu.energy_mj) {
+            (Ok(uuid), Ok(used)) => Ok(restarts.gpu(uuid, used)),
+            (Err(why), _) => Err(why.clone()),
+            (_, Err(why)) => Err(why),
+        };
         for (field, value) in [
             ("name", text(gpu.name)),
             ("uuid", text(gpu.uuid)),
@@ -230,6 +240,7 @@ fn into_claims(source: &str, summary: Summary) -> Vec<Claim> {
             ("remap-pending", flag(gpu.remap_pending)),
             ("remap-failed", flag(gpu.remap_failed)),
             ("processes", number(gpu.processes)),
+            ("resets", number(resets)),
         ] {
             let name = format!("nvml.gpu.{index}.{field}");
             out.push(claim(&name, source, value));

@@ -13,6 +13,7 @@ fn host(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Host) {
         proc: dir.path().join("proc"),
         sys: dir.path().join("sys"),
         nvml: None,
+        nscq: None,
         fence_log: dir.path().join("run/fence.log"),
         lib: dir.path().join("lib"),
         mounts: vec![PathBuf::from("/srv/studies")],

@@ -139,6 +139,9 @@ pub struct HostSection {
     /// NVML to ask for GPUs; default the loader's `libnvidia-ml.so.1`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nvml: Option<PathBuf>,
+    /// NSCQ to ask for NVSwitches; default the loader's `libnvidia-nscq.so.2`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nscq: Option<PathBuf>,
     /// Where the kernel's modules and its devices' firmware lie, in `modules` and `firmware`.
     pub lib: PathBuf,
     /// Folders that hold studies' data: of each is told whether what lies below is encrypted.
@@ -151,6 +154,7 @@ impl Default for HostSection {
             proc: PathBuf::from("/proc"),
             sys: PathBuf::from("/sys"),
             nvml: None,
+            nscq: None,
             lib: PathBuf::from("/lib"),
             mounts: Vec::new(),
         }

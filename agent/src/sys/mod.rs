@@ -3,7 +3,7 @@
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
 //! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
-//! [`nvml`] asks what its wrapper has no function for, [`cuda`] has a GPU compute, [`time`] how good the clock is.
+//! [`nvml`] asks what its wrapper has no function for, [`nscq`] asks switches, [`cuda`] has a GPU compute, [`time`] how good the clock is.
 
 use std::{io, os::fd::OwnedFd};
 
@@ -15,6 +15,7 @@ pub(crate) mod cuda;
 pub(crate) mod handle;
 pub(crate) mod hash;
 pub(crate) mod ids;
+pub(crate) mod nscq;
 pub(crate) mod nvml;
 pub(crate) mod packet;
 pub(crate) mod tcx;

@@ -129,10 +129,11 @@ impl Node {
         let asked_boot_ns = clock::boot_time_ns();
         self.gpus.remember(asked_boot_ns);
         let nonce = gpu_nonce(&challenge, &self.tpm.identity().ak_name);
-        let library = self.config.host.nvml.clone();
+        let host = self.config.host.clone();
         info!("asking GPUs for reports");
         let child = tokio::spawn(async move {
-            gpu::ask(program, library.as_deref(), nonce, gpu::PATIENCE).await
+            let (nvml, nscq) = (host.nvml.as_deref(), host.nscq.as_deref());
+            gpu::ask_all(program, nvml, nscq, nonce, gpu::PATIENCE).await
         });
         self.gpus.asking = Some(Asking {
             child,

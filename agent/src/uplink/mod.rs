@@ -36,7 +36,7 @@ use crate::{
     attest::{AttestError, Attester, Facts, change_digest, unavailable},
     backoff::spread,
     clock,
-    collect::Host,
+    collect::{Host, Restarts},
     config::Config,
     ipc::FenceClient,
     notify::{Notify, alive_every},
@@ -211,8 +211,9 @@ pub async fn run(
 }
 
 async fn ask_nvml(host: Host, answers: watch::Sender<Vec<Claim>>, stop: CancellationToken) {
+    let mut restarts = Restarts::default();
     loop {
-        let claims = host.nvml_claims().await;
+        let claims = host.nvml_claims(&mut restarts).await;
         answers.send_if_modified(|last| {
             let changed = *last != claims;
             *last = claims;

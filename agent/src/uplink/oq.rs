@@ -105,9 +105,9 @@ impl Oq {
     }
 }
 
-/// Who holds a GPU as the fence sees it, or why that is not known.
-fn held(fence: &FenceState) -> Option<String> {
-    if fence.fault.is_some() {
+/// Who holds a GPU as the fence sees it, or why that is not known. `reached`: it has said so.
+fn held(fence: &FenceState, reached: bool) -> Option<String> {
+    if !reached || fence.fault.is_some() {
         return Some("the fence cannot say who holds GPUs".to_owned());
     }
     if fence.devices_unseen {
@@ -132,7 +132,7 @@ impl Node {
         if !self.oq.due(now) || !self.gpus.there() || self.gpus.waits() {
             return;
         }
-        if let Some(why) = held(&self.facts.fence) {
+        if let Some(why) = held(&self.facts.fence, self.fence_reachable) {
             self.oq.hindered(&why);
             return;
         }
@@ -297,8 +297,13 @@ mod tests {
             ("who is not seen", unseen, Some("could not see everybody")),
             ("nobody to ask", mute, Some("cannot say")),
         ];
+        let unheard = held(&FenceState::default(), false);
+        assert!(
+            unheard.is_some_and(|why| why.contains("cannot say")),
+            "not heard yet"
+        );
         for (name, state, want) in rows {
-            let found = held(&state);
+            let found = held(&state, true);
             match want {
                 None => assert_eq!(found, None, "{name}"),
                 Some(want) => assert!(

@@ -3,7 +3,7 @@
 use std::ffi::{CStr, c_char, c_int, c_uint, c_ulonglong, c_void};
 use std::fs;
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use aws_lc_rs::rand::SystemRandom;
@@ -482,7 +482,7 @@ extern "C" fn nvmlDeviceGetConfComputeGpuAttestationReport(
     request(SYMBOL, handle, |told, device| {
         // SAFETY: NVML's contract: the caller filled the nonce in.
         let place = unsafe { place.as_mut() }?;
-        let report = report(device, &place.nonce)?;
+        let report = report(&device.report, device.key.as_deref(), &place.nonce)?;
         place
             .report
             .get_mut(..report.len())?
@@ -503,9 +503,9 @@ fn said(fault: Option<Fault>, len: usize, room: usize) -> Option<c_uint> {
 }
 
 /// Recorded, or made for this nonce and signed.
-fn report(device: &Device, nonce: &[u8; 32]) -> Option<Vec<u8>> {
-    let mut report = fs::read(&device.report).ok()?;
-    let Some(key) = &device.key else {
+pub(crate) fn report(file: &Path, key: Option<&Path>, nonce: &[u8; 32]) -> Option<Vec<u8>> {
+    let mut report = fs::read(file).ok()?;
+    let Some(key) = key else {
         return Some(report);
     };
     report.get_mut(NONCE)?.copy_from_slice(nonce);

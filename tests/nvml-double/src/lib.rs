@@ -1,4 +1,4 @@
-//! An ABI double of NVML and of CUDA's driver API, for machines without a GPU.
+//! An ABI double of NVML, of NSCQ and of CUDA's driver API, for machines without a GPU.
 //!
 //! The shared library has NVML's symbols and the layouts of its structures, written down from the
 //! header and not taken from the crate the agent uses. What it answers stands in a file beside it
@@ -12,6 +12,7 @@
 //! | [`stage`] | a double made ready in a folder, for a test or the demo |
 //! | `made` | devices in the shape of NVIDIA's, under a root of the test |
 //! | `abi`, `load` | NVML's symbols |
+//! | `nscq` | NSCQ's symbols, for switches |
 //! | `cuda` | those of CUDA's driver API that a small computation takes, computed on the host |
 
 mod abi;
@@ -24,8 +25,9 @@ mod load;
     reason = "the generator of the verifier's own tests, of which they need more"
 )]
 mod made;
+mod nscq;
 pub mod script;
 pub mod stage;
 
-pub use script::{CudaScript, Device, Fault, Script, Wrong};
+pub use script::{CudaScript, Device, Fault, NscqScript, Script, Switch, Wrong};
 pub use stage::{Recorded, Staged, library};

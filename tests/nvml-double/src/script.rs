@@ -109,6 +109,35 @@ impl Default for CudaScript {
     }
 }
 
+/// One NVSwitch.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Switch {
+    /// `SWX-…`
+    pub label: String,
+    /// 0: SV10, 1: LR10, 2: LS10.
+    pub arch: i8,
+    /// -1 unknown, 0 off, 1 on, 2 failure, 3 on and locked.
+    pub mode: i8,
+    /// PEM.
+    pub chain: PathBuf,
+    /// As of a [`Device`].
+    pub report: PathBuf,
+    /// Likewise.
+    pub key: Option<PathBuf>,
+}
+
+/// Everything NSCQ's half answers.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct NscqScript {
+    /// The switches.
+    pub switches: Vec<Switch>,
+    /// What goes wrong, by the symbol, or by what a path asks of a switch: `config/certificate`. Codes
+    /// are written without their sign.
+    pub faults: BTreeMap<String, Fault>,
+}
+
 /// Everything it answers.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(deny_unknown_fields)]

@@ -10,7 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use crate::made::{Made, Said, device_of, five_keys};
-use crate::script::{CALLS, CudaScript, Device, SUFFIX, Script, TORN};
+use crate::script::{CALLS, CudaScript, Device, NscqScript, SUFFIX, Script, Switch, TORN};
 
 /// The library as cargo leaves it.
 const FILE: &str = "libbailiwick_nvml_double.so";
@@ -19,6 +19,8 @@ const NVML: &str = "libnvidia-ml.so.1";
 
 /// What the loader calls CUDA's driver API.
 const CUDA: &str = "libcuda.so.1";
+/// What the loader calls NSCQ.
+const NSCQ: &str = "libnvidia-nscq.so.2";
 
 /// The built library, found from a program of the same build: in its folder or the one above,
 /// `target/<profile>` and `target/<profile>/deps`.
@@ -51,6 +53,8 @@ pub struct Staged {
     pub script: Script,
     /// What CUDA's half answers, likewise.
     pub cuda: CudaScript,
+    /// What NSCQ's half answers, likewise.
+    pub nscq: NscqScript,
     roots: Vec<Certificate>,
 }
 
@@ -62,9 +66,10 @@ impl Staged {
             folder: folder.to_owned(),
             script: Script::default(),
             cuda: CudaScript::default(),
+            nscq: NscqScript::default(),
             roots: Vec::new(),
         };
-        for copy in [staged.path(), staged.cuda_path()] {
+        for copy in staged.copies() {
             fs::copy(library, copy).with_context(|| library.display().to_string())?;
         }
         staged.write()?;
@@ -83,26 +88,81 @@ impl Staged {
         self.folder.join(CUDA)
     }
 
-    /// Adds a GH100 with keys of its own, which answers every challenge.
-    pub fn add_made(&mut self, number: u8) -> anyhow::Result<&mut Device> {
-        let pdi = [0x48, 0xb0, 0x2d, 0, 0, 0, 0, number];
-        let made = device_of(five_keys(), "GH100", pdi, &Said::hopper());
-        self.add(&made, number, pdi)
+    /// What to configure as NSCQ: likewise.
+    #[must_use]
+    pub fn nscq_path(&self) -> PathBuf {
+        self.folder.join(NSCQ)
     }
 
-    fn add(&mut self, made: &Made, number: u8, pdi: [u8; 8]) -> anyhow::Result<&mut Device> {
-        let unsigned = Said::hopper().unsigned();
+    fn copies(&self) -> [PathBuf; 3] {
+        [self.path(), self.cuda_path(), self.nscq_path()]
+    }
+
+    /// Adds a GH100 with keys of its own, which answers every challenge.
+    pub fn add_made(&mut self, number: u8) -> anyhow::Result<&mut Device> {
+        self.add(number, &Said::hopper())
+    }
+
+    /// Adds eight GPUs and four switches that name each other, under Protected PCIe.
+    pub fn add_set(&mut self) -> anyhow::Result<()> {
+        let gpus: Vec<[u8; 8]> = (1..=8).map(of_gpu).collect();
+        let switches: Vec<[u8; 8]> = (1..=4).map(of_switch).collect();
+        let mut links: Vec<u8> = vec![0; 8];
+        for pdi in switches.iter().chain(&switches) {
+            links.extend(pdi.iter().rev());
+        }
+        let says = Said::hopper().with(21, &[0xaa]).with(22, &links);
+        for number in 1..=8 {
+            self.add(number, &says)?;
+        }
+        for (number, pdi) in (1..=4).zip(switches) {
+            self.add_switch(number, pdi, &gpus)?;
+        }
+        self.script.multi_gpu = 1;
+        Ok(())
+    }
+
+    fn add_switch(&mut self, number: u8, pdi: [u8; 8], gpus: &[[u8; 8]]) -> anyhow::Result<()> {
+        let says = Said::switch(pdi, gpus);
+        let made = device_of(five_keys(), "LS_10", pdi, &says);
+        let kept = self.keep_made(&format!("switch{number}"), &made, &says)?;
+        self.nscq.switches.push(Switch {
+            label: format!("SWX-00000000-0000-4000-8000-0000000000{number:02x}"),
+            arch: 2,
+            mode: 3,
+            chain: kept.chain,
+            report: kept.report,
+            key: kept.key,
+        });
+        Ok(())
+    }
+
+    fn add(&mut self, number: u8, says: &Said) -> anyhow::Result<&mut Device> {
+        let pdi = of_gpu(number);
+        let made = device_of(five_keys(), "GH100", pdi, says);
+        let kept = self.keep_made(&format!("gpu{number}"), &made, says)?;
+        let known = named(number, u64::from_be_bytes(pdi));
+        self.push(Device {
+            chain: kept.chain,
+            report: kept.report,
+            key: kept.key,
+            ..known
+        })
+    }
+
+    /// Files of a device that signs for itself.
+    fn keep_made(&mut self, of: &str, made: &Made, says: &Said) -> anyhow::Result<Device> {
+        let unsigned = says.unsigned();
         let key = made.chain.keys.first().context("a leaf's key")?;
-        let key = self.keep(number, "key", &key.serialize_der())?;
+        let key = self.keep(of, "key", &key.serialize_der())?;
         let pem: String = made.chain.certificates.iter().map(pem).collect();
         self.roots.extend(made.chain.certificates.last().cloned());
-        let device = Device {
-            chain: self.keep(number, "chain.pem", pem.as_bytes())?,
-            report: self.keep(number, "report", &unsigned)?,
+        Ok(Device {
+            chain: self.keep(of, "chain.pem", pem.as_bytes())?,
+            report: self.keep(of, "report", &unsigned)?,
             key: Some(key),
-            ..named(number, u64::from_be_bytes(pdi))
-        };
-        self.push(device)
+            ..Device::default()
+        })
     }
 
     /// Adds a GPU that answers every challenge with one recorded report.
@@ -111,9 +171,10 @@ impl Staged {
         number: u8,
         recorded: Recorded<'_>,
     ) -> anyhow::Result<&mut Device> {
+        let of = format!("gpu{number}");
         let device = Device {
-            chain: self.keep(number, "chain.pem", recorded.chain)?,
-            report: self.keep(number, "report", recorded.report)?,
+            chain: self.keep(&of, "chain.pem", recorded.chain)?,
+            report: self.keep(&of, "report", recorded.report)?,
             ..named(number, 0)
         };
         self.push(device)
@@ -125,8 +186,8 @@ impl Staged {
         self.script.devices.last_mut().context("a device")
     }
 
-    fn keep(&self, number: u8, what: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
-        let path = self.folder.join(format!("gpu{number}.{what}"));
+    fn keep(&self, of: &str, what: &str, bytes: &[u8]) -> anyhow::Result<PathBuf> {
+        let path = self.folder.join(format!("{of}.{what}"));
         fs::write(&path, bytes).with_context(|| path.display().to_string())?;
         Ok(path)
     }
@@ -141,7 +202,8 @@ impl Staged {
     /// at all, for somebody may be reading.
     pub fn write(&self) -> anyhow::Result<()> {
         self.put(NVML, &serde_json::to_vec_pretty(&self.script)?)?;
-        self.put(CUDA, &serde_json::to_vec_pretty(&self.cuda)?)
+        self.put(CUDA, &serde_json::to_vec_pretty(&self.cuda)?)?;
+        self.put(NSCQ, &serde_json::to_vec_pretty(&self.nscq)?)
     }
 
     fn put(&self, library: &str, script: &[u8]) -> anyhow::Result<()> {
@@ -169,7 +231,7 @@ impl Staged {
         }
         ensure!(found > 0, "no symbol {symbol}");
         // Another file: the old one may be mapped somewhere.
-        for copy in [self.path(), self.cuda_path()] {
+        for copy in self.copies() {
             fs::remove_file(&copy)?;
             fs::write(&copy, &bytes)?;
         }
@@ -178,7 +240,16 @@ impl Staged {
 
     /// What was asked about confidential computing, in order: `symbol` and the GPU's number.
     pub fn calls(&self) -> anyhow::Result<Vec<String>> {
-        match fs::read_to_string(self.beside(CALLS)) {
+        Self::read_calls(&self.beside(CALLS))
+    }
+
+    /// What switches were asked, in order: what, and the switch's name.
+    pub fn switch_calls(&self) -> anyhow::Result<Vec<String>> {
+        Self::read_calls(&self.folder.join(format!("{NSCQ}{CALLS}")))
+    }
+
+    fn read_calls(file: &Path) -> anyhow::Result<Vec<String>> {
+        match fs::read_to_string(file) {
             Ok(text) => Ok(text.lines().map(str::to_owned).collect()),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error.into()),
@@ -194,6 +265,14 @@ impl Staged {
     fn beside(&self, suffix: &str) -> PathBuf {
         self.folder.join(format!("{NVML}{suffix}"))
     }
+}
+
+const fn of_gpu(number: u8) -> [u8; 8] {
+    [0x48, 0xb0, 0x2d, 0, 0, 0, 0, number]
+}
+
+const fn of_switch(number: u8) -> [u8; 8] {
+    [0x48, 0xb0, 0x2d, 1, 0, 0, 0, number]
 }
 
 fn named(number: u8, pdi: u64) -> Device {

@@ -9,6 +9,7 @@
 mod cited;
 mod library;
 mod schedule;
+pub mod switches;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 pub use cited::{Cited, LOGS, cited};
 pub use library::Loaded;
 pub use schedule::{PAUSE, Schedule};
+pub use switches::Switches;
 
 use super::nvml::run_bounded;
 
@@ -33,6 +35,9 @@ const MAX_GPUS: u32 = 16;
 const MAX_REPORT: usize = 0x2000;
 /// Longest chain: the buffer the library has for one.
 const MAX_CHAIN: usize = 0x1400;
+
+/// How GPUs of such a set are used together.
+const PROTECTED_PCIE: u32 = 1;
 
 /// `nvmlInit` wakes GPUs that sleep, and each takes its time to sign: eight of them, twice over.
 pub const PATIENCE: Duration = Duration::from_secs(45);
@@ -89,7 +94,7 @@ pub struct Evidence {
 pub struct Collected {
     /// The driver's word.
     pub mode: Result<Mode, String>,
-    /// GPUs there are.
+    /// GPUs there are, and switches, where they make a set.
     pub count: Result<u32, String>,
     /// Of those asked, in order.
     pub evidence: Vec<Evidence>,
@@ -128,7 +133,39 @@ pub async fn ask(
     answer.unwrap_or_else(|why| Collected::nothing(&why))
 }
 
+/// Asks the GPUs, and then their switches, where they make a set under Protected PCIe: each by a child of
+/// its own, and no switch after a GPU that failed.
+pub async fn ask_all(
+    program: PathBuf,
+    nvml: Option<&Path>,
+    nscq: Option<&Path>,
+    nonce: [u8; 32],
+    patience: Duration,
+) -> Collected {
+    let mut collected = ask(program.clone(), nvml, nonce, patience).await;
+    if collected.protected() && collected.stopped.is_none() {
+        let switches = switches::ask(program, nscq, Some(nonce), patience).await;
+        collected.join(switches);
+    }
+    collected
+}
+
 impl Collected {
+    /// GPUs make a set with their switches.
+    fn protected(&self) -> bool {
+        let together = self.mode.as_ref().ok().map(|mode| &mode.multi_gpu);
+        together == Some(&Ok(PROTECTED_PCIE))
+    }
+
+    /// Takes the switches of the set along: they count, as GPUs do.
+    fn join(&mut self, switches: Switches) {
+        if let (Ok(count), Ok(all)) = (&mut self.count, &switches.switches) {
+            *count = count.saturating_add(u32::try_from(all.len()).unwrap_or(u32::MAX));
+        }
+        self.evidence.extend(switches.evidence);
+        self.stopped = switches.stopped.map(|why| format!("switches: {why}"));
+    }
+
     pub(crate) fn nothing(why: &str) -> Self {
         Self {
             mode: Err(why.to_owned()),
@@ -177,12 +214,16 @@ fn one(gpus: &dyn Gpus, index: u32, nonce: [u8; 32]) -> Result<Evidence, String>
     let uuid = gpus.uuid(index)?;
     let chain = bounded("chain", gpus.chain(index)?, MAX_CHAIN)?;
     let report = bounded("report", gpus.report(index, nonce)?, MAX_REPORT)?;
-    Ok(Evidence {
+    Ok(packed(uuid, nonce, &report, &chain))
+}
+
+fn packed(uuid: String, nonce: [u8; 32], report: &[u8], chain: &[u8]) -> Evidence {
+    Evidence {
         nonce: hex::encode(nonce),
         evidence: STANDARD.encode(report),
         certificate: STANDARD.encode(chain),
         uuid,
-    })
+    }
 }
 
 fn bounded(what: &str, bytes: Vec<u8>, most: usize) -> Result<Vec<u8>, String> {

@@ -14,9 +14,9 @@ pub const PAUSE: Duration = Duration::from_secs(30);
 
 /// What of the driver's word a report speaks of, too. All else (processes, rows of memory) changes
 /// without a new report being worth its price.
-const ABOUT: [&str; 2] = ["nvml.driver-version", "nvml.gpus"];
-const ABOUT_MODE: &str = "nvml.cc.";
-const ABOUT_GPU: [&str; 5] = ["uuid", "vbios", "pci", "pdi", "mig"];
+const ABOUT: [&str; 3] = ["nvml.driver-version", "nvml.driver-loads", "nvml.gpus"];
+const ABOUT_MODE: [&str; 2] = ["nvml.cc.", "nscq."];
+const ABOUT_GPU: [&str; 6] = ["uuid", "vbios", "pci", "pdi", "mig", "resets"];
 
 /// Decides; owns no clock.
 #[derive(Debug)]
@@ -89,7 +89,9 @@ fn is_about(name: &str) -> bool {
         let (_, field) = name.strip_prefix("nvml.gpu.")?.split_once('.')?;
         Some(ABOUT_GPU.contains(&field))
     };
-    ABOUT.contains(&name) || name.starts_with(ABOUT_MODE) || of_gpu().unwrap_or(false)
+    ABOUT.contains(&name)
+        || ABOUT_MODE.iter().any(|it| name.starts_with(it))
+        || of_gpu().unwrap_or(false)
 }
 
 #[cfg(test)]
@@ -149,6 +151,49 @@ mod tests {
         assert!(schedule.due(start + PAUSE * 2));
         let gone = [claim("nvml.gpus", Value::Unavailable("lost".to_owned()))];
         assert!(schedule.notice(&gone) && !schedule.due(start + HOUR * 2));
+    }
+
+    #[test]
+    fn each_change_of_what_a_report_speaks_of_is_noticed() {
+        let text = |text: &str| Value::Text(text.to_owned());
+        for (name, before, after, want) in [
+            ("nvml.driver-version", text("580.1"), text("580.2"), true),
+            (
+                "nvml.driver-loads",
+                Value::Number(0),
+                Value::Number(1),
+                true,
+            ),
+            ("nvml.gpus", Value::Number(2), Value::Number(1), true),
+            ("nvml.cc.ready", Value::Flag(true), Value::Flag(false), true),
+            ("nvml.gpu.0.mig", text("off"), text("on"), true),
+            (
+                "nvml.gpu.0.resets",
+                Value::Number(0),
+                Value::Number(1),
+                true,
+            ),
+            ("nvml.gpu.0.uuid", text("GPU-7"), text("GPU-8"), true),
+            ("nscq.switch.0.mode", text("locked"), text("off"), true),
+            (
+                "nvml.gpu.0.processes",
+                Value::Number(0),
+                Value::Number(1),
+                false,
+            ),
+            (
+                "nvml.gpu.0.remapped-rows",
+                Value::Number(0),
+                Value::Number(1),
+                false,
+            ),
+        ] {
+            let mut schedule = Schedule::new(HOUR, None);
+            let said = |value: &Value| [claim("nvml.name", text("x")), claim(name, value.clone())];
+            assert!(!schedule.notice(&said(&before)), "{name}");
+            assert!(!schedule.notice(&said(&before)), "{name}");
+            assert_eq!(schedule.notice(&said(&after)), want, "{name}");
+        }
     }
 
     #[test]

@@ -481,7 +481,7 @@ impl Judged<'_> {
                 Finding::Unchecked,
                 "topology-incomplete",
                 "reports of the switches, too".to_owned(),
-                "none: only GPUs are asked here".to_owned(),
+                "none came".to_owned(),
             );
         }
     }
