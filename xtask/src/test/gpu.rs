@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 
-use self::judge::{Answer, Answers, Report, judge};
+use self::judge::{Answer, Answers, Outcome, Report, judge};
 use self::machine::Machine;
 use crate::cmd::{self, step};
 use crate::{build, install, paths};
@@ -27,6 +27,7 @@ use crate::{build, install, paths};
 const NOT_RUN: u8 = 77;
 /// A path where there is no library.
 const NOWHERE: &str = "/nonexistent/libnvidia-ml.so.1";
+const LIBRARIES: &str = "LD_LIBRARY_PATH";
 /// How often the driver's word is asked for: none of these questions costs a GPU anything.
 const TIMES: usize = 3;
 /// `nvmlInit` wakes GPUs that sleep, and each takes its time to sign.
@@ -42,6 +43,9 @@ pub(crate) struct Args {
     /// The library to ask instead of the loader's: its GPUs count as hardware where `/proc` names them
     #[arg(long)]
     nvml: Option<PathBuf>,
+    /// CUDA's driver API, instead of the loader's
+    #[arg(long)]
+    cuda: Option<PathBuf>,
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
 }
@@ -60,15 +64,24 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     ensure!(agent.is_file(), "{} is no program", agent.display());
     let machine = Machine::look(Path::new("/"));
     let nonce = nonce()?;
-    step("asking a library that is not there, then the driver, then each GPU once");
+    step("asking a library that is not there, the driver, each GPU once, and for a computation");
     let library = args.nvml.as_deref().map(Path::as_os_str);
     let ask = |words: &[&str], library: Option<&OsStr>| ask(&agent, words, library);
     let gpu = ["probe", "gpu", "--nonce", &nonce];
     let nvml = ["probe", "nvml"];
+    let mut oq = vec!["probe", "oq"];
+    let cuda = args
+        .cuda
+        .as_ref()
+        .map(|path| path.to_str().context("--cuda is no UTF-8"));
+    if let Some(cuda) = cuda.transpose()? {
+        oq.extend(["--cuda", cuda]);
+    }
     let answers = Answers {
         absent: [&gpu[..], &nvml].map(|words| ask(words, Some(NOWHERE.as_ref()))),
         nvml: (0..TIMES).map(|_| ask(&nvml, library)).collect(),
         gpu: ask(&gpu, library),
+        oq: ask(&oq, library),
         nonce,
     };
     let report = judge(&machine, args.nvml.is_some(), &answers);
@@ -107,7 +120,8 @@ fn nonce() -> Result<String> {
     Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
-/// One question to a process of its own, which gets no environment.
+/// One question to a process of its own, which gets no environment but where libraries lie: sandboxes
+/// have the driver's in a folder that the loader does not know by itself.
 fn ask(agent: &Path, words: &[&str], library: Option<&OsStr>) -> Answer {
     let begun = Instant::now();
     let said = child(agent, words, library);
@@ -120,6 +134,9 @@ fn ask(agent: &Path, words: &[&str], library: Option<&OsStr>) -> Answer {
 fn child(agent: &Path, words: &[&str], library: Option<&OsStr>) -> Result<Value> {
     let mut command = Command::new(agent);
     command.args(words).env_clear();
+    if let Some(folders) = std::env::var_os(LIBRARIES) {
+        command.env(LIBRARIES, folders);
+    }
     if let Some(library) = library {
         command.arg("--library").arg(library);
     }
@@ -156,8 +173,9 @@ fn child(agent: &Path, words: &[&str], library: Option<&OsStr>) -> Result<Value>
 fn print(report: &Report) -> Result<()> {
     for check in &report.checks {
         let (word, detail) = match &check.outcome {
-            Ok(detail) => ("ok ", detail),
-            Err(why) => ("BAD", why),
+            Outcome::Good(detail) => ("ok ", detail),
+            Outcome::Bad(why) => ("BAD", why),
+            Outcome::NotRun(why) => ("-- ", why),
         };
         cmd::result(format_args!("{word} {}: {detail}", check.name))?;
     }
@@ -177,8 +195,9 @@ fn print(report: &Report) -> Result<()> {
 fn shown(report: &Report) -> Value {
     let checks = report.checks.iter().map(|check| {
         let (ok, detail) = match &check.outcome {
-            Ok(detail) => (true, detail),
-            Err(why) => (false, why),
+            Outcome::Good(detail) => (Some(true), detail),
+            Outcome::Bad(why) => (Some(false), why),
+            Outcome::NotRun(why) => (None, why),
         };
         json!({ "check": check.name, "ok": ok, "detail": detail })
     });

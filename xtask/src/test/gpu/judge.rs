@@ -28,6 +28,8 @@ pub(super) struct Answers {
     pub(super) nvml: Vec<Answer>,
     /// Reports, once.
     pub(super) gpu: Answer,
+    /// A small computation.
+    pub(super) oq: Answer,
     /// The challenge, hex.
     pub(super) nonce: String,
 }
@@ -36,8 +38,24 @@ pub(super) struct Answers {
 #[derive(Clone, Debug)]
 pub(super) struct Check {
     pub(super) name: &'static str,
-    /// What was seen, or what is wrong.
-    pub(super) outcome: Result<String, String>,
+    pub(super) outcome: Outcome,
+}
+
+/// What was seen of it, or why not.
+#[derive(Clone, Debug)]
+pub(super) enum Outcome {
+    Good(String),
+    Bad(String),
+    NotRun(String),
+}
+
+impl From<Result<String, String>> for Outcome {
+    fn from(seen: Result<String, String>) -> Self {
+        match seen {
+            Ok(detail) => Self::Good(detail),
+            Err(why) => Self::Bad(why),
+        }
+    }
 }
 
 /// What came of it.
@@ -62,12 +80,16 @@ impl Report {
 
     /// Passed, failed, not run.
     pub(super) fn counts(&self) -> [usize; 3] {
-        let good = self.checks.iter().filter(|it| it.outcome.is_ok()).count();
-        let bad = self.checks.len() - good;
-        match self.hardware {
-            Ok(()) => [good, bad, 0],
-            Err(_) => [0, bad, good],
+        let mut counts = [0; 3];
+        let [passed, failed, not_run] = &mut counts;
+        for check in &self.checks {
+            match (&check.outcome, &self.hardware) {
+                (Outcome::Bad(_), _) => *failed += 1,
+                (Outcome::NotRun(_), _) | (Outcome::Good(_), Err(_)) => *not_run += 1,
+                (Outcome::Good(_), Ok(())) => *passed += 1,
+            }
         }
+        counts
     }
 }
 
@@ -77,7 +99,10 @@ pub(super) fn judge(machine: &Machine, chosen: bool, answers: &Answers) -> Repor
     let word = last.and_then(|said| said.as_ref().ok());
     let word = word.unwrap_or(&Value::Null);
     let hardware = machine.not_hardware(word, chosen).map_or(Ok(()), Err);
-    let check = |name, outcome| Check { name, outcome };
+    let check = |name, seen: Result<String, String>| Check {
+        name,
+        outcome: seen.into(),
+    };
     Report {
         hardware,
         checks: vec![
@@ -85,6 +110,10 @@ pub(super) fn judge(machine: &Machine, chosen: bool, answers: &Answers) -> Repor
             check("the driver's word", driver(&answers.nvml)),
             check("one version of the driver", version(machine, word)),
             check("confidential computing", confidential(word, answers)),
+            Check {
+                name: "a small computation",
+                outcome: computed(&answers.oq),
+            },
         ],
         figures: figures(answers),
     }
@@ -194,6 +223,36 @@ fn confidential(word: &Value, answers: &Answers) -> Result<String, String> {
     Ok(format!("on; {count} GPUs gave a report"))
 }
 
+/// No answer was wrong; what was not run says why, and has not passed.
+fn computed(answer: &Answer) -> Outcome {
+    let said = match &answer.said {
+        Ok(said) => said,
+        Err(why) => return Outcome::Bad(why.clone()),
+    };
+    if let Some(why) = said["not_run"].as_str() {
+        return Outcome::NotRun(why.to_owned());
+    }
+    let gpus = said["gpus"].as_array().map_or(&[][..], Vec::as_slice);
+    let each = |kind: &str| {
+        let mut all = gpus.iter().enumerate();
+        all.find_map(|(index, gpu)| {
+            let why = gpu["outcome"]["Err"][kind].as_str()?;
+            Some(format!("GPU {index}: {why}"))
+        })
+    };
+    if let Some(why) = each("failed") {
+        return Outcome::Bad(why);
+    }
+    if let Some(why) = each("not-run") {
+        return Outcome::NotRun(why);
+    }
+    let ran = gpus.iter().filter(|gpu| gpu["outcome"]["Ok"].is_object());
+    match (ran.count(), gpus.len()) {
+        (ran, all) if ran == all && all > 0 => Outcome::Good(format!("right on {all} GPUs")),
+        _ => Outcome::Bad("its answer is not what it should be".to_owned()),
+    }
+}
+
 fn figures(answers: &Answers) -> Map<String, Value> {
     let ms = |answer: &Answer| json!(u64::try_from(answer.took.as_millis()).ok());
     let all = |answers: &[Answer]| Value::Array(answers.iter().map(ms).collect());
@@ -221,6 +280,8 @@ fn figures(answers: &Answers) -> Map<String, Value> {
         "report_bytes": sizes("evidence"),
         "chain_bytes": sizes("certificate"),
         "no_report": no_report,
+        "computation_ms": ms(&answers.oq),
+        "computation": answers.oq.said.as_ref().map_or(&Value::Null, |said| &said["gpus"]),
     });
     match figures {
         Value::Object(figures) => figures,
@@ -315,6 +376,7 @@ mod tests {
             absent: [json!({ "stopped": missing }), json!({ "Err": missing })].map(answer),
             nvml: vec![answer(word(on)), answer(word(on))],
             gpu: answer(asked(on, evidence)),
+            oq: answer(json!({ "gpus": [{ "outcome": { "Ok": {} } }], "not_run": null })),
             nonce: "5a".repeat(32),
         }
     }
@@ -322,11 +384,11 @@ mod tests {
     #[test]
     fn hardware_that_answers_as_it_should_passes() {
         let off = judge(&machine(), false, &answers(false, vec![]));
-        assert_eq!((off.verdict(), off.counts()), (Verdict::Passed, [4, 0, 0]));
+        assert_eq!((off.verdict(), off.counts()), (Verdict::Passed, [5, 0, 0]));
         assert_eq!(off.figures["no_report"], "confidential computing is off");
         assert_eq!(off.figures["driver_ms"], json!([7, 7]));
         let on = judge(&machine(), false, &answers(true, vec![report(CHALLENGE)]));
-        assert_eq!((on.verdict(), on.counts()), (Verdict::Passed, [4, 0, 0]));
+        assert_eq!((on.verdict(), on.counts()), (Verdict::Passed, [5, 0, 0]));
         assert_eq!(on.figures["report_bytes"], json!([100]));
         assert_eq!(on.figures["no_report"], Value::Null);
     }
@@ -336,14 +398,14 @@ mod tests {
         let none = judge(&Machine::default(), false, &answers(false, vec![]));
         assert_eq!(
             (none.verdict(), none.counts()),
-            (Verdict::NotRun, [0, 0, 4])
+            (Verdict::NotRun, [0, 0, 5])
         );
         let mut crashed = answers(false, vec![]);
         crashed.gpu.said = Err("it ended with signal: 6".to_owned());
         let crashed = judge(&Machine::default(), false, &crashed);
         assert_eq!(
             (crashed.verdict(), crashed.counts()),
-            (Verdict::Failed, [0, 1, 3])
+            (Verdict::Failed, [0, 1, 4])
         );
     }
 
@@ -410,6 +472,19 @@ mod tests {
                 "off, and reports",
             ),
             (
+                "a wrong computation",
+                |it| {
+                    let outcome = json!({ "Err": { "failed": "1, not 2" } });
+                    it.oq.said = Ok(json!({ "gpus": [{ "outcome": outcome }] }));
+                },
+                "GPU 0: 1, not 2",
+            ),
+            (
+                "a computation on nothing",
+                |it| it.oq.said = Ok(json!({ "gpus": [] })),
+                "not what it should be",
+            ),
+            (
                 "off here, on there",
                 |it| it.gpu.said = Ok(asked(true, vec![report(CHALLENGE)])),
                 "told twice otherwise",
@@ -428,10 +503,10 @@ mod tests {
             edit(&mut answers);
             let report = judge(&machine(), false, &answers);
             assert_eq!(report.verdict(), Verdict::Failed, "{name}");
-            let whys = report
-                .checks
-                .iter()
-                .filter_map(|it| it.outcome.as_ref().err());
+            let whys = report.checks.iter().filter_map(|it| match &it.outcome {
+                Outcome::Bad(why) => Some(why),
+                _ => None,
+            });
             let whys: Vec<_> = whys.cloned().collect();
             assert!(
                 whys.iter().any(|why| why.contains(want)),
@@ -447,8 +522,24 @@ mod tests {
             ("no report", vec![], "0 reports of 1 GPUs"),
         ] {
             let report = judge(&machine(), false, &answers(true, evidence));
-            let why = report.checks[3].outcome.as_ref().unwrap_err();
+            let Outcome::Bad(why) = &report.checks[3].outcome else {
+                panic!("{name}: {report:?}");
+            };
             assert!(why.contains(want), "{name}: {why}");
+        }
+    }
+
+    #[test]
+    fn what_was_not_run_has_not_passed() {
+        let left = json!({ "gpus": [{ "outcome": { "Err": { "not-run": "hot" } } }] });
+        for said in [left, json!({ "gpus": [], "not_run": "no libcuda" })] {
+            let mut answers = answers(false, vec![]);
+            answers.oq.said = Ok(said);
+            let report = judge(&machine(), false, &answers);
+            assert_eq!(
+                (report.verdict(), report.counts()),
+                (Verdict::Passed, [4, 0, 1])
+            );
         }
     }
 

@@ -12,6 +12,8 @@ use serde_json::Value;
 const MAJOR: u32 = 195;
 /// NVIDIA, as PCI knows it.
 const VENDOR: &str = "0x10de";
+/// What devices of a double are called.
+const DOUBLE: &str = "no hardware";
 
 /// What the kernel says of GPUs.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -72,6 +74,9 @@ impl Machine {
             let address = address(said("pci"));
             let foreign =
                 |what: &str| Some(format!("not hardware: GPU {index} ({address}) {what}"));
+            if said("name").contains(DOUBLE) {
+                return foreign("says so itself");
+            }
             match self.named.get(&address) {
                 Some(uuid) if uuid == said("uuid") => {}
                 Some(_) => return foreign("has another name in /proc"),
@@ -157,7 +162,7 @@ mod tests {
                 it.named.clear();
             })
         };
-        let rows: [Row; 9] = [
+        let rows: [Row; 10] = [
             (
                 "a GPU of this machine",
                 machine(),
@@ -200,6 +205,13 @@ mod tests {
                 answer("00000000:18:00.0", "GPU-8"),
                 true,
                 Some("another name"),
+            ),
+            (
+                "a double found by the loader, in a sandbox",
+                sandbox(),
+                json!({ "Ok": { "gpus": [{ "name": { "Ok": "ABI double, no hardware" } }] } }),
+                false,
+                Some("says so itself"),
             ),
             (
                 "a double in a place of its own",
