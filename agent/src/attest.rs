@@ -5,6 +5,7 @@
 //! node's place in its sequence too, before anything is sent.
 
 mod history;
+mod logs;
 mod receipt;
 #[cfg(test)]
 mod tests;
@@ -15,8 +16,8 @@ use bailiwick_attestation::{
     Sha256Digest,
     evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner, geotag_binding},
     proto::v1::{
-        Claim, Evidence, FenceState, Gap, Geotag, Log, LogDigest, PcrBank, PcrValue, PolicyState,
-        Receipt, Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
+        Claim, Evidence, FenceState, Gap, Geotag, PcrBank, PcrValue, PolicyState, Receipt,
+        Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
     },
     standing::QuotedAt,
 };
@@ -24,11 +25,14 @@ use prost::Message;
 use tokio::task::{block_in_place, spawn_blocking};
 use tracing::{error, warn};
 
-use self::receipt::LastReceipt;
+use self::{
+    logs::{Sent, SentLogs},
+    receipt::LastReceipt,
+};
 use crate::{
     clock,
     collect::{
-        FENCE_LOG, Host, LogFile,
+        Host, LogFile,
         gpu::{self, Cited},
         read_logs,
     },
@@ -47,9 +51,6 @@ const QUOTED: usize = 64;
 
 /// Longest reason of a gap.
 const MAX_REASON: usize = 200;
-
-/// Name, digest and length of a log.
-type LogSeen = (&'static str, Sha256Digest, u64);
 
 /// Statements in the spool, oldest first; epoch and log size of the newest.
 type Kept = (Vec<Item>, Option<(u64, u64)>);
@@ -111,10 +112,7 @@ pub struct Attester {
     gap_reason: String,
     quoted: VecDeque<QuotedAt>,
     reset_count: u32,
-    /// Logs the collector has, by name.
-    sent_logs: Vec<LogSeen>,
-    /// Logs in statements under way: they count once the statement is accepted.
-    pending_logs: VecDeque<(Sha256Digest, Vec<LogSeen>)>,
+    logs: SentLogs,
     spool_was_full: bool,
     log: NodeLog,
     log_was_full: bool,
@@ -183,8 +181,7 @@ impl Attester {
             gap_reason: String::new(),
             quoted: VecDeque::new(),
             reset_count: 0,
-            sent_logs: Vec::new(),
-            pending_logs: VecDeque::new(),
+            logs: SentLogs::default(),
             spool_was_full: false,
             log,
             log_was_full: false,
@@ -255,7 +252,7 @@ impl Attester {
             self.chain.unchallenged = self.chain.unchallenged.saturating_add(1);
         }
         self.write_chain()?;
-        self.remember_logs(digest, logs);
+        self.logs.sending(digest, logs);
         Ok(Made {
             item: Item { digest, index },
             envelope,
@@ -286,23 +283,20 @@ impl Attester {
             self.chain.unchallenged = self.chain.unchallenged.saturating_add(1);
             self.write_chain()?;
         }
-        self.remember_logs(item.digest, logs);
+        self.logs.sending(item.digest, logs);
         Ok(envelope)
     }
 
     /// The collector has the statement on disk, and the logs beside it.
     pub fn accepted(&mut self, digest: &Sha256Digest) -> Result<(), AttestError> {
         self.covered(digest)?;
-        let Some(position) = self.pending_logs.iter().position(|(d, _)| d == digest) else {
-            return Ok(());
-        };
-        if let Some((_, logs)) = self.pending_logs.remove(position) {
-            for log in logs {
-                self.sent_logs.retain(|(name, ..)| *name != log.0);
-                self.sent_logs.push(log);
-            }
-        }
+        self.logs.accepted(digest);
         Ok(())
+    }
+
+    /// The collector lacks what these logs go on from: they travel whole with the next statement.
+    pub fn send_whole(&mut self, logs: &[String]) {
+        self.logs.again(logs);
     }
 
     /// A verified receipt covers it.
@@ -376,15 +370,7 @@ impl Attester {
             policy: facts.policy.clone(),
             fence: Some(facts.fence.clone()),
             claims: facts.claims.clone(),
-            logs: self
-                .sent_logs
-                .iter()
-                .map(|(name, digest, bytes)| LogDigest {
-                    name: (*name).to_owned(),
-                    sha256: digest.as_bytes().to_vec(),
-                    bytes: *bytes,
-                })
-                .collect(),
+            logs: self.logs.named(),
             gaps,
             log: Some(self.log.head().to_proto()),
             gpu: facts.gpu.as_ref().map(|gpu| gpu.citation.clone()),
@@ -396,7 +382,7 @@ impl Attester {
         statement: Vec<u8>,
         freshness: Freshness,
         gpu: Option<Cited>,
-    ) -> Result<(Evidence, Vec<LogSeen>), AttestError> {
+    ) -> Result<(Evidence, Vec<Sent>), AttestError> {
         let binding = Binding::new(&freshness, &statement);
         let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
         self.remember_clock(Sha256Digest::of(&[&statement]), &quoted);
@@ -405,7 +391,7 @@ impl Attester {
         let logs = spawn_blocking(move || read_logs(&host)).await;
         let mut logs = logs.unwrap_or_default();
         logs.extend(gpu.into_iter().flat_map(|gpu| of_gpus(gpu.logs)));
-        let (logs, sent) = self.choose_logs(logs);
+        let (logs, sent) = self.logs.choose(logs);
         let envelope = Evidence {
             statement,
             freshness: Some(match freshness {
@@ -464,47 +450,6 @@ impl Attester {
                 })
             }
         }
-    }
-
-    /// What the collector does not have yet travels whole.
-    fn choose_logs(&self, read: Vec<LogFile>) -> (Vec<Log>, Vec<LogSeen>) {
-        let (mut logs, mut sent) = (Vec::new(), Vec::new());
-        for log in read {
-            match log.content {
-                Ok((content, digest)) => {
-                    if log.name == FENCE_LOG {
-                        let name = log.name.to_owned();
-                        logs.push(Log { name, content });
-                        continue;
-                    }
-                    if self
-                        .sent_logs
-                        .iter()
-                        .any(|(name, had, _)| *name == log.name && *had == digest)
-                    {
-                        continue;
-                    }
-                    let bytes = u64::try_from(content.len()).unwrap_or(u64::MAX);
-                    sent.push((log.name, digest, bytes));
-                    logs.push(Log {
-                        name: log.name.to_owned(),
-                        content,
-                    });
-                }
-                Err(why) => warn!(log = log.name, source = %log.source.display(), why, "not sent"),
-            }
-        }
-        (logs, sent)
-    }
-
-    fn remember_logs(&mut self, digest: Sha256Digest, logs: Vec<LogSeen>) {
-        if logs.is_empty() {
-            return;
-        }
-        if self.pending_logs.len() >= QUOTED {
-            self.pending_logs.pop_front();
-        }
-        self.pending_logs.push_back((digest, logs));
     }
 
     fn remember_clock(&mut self, statement: Sha256Digest, quoted: &Quoted) {

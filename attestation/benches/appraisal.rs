@@ -19,12 +19,9 @@ use aws_lc_rs::{
 };
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
-    appraisal::{
-        AkWord, Boot, GeoWord, Previous, Reference, Status, Subject, VerifiedEvidence, appraise,
-    },
+    appraisal::{AkWord, GeoWord, Reference, Status, Subject, VerifiedEvidence, appraise},
     evidence::{Freshness, Nonce},
     profile::Profile,
-    tpm::ClockInfo,
 };
 
 const ROUNDS: u32 = 2_000;
@@ -81,28 +78,7 @@ fn main() {
         approvers_before: &[],
         endorsements: &endorsements,
     };
-    let previous = Previous {
-        log: bailiwick_attestation::tlog::Head::empty(),
-        wall_time: UnixTime(1_800_000_000_000),
-        boot_time_ns: 900_000_000,
-        tie: None,
-        run: None,
-        digest: Sha256Digest([9; 32]),
-        epoch: 0,
-        sequence: 4,
-        boot: Boot {
-            id: [1; 16],
-            reset_count: 7,
-        },
-        clock: ClockInfo {
-            clock: 900,
-            reset_count: 7,
-            restart_count: 0,
-            safe: true,
-        },
-        ak: Sha256Digest::of(&[ak.name().as_bytes()]),
-        gpu: None,
-    };
+    let previous = fixture::previous(&tpm);
     let whole = || {
         let verified = VerifiedEvidence::verify(&evidence, &ak, &freshness).expect("good evidence");
         appraise(

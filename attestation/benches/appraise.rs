@@ -10,7 +10,7 @@
 #[path = "../src/fixture.rs"]
 mod fixture;
 
-use std::{hint::black_box, io::Write, time::Instant};
+use std::{hint::black_box, io::Write, sync::Arc, time::Instant};
 
 use aws_lc_rs::{
     digest::{SHA256, digest},
@@ -23,22 +23,23 @@ use aws_lc_rs::{
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
     appraisal::{
-        AkWord, AttestationResult, Boot, GeoWord, Previous, Reference, Subject, VerifiedEvidence,
-        appraise,
+        AkWord, AttestationResult, GeoWord, LogsRead, Previous, Reference, Subject,
+        VerifiedEvidence, appraise,
     },
     boot::{EventLog, EventType, Facts, examine},
     crypto::HashAlgorithm,
-    evidence::{Freshness, Nonce},
+    evidence::{Freshness, Nonce, log_name},
     ima::{List, match_pcr},
-    profile::Profile,
+    profile::{Profile, Value},
     proto::v1,
-    tpm::ClockInfo,
+    tpm::AkPublic,
 };
 use peak_alloc::PeakAlloc;
 
 #[global_allocator]
 static PEAK: PeakAlloc = PeakAlloc;
 
+const NOW: UnixTime = UnixTime(1_800_000_000_000);
 const SAMPLES: usize = 9;
 /// Events of a boot log of some 50 KB, and entries of a list of a host that has started.
 const EVENTS: usize = 120;
@@ -154,49 +155,64 @@ fn boot_log(pcrs: &mut [[u8; 32]]) -> Vec<u8> {
     log
 }
 
-/// A node with its logs, and everything that is held against them.
+fn profile() -> Profile {
+    let lines = fixture::PROFILE.lines();
+    let lines = lines.filter(|line| !line.starts_with("\"7\"") && *line != "[tpm.values]");
+    let mut text: String = lines.map(|line| format!("{line}\n")).collect();
+    text.push_str("[boot]\n[ima]\n");
+    Profile::parse("profile.toml", text.as_bytes()).expect("a profile")
+}
+
+/// One statement with its logs, and everything that is held against it.
 struct Node {
-    tpm: fixture::SoftTpm,
+    ak: AkPublic,
+    previous: Previous,
     freshness: Freshness,
     profile: Profile,
     evidence: v1::Evidence,
+    /// What the statement before has shown.
+    earlier: Option<Arc<LogsRead>>,
 }
 
 impl Node {
-    fn new(tpm: fixture::SoftTpm, logs: Vec<(&str, Vec<u8>)>) -> Self {
+    fn new(tpm: &fixture::SoftTpm, named: &[&v1::Log], brought: Vec<v1::Log>) -> Self {
         let freshness = Freshness::Challenged(Nonce::new([6; 32]));
-        let statement = fixture::statement(5, Some(Sha256Digest([9; 32])));
+        let mut statement = fixture::statement(5, Some(Sha256Digest([9; 32])));
+        let names = named.iter().map(|log| v1::LogDigest {
+            name: log.name.clone(),
+            sha256: log_name(log).0.to_vec(),
+            bytes: 0,
+        });
+        statement.logs = names.collect();
         let mut evidence = tpm.evidence(&fixture::encode(&statement), &freshness);
-        evidence.logs = logs
-            .into_iter()
-            .map(|(name, content)| v1::Log {
-                name: name.to_owned(),
-                content,
-            })
-            .collect();
-        let profile = fixture::PROFILE.lines();
-        let profile = profile.filter(|line| !line.starts_with("\"7\"") && *line != "[tpm.values]");
-        let mut profile: String = profile.map(|line| format!("{line}\n")).collect();
-        profile.push_str("[boot]\n[ima]\n");
+        evidence.logs = brought;
         Self {
-            tpm,
+            ak: tpm.ak(),
+            previous: fixture::previous(tpm),
             freshness,
-            profile: Profile::parse("profile.toml", profile.as_bytes()).expect("a profile"),
+            profile: profile(),
             evidence,
+            earlier: None,
         }
     }
 
+    fn verified(&self) -> VerifiedEvidence {
+        let verified = VerifiedEvidence::verify(&self.evidence, &self.ak, &self.freshness);
+        let mut verified = verified.expect("good evidence");
+        let read = verified.read_logs(&self.profile, NOW, self.earlier.as_deref());
+        assert!(read, "the benchmark must measure the good path");
+        verified
+    }
+
     fn appraise(&self) -> AttestationResult {
-        let ak = self.tpm.ak();
-        let verified = VerifiedEvidence::verify(&self.evidence, &ak, &self.freshness);
-        let verified = verified.expect("good evidence");
+        let verified = self.verified();
         let deployment = DeploymentId::new("demo").expect("a name");
         let node = NodeId::new("gpu-01").expect("a name");
         let subject = Subject {
             deployment: &deployment,
             node: Some(&node),
             jurisdiction: None,
-            ak: &ak,
+            ak: &self.ak,
             ak_word: &AkWord::Collector,
             listed_ak: None,
             chassis_serial: None,
@@ -217,49 +233,26 @@ impl Node {
             approvers: Sha256Digest([3; 32]),
             approvers_before: &[],
         };
-        let previous = Previous {
-            gpu: None,
-            log: bailiwick_attestation::tlog::Head::empty(),
-            wall_time: UnixTime(1_800_000_000_000),
-            boot_time_ns: 900_000_000,
-            tie: None,
-            run: None,
-            digest: Sha256Digest([9; 32]),
-            epoch: 0,
-            sequence: 4,
-            boot: Boot {
-                id: [1; 16],
-                reset_count: 7,
-            },
-            clock: ClockInfo {
-                clock: 900,
-                reset_count: 7,
-                restart_count: 0,
-                safe: true,
-            },
-            ak: Sha256Digest::of(&[ak.name().as_bytes()]),
-        };
         appraise(
             &verified,
             &subject,
             Some(&reference),
-            Some(&previous),
-            UnixTime(1_800_000_000_000),
+            Some(&self.previous),
+            NOW,
         )
     }
 
-    /// That nothing is wrong with the logs, so that all of them is measured.
-    fn check(&self) {
+    /// That nothing is wrong, and that all entries were read.
+    fn check(&self, entries: usize) {
         let result = self.appraise();
-        let wrong = result
-            .deviations()
-            .map(|one| format!("{}: {}", one.claim, one.found));
-        let logs = |text: &String| text.starts_with("boot.log") || text.starts_with("ima.");
-        let wrong: Vec<String> = wrong.filter(logs).collect();
+        let wrong: Vec<String> = result.deviations().map(ToString::to_string).collect();
         assert!(
             wrong.is_empty(),
             "the benchmark must measure the good path: {wrong:?}"
         );
+        let claims = &result.submods["tpm"].claims;
+        let read = claims.get("ima.entries").map(|claim| claim.value.clone());
+        assert_eq!(read, Some(Value::Number(u64::from(number(entries)))));
     }
 }
 
@@ -306,8 +299,20 @@ fn main() {
     let aggregate = hash(&tpm.pcrs[..10].concat());
     let all = entries(ENTRIES, &aggregate);
     tpm.pcrs[10] = pcr10(&all);
-    let full = Node::new(tpm, vec![("boot", log.clone()), ("ima", list(&all))]);
-    full.check();
+    let sent = [
+        v1::Log {
+            name: "boot".to_owned(),
+            content: log.clone(),
+            ..v1::Log::default()
+        },
+        v1::Log {
+            name: "ima".to_owned(),
+            content: list(&all),
+            ..v1::Log::default()
+        },
+    ];
+    let full = Node::new(&tpm, &[], sent.to_vec());
+    full.check(ENTRIES);
 
     let events = EventLog::parse(&log).expect("a log");
     let measured: Vec<Vec<u8>> = events
@@ -321,13 +326,18 @@ fn main() {
         black_box(full.appraise());
     });
 
-    let mut tpm = fixture::SoftTpm::new();
-    let _same = boot_log(&mut tpm.pcrs);
+    // The next statement names what travelled, and brings what is new.
     let grown = entries(ENTRIES + NEW, &aggregate);
     tpm.pcrs[10] = pcr10(&grown);
-    let steady = Node::new(tpm, vec![("boot", log.clone()), ("ima", list(&grown))]);
-    steady.check();
-    let steady_seconds = seconds(20, || {
+    let part = v1::Log {
+        name: "ima".to_owned(),
+        content: list(&grown[ENTRIES..]),
+        follows: log_name(&sent[1]).0.to_vec(),
+    };
+    let mut steady = Node::new(&tpm, &[&sent[0], &sent[1]], vec![part]);
+    steady.earlier = full.verified().logs_read();
+    steady.check(ENTRIES + NEW);
+    let steady_seconds = seconds(200, || {
         black_box(steady.appraise());
     });
     let new_floor = bare_hashes(&grown[ENTRIES..]);

@@ -6,9 +6,11 @@ use aws_lc_rs::{
     signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
 };
 use bailiwick_attestation::{
-    Sha256Digest,
+    Sha256Digest, UnixTime,
+    appraisal::{Boot, Previous},
     evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner},
     proto::v1,
+    tlog::Head,
     tpm::{AkPublic, ClockInfo, Public},
 };
 use prost::Message;
@@ -206,6 +208,32 @@ pub(crate) fn statement(sequence: u64, previous: Option<Sha256Digest>) -> v1::St
             root: vec![6; 32],
         }),
         ..Default::default()
+    }
+}
+
+/// What the statement with number 5 follows.
+pub(crate) fn previous(tpm: &SoftTpm) -> Previous {
+    Previous {
+        digest: Sha256Digest([9; 32]),
+        epoch: 0,
+        sequence: 4,
+        log: Head::empty(),
+        wall_time: UnixTime(1_799_999_999_900),
+        boot_time_ns: 900_000_000,
+        tie: None,
+        run: None,
+        gpu: None,
+        boot: Boot {
+            id: [1; 16],
+            reset_count: 7,
+        },
+        clock: ClockInfo {
+            clock: 900,
+            reset_count: 7,
+            restart_count: 0,
+            safe: true,
+        },
+        ak: Sha256Digest::of(&[tpm.ak().name().as_bytes()]),
     }
 }
 

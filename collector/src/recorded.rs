@@ -50,8 +50,6 @@ pub fn recorded(
     let verified =
         freshness.and_then(|freshness| VerifiedEvidence::verify(evidence, &ak, &freshness));
     let mut verified = verified.map_err(RecordedRefused::Evidence)?;
-    for log in &stored.logs {
-        verified.keep(&log.name, &log.content.clone().into());
-    }
+    verified.keep_all(&stored.logs);
     Ok((ak, verified))
 }

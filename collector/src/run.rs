@@ -23,7 +23,7 @@ use crate::direct::{self, Director, LeaseKeys};
 use crate::doors::{Doors, Shown};
 use crate::endorsements::Endorsed;
 use crate::enroll::{EkTrust, Enroll, Retiring};
-use crate::ingest::{Evidence, Nonces, Shared, Streams};
+use crate::ingest::{Evidence, LogsKnown, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
 use crate::keys::{Erasures, KeyStores, Keys};
 use crate::outward::Outward;
@@ -167,6 +167,7 @@ impl Running {
             trust: Arc::clone(&ek_trust),
             endorsements: Arc::clone(&endorsed),
             standing: standing.clone(),
+            logs: LogsKnown::default(),
             config: config.ingest.clone(),
             stop: stop.clone(),
         }));

@@ -204,9 +204,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
             return None;
         }
     };
-    for log in &stored.logs {
-        verified.keep(&log.name, &log.content.clone().into());
-    }
+    verified.keep_all(&stored.logs);
     let statement = verified.statement();
     report.statement = Some(statement.digest);
     report.ok("quote", "the AK signed this statement and these PCR values");

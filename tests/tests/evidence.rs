@@ -296,6 +296,7 @@ async fn evidence_that_does_not_verify_is_refused_by_name() {
                 evidence.logs.push(v1::Log {
                     name: "diary".into(),
                     content: Vec::new(),
+                    ..v1::Log::default()
                 });
             },
             "evidence-malformed",

@@ -114,6 +114,10 @@ impl Node {
         };
         if self.exchange.accepted(&digest) {
             self.attester.accepted(&digest)?;
+            if !accepted.whole_logs.is_empty() {
+                warn!(logs = ?accepted.whole_logs, "the collector lacks what they go on from");
+                self.attester.send_whole(&accepted.whole_logs);
+            }
             self.gpus_heard();
             debug!(%digest, verdict = accepted.verdict, "accepted");
             if accepted.verdict != AFFIRMING {

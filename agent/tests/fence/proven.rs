@@ -53,6 +53,7 @@ fn verdict(host: &Host, asked: &str) -> AttestationResult {
     envelope.logs.extend(logs.map(|(name, content)| Log {
         name: name.to_owned(),
         content,
+        ..Log::default()
     }));
     let verified = VerifiedEvidence::verify(&envelope, &ak, &freshness).unwrap();
     let profile = format!("{PROFILE}{asked}");

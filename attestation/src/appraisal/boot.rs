@@ -4,18 +4,19 @@
 //! TPM signed for, and it is of no account that a node says the same in its statement: names that
 //! stand here are answered here or not at all.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     claims::{Found, hash_of},
-    result::{AppraisedClaim, AttestationResult, Deviation, Finding},
+    logs::{LogsRead, Part},
+    result::{AppraisedClaim, AttestationResult, Finding},
     verify::VerifiedEvidence,
 };
 use crate::{
     boot::{self, EventLog, Facts, Replay, UserspaceLog},
     crypto::{Digest, HashAlgorithm},
     ids::UnixTime,
-    profile::{BootProfile, ImaProfile, Profile, Provenance, Value},
+    profile::{BootProfile, Profile, Provenance, Value},
 };
 
 /// Claims that are made of the boot log, and of nothing else.
@@ -71,11 +72,9 @@ const PHASES: [&str; 6] = [
 ];
 /// The kernel's measurement list.
 pub(super) const IMA_PCR: u8 = 10;
-/// Most characters of a log's own words in a deviation.
-const WORDS: usize = 400;
 
-/// Claims made of logs.
-pub(super) struct Measured(BTreeMap<String, AppraisedClaim>);
+/// What logs show, at hand for whoever demands it.
+pub(super) struct Measured(pub(super) Arc<LogsRead>);
 
 /// Reads the logs that the profile asks about and holds them against the quoted registers.
 pub(super) fn judge(
@@ -84,33 +83,62 @@ pub(super) fn judge(
     profile: &Profile,
     now: UnixTime,
 ) -> Measured {
-    let mut measured = Measured(BTreeMap::new());
-    let strict = profile.strict.is_some();
-    let asked = |own: fn(&str) -> bool| profile.requirements.iter().any(|one| own(&one.claim));
+    let read = evidence.logs_under(profile, now);
+    for part in [&*read.boot, &read.ima] {
+        for deviation in &part.deviations {
+            result.deviate(deviation.clone());
+        }
+    }
+    Measured(read)
+}
+
+/// What the boot log shows.
+pub(super) fn read(evidence: &VerifiedEvidence, profile: &Profile) -> Part {
+    let mut part = Part {
+        absent: evidence.boot_log.is_none(),
+        ..Part::default()
+    };
+    let mut claims = profile.requirements.iter();
+    let asked = claims.any(|one| is_boot(&one.claim));
+    let revoked = !profile.revoked.is_empty();
+    if profile.boot.is_none() && profile.strict.is_none() && !revoked && !asked {
+        return part;
+    }
     let bank = hash_of(profile.tpm.bank);
-    if profile.boot.is_some() || strict || !profile.revoked.is_empty() || asked(is_boot) {
-        let boot = profile.boot.clone().unwrap_or_default();
-        let fence = profile.fence.map(|fence| fence.pcr);
-        let mut look = Look {
-            result,
-            evidence,
-            bank,
-        };
-        look.boot(&boot, fence, &mut measured);
+    let none = BootProfile::default();
+    let boot = profile.boot.as_ref().unwrap_or(&none);
+    let fence = profile.fence.map(|fence| fence.pcr);
+    let mut look = Look {
+        part: &mut part,
+        evidence,
+        bank,
+    };
+    look.boot(boot, fence);
+    if revoked {
+        part.revoked = taken_back(evidence, profile, bank);
     }
-    if profile.ima.is_some() || strict || asked(is_ima) {
-        let mut look = Look {
-            result,
-            evidence,
-            bank,
-        };
-        let asked = profile.ima.clone().unwrap_or(ImaProfile {
-            max_violations: None,
-            files: None,
-        });
-        look.ima(&asked, now, &mut measured);
-    }
-    measured
+    part
+}
+
+/// Digests of the log that the profile takes back. A log that does not replay is refused for that;
+/// what it names is looked at all the same.
+fn taken_back(
+    evidence: &VerifiedEvidence,
+    profile: &Profile,
+    bank: HashAlgorithm,
+) -> Vec<(String, Vec<u8>)> {
+    let log = evidence.boot_log.as_deref().map(EventLog::parse);
+    let Some(Ok(log)) = &log else {
+        return Vec::new();
+    };
+    let events = log.events().iter().filter(|event| event.extends());
+    let named = events.filter_map(|event| {
+        let digest = log.digest(event, bank)?;
+        let name = format!("boot.log.pcr.{}", event.register);
+        let revoked = profile.revoked.contains_key(digest);
+        revoked.then(|| (name, digest.to_vec()))
+    });
+    named.collect()
 }
 
 /// Whether the profile asks about boot logs or measurement lists, so that somebody who kept them
@@ -129,76 +157,61 @@ fn is_boot(claim: &str) -> bool {
     BOOT.contains(&claim) || claim.starts_with(SECTION)
 }
 
-fn is_ima(claim: &str) -> bool {
+pub(super) fn is_ima(claim: &str) -> bool {
     IMA.contains(&claim)
 }
 
 impl Measured {
     /// What the logs say under that name; `None` where the name is none of theirs. Of a log that is
     /// missing nobody can tell what it would have said.
-    pub(super) fn find(&self, evidence: &VerifiedEvidence, claim: &str) -> Option<Found> {
+    pub(super) fn find(&self, claim: &str) -> Option<Found> {
         let (boot, ima) = (is_boot(claim), is_ima(claim));
         if !boot && !ima {
             return None;
         }
-        if boot && evidence.boot_log.is_none() {
+        if boot && self.0.boot.absent {
             return Some(Found::Unavailable("no boot event log".to_owned()));
         }
-        if ima && evidence.ima_list.is_none() {
+        if ima && self.0.ima.absent {
             return Some(Found::Unavailable("no measurement list".to_owned()));
         }
-        Some(self.0.get(claim).map_or(Found::Missing, |claim| {
+        let part = if boot { &*self.0.boot } else { &self.0.ima };
+        Some(part.claims.get(claim).map_or(Found::Missing, |claim| {
             Found::Is(claim.value.clone(), claim.provenance)
         }))
     }
 
     /// Shows them all.
     pub(super) fn note(&self, result: &mut AttestationResult) {
-        for (name, claim) in &self.0 {
+        for (name, claim) in self.0.boot.claims.iter().chain(&self.0.ima.claims) {
             result.note(name.clone(), claim.clone());
         }
     }
-
-    pub(super) fn put(&mut self, name: String, value: Value, provenance: Provenance) {
-        self.0.insert(name, AppraisedClaim { value, provenance });
-    }
 }
 
-pub(super) struct Look<'a> {
-    pub(super) result: &'a mut AttestationResult,
-    pub(super) evidence: &'a VerifiedEvidence,
-    pub(super) bank: HashAlgorithm,
+struct Look<'a> {
+    part: &'a mut Part,
+    evidence: &'a VerifiedEvidence,
+    bank: HashAlgorithm,
 }
 
 impl Look<'_> {
-    pub(super) fn deviate(
-        &mut self,
-        claim: &str,
-        finding: Finding,
-        code: &str,
-        expected: &str,
-        found: String,
-    ) {
-        self.result.deviate(Deviation {
-            claim: claim.to_owned(),
-            finding,
-            code: code.to_owned(),
-            expected: expected.to_owned(),
-            found: found.chars().take(WORDS).collect(),
-            provenance: None,
-        });
+    fn refuse(&mut self, claim: &str, code: &str, expected: &str, found: String) {
+        self.part.refuse(claim, code, expected, found);
     }
 
-    pub(super) fn refuse(&mut self, claim: &str, code: &str, expected: &str, found: String) {
-        self.deviate(claim, Finding::Refused, code, expected, found);
+    fn put(&mut self, name: String, value: Value, provenance: Provenance) {
+        let claim = AppraisedClaim { value, provenance };
+        self.part.claims.insert(name, claim);
     }
 
-    fn boot(&mut self, profile: &BootProfile, fence: Option<u8>, measured: &mut Measured) {
+    fn boot(&mut self, profile: &BootProfile, fence: Option<u8>) {
         const LOG: &str = "boot.log";
         const WANT: &str = "the boot event log of this boot";
         let Some(bytes) = self.evidence.boot_log.clone() else {
             let found = "neither in this envelope nor kept from an earlier one".to_owned();
-            self.deviate(LOG, Finding::Unchecked, "boot-log-missing", WANT, found);
+            let part = &mut self.part;
+            part.deviate(LOG, Finding::Unchecked, "boot-log-missing", WANT, found);
             return;
         };
         let log = match EventLog::parse(&bytes) {
@@ -231,13 +244,13 @@ impl Look<'_> {
                 if register == UNIFIED_IMAGE && events > 0 {
                     let phases = later.phases(self.bank, events).join(":");
                     let phases = Value::Text(phases);
-                    measured.put("boot.phases".to_owned(), phases, Provenance::Measured);
+                    self.put("boot.phases".to_owned(), phases, Provenance::Measured);
                 }
             }
         }
         if content.refusals.is_empty() {
             let facts = Facts::of(&log, self.bank);
-            claims(&facts, content.secure_boot, &good, measured);
+            self.claims(&facts, content.secure_boot, &good);
         }
     }
 
@@ -284,6 +297,73 @@ impl Look<'_> {
         self.refuse(&claim, "boot-log-replay", &expected, found);
         None
     }
+
+    /// Facts of registers that replay, by name.
+    fn claims(
+        &mut self,
+        facts: &Facts,
+        secure_boot: Option<bool>,
+        good: &BTreeMap<u8, Provenance>,
+    ) {
+        let text = |digest: &Digest| Value::Text(digest.to_string());
+        let all = |digests: &[Digest]| {
+            let all: Vec<String> = digests.iter().map(Digest::to_string).collect();
+            (!all.is_empty() && !facts.cut).then(|| Value::Text(all.join(",")))
+        };
+        let words = |words: &Option<String>| words.clone().map(Value::Text);
+        let mut rows: Vec<(u8, String, Option<Value>)> = vec![
+            (7, "secure_boot".to_owned(), secure_boot.map(Value::Flag)),
+            (
+                0,
+                "firmware_version".to_owned(),
+                words(&facts.firmware_version),
+            ),
+            (7, "authorities".to_owned(), all(&facts.authorities)),
+            (7, "sbat_level".to_owned(), words(&facts.sbat_level)),
+            (4, "applications".to_owned(), all(&facts.applications)),
+            (2, "drivers".to_owned(), all(&facts.drivers)),
+            (9, "files".to_owned(), facts.files.as_deref().and_then(all)),
+            (9, "initrd".to_owned(), all(&facts.initrd)),
+            (0, "firmware_blobs".to_owned(), all(&facts.firmware_blobs)),
+            (13, "extensions".to_owned(), all(&facts.extensions)),
+            (8, "grub_commands".to_owned(), commands(facts)),
+            (
+                1,
+                "order".to_owned(),
+                facts
+                    .boot_order
+                    .as_ref()
+                    .map(|order| Value::Text(order.join(","))),
+            ),
+            (
+                9,
+                "load_options".to_owned(),
+                facts.load_options.as_ref().map(text),
+            ),
+        ];
+        for (name, digest) in &facts.keys {
+            rows.push((7, (*name).to_owned(), Some(text(digest))));
+        }
+        for (name, digest) in &facts.mok {
+            rows.push((14, (*name).to_owned(), Some(text(digest))));
+        }
+        if let Some((register, line)) = &facts.command_line
+            && let Ok(register) = u8::try_from(*register)
+        {
+            let line = Value::Text(line.clone());
+            rows.push((register, "command_line".to_owned(), Some(line)));
+        }
+        if !facts.cut {
+            for (name, digest) in &facts.sections {
+                rows.push((11, format!("section.{name}"), Some(text(digest))));
+            }
+        }
+        for (register, name, value) in rows {
+            if let (Some(value), Some(provenance)) = (value, good.get(&register)) {
+                self.put(format!("boot.{name}"), value, *provenance);
+            }
+        }
+    }
 }
 
 /// The register after some of the points that systemd extends it at, from the first on.
@@ -308,73 +388,6 @@ fn commands(facts: &Facts) -> Option<Value> {
         .collect();
     let digest = HashAlgorithm::Sha256.digest(&[lines.as_bytes()])?;
     (!facts.commands.is_empty() && !facts.cut).then(|| Value::Text(digest.to_string()))
-}
-
-/// Facts of registers that replay, by name.
-fn claims(
-    facts: &Facts,
-    secure_boot: Option<bool>,
-    good: &BTreeMap<u8, Provenance>,
-    measured: &mut Measured,
-) {
-    let text = |digest: &Digest| Value::Text(digest.to_string());
-    let all = |digests: &[Digest]| {
-        let all: Vec<String> = digests.iter().map(Digest::to_string).collect();
-        (!all.is_empty() && !facts.cut).then(|| Value::Text(all.join(",")))
-    };
-    let words = |words: &Option<String>| words.clone().map(Value::Text);
-    let mut rows: Vec<(u8, String, Option<Value>)> = vec![
-        (7, "secure_boot".to_owned(), secure_boot.map(Value::Flag)),
-        (
-            0,
-            "firmware_version".to_owned(),
-            words(&facts.firmware_version),
-        ),
-        (7, "authorities".to_owned(), all(&facts.authorities)),
-        (7, "sbat_level".to_owned(), words(&facts.sbat_level)),
-        (4, "applications".to_owned(), all(&facts.applications)),
-        (2, "drivers".to_owned(), all(&facts.drivers)),
-        (9, "files".to_owned(), facts.files.as_deref().and_then(all)),
-        (9, "initrd".to_owned(), all(&facts.initrd)),
-        (0, "firmware_blobs".to_owned(), all(&facts.firmware_blobs)),
-        (13, "extensions".to_owned(), all(&facts.extensions)),
-        (8, "grub_commands".to_owned(), commands(facts)),
-        (
-            1,
-            "order".to_owned(),
-            facts
-                .boot_order
-                .as_ref()
-                .map(|order| Value::Text(order.join(","))),
-        ),
-        (
-            9,
-            "load_options".to_owned(),
-            facts.load_options.as_ref().map(text),
-        ),
-    ];
-    for (name, digest) in &facts.keys {
-        rows.push((7, (*name).to_owned(), Some(text(digest))));
-    }
-    for (name, digest) in &facts.mok {
-        rows.push((14, (*name).to_owned(), Some(text(digest))));
-    }
-    if let Some((register, line)) = &facts.command_line
-        && let Ok(register) = u8::try_from(*register)
-    {
-        let line = Value::Text(line.clone());
-        rows.push((register, "command_line".to_owned(), Some(line)));
-    }
-    if !facts.cut {
-        for (name, digest) in &facts.sections {
-            rows.push((11, format!("section.{name}"), Some(text(digest))));
-        }
-    }
-    for (register, name, value) in rows {
-        if let (Some(value), Some(provenance)) = (value, good.get(&register)) {
-            measured.put(format!("boot.{name}"), value, *provenance);
-        }
-    }
 }
 
 #[cfg(test)]

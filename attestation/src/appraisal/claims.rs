@@ -62,15 +62,15 @@ pub(super) fn demands(
             }
             continue;
         }
-        let found = match measured.find(evidence, &requirement.claim) {
+        let found = match measured.find(&requirement.claim) {
             Some(found) => found,
             None if requirement.claim.starts_with(gpu::PREFIX) => gpus.find(&requirement.claim),
             None => find(evidence, subject, &fence, requirement),
         };
         require(result, requirement, found, now);
     }
-    strict::judge(result, evidence, profile, &measured);
-    strict::revoked(result, evidence, profile, now);
+    strict::judge(result, profile, &measured);
+    strict::revoked(result, evidence, profile, &measured, now);
 }
 
 fn name(result: &mut AttestationResult, evidence: &VerifiedEvidence, node: &NodeId) {
@@ -325,25 +325,31 @@ fn require(result: &mut AttestationResult, requirement: &Requirement, found: Fou
             provenance,
         });
     };
-    let expected = requirement.expected.to_string();
+    let expected = || requirement.expected.to_string();
     match found {
         // Leaving a claim out must not be worth more than making it wrongly.
         Found::Missing => {
             deviate(
                 Finding::Refused,
                 "claim-missing",
-                expected,
+                expected(),
                 "not in the evidence".to_owned(),
                 None,
             );
         }
         Found::Unavailable(why) => {
             let why = format!("unavailable: {}", why.chars().take(400).collect::<String>());
-            deviate(Finding::Unchecked, "claim-unavailable", expected, why, None);
+            deviate(
+                Finding::Unchecked,
+                "claim-unavailable",
+                expected(),
+                why,
+                None,
+            );
         }
         Found::Is(value, provenance) => {
             if provenance < requirement.minimum {
-                let wanted = format!("{expected}, at least {}", requirement.minimum);
+                let wanted = format!("{}, at least {}", expected(), requirement.minimum);
                 let found = format!("{value}, {provenance}");
                 deviate(
                     Finding::Refused,
@@ -353,22 +359,25 @@ fn require(result: &mut AttestationResult, requirement: &Requirement, found: Fou
                     Some(provenance),
                 );
             } else {
-                let nearest = requirement.expected.nearest(&value);
-                let nearest = nearest.map_or_else(String::new, |nearest| format!("; {nearest}"));
                 match requirement.expected.met_by(&value, now) {
                     Met::Yes => {}
-                    Met::No => deviate(
-                        Finding::Refused,
-                        "claim-value",
-                        expected,
-                        format!("{value}{nearest}"),
-                        Some(provenance),
-                    ),
+                    Met::No => {
+                        let nearest = requirement.expected.nearest(&value);
+                        let nearest =
+                            nearest.map_or_else(String::new, |nearest| format!("; {nearest}"));
+                        deviate(
+                            Finding::Refused,
+                            "claim-value",
+                            expected(),
+                            format!("{value}{nearest}"),
+                            Some(provenance),
+                        );
+                    }
                     Met::NotNow(lapsed) => {
                         let codes = ["claim-early", "claim-ended", "claim-revoked"];
                         let (code, why) = lapsed_words(lapsed, codes);
                         let found = format!("{value}, {why}");
-                        deviate(Finding::Refused, code, expected, found, Some(provenance));
+                        deviate(Finding::Refused, code, expected(), found, Some(provenance));
                     }
                 }
             }

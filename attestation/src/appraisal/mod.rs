@@ -15,6 +15,7 @@ mod gpu;
 mod host;
 mod identity;
 mod ima;
+mod logs;
 mod result;
 mod shown;
 mod strict;
@@ -37,6 +38,7 @@ pub use drift::{Drift, drift};
 pub use geo::GeoWord;
 pub use gpu::{GpuAnchor, certified_gpus, named_gpus};
 pub use identity::{AkWord, Device, devices};
+pub use logs::LogsRead;
 pub use result::{
     AppraisedClaim, AttestationResult, Deviation, ENDORSEMENTS, Finding, ParseResultError, Status,
     Submod, TrustVector,

@@ -15,7 +15,7 @@ use crate::{
     crypto::HashAlgorithm,
     evidence::ClaimValue,
     fence_log,
-    ids::UnixTime,
+    ids::{Sha256Digest, UnixTime},
     ima,
     profile::{FENCE_PCR_MAX, FenceProfile, ImaProfile, Profile, Provenance, Value},
 };
@@ -38,6 +38,8 @@ pub struct Shown {
 #[must_use]
 pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
     let mut look = profile.clone();
+    // What was read under the profile itself does not answer for this.
+    look.digest = Sha256Digest([0; 32]);
     look.requirements.clear();
     look.revoked.clear();
     look.strict = None;
@@ -82,7 +84,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
             ClaimValue::Unavailable(_) => continue,
         };
         // Names that logs answer are not the statement's to fill.
-        if measured.find(evidence, name).is_none() {
+        if measured.find(name).is_none() {
             put(name.clone(), value, Provenance::SelfReported);
         }
     }

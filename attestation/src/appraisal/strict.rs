@@ -15,17 +15,12 @@ use super::{
     verify::VerifiedEvidence,
 };
 use crate::{
-    boot::EventLog,
-    crypto::HashAlgorithm,
     ids::UnixTime,
-    ima,
-    profile::{Profile, Provenance, Revoked, Strict, Value},
+    profile::{Profile, Provenance, Revoked, Value},
 };
 
 /// The claim that says whose word the fence's claims are.
 const WORD: &str = "fence.word";
-/// The kernel's measurement list.
-const IMA_PCR: u8 = 10;
 const COMMAND_LINE: &str = "boot.command_line";
 
 /// A word of the kernel's command line: its key as the kernel compares it, and what it is set to.
@@ -62,22 +57,16 @@ const SHOWN: [Shown; 4] = [
 ];
 
 /// Judges the strict part, and says whose word the fence's claims are.
-pub(super) fn judge(
-    result: &mut AttestationResult,
-    evidence: &VerifiedEvidence,
-    profile: &Profile,
-    measured: &Measured,
-) {
+pub(super) fn judge(result: &mut AttestationResult, profile: &Profile, measured: &Measured) {
     let (word, provenance) = match &profile.strict {
         Some(strict) => {
             let mut look = Look {
                 result,
-                evidence,
                 measured,
                 set: strict.set.name(),
                 holds: true,
             };
-            look.judge(profile, strict);
+            look.judge();
             match look.holds {
                 true => (strict.set.name(), Provenance::Measured),
                 false => ("root", Provenance::SelfReported),
@@ -91,17 +80,16 @@ pub(super) fn judge(
 
 struct Look<'a> {
     result: &'a mut AttestationResult,
-    evidence: &'a VerifiedEvidence,
     measured: &'a Measured,
     set: &'static str,
     holds: bool,
 }
 
 impl Look<'_> {
-    fn judge(&mut self, profile: &Profile, strict: &Strict) {
+    fn judge(&mut self) {
         self.value("boot.secure_boot", "strict-secure-boot", &Value::Flag(true));
         self.value("ima.unknown", "strict-unknown", &Value::Number(0));
-        match self.measured.find(self.evidence, COMMAND_LINE) {
+        match self.measured.find(COMMAND_LINE) {
             Some(Found::Is(Value::Text(line), Provenance::Measured)) => {
                 let words = words(&line);
                 for shown in SHOWN.iter().filter(|shown| !(shown.holds)(&words)) {
@@ -114,11 +102,11 @@ impl Look<'_> {
                 self.missing(COMMAND_LINE, "strict-command-line", want, other);
             }
         }
-        self.agent(profile, strict);
+        self.agent();
     }
 
     fn value(&mut self, claim: &str, code: &'static str, want: &Value) {
-        match self.measured.find(self.evidence, claim) {
+        match self.measured.find(claim) {
             Some(Found::Is(value, Provenance::Measured)) if value == *want => {}
             Some(Found::Is(value, Provenance::Measured)) => {
                 self.refuse(claim, code, format!("{want}, measured"), value.to_string());
@@ -128,29 +116,21 @@ impl Look<'_> {
     }
 
     /// The agent's own program is in the list, as the kernel measured it.
-    fn agent(&mut self, profile: &Profile, strict: &Strict) {
+    fn agent(&mut self) {
         const CLAIM: &str = "ima.agent";
         let want = "the agent's program in the measurement list".to_owned();
-        let bank = hash_of(profile.tpm.bank);
-        let Some(bytes) = self.evidence.ima_list.clone() else {
+        let list = &self.measured.0.ima;
+        if list.absent {
             let found = Found::Unavailable("no measurement list".to_owned());
             return self.missing(CLAIM, "strict-agent", want, Some(found));
-        };
-        let mut digests = measured_files(&bytes, self.evidence, bank).into_iter();
-        let stands = digests.any(|digest| strict.agent.contains(&digest));
-        if !stands {
+        }
+        if !list.agent {
             let found = "no entry with a digest that the profile names".to_owned();
             self.refuse(CLAIM, "strict-agent", want, found);
         }
     }
 
     fn missing(&mut self, claim: &str, code: &'static str, want: String, found: Option<Found>) {
-        let found = match found {
-            None if claim.starts_with("ima.") && self.evidence.ima_list.is_none() => {
-                Some(Found::Unavailable("no measurement list".to_owned()))
-            }
-            found => found,
-        };
         match found {
             // Of a log that is missing nobody knows what it would have shown.
             Some(Found::Unavailable(why)) => {
@@ -180,19 +160,6 @@ impl Look<'_> {
             provenance: None,
         });
     }
-}
-
-/// Digests of files in the list, up to where it meets the quote; none of a list that does not.
-fn measured_files(list: &[u8], evidence: &VerifiedEvidence, bank: HashAlgorithm) -> Vec<Vec<u8>> {
-    let Ok(list) = ima::List::parse(list) else {
-        return Vec::new();
-    };
-    let quoted = evidence.pcrs.get(bank, IMA_PCR);
-    let matched = quoted.and_then(|quoted| ima::match_pcr(&list, bank, quoted.as_slice()));
-    let entries = list.entries().take(matched.map_or(0, |matched| matched.at));
-    let own = entries.filter(|entry| entry.pcr == ima::IMA_PCR && !entry.is_violation());
-    own.filter_map(|entry| Some(entry.file_digest()?.digest.to_vec()))
-        .collect()
 }
 
 /// The line as the kernel takes it apart (`lib/cmdline.c`, `next_arg`): white space outside double
@@ -258,6 +225,7 @@ pub(super) fn revoked(
     result: &mut AttestationResult,
     evidence: &VerifiedEvidence,
     profile: &Profile,
+    measured: &Measured,
     at: UnixTime,
 ) {
     let taken_back = |digest: &[u8]| -> Option<&Revoked> {
@@ -287,19 +255,9 @@ pub(super) fn revoked(
         let name = format!("tpm.pcr.{bank}.{index}");
         (name, digest.as_slice().to_vec(), Provenance::HardwareSigned)
     }));
-    // A log that does not replay is refused for that; what it names is looked at all the same.
-    let log = evidence.boot_log.as_deref().map(EventLog::parse);
-    if let Some(Ok(log)) = &log {
-        for event in log.events().iter().filter(|event| event.extends()) {
-            if let Some(digest) = log.digest(event, bank) {
-                let name = format!("boot.log.pcr.{}", event.register);
-                found.push((name, digest.to_vec(), Provenance::Measured));
-            }
-        }
-    }
-    if let Some(list) = &evidence.ima_list {
-        let files = measured_files(list, evidence, bank).into_iter();
-        found.extend(files.map(|digest| ("ima.file".to_owned(), digest, Provenance::Measured)));
+    for part in [&*measured.0.boot, &measured.0.ima] {
+        let named = part.revoked.iter().cloned();
+        found.extend(named.map(|(name, digest)| (name, digest, Provenance::Measured)));
     }
     let mut told: Vec<Vec<u8>> = Vec::new();
     for (claim, digest, provenance) in found {

@@ -9,13 +9,14 @@ mod gpu;
 mod host;
 mod identity;
 mod ima;
+mod logs;
 mod strict;
 mod time;
 
 use super::*;
 use crate::{
     evidence::{Freshness, Nonce},
-    fixture::{PROFILE, SoftTpm, encode, statement},
+    fixture::{PROFILE, SoftTpm, encode, previous, statement},
     proto::v1,
 };
 
@@ -58,28 +59,7 @@ impl Case {
             policy: true,
             version: 2,
             now: NOW,
-            previous: Some(Previous {
-                digest: Sha256Digest([9; 32]),
-                epoch: 0,
-                sequence: 4,
-                log: crate::tlog::Head::empty(),
-                wall_time: UnixTime(NOW.0 - 100),
-                boot_time_ns: 900_000_000,
-                tie: None,
-                run: None,
-                gpu: None,
-                boot: Boot {
-                    id: [1; 16],
-                    reset_count: 7,
-                },
-                clock: ClockInfo {
-                    clock: 900,
-                    reset_count: 7,
-                    restart_count: 0,
-                    safe: true,
-                },
-                ak: Sha256Digest::of(&[tpm.ak().name().as_bytes()]),
-            }),
+            previous: Some(previous(&tpm)),
             tpm,
             ak_word: AkWord::Collector,
             listed_ak: None,

@@ -1,15 +1,17 @@
 //! Who spoke: the envelope's signature, challenge and register values.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
+use super::logs::LogsRead;
 use crate::{
     crypto::HashAlgorithm,
     evidence::{
         Binding, Freshness, Nonce, NonceError, ParsedStatement, SignerKind, StatementRefused,
-        StatementSigner, TpmQuoteSigner, geotag_binding,
+        StatementSigner, TpmQuoteSigner, geotag_binding, log_name,
     },
     geotag::GEOTAG_INDEX,
-    ids::Sha256Digest,
+    ids::{Sha256Digest, UnixTime},
+    profile::Profile,
     proto::v1,
     tpm::{
         AkPublic, BoundPcrs, CertifiedNv, ClockInfo, NvRefused, PcrRefused, PcrValueError,
@@ -106,6 +108,14 @@ pub struct VerifiedEvidence {
     pub(super) boot_log: Option<Arc<[u8]>>,
     /// The kernel's measurement list, likewise.
     pub(super) ima_list: Option<Arc<[u8]>>,
+    /// The list as it came, where what came is the end of one whose beginning came earlier.
+    ima_part: Option<v1::Log>,
+    /// Names of the logs that can be read on, once somebody is to keep what they show.
+    names: Names,
+    /// Whether the envelope brought boot log, user space's log and list, the list whole.
+    brought: [bool; 3],
+    /// What the logs show, where somebody keeps that.
+    read: Option<Arc<LogsRead>>,
     /// What user space measured after the boot event log ended, likewise.
     pub(super) userspace_log: Option<Arc<[u8]>>,
     /// The geotag the envelope brought.
@@ -116,6 +126,14 @@ pub struct VerifiedEvidence {
     pub(super) gpu_chains: Option<Arc<[u8]>>,
     /// SHA-256 of the name of the AK that signed it.
     pub(super) ak: Sha256Digest,
+}
+
+/// What names the logs of a statement, brought along or kept.
+#[derive(Clone, Copy, Debug, Default)]
+struct Names {
+    boot: Option<Sha256Digest>,
+    userspace: Option<Sha256Digest>,
+    ima: Option<Sha256Digest>,
 }
 
 impl VerifiedEvidence {
@@ -154,6 +172,14 @@ impl VerifiedEvidence {
         let pcrs = verified
             .pcrs(&presented(evidence)?)
             .map_err(EvidenceRefused::Pcrs)?;
+        let boot_log = whole(evidence, BOOT_LOG)?.map(Arc::from);
+        let userspace_log = whole(evidence, USERSPACE_LOG)?.map(Arc::from);
+        let (ima_list, ima_part) = measurement_list(evidence)?;
+        let brought = [
+            boot_log.is_some(),
+            userspace_log.is_some(),
+            ima_list.is_some(),
+        ];
         let cited = statement.gpu.as_ref();
         let gpu_reports = log_cited(evidence, GPU_REPORTS, cited.map(|gpu| gpu.reports))?;
         let gpu_chains = log_cited(evidence, GPU_CHAINS, cited.map(|gpu| gpu.chains))?;
@@ -167,15 +193,19 @@ impl VerifiedEvidence {
             firmware_version: verified.firmware_version(),
             ak: Sha256Digest::of(&[ak.name().as_bytes()]),
             pcrs,
-            fence_log: log(evidence, "fence")?,
-            boot_log: log(evidence, BOOT_LOG)?.map(Arc::from),
-            ima_list: log(evidence, IMA_LIST)?.map(Arc::from),
-            userspace_log: log(evidence, USERSPACE_LOG)?.map(Arc::from),
+            fence_log: whole(evidence, "fence")?,
+            boot_log,
+            ima_list,
+            ima_part,
+            names: Names::default(),
+            brought,
+            read: None,
+            userspace_log,
         })
     }
 
-    /// Logs that the statement names by digest instead of bringing them along: those of an earlier
-    /// envelope that somebody kept.
+    /// Logs that the statement names by digest instead of bringing them along, and what a part goes on
+    /// from: those of an earlier envelope that somebody kept.
     #[must_use]
     pub fn lacks(&self) -> Vec<(&'static str, Sha256Digest)> {
         let logs = [
@@ -187,8 +217,16 @@ impl VerifiedEvidence {
         ];
         let absent = logs.into_iter().filter(|(_, log)| log.is_none());
         absent
-            .filter_map(|(name, _)| Some((name, self.named(name)?)))
+            .filter_map(|(name, _)| Some((name, self.wanted(name)?)))
             .collect()
+    }
+
+    /// What has to be kept of a log, for it to be whole.
+    fn wanted(&self, name: &str) -> Option<Sha256Digest> {
+        match &self.ima_part {
+            Some(part) if name == IMA_LIST => Sha256Digest::from_slice(&part.follows),
+            _ => self.named(name),
+        }
     }
 
     /// The digest under which the statement names a log.
@@ -201,12 +239,25 @@ impl VerifiedEvidence {
         }
     }
 
-    /// Adds a log that was kept. Other bytes than the statement names are left out; what the log
-    /// is worth, its replay shows.
+    /// Adds a log that was kept whole. Other bytes than the statement names are left out; what the
+    /// log is worth, its replay shows.
     pub fn keep(&mut self, name: &str, log: &Arc<[u8]>) {
-        if self.named(name) != Some(Sha256Digest::of(&[log])) {
-            return;
+        if self.wanted(name) == Some(Sha256Digest::of(&[log])) {
+            self.put(name, log);
         }
+    }
+
+    /// Adds logs that were kept, whole or in parts, in any order. A log of which a part is missing, or
+    /// is not the one that the next part names, is left out.
+    pub fn keep_all(&mut self, logs: &[v1::Log]) {
+        for (name, last) in self.lacks() {
+            if let Some(whole) = joined(logs, name, last) {
+                self.put(name, &whole.into());
+            }
+        }
+    }
+
+    fn put(&mut self, name: &str, log: &Arc<[u8]>) {
         let place = match name {
             BOOT_LOG => &mut self.boot_log,
             IMA_LIST => &mut self.ima_list,
@@ -215,7 +266,87 @@ impl VerifiedEvidence {
             GPU_CHAINS => &mut self.gpu_chains,
             _ => return,
         };
-        place.get_or_insert_with(|| Arc::clone(log));
+        let part = self.ima_part.as_ref().filter(|_| name == IMA_LIST);
+        place.get_or_insert_with(|| match part {
+            Some(part) => [log, part.content.as_slice()].concat().into(),
+            None => Arc::clone(log),
+        });
+    }
+
+    /// Reads the logs under a profile, for its appraisal at that time and for the statement after.
+    ///
+    /// With what the logs of an earlier statement showed, only what came since is read, and the logs
+    /// before need not be here. `false`: that cannot be. Then nothing is concluded: the logs have to be
+    /// added ([`Self::keep_all`]) and read without.
+    pub fn read_logs(
+        &mut self,
+        profile: &Profile,
+        at: UnixTime,
+        earlier: Option<&LogsRead>,
+    ) -> bool {
+        let read = match earlier {
+            Some(earlier) => {
+                self.name_logs();
+                earlier.advance(self, profile, at)
+            }
+            None => Some(LogsRead::of(self, profile, at)),
+        };
+        self.read = read.map(Arc::new);
+        self.read.is_some()
+    }
+
+    /// What [`Self::read_logs`] found, for the statement after.
+    #[must_use]
+    pub fn logs_read(&mut self) -> Option<Arc<LogsRead>> {
+        self.name_logs();
+        let read = self.read.as_ref()?;
+        Some(Arc::new(read.named(self)))
+    }
+
+    /// What the logs show under that profile, read already or now.
+    pub(super) fn logs_under(&self, profile: &Profile, at: UnixTime) -> Arc<LogsRead> {
+        match &self.read {
+            Some(read) if read.is_under(profile, at) => Arc::clone(read),
+            _ => Arc::new(LogsRead::of(self, profile, at)),
+        }
+    }
+
+    /// What came along is named by its content; what did not, as the statement names it.
+    fn name_logs(&mut self) {
+        let name = |log: &Option<Arc<[u8]>>, brought: bool, name| match log {
+            Some(log) if brought => Some(Sha256Digest::of(&[log])),
+            _ => self.named(name),
+        };
+        let [boot, userspace, ima] = self.brought;
+        self.names = Names {
+            boot: name(&self.boot_log, boot, BOOT_LOG),
+            userspace: name(&self.userspace_log, userspace, USERSPACE_LOG),
+            ima: match &self.ima_part {
+                Some(part) => Some(log_name(part)),
+                None => name(&self.ima_list, ima, IMA_LIST),
+            },
+        };
+    }
+
+    /// Names of the logs that were complete when the kernel was.
+    pub(super) const fn boot_logs(&self) -> [Option<Sha256Digest>; 2] {
+        [self.names.boot, self.names.userspace]
+    }
+
+    /// What names the whole list.
+    pub(super) const fn list_name(&self) -> Option<Sha256Digest> {
+        self.names.ima
+    }
+
+    /// What the list holds beyond the one of that name, and its own name; `None` where it is not said
+    /// to go on from there.
+    pub(super) fn list_since(&self, earlier: &Sha256Digest) -> Option<(Sha256Digest, &[u8])> {
+        let name = self.names.ima?;
+        match &self.ima_part {
+            Some(part) if part.follows == earlier.as_bytes() => Some((name, &part.content)),
+            None if name == *earlier => Some((name, &[])),
+            _ => None,
+        }
     }
 
     /// What was said.
@@ -289,9 +420,9 @@ impl Freshness {
 }
 
 /// The one log of that name.
-fn log(evidence: &v1::Evidence, name: &str) -> Result<Option<Vec<u8>>, EvidenceRefused> {
+fn log<'e>(evidence: &'e v1::Evidence, name: &str) -> Result<Option<&'e v1::Log>, EvidenceRefused> {
     let mut named = evidence.logs.iter().filter(|log| log.name == name);
-    let first = named.next().map(|log| log.content.clone());
+    let first = named.next();
     if named.next().is_some() {
         return Err(EvidenceRefused::Envelope {
             field: "logs",
@@ -299,6 +430,50 @@ fn log(evidence: &v1::Evidence, name: &str) -> Result<Option<Vec<u8>>, EvidenceR
         });
     }
     Ok(first)
+}
+
+/// The one log of that name, which has no parts.
+fn whole(evidence: &v1::Evidence, name: &str) -> Result<Option<Vec<u8>>, EvidenceRefused> {
+    match log(evidence, name)? {
+        Some(part) if !part.follows.is_empty() => Err(EvidenceRefused::Envelope {
+            field: "logs.follows",
+            fault: "is there for a log that travels whole",
+        }),
+        found => Ok(found.map(|log| log.content.clone())),
+    }
+}
+
+type MeasurementList = (Option<Arc<[u8]>>, Option<v1::Log>);
+
+/// The list if it came whole, or the part of it that came.
+fn measurement_list(evidence: &v1::Evidence) -> Result<MeasurementList, EvidenceRefused> {
+    match log(evidence, IMA_LIST)? {
+        None => Ok((None, None)),
+        Some(log) if log.follows.is_empty() => Ok((Some(log.content.as_slice().into()), None)),
+        Some(part) if part.follows.len() == 32 => Ok((None, Some(part.clone()))),
+        Some(_) => Err(EvidenceRefused::Envelope {
+            field: "logs.follows",
+            fault: "must have 32 bytes",
+        }),
+    }
+}
+
+/// All parts of the log whose last one has that name, put together.
+fn joined(logs: &[v1::Log], name: &str, last: Sha256Digest) -> Option<Vec<u8>> {
+    let own = logs.iter().filter(|log| log.name == name);
+    let named: BTreeMap<Sha256Digest, &v1::Log> = own.map(|log| (log_name(log), log)).collect();
+    let (mut parts, mut wanted) = (Vec::new(), last);
+    loop {
+        let part = named.get(&wanted)?;
+        parts.push(part.content.as_slice());
+        if part.follows.is_empty() {
+            break;
+        }
+        // Nobody can make a circle of hashes; and there are no more parts than logs.
+        wanted = Sha256Digest::from_slice(&part.follows).filter(|_| parts.len() < logs.len())?;
+    }
+    parts.reverse();
+    Some(parts.concat())
 }
 
 /// A geotag that does not hold says nothing of the statement beside it.
@@ -325,7 +500,7 @@ fn log_cited(
     name: &str,
     cited: Option<Sha256Digest>,
 ) -> Result<Option<Arc<[u8]>>, EvidenceRefused> {
-    let Some(found) = log(evidence, name)? else {
+    let Some(found) = whole(evidence, name)? else {
         return Ok(None);
     };
     if cited != Some(Sha256Digest::of(&[&found])) {

@@ -131,6 +131,28 @@ impl HashAlgorithm {
     }
 }
 
+impl HashAlgorithm {
+    /// What a register holds after it was extended: `H(value ‖ extension)`, in place. `None`, and
+    /// nothing changed, for what this build cannot compute.
+    pub fn extend(self, value: &mut Digest, extension: &[u8]) -> Option<()> {
+        let mut both = [0; SHORT];
+        let (old, len) = (value.as_slice(), self.digest_len());
+        let end = old.len().checked_add(extension.len())?;
+        let short = both.get_mut(..end).filter(|_| old.len() == len);
+        match (self, short) {
+            (Self::Sha256, Some(short)) => {
+                let (before, after) = short.split_at_mut(len);
+                before.copy_from_slice(old);
+                after.copy_from_slice(extension);
+                let hash = digest::digest(&digest::SHA256, short);
+                value.0.copy_from_slice(hash.as_ref());
+            }
+            _ => *value = self.digest(&[old, extension])?,
+        }
+        Some(())
+    }
+}
+
 /// Two of the longest digests: what a register is extended with. Hashing in one go is half the
 /// work of hashing part by part for so few bytes.
 const SHORT: usize = 128;

@@ -6,12 +6,14 @@
 //! signature covers.
 
 mod binding;
+mod log;
 mod statement;
 
 pub use binding::{
     Binding, Freshness, Nonce, NonceError, SignerKind, StatementSigner, TeeReportSigner,
     TpmQuoteSigner, geotag_binding, gpu_nonce, iak_binding, transport_binding,
 };
+pub use log::log_name;
 pub use statement::{
     ClaimValue, GpuCitation, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused,
 };

@@ -29,10 +29,16 @@ pub(super) fn check(bytes: &[u8]) -> Result<(Layout, usize), ImaError> {
         order,
         hash: hash_len(bytes, order),
     };
+    check_in(layout, bytes).map(|count| (layout, count))
+}
+
+/// The same, laid out as is known; how many entries there are.
+pub(super) fn check_in(layout: Layout, bytes: &[u8]) -> Result<usize, ImaError> {
     let mut count = 0;
     let mut r = Reader::new("ima_measurements", bytes);
+    let mut last = None;
     while !r.rest().is_empty() {
-        entry(&mut r, layout)
+        entry(&mut r, layout, &mut last)
             .and_then(|(at, entry)| checked(at, &entry))
             .map_err(|fault| ImaError::Binary {
                 entry: count + 1,
@@ -40,7 +46,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<(Layout, usize), ImaError> {
             })?;
         count += 1;
     }
-    Ok((layout, count))
+    Ok(count)
 }
 
 /// A register is below 24, so one of its bytes tells which end comes first.
@@ -61,12 +67,38 @@ fn hash_len(bytes: &[u8], order: ByteOrder) -> usize {
 }
 
 fn name<'a>(r: &mut Reader<'a>, order: ByteOrder) -> Result<&'a str, ParseError> {
-    let len = limited(r, order, "template_name_len", MAX_NAME)?;
     let at = r.offset();
-    let bytes = r.take("template_name", len)?;
+    let bytes = name_bytes(r, order)?;
     std::str::from_utf8(bytes)
         .ok()
-        .ok_or_else(|| r.fault_at("template_name", at, Fault::Rule("is not UTF-8")))
+        .ok_or_else(|| r.fault_at("template_name", at + 4, Fault::Rule("is not UTF-8")))
+}
+
+fn name_bytes<'a>(r: &mut Reader<'a>, order: ByteOrder) -> Result<&'a [u8], ParseError> {
+    let len = limited(r, order, "template_name_len", MAX_NAME)?;
+    r.take("template_name", len)
+}
+
+/// The template of an entry, which nearly always is that of the entry before.
+fn template<'a>(
+    r: &mut Reader<'a>,
+    order: ByteOrder,
+    last: &mut Option<Template<'a>>,
+) -> Result<Template<'a>, ParseError> {
+    if let Some(last) = last {
+        let mut ahead = r.clone();
+        if name_bytes(&mut ahead, order)? == last.name().as_bytes() {
+            *r = ahead;
+            return Ok(*last);
+        }
+    }
+    let at = r.offset();
+    let Some(template) = Template::from_name(name(r, order)?) else {
+        let fault = Fault::Rule("a template with fields of no known kind");
+        return Err(r.fault_at("template_name", at, fault));
+    };
+    *last = Some(template);
+    Ok(template)
 }
 
 fn limited(
@@ -87,10 +119,12 @@ fn limited(
     }
 }
 
-/// One entry, and where its template data begins. What the data holds is not looked at.
+/// One entry, and where its template data begins. What the data holds is not looked at. `last` is the
+/// template of the entry before.
 pub(super) fn entry<'a>(
     r: &mut Reader<'a>,
     layout: Layout,
+    last: &mut Option<Template<'a>>,
 ) -> Result<(usize, Entry<'a>), ParseError> {
     let order = layout.order;
     let at = r.offset();
@@ -99,12 +133,7 @@ pub(super) fn entry<'a>(
         return Err(r.fault_at("pcr", at, Fault::Unsupported { found: pcr.into() }));
     }
     let listed = r.take("template_hash", layout.hash)?;
-    let at = r.offset();
-    let name = name(r, order)?;
-    let Some(template) = Template::from_name(name) else {
-        let fault = Fault::Rule("a template with fields of no known kind");
-        return Err(r.fault_at("template_name", at, fault));
-    };
+    let template = template(r, order, last)?;
     let (at, data) = if template.is_old() {
         let (start, before) = (r.offset(), r.rest());
         r.take("template_data.d", OLD_DIGEST)?;

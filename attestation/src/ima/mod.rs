@@ -23,7 +23,7 @@ use std::borrow::Cow;
 
 pub use aggregate::{Aggregate, boot_aggregate, is_aggregate};
 pub use known::{DigestKind, FileRefused, Judged, KnownDigest, KnownFile, KnownFiles, SigningKey};
-pub use replay::{Extended, Matched, Replayed, match_pcr, replay};
+pub use replay::{Extended, Matched, Position, Replayed, match_pcr, replay};
 pub use signature::{FileSignature, FileSignatureRefused, KeyId};
 pub use template::{FileDigest, Template};
 
@@ -193,6 +193,19 @@ impl<'a> List<'a> {
         })
     }
 
+    /// Reads what a list in binary form holds after `position`, laid out as what came before it; it may
+    /// be nothing.
+    pub fn following(position: &Position, bytes: &'a [u8]) -> Result<Self, ImaError> {
+        let layout = position.layout;
+        let count = binary::check_in(layout, bytes)?;
+        Ok(Self {
+            form: Form::Binary,
+            layout,
+            count,
+            bytes: Cow::Borrowed(bytes),
+        })
+    }
+
     /// Text does not show in which byte order the lengths were hashed. The hashes in it do.
     fn of_text(bytes: &[u8]) -> Result<Self, ImaError> {
         let read = |order| {
@@ -228,11 +241,11 @@ impl<'a> List<'a> {
         self.layout.order
     }
 
-    /// How many entries there are; never none.
+    /// How many entries there are; none only in what follows a place in another list.
     #[must_use]
     #[expect(
         clippy::len_without_is_empty,
-        reason = "a list without entries is refused"
+        reason = "a whole list without entries is refused"
     )]
     pub const fn len(&self) -> usize {
         self.count
@@ -243,6 +256,7 @@ impl<'a> List<'a> {
     pub fn entries(&self) -> Entries<'_> {
         Entries {
             layout: self.layout,
+            last: None,
             r: Reader::new("ima_measurements", &self.bytes),
         }
     }
@@ -258,7 +272,16 @@ impl<'a> List<'a> {
 #[derive(Clone, Debug)]
 pub struct Entries<'l> {
     layout: Layout,
+    last: Option<Template<'l>>,
     r: Reader<'l>,
+}
+
+impl<'l> Entries<'l> {
+    /// What has not been taken yet, in binary form.
+    #[must_use]
+    pub const fn rest(&self) -> &'l [u8] {
+        self.r.rest()
+    }
 }
 
 impl<'l> Iterator for Entries<'l> {
@@ -269,7 +292,7 @@ impl<'l> Iterator for Entries<'l> {
             return None;
         }
         // It has been read once already.
-        binary::entry(&mut self.r, self.layout)
+        binary::entry(&mut self.r, self.layout, &mut self.last)
             .ok()
             .map(|(_, entry)| entry)
     }

@@ -169,28 +169,43 @@ impl<'a> Template<'a> {
     }
 
     pub(super) fn fields(&self) -> impl Iterator<Item = Field> + use<'a> {
-        let (known, own) = match self.0 {
+        let (known, named) = match self.0 {
             Named::Known(_, fields) => (fields, None),
             Named::Own(name) => (&[][..], Some(name)),
         };
-        let own = own.into_iter().flat_map(|name| name.split('|'));
-        known.iter().copied().chain(own.filter_map(Field::of))
+        known.iter().copied().chain(named.into_iter().flat_map(own))
     }
 
     /// That the data is these fields, each with its length, and nothing after the last.
     pub(super) fn check(&self, data: &[u8], order: ByteOrder) -> Result<(), ParseError> {
-        let mut r = Reader::new("template_data", data);
-        for field in self.fields() {
-            let len = order.u32(&mut r, "field_len")?;
-            let len = usize::try_from(len).unwrap_or(usize::MAX);
-            let at = r.offset();
-            let bytes = r.take("field_data", len)?;
-            if let Some(fault) = field.fault(bytes) {
-                return Err(r.fault_at("field_data", at, Fault::Rule(fault)));
-            }
+        match self.0 {
+            Named::Known(_, fields) => check(fields.iter().copied(), data, order),
+            Named::Own(name) => check(own(name), data, order),
         }
-        r.finish()
     }
+}
+
+/// The fields of a template of one's own.
+fn own(name: &str) -> impl Iterator<Item = Field> + '_ {
+    name.split('|').filter_map(Field::of)
+}
+
+fn check(
+    fields: impl Iterator<Item = Field>,
+    data: &[u8],
+    order: ByteOrder,
+) -> Result<(), ParseError> {
+    let mut r = Reader::new("template_data", data);
+    for field in fields {
+        let len = order.u32(&mut r, "field_len")?;
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        let at = r.offset();
+        let bytes = r.take("field_data", len)?;
+        if let Some(fault) = field.fault(bytes) {
+            return Err(r.fault_at("field_data", at, Fault::Rule(fault)));
+        }
+    }
+    r.finish()
 }
 
 /// The digest of what was measured.
@@ -225,8 +240,19 @@ impl<'a> FileDigest<'a> {
 impl<'a> super::Entry<'a> {
     /// The first field that is wanted, without its length.
     fn first(&self, wanted: impl Fn(Field) -> bool) -> Option<(Field, &'a [u8])> {
+        match self.template.0 {
+            Named::Known(_, fields) => self.first_of(fields.iter().copied(), wanted),
+            Named::Own(name) => self.first_of(own(name), wanted),
+        }
+    }
+
+    fn first_of(
+        &self,
+        fields: impl Iterator<Item = Field>,
+        wanted: impl Fn(Field) -> bool,
+    ) -> Option<(Field, &'a [u8])> {
         let mut r = Reader::new("template_data", self.data);
-        for field in self.template.fields() {
+        for field in fields {
             let bytes = if self.template.is_old() && field == Digest {
                 r.take("d", OLD_DIGEST).ok()?
             } else {

@@ -1,10 +1,8 @@
 //! One piece of evidence: whose it is, whether it follows, what it is worth, and the row.
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
-use bailiwick_attestation::appraisal::{
-    Previous, VerifiedEvidence, asks_logs, certified_gpus, devices,
-};
+use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, certified_gpus, devices};
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
@@ -73,11 +71,12 @@ impl Refusal {
     }
 }
 
-/// When evidence came, and when the challenge it answers was opened.
-#[derive(Clone, Copy, Debug)]
+/// When evidence came, when the challenge it answers was opened, and the policy in force then.
+#[derive(Debug)]
 struct Came {
     asked: Option<UnixTime>,
     now: UnixTime,
+    policy: Option<Arc<Policy>>,
 }
 
 impl Stream {
@@ -139,9 +138,17 @@ impl Stream {
                 return Ok(Err(refusal));
             }
         };
-        self.kept_logs(&mut verified, &row.ek).await?;
-        let came = Came { asked, now };
-        self.record(evidence, &verified, &row, gap, came).await
+        let policy = self.shared.director.current();
+        let logs = &self.shared.logs;
+        let whole = logs.complete(store, &mut verified, &row.ek, policy.as_deref(), now);
+        let whole_logs = whole.await.map_err(service::store)?;
+        let came = Came { asked, now, policy };
+        let mut answer = self.record(evidence, &verified, &row, gap, came).await?;
+        if let Ok(Answer::Accepted(recorded)) = &mut answer {
+            self.shared.logs.put(row.ek, verified.logs_read());
+            recorded.accepted.whole_logs = whole_logs;
+        }
+        Ok(answer)
     }
 
     /// The answer to a statement that is recorded already.
@@ -156,7 +163,7 @@ impl Stream {
             statement_digest: digest.as_bytes().to_vec(),
             verdict: statement.verdict,
             reasons: statement.reasons,
-            next: None,
+            ..v1::Accepted::default()
         };
         Ok(Some(Answer::Accepted(Box::new(Recorded {
             accepted,
@@ -266,36 +273,14 @@ impl Stream {
         Ok(Err(Refusal::new("sequence-forked", detail)))
     }
 
-    /// Logs of this boot that came along earlier, where the profile asks about them.
-    async fn kept_logs(
-        &self,
-        verified: &mut VerifiedEvidence,
-        ek: &Sha256Digest,
-    ) -> Result<(), Status> {
-        let policy = self.shared.director.current();
-        let asks = policy.is_some_and(|policy| asks_logs(policy.profile()));
-        for (name, digest) in verified.lacks() {
-            // What GPUs say is shown whether it is asked for or not.
-            if !asks && !name.starts_with("gpu") {
-                continue;
-            }
-            let kept = self.shared.store.log_kept(ek, &digest).await;
-            if let Some(log) = kept.map_err(service::store)? {
-                verified.keep(name, &log.content.into());
-            }
-        }
-        Ok(())
-    }
-
     async fn record(
         &mut self,
         evidence: v1::Evidence,
         verified: &VerifiedEvidence,
         row: &NodeRow,
         missing: Option<String>,
-        Came { asked, now }: Came,
+        Came { asked, now, policy }: Came,
     ) -> Result<Result<Answer, Refusal>, Status> {
-        let policy = self.shared.director.current();
         // The clock is the TPM's, whatever AK signs: a cleared chip has no clean past.
         let previous = row.newest.as_ref().and_then(previous_of);
         let endorsements = self.shared.endorsements.current();
@@ -386,7 +371,7 @@ impl Stream {
             statement_digest: statement.digest.as_bytes().to_vec(),
             verdict: appraised.verdict.as_str().to_owned(),
             reasons: appraised.reasons,
-            next: None,
+            ..v1::Accepted::default()
         };
         let outward = appraised
             .outward

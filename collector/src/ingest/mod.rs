@@ -2,6 +2,7 @@
 
 mod entries;
 mod evidence;
+mod logs;
 mod nonces;
 mod place;
 mod rate;
@@ -10,6 +11,7 @@ mod service;
 mod stream;
 mod streams;
 
+pub use logs::LogsKnown;
 pub use nonces::{NonceRefused, Nonces};
 pub use service::{Evidence, Shared};
 pub(crate) use service::{error_chain, send_chunks, store as store_failed};

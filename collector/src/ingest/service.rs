@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
 use super::stream::Stream;
-use super::{Nonces, Streams};
+use super::{LogsKnown, Nonces, Streams};
 use crate::auth::{NodePeer, Peer};
 use crate::cas::Cas;
 use crate::clock;
@@ -58,6 +58,8 @@ pub struct Shared {
     pub endorsements: Arc<Endorsed>,
     /// Who has standing, and who is told of whom.
     pub standing: Standing,
+    /// What nodes' logs have shown.
+    pub logs: LogsKnown,
     /// Bounds.
     pub config: config::Ingest,
     /// Ends every stream: a server that stops waits for those it has.

@@ -1,6 +1,6 @@
 //! One node, and one of its statements, as answers.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 
 use bailiwick_attestation::evidence::ParsedStatement;
 use bailiwick_attestation::proto::v1;
@@ -216,7 +216,7 @@ impl Query {
         })
     }
 
-    /// The logs that a statement names by digest.
+    /// The logs that a statement names by digest, and what a part beside it goes on from.
     pub(super) async fn kept_logs(
         &self,
         ek: &Sha256Digest,
@@ -224,12 +224,18 @@ impl Query {
     ) -> Result<Vec<v1::Log>, Status> {
         let statement = stored.evidence.as_ref().map(|evidence| &evidence.statement);
         let statement = statement.and_then(|bytes| ParsedStatement::parse(bytes).ok());
+        let mut named: BTreeMap<String, Sha256Digest> = statement
+            .map(|statement| statement.logs)
+            .unwrap_or_default();
+        let brought = stored.evidence.iter().flat_map(|evidence| &evidence.logs);
+        for part in brought {
+            if let Some(before) = Sha256Digest::from_slice(&part.follows) {
+                named.insert(part.name.clone(), before);
+            }
+        }
         let mut logs = Vec::new();
-        for digest in statement
-            .iter()
-            .flat_map(|statement| statement.logs.values())
-        {
-            let kept = self.store.log_kept(ek, digest).await;
+        for digest in named.values() {
+            let kept = self.store.log_parts(ek, digest).await;
             logs.extend(kept.map_err(store_failed)?);
         }
         Ok(logs)

@@ -1,5 +1,6 @@
 //! Writes about nodes: enrolments, statements, intervals.
 
+use bailiwick_attestation::evidence::log_name;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{ActKind, Turn};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
@@ -167,7 +168,7 @@ async fn logs_keep(
         }
         sqlx::query("INSERT OR IGNORE INTO kept_logs (ek, digest, log_index) VALUES (?, ?, ?)")
             .bind(new.ek.as_bytes().as_slice())
-            .bind(Sha256Digest::of(&[&log.content]).as_bytes().as_slice())
+            .bind(log_name(log).as_bytes().as_slice())
             .bind(int(log_index))
             .execute(&mut *connection)
             .await?;

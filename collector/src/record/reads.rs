@@ -1,5 +1,6 @@
 //! Queries. They run beside the writer and see what was committed.
 
+use bailiwick_attestation::evidence::log_name;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use bailiwick_policy::kind::Kind;
@@ -15,6 +16,11 @@ use super::{Store, StoreError};
 
 /// Intervals shown for one node.
 const INTERVALS: i64 = 100;
+
+/// Most parts of a log, and most bytes: agents send one whole before it has so many, and what a node
+/// makes us read must not grow with what it once sent.
+const LOG_PARTS: usize = 64;
+const LOG_BYTES: usize = 8 * 1024 * 1024;
 
 impl Store {
     /// One TPM.
@@ -154,7 +160,29 @@ impl Store {
             .transpose()
     }
 
-    /// A log of that digest which came along with an earlier statement of the TPM's.
+    /// The log of that name, in the parts it came in, the last one first; as many as there are.
+    pub async fn log_parts(
+        &self,
+        ek: &Sha256Digest,
+        last: &Sha256Digest,
+    ) -> Result<Vec<v1::Log>, StoreError> {
+        let (mut parts, mut bytes) = (Vec::new(), 0_usize);
+        let mut wanted = Some(*last);
+        while let Some(name) = wanted
+            && parts.len() < LOG_PARTS
+            && bytes <= LOG_BYTES
+        {
+            let Some(part) = self.log_kept(ek, &name).await? else {
+                break;
+            };
+            bytes = bytes.saturating_add(part.content.len());
+            wanted = Sha256Digest::from_slice(&part.follows);
+            parts.push(part);
+        }
+        Ok(parts)
+    }
+
+    /// A log, or a part of one, that came along with an earlier statement of the TPM's.
     pub async fn log_kept(
         &self,
         ek: &Sha256Digest,
@@ -173,7 +201,7 @@ impl Store {
         };
         let evidence: v1::Evidence = decode(&row, "statements", "evidence")?;
         let mut logs = evidence.logs.into_iter();
-        Ok(logs.find(|log| Sha256Digest::of(&[&log.content]) == *wanted))
+        Ok(logs.find(|log| log_name(log) == *wanted))
     }
 
     /// Spans of time with one verdict, newest first; with `at`, only the one that holds it.

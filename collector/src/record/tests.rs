@@ -1,4 +1,5 @@
 use bailiwick_attestation::events::Entry;
+use bailiwick_attestation::evidence::log_name;
 use bailiwick_attestation::proto::v1::{self, log_entry::What};
 use bailiwick_attestation::tlog::{
     ActKind, Frontier, NoteSigner, Turn, verify_act, verify_receipt,
@@ -597,6 +598,7 @@ async fn a_log_that_came_along_once_is_found_by_its_digest() {
     let log = |name: &str, content: &[u8]| v1::Log {
         name: name.to_owned(),
         content: content.to_vec(),
+        ..v1::Log::default()
     };
     let (boot, fence) = (log("boot", b"what was booted"), log("fence", b"rules"));
     for sequence in 0..2 {
@@ -612,6 +614,40 @@ async fn a_log_that_came_along_once_is_found_by_its_digest() {
     let other = Sha256Digest([8; 32]);
     assert_eq!(store.log_kept(&other, &of(&boot)).await.unwrap(), None);
     assert_eq!(store.log_kept(&EK, &other).await.unwrap(), None);
+}
+
+#[tokio::test]
+async fn a_log_in_parts_is_found_by_the_name_of_its_last() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    store.enrolment_insert(enrolment(1)).await.unwrap();
+    let mut sent: Vec<v1::Log> = Vec::new();
+    let mut follows = Vec::new();
+    for sequence in 0..70_u8 {
+        let part = v1::Log {
+            name: "ima".to_owned(),
+            content: vec![sequence; 3],
+            follows: std::mem::take(&mut follows),
+        };
+        follows = log_name(&part).as_bytes().to_vec();
+        let number = u64::from(sequence);
+        let mut new = statement(number, Verdict::Affirming, 10 + number);
+        new.evidence.logs = vec![part.clone()];
+        store.statement_insert(new).await.unwrap();
+        sent.insert(0, part);
+    }
+    let of = |index: usize| log_name(&sent[index]);
+    let found = store.log_parts(&EK, &of(67)).await.unwrap();
+    assert_eq!(found, sent[67..], "back to the one that is whole");
+    let other = Sha256Digest([8; 32]);
+    assert_eq!(store.log_parts(&EK, &other).await.unwrap(), []);
+    assert_eq!(store.log_parts(&other, &of(67)).await.unwrap(), []);
+    // What a node once sent costs no more than this to read.
+    let found = store.log_parts(&EK, &of(0)).await.unwrap();
+    assert_eq!(found, sent[..64]);
+    // By its content alone a part is found by nobody.
+    let content = Sha256Digest::of(&[&sent[67].content]);
+    assert_eq!(store.log_parts(&EK, &content).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -182,6 +182,7 @@ impl Booted {
             .map(|(name, content)| v1::Log {
                 name: name.to_owned(),
                 content,
+                ..v1::Log::default()
             })
             .to_vec()
     }

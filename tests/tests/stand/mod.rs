@@ -454,6 +454,16 @@ impl Machine {
         Self { soft, tpm, config }
     }
 
+    /// Another tool at its TPM, while it runs.
+    pub(crate) fn extended(self, tool: &str, pcrs: &[u8]) -> Self {
+        let Self { soft, tpm, config } = self;
+        // It takes one client at a time.
+        drop(tpm);
+        soft.tool(tool).unwrap();
+        let tpm = open(&soft, &config.state_dir, pcrs);
+        Self { soft, tpm, config }
+    }
+
     /// The name of its AK, hex.
     pub(crate) fn ak(&self) -> String {
         hex::encode(&self.tpm.identity().ak_name)

@@ -245,6 +245,7 @@ impl Booted {
         let logs = logs.map(|(name, content)| v1::Log {
             name: name.to_owned(),
             content,
+            ..v1::Log::default()
         });
         self.case.logs = logs.to_vec();
         self.case.appraise()
@@ -396,6 +397,7 @@ fn what_user_space_measured_explains_registers_behind_the_firmwares_log() {
         node.case.logs.push(v1::Log {
             name: "userspace".to_owned(),
             content: log.as_bytes().to_vec(),
+            ..v1::Log::default()
         });
         let result = node.case.appraise();
         let claims = &result.submods["host"].claims;
@@ -494,6 +496,7 @@ fn a_log_that_is_missing_or_broken_is_said() {
             .map(|(name, content)| v1::Log {
                 name: name.to_owned(),
                 content,
+                ..v1::Log::default()
             })
             .collect();
         let result = node.case.appraise();

@@ -70,6 +70,7 @@ fn sent(case: &mut Case, content: Vec<u8>) {
     case.logs = vec![v1::Log {
         name: "fence".to_owned(),
         content,
+        ..v1::Log::default()
     }];
 }
 

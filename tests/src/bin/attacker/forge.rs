@@ -92,6 +92,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         evidence.logs = vec![v1::Log {
             name: "fence".to_owned(),
             content: log,
+            ..v1::Log::default()
         }];
     }
     let came = match stream.play(evidence).await? {

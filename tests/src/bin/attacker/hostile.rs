@@ -348,6 +348,7 @@ async fn converse(
                 verdict: "affirming".to_owned(),
                 reasons: Vec::new(),
                 next: Some(challenge(false)?),
+                ..v1::Accepted::default()
             }),
         )
         .await?;

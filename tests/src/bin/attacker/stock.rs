@@ -63,6 +63,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
     let log = v1::Log {
         name: "fence".to_owned(),
         content: std::fs::read(&config.fence.log).context("read the fence's log")?,
+        ..v1::Log::default()
     };
     let mut answered = quote(&tpm, &first, Freshness::Challenged(stream.nonce)).await?;
     answered.logs.push(log.clone());

@@ -152,6 +152,7 @@ impl Node {
             .map(|(name, content)| v1::Log {
                 name: name.to_owned(),
                 content,
+                ..v1::Log::default()
             })
             .into();
     }

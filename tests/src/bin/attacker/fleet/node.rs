@@ -228,6 +228,7 @@ impl Node {
             logs: vec![v1::Log {
                 name: "fence".to_owned(),
                 content: self.fence_log.clone(),
+                ..v1::Log::default()
             }],
             quoted_boot_time_ns: boot_ns,
             ..v1::Evidence::default()
