@@ -225,14 +225,14 @@ impl Host {
         judge(&Question {
             world: Some(&self.world),
             policy: &self.policy,
-            line: Line::First,
-            whose: Whose::Subject(subject),
+            line: Line::FIRST,
+            whose: Whose::subject(subject),
             translated: false,
             attested,
             peer,
             ingress,
             essential: keeps_up(&self.policy, flow, ingress),
-            loopback: Loopback::No,
+            loopback: Loopback::NO,
             flow,
             zero: 0,
         })

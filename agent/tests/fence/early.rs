@@ -83,9 +83,9 @@ fn who_connects_is_told_at_once_what_the_verdict_is() {
                         ingress: false,
                         lease,
                         signed: far == signed,
-                        line: Line::Early,
+                        line: Line::EARLY,
                         translated: false,
-                        loopback: Loopback::No,
+                        loopback: Loopback::NO,
                     };
                     let want = host.verdict(&packet(to, protocol), state);
                     let said = actor.tell(&format!("early {kind} {to}"));

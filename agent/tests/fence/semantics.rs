@@ -123,7 +123,7 @@ fn has_header(bytes: &[u8]) -> bool {
 /// Whether a run of the first line's program can be in this state.
 fn runs(state: &State) -> bool {
     let subject = matches!(state.from, From::Named(_) | From::Nobody);
-    subject && state.line == Line::First && state.loopback == Loopback::No && !state.translated
+    subject && state.line == Line::FIRST && state.loopback == Loopback::NO && !state.translated
 }
 
 #[test]
@@ -484,9 +484,9 @@ fn the_programs_and_the_host_agree_on_packets_nobody_thought_of() {
                 ingress,
                 lease,
                 signed,
-                line: Line::First,
+                line: Line::FIRST,
                 translated: false,
-                loopback: Loopback::No,
+                loopback: Loopback::NO,
             },
         );
         let passes = kernel.borrow_mut().passes(from, &bytes, ingress, lease);

@@ -5,8 +5,7 @@ use core::hint::black_box;
 use crate::address::Address;
 use crate::packet::{Flow, Malformed};
 use crate::policy::{PolicyImage, Subject, kind, mode, owned, peering};
-use crate::weigh::far_side;
-pub use crate::weigh::{Carried, served, weigh, weighed};
+pub use crate::weigh::{Carried, Far, served, served_with, services, weigh, weigh_with, weighed};
 use crate::world::{Jurisdiction, WorldImage};
 
 /// What happens to the packet.
@@ -71,78 +70,76 @@ pub enum Rule {
 }
 
 /// Which line of the fence asks.
+///
+/// A number and no enum, as [`Whose`] and [`Loopback`] are: it crosses the border of a function, and
+/// the verifier would walk all that follows once for each variant it was turned back into.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-#[repr(u8)]
-pub enum Line {
-    /// A socket's packet, in and out of it.
-    First = 1,
-    /// A workload's packet, before the host translates or forwards it.
-    Threshold = 2,
-    /// What leaves by an uplink, translated or not.
-    Second = 3,
-    /// A process that connects or sends. Not yet a packet, and not the last word: which device it
-    /// will take is not known.
-    Early = 4,
-}
+pub struct Line(u8);
 
 impl Line {
-    /// As a number, across a function's border.
+    /// A socket's packet, in and out of it.
+    pub const FIRST: Self = Self(1);
+    /// A workload's packet, before the host translates or forwards it.
+    pub const THRESHOLD: Self = Self(2);
+    /// What leaves by an uplink, translated or not.
+    pub const SECOND: Self = Self(3);
+    /// A process that connects or sends. Not yet a packet, and not the last word: which device it
+    /// will take is not known.
+    pub const EARLY: Self = Self(4);
+
+    /// Across a function's border.
     #[inline(always)]
     #[must_use]
-    #[expect(
-        clippy::as_conversions,
-        reason = "the discriminant of a `repr(u8)` enum"
-    )]
     pub const fn number(self) -> u8 {
-        self as u8
+        self.0
+    }
+
+    /// The reverse. What is no line's number is judged as [`Line::FIRST`] is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        Self(number)
     }
 }
 
 /// Whose traffic a packet is.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Whose {
-    /// A study's or a host service's, by the cgroup of its socket ([`PolicyImage::resolve`]), by
-    /// its workload port, or by the mark that the threshold has given it.
-    Subject(u32),
-    /// No process's: the host's kernel sends it, from a socket of its own or from none. Asked of
-    /// [`served`] whom it serves; still this, nobody.
-    Kernel,
-    /// The kernel's, to a target that the host fence names for the host itself.
-    Served,
-    /// Forwarded by this host, and carries no mark.
-    Unmarked,
-    /// A cgroup, a port or a mark that is nobody's.
-    Nobody,
-}
+pub struct Whose(u32);
 
 impl Whose {
+    /// No process's: the host's kernel sends it, from a socket of its own or from none. Asked of
+    /// [`served`] whom it serves; still this, nobody.
+    pub const KERNEL: Self = Self(u32::MAX - 1);
+    /// Forwarded by this host, and carries no mark.
+    pub const UNMARKED: Self = Self(u32::MAX - 2);
+    /// The kernel's, to a target that the host fence names for the host itself.
+    pub const SERVED: Self = Self(u32::MAX - 3);
+    /// A cgroup, a port or a mark that is nobody's.
+    pub const NOBODY: Self = Self(u32::MAX);
+
+    /// A study's or a host service's, by the cgroup of its socket ([`PolicyImage::resolve`]), by
+    /// its workload port, or by the mark that the threshold has given it. A number that is no
+    /// subject's is nobody's, once it is looked up.
+    #[inline(always)]
+    #[must_use]
+    pub const fn subject(number: u32) -> Self {
+        Self(number)
+    }
+
     /// As one number, across a function's border and into [`PolicyImage::tag`].
     #[inline(always)]
     #[must_use]
     pub const fn number(self) -> u32 {
-        match self {
-            Self::Subject(number) => number,
-            Self::Kernel => u32::MAX - 1,
-            Self::Unmarked => u32::MAX - 2,
-            Self::Served => u32::MAX - 3,
-            Self::Nobody => u32::MAX,
-        }
+        self.0
     }
 
-    /// The reverse. A number that is no subject's is nobody's, once it is looked up.
+    /// The subject's number, if it may be one's.
     #[inline(always)]
     #[must_use]
-    pub const fn from_number(number: u32) -> Self {
-        const KERNEL: u32 = Whose::Kernel.number();
-        const UNMARKED: u32 = Whose::Unmarked.number();
-        const SERVED: u32 = Whose::Served.number();
-        const NOBODY: u32 = Whose::Nobody.number();
-        match number {
-            KERNEL => Self::Kernel,
-            UNMARKED => Self::Unmarked,
-            SERVED => Self::Served,
-            NOBODY => Self::Nobody,
-            number => Self::Subject(number),
+    pub const fn as_subject(self) -> Option<u32> {
+        match self {
+            Self::KERNEL | Self::UNMARKED | Self::SERVED | Self::NOBODY => None,
+            Self(number) => Some(number),
         }
     }
 }
@@ -160,19 +157,35 @@ pub struct Verdict {
 
 /// For packets on the loopback device, where addresses say nothing: who has the other end.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Loopback {
+pub struct Loopback(u8);
+
+impl Loopback {
     /// Not on the loopback device.
-    No,
+    pub const NO: Self = Self(0);
     /// A socket of the same subject, or both belong to the host.
-    Same,
+    pub const SAME: Self = Self(1);
     /// A socket of another study.
-    OtherStudy,
+    pub const OTHER_STUDY: Self = Self(2);
     /// One end is a study's, the other the host's.
-    Host,
+    pub const HOST: Self = Self(3);
     /// No socket: what is sent reaches nobody.
-    Nobody,
+    pub const NOBODY: Self = Self(4);
     /// No socket that could be looked up has sent this.
-    Unclear,
+    pub const UNCLEAR: Self = Self(5);
+
+    /// Across a function's border.
+    #[inline(always)]
+    #[must_use]
+    pub const fn number(self) -> u8 {
+        self.0
+    }
+
+    /// The reverse. A number that is none of these is judged as [`Loopback::UNCLEAR`] is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn from_number(number: u8) -> Self {
+        Self(number)
+    }
 }
 
 /// Everything a verdict depends on.
@@ -262,6 +275,8 @@ pub fn judge(question: &Question<'_>) -> Verdict {
 /// In the kernel each of these is a function of its own, which the verifier checks once; what is
 /// inlined it walks again for every path that leads there.
 pub trait Tables {
+    /// The address that is judged, and what goes there.
+    fn far(&self, flow: &Flow, ingress: bool) -> Far;
     /// Which study a canonical address belongs to, or one of [`owned`].
     fn owner(&self, far: Address) -> Option<u32>;
     /// What a subject's prefixes and services say of it: a number of [`weighed`].
@@ -278,6 +293,10 @@ struct Images<'a, 'q> {
 }
 
 impl Tables for Images<'_, '_> {
+    fn far(&self, flow: &Flow, ingress: bool) -> Far {
+        Far::side(flow, ingress)
+    }
+
     fn owner(&self, far: Address) -> Option<u32> {
         self.question.policy.owner(far)
     }
@@ -317,15 +336,19 @@ pub fn locate(world: Option<&WorldImage>, own_table: u64, far: Address) -> Juris
 pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     let flow = question.flow;
     let zero = question.zero;
-    let (far, mut carried) = far_side(flow, question.ingress, zero);
-    let number = match question.whose {
-        Whose::Subject(number) => number,
-        Whose::Kernel if question.essential => return Verdict::allow(Rule::Essential),
-        Whose::Kernel => return Verdict::deny(Rule::Kernel),
-        Whose::Served => return Verdict::allow(Rule::Kernel),
-        Whose::Unmarked => return Verdict::deny(Rule::Forwarded),
-        Whose::Nobody => return Verdict::deny(Rule::NoSubject),
-    };
+    let far = tables.far(flow, question.ingress);
+    let (far, mut carried) = (far.address, far.carried());
+    match question.whose {
+        Whose::KERNEL if question.essential => return Verdict::allow(Rule::Essential),
+        Whose::KERNEL => return Verdict::deny(Rule::Kernel),
+        Whose::SERVED => return Verdict::allow(Rule::Kernel),
+        Whose::UNMARKED => return Verdict::deny(Rule::Forwarded),
+        Whose::NOBODY => return Verdict::deny(Rule::NoSubject),
+        _ => {}
+    }
+    // Linux 6.1 walks ways that the comparisons above have closed, with bounds that no number meets.
+    let [.., a, b, c, d] = hidden(question.whose.number().into(), zero).to_be_bytes();
+    let number = u32::from_be_bytes([a, b, c, d]);
     let Some(subject) = question.policy.subject(number) else {
         return Verdict::deny(Rule::NoSubject);
     };
@@ -333,18 +356,18 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         return Verdict::deny(Rule::NoSubject);
     }
     match question.loopback {
-        Loopback::Same => return Verdict::allow(Rule::Peer),
-        Loopback::Nobody => return Verdict::allow(Rule::Loopback),
-        Loopback::OtherStudy => return Verdict::deny(Rule::OtherStudy),
-        Loopback::Unclear => return Verdict::deny(Rule::Loopback),
-        Loopback::Host | Loopback::No => {}
+        Loopback::HOST | Loopback::NO => {}
+        Loopback::SAME => return Verdict::allow(Rule::Peer),
+        Loopback::NOBODY => return Verdict::allow(Rule::Loopback),
+        Loopback::OTHER_STUDY => return Verdict::deny(Rule::OtherStudy),
+        _ => return Verdict::deny(Rule::Loopback),
     }
-    let on_loopback = hidden(u64::from(question.loopback == Loopback::Host), zero);
+    let on_loopback = hidden(u64::from(question.loopback == Loopback::HOST), zero);
     if on_loopback == 0 && flow.is_neighbour_discovery(question.ingress) {
         return Verdict::allow(Rule::Neighbour);
     }
     let is_study = subject.kind == kind::STUDY;
-    if question.line == Line::Early && far.is_loopback() {
+    if question.line == Line::EARLY && far.is_loopback() {
         // Which sockets meet there the first line finds out.
         return Verdict::allow(Rule::Loopback);
     }
@@ -370,7 +393,7 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
     let attested = hidden(u64::from(question.attested), zero);
     // What leaves as it is was not translated after all.
     let translated = hidden(
-        u64::from(translated && question.translated && question.line != Line::Second),
+        u64::from(translated && question.translated && question.line != Line::SECOND),
         zero,
     );
     let jurisdiction = tables.locate(far).0;
@@ -433,7 +456,7 @@ pub fn keeps_up(policy: &PolicyImage, flow: &Flow, ingress: bool) -> bool {
 
 /// The value, as something the kernel's verifier has to take as it comes: see [`Question::zero`].
 #[inline(always)]
-pub(crate) const fn hidden(value: u64, zero: u64) -> u64 {
+const fn hidden(value: u64, zero: u64) -> u64 {
     value ^ zero
 }
 

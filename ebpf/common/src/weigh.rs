@@ -8,7 +8,7 @@ use crate::policy::{
     ANY_PROTOCOL, ATTESTED, ICMP_PROTOCOL, PolicyImage, SERVICES_PER_INTERVAL, Slice, UNATTESTED,
     decision,
 };
-use crate::verdict::{Whose, hidden};
+use crate::verdict::Whose;
 
 /// What prefixes and services say, as a number across a function's border. Others deny.
 pub mod weighed {
@@ -80,9 +80,51 @@ impl Carried {
     }
 }
 
+/// The address that is judged, and what goes there: what a function of the kernel side writes for
+/// another. Paths that read different headers meet again, for what is read back from memory the
+/// verifier takes as it comes.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[repr(C)]
+pub struct Far {
+    /// Canonical.
+    pub address: Address,
+    /// [`Carried::pack`].
+    pub carried: u64,
+}
+
+impl Far {
+    /// Of a packet that goes there, or comes from there.
+    #[inline(always)]
+    #[must_use]
+    pub fn side(flow: &Flow, ingress: bool) -> Self {
+        let (address, port) = if ingress {
+            (flow.source.canonical(), flow.source_port())
+        } else {
+            (flow.destination.canonical(), flow.destination_port())
+        };
+        let carried = Carried {
+            protocol: flow.protocol,
+            has_ports: flow.has_ports(),
+            by_port: false,
+            port,
+        };
+        Self {
+            address,
+            carried: carried.pack().into(),
+        }
+    }
+
+    /// What goes there.
+    #[inline(always)]
+    #[must_use]
+    pub fn carried(&self) -> Carried {
+        let [_, _, _, _, a, b, c, d] = self.carried.to_be_bytes();
+        Carried::unpack(u32::from_be_bytes([a, b, c, d]))
+    }
+}
+
 /// What the prefixes and services of a subject say of a canonical address: a number of
 /// [`weighed`].
-#[inline(always)]
 #[must_use]
 pub fn weigh(
     policy: &PolicyImage,
@@ -90,6 +132,21 @@ pub fn weigh(
     attested: bool,
     far: Address,
     carried: Carried,
+) -> u32 {
+    let answers = |slice| services(policy, slice, carried);
+    weigh_with(policy, subject, attested, far, carried, answers)
+}
+
+/// [`weigh`], on services that are asked in another way.
+#[inline(always)]
+#[must_use]
+pub fn weigh_with(
+    policy: &PolicyImage,
+    subject: u32,
+    attested: bool,
+    far: Address,
+    carried: Carried,
+    services: impl Fn(Slice) -> u32,
 ) -> u32 {
     let Some(subject) = policy.subject(subject) else {
         return weighed::DENIED;
@@ -104,7 +161,7 @@ pub fn weigh(
     if interval.decision == decision::ALLOW && !carried.by_port {
         return weighed::PREFIX;
     }
-    let answer = services(policy, interval.services, carried);
+    let answer = services(interval.services);
     if answer != weighed::SERVICE && carried.by_port && interval.decision <= decision::ALLOW {
         return weighed::RESOLVER;
     }
@@ -117,46 +174,35 @@ pub fn weigh(
 
 /// Whose a packet of the kernel's own is, by where it goes: the study's for which the host fence
 /// names the target, and then it is judged as that study's; the host's; nobody's.
+#[must_use]
+pub fn served(policy: &PolicyImage, flow: &Flow, ingress: bool) -> Whose {
+    let far = Far::side(flow, ingress);
+    served_with(policy, &far, |slice| services(policy, slice, far.carried()))
+}
+
+/// [`served`], on services that are asked in another way.
 #[inline(always)]
 #[must_use]
-pub fn served(policy: &PolicyImage, flow: &Flow, ingress: bool, zero: u64) -> Whose {
-    let (far, carried) = far_side(flow, ingress, zero);
-    let Some(interval) = policy.find(policy.header.kernel, far) else {
-        return Whose::Kernel;
+pub fn served_with(policy: &PolicyImage, far: &Far, services: impl Fn(Slice) -> u32) -> Whose {
+    let Some(interval) = policy.find(policy.header.kernel, far.address) else {
+        return Whose::KERNEL;
     };
-    if services(policy, interval.services, carried) != weighed::SERVICE {
-        return Whose::Kernel;
+    if services(interval.services) != weighed::SERVICE {
+        return Whose::KERNEL;
     }
     match interval.owner {
-        0 => Whose::Served,
-        study => Whose::Subject(study - 1),
+        0 => Whose::SERVED,
+        study => Whose::subject(study - 1),
     }
 }
 
-/// The address that is judged, and what goes there.
-#[inline(always)]
-pub(crate) fn far_side(flow: &Flow, ingress: bool, zero: u64) -> (Address, Carried) {
-    let (far, port) = if ingress {
-        (flow.source.canonical(), flow.source_port())
-    } else {
-        (flow.destination.canonical(), flow.destination_port())
-    };
-    let far = Address {
-        hi: hidden(far.hi, zero),
-        lo: hidden(far.lo, zero),
-    };
-    let carried = Carried {
-        protocol: flow.protocol,
-        has_ports: flow.has_ports(),
-        by_port: false,
-        port,
-    };
-    (far, carried)
-}
-
+/// What a slice of a policy's services says of a packet: [`weighed::SERVICE`],
+/// [`weighed::UNANSWERED`] or [`weighed::NOTHING`].
+///
 /// Without a branch per rule: the verifier would walk every combination of answers.
 #[inline(always)]
-fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
+#[must_use]
+pub fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
     let protocol = u64::from(carried.protocol);
     let has_ports = u64::from(carried.has_ports);
     let port = u64::from(carried.port);

@@ -177,8 +177,8 @@ impl<'a> Explainer<'a> {
     fn kernel(&self, query: &Query<'_>) -> Result<Explanation, UnknownSubject> {
         let ingress = query.direction == Direction::Ingress;
         let whose = match Flow::parse(packet(query).as_slice()) {
-            Ok(flow) => served(self.policy, &flow, ingress, 0),
-            Err(_) => Whose::Kernel,
+            Ok(flow) => served(self.policy, &flow, ingress),
+            Err(_) => Whose::KERNEL,
         };
         let at = canonical(query.address);
         let address = person(at);
@@ -186,7 +186,7 @@ impl<'a> Explainer<'a> {
         let entry = entries
             .filter(|entry| entry.target.address.contains(&address))
             .max_by_key(|entry| entry.target.address.prefix_len());
-        if let Whose::Subject(number) = whose {
+        if let Some(number) = whose.as_subject() {
             let all = subjects(self.model);
             let name = usize::try_from(number).ok().and_then(|at| all.get(at));
             let subject = name.map_or("", Who::name);
@@ -225,7 +225,7 @@ impl<'a> Explainer<'a> {
     /// What the kernel answers for the subject of this number. `query.subject` is not looked at.
     #[must_use]
     pub fn verdict(&self, subject: u32, query: &Query<'_>) -> Verdict {
-        self.whose_verdict(Whose::Subject(subject), query)
+        self.whose_verdict(Whose::subject(subject), query)
     }
 
     fn whose_verdict(&self, whose: Whose, query: &Query<'_>) -> Verdict {
@@ -233,14 +233,14 @@ impl<'a> Explainer<'a> {
             Ok(flow) => judge(&Question {
                 world: Some(self.world),
                 policy: self.policy,
-                line: Line::First,
+                line: Line::FIRST,
                 whose,
                 translated: false,
                 attested: query.attested,
                 peer: query.peer,
                 ingress: query.direction == Direction::Ingress,
                 essential: keeps_up(self.policy, &flow, query.direction == Direction::Ingress),
-                loopback: Loopback::No,
+                loopback: Loopback::NO,
                 flow: &flow,
                 zero: 0,
             }),

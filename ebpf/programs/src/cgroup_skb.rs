@@ -2,13 +2,12 @@
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use bailiwick_ebpf_common::Line;
 use bailiwick_ebpf_common::abi::hook;
+use bailiwick_ebpf_common::{Line, Loopback};
 
 use crate::judge::{
     Asked, Room, fence_far_end, fence_passed, fence_report, fence_resolve, overtaken, settle,
 };
-use crate::loopback;
 use crate::report::{self, Answer};
 use crate::skb::Skb;
 
@@ -44,7 +43,7 @@ fn decide(skb: &Skb, at: u8) -> i32 {
     } = judged;
     let verdict = Answer::unpack(answer);
     if verdict.action == report::ALLOW {
-        let place = u32::from(at) | (far_end << 8);
+        let place = u32::from(at) | (u32::from(far_end.number()) << 8);
         let told = fence_passed(skb.as_ptr(), answer, who, place, room.flow());
         if told != 0 {
             fence_report(skb.as_ptr(), told, who, at.into(), room.flow());
@@ -59,7 +58,7 @@ fn decide(skb: &Skb, at: u8) -> i32 {
 struct Judged {
     answer: u64,
     who: u64,
-    far_end: u32,
+    far_end: Loopback,
 }
 
 /// Judges by the policy in force at this moment.
@@ -67,12 +66,14 @@ struct Judged {
 fn judge(skb: &Skb, ingress: bool, fault: u32, room: &mut Room) -> Judged {
     let who = fence_resolve(skb.as_ptr());
     let far_end = if fault == 0 && skb.on_loopback() {
-        fence_far_end(skb.as_ptr(), who, ingress.into(), room.flow())
+        let found = fence_far_end(skb.as_ptr(), who, ingress.into(), room.flow());
+        let [.., found] = found.to_be_bytes();
+        Loopback::from_number(found)
     } else {
-        loopback::NOT
+        Loopback::NO
     };
     let asked = Asked {
-        line: Line::First,
+        line: Line::FIRST,
         ingress,
         far_end,
         fault,

@@ -14,7 +14,7 @@ use aya_ebpf::macros::cgroup_sock_addr;
 use aya_ebpf::programs::SockAddrContext;
 use bailiwick_ebpf_common::abi::hook;
 use bailiwick_ebpf_common::packet::protocol;
-use bailiwick_ebpf_common::{Address, Flow, Line};
+use bailiwick_ebpf_common::{Address, Flow, Line, Loopback};
 
 use crate::device::fence_process;
 use crate::judge::{Asked, NO_SUBJECT, Room, overtaken, settle};
@@ -77,9 +77,9 @@ fn decide(asked: *mut bpf_sock_addr, at: u8) -> i32 {
 #[inline(always)]
 fn judge(who: &mut u64, room: &mut Room) -> u64 {
     let asked = Asked {
-        line: Line::Early,
+        line: Line::EARLY,
         ingress: false,
-        far_end: loopback::NOT,
+        far_end: Loopback::NO,
         fault: 0,
     };
     let (answer, whose) = settle(*who, asked, room.flow());

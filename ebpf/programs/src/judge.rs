@@ -6,9 +6,11 @@ use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use bailiwick_ebpf_common::abi::hook;
 use bailiwick_ebpf_common::peers::PeerKey;
-use bailiwick_ebpf_common::verdict::{Carried, Tables, weighed};
+use bailiwick_ebpf_common::policy::Slice;
+use bailiwick_ebpf_common::verdict::{Carried, Far, Tables, weighed};
 use bailiwick_ebpf_common::{
-    Address, Flow, Jurisdiction, Line, Question, Rule, Verdict, Whose, judge_with, peers, verdict,
+    Address, Flow, Jurisdiction, Line, Loopback, Question, Rule, Verdict, Whose, judge_with, peers,
+    verdict,
 };
 
 use crate::report::{self, Answer};
@@ -27,8 +29,7 @@ use crate::{loopback, maps};
 pub(crate) struct Asked {
     pub(crate) line: Line,
     pub(crate) ingress: bool,
-    /// A number of `loopback`.
-    pub(crate) far_end: u32,
+    pub(crate) far_end: Loopback,
     /// Of [`Room::read`].
     pub(crate) fault: u32,
 }
@@ -36,27 +37,18 @@ pub(crate) struct Asked {
 impl Asked {
     #[inline(always)]
     fn pack(self, essential: bool) -> u32 {
-        let [.., far_end] = self.far_end.to_be_bytes();
         let [.., fault] = self.fault.to_be_bytes();
         let flags = u8::from(self.ingress) | (u8::from(essential) << 1);
-        u32::from_be_bytes([self.line.number(), flags, far_end, fault])
+        u32::from_be_bytes([self.line.number(), flags, self.far_end.number(), fault])
     }
 
     #[inline(always)]
     fn unpack(packed: u32) -> (Self, bool) {
-        const THRESHOLD: u8 = Line::Threshold.number();
-        const SECOND: u8 = Line::Second.number();
-        const EARLY: u8 = Line::Early.number();
         let [line, flags, far_end, fault] = packed.to_be_bytes();
         let asked = Self {
-            line: match line {
-                THRESHOLD => Line::Threshold,
-                SECOND => Line::Second,
-                EARLY => Line::Early,
-                _ => Line::First,
-            },
+            line: Line::from_number(line),
             ingress: flags & 1 != 0,
-            far_end: far_end.into(),
+            far_end: Loopback::from_number(far_end),
             fault: fault.into(),
         };
         (asked, flags & 2 != 0)
@@ -160,7 +152,7 @@ pub(crate) extern "C" fn fence_resolve(skb: *mut __sk_buff) -> u64 {
         .unwrap_or(NO_SUBJECT);
     // No process lives in the root of the hierarchy but the kernel's own.
     if subject == NO_SUBJECT && root == 0 && skb.ancestor(1) == 0 {
-        subject = Whose::Kernel.number();
+        subject = Whose::KERNEL.number();
     }
     policy.tag(subject)
 }
@@ -184,7 +176,7 @@ pub(crate) fn overtaken(answer: u64, who: u64) -> bool {
 #[inline(always)]
 fn is_kernel(who: u64) -> bool {
     let [.., a, b, c, d] = who.to_be_bytes();
-    u32::from_be_bytes([a, b, c, d]) == Whose::Kernel.number()
+    u32::from_be_bytes([a, b, c, d]) == Whose::KERNEL.number()
 }
 
 /// Whose a packet of the kernel's own is, by where it goes; everybody else's stays whose it is.
@@ -196,13 +188,65 @@ pub(crate) extern "C" fn fence_served(who: u64, asked: u32, flow: *mut Flow) -> 
         return who;
     };
     let (asked, _) = Asked::unpack(asked);
-    if number != Whose::Kernel.number() || asked.fault != 0 {
+    if number != Whose::KERNEL.number() || asked.fault != 0 {
         return who;
     }
-    // SAFETY: the helper takes nothing and returns a number.
-    let now = unsafe { bpf_ktime_get_boot_ns() };
-    let zero = (now >> 63).wrapping_neg();
-    policy.tag(verdict::served(policy, flow, asked.ingress, zero).number())
+    let far = far_side(flow, asked.ingress);
+    let answers = |slice: Slice| services(who, slice, far.carried());
+    policy.tag(verdict::served_with(policy, &far, answers).number())
+}
+
+/// [`Far::side`], by a function of its own.
+#[inline(always)]
+fn far_side(flow: &Flow, ingress: bool) -> Far {
+    let mut far = MaybeUninit::<Far>::uninit();
+    let nothing = Far {
+        address: Address { hi: 0, lo: 0 },
+        carried: 0,
+    };
+    // SAFETY: room for one; written where the compiler may not leave it out, see `Room::new`.
+    unsafe { far.as_mut_ptr().write_volatile(nothing) };
+    fence_far(
+        (&raw const *flow).cast_mut(),
+        ingress.into(),
+        far.as_mut_ptr(),
+    );
+    // SAFETY: written above.
+    unsafe { far.assume_init() }
+}
+
+/// Writes the address that is judged, and what goes there, to where there is room for them.
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_far(flow: *mut Flow, ingress: u32, to: *mut Far) -> u32 {
+    let Some(flow) = lent(flow) else {
+        return 0;
+    };
+    if !to.is_null() {
+        // SAFETY: the caller's room for one, and not null.
+        unsafe { *to = Far::side(flow, ingress == 1) };
+    }
+    0
+}
+
+/// [`verdict::services`], by a function of its own.
+#[inline(always)]
+fn services(who: u64, slice: Slice, carried: Carried) -> u32 {
+    fence_services(who, slice.first, slice.count, carried.pack())
+}
+
+/// What a slice of the policy's services says of a packet: a number of [`weighed`].
+// SAFETY: no other symbol has this name.
+#[unsafe(no_mangle)]
+#[inline(never)]
+pub(crate) extern "C" fn fence_services(who: u64, first: u32, count: u32, carried: u32) -> u32 {
+    match maps::tagged(who) {
+        Some((policy, _)) => {
+            verdict::services(policy, Slice { first, count }, Carried::unpack(carried))
+        }
+        None => weighed::DENIED,
+    }
 }
 
 /// 1: the host fence names this packet as one without which the host has no network.
@@ -219,7 +263,7 @@ pub(crate) extern "C" fn fence_keeps_up(who: u64, asked: u32, flow: *mut Flow) -
     }
 }
 
-/// Who has the other end of a packet on the loopback device: a number of `loopback`.
+/// Who has the other end of a packet on the loopback device: a [`Loopback`]'s number.
 // SAFETY: no other symbol has this name.
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -232,7 +276,7 @@ pub(crate) extern "C" fn fence_far_end(
     let (Some((policy, subject)), Some(config), Some(flow)) =
         (maps::tagged(who), maps::CONFIG.get(0), lent(flow))
     else {
-        return loopback::UNCLEAR;
+        return Loopback::UNCLEAR.number().into();
     };
     loopback::far_end(
         &Skb::from_ptr(skb),
@@ -242,6 +286,8 @@ pub(crate) extern "C" fn fence_far_end(
         ingress == 1,
         flow,
     )
+    .number()
+    .into()
 }
 
 /// The tables, each behind a function of its own.
@@ -251,6 +297,11 @@ struct Functions {
 }
 
 impl Tables for Functions {
+    #[inline(always)]
+    fn far(&self, flow: &Flow, ingress: bool) -> Far {
+        far_side(flow, ingress)
+    }
+
     #[inline(always)]
     fn owner(&self, far: Address) -> Option<u32> {
         let owner = fence_owner(self.who, far.hi, far.lo);
@@ -300,8 +351,9 @@ pub(crate) extern "C" fn fence_weigh(
     let Some((policy, subject)) = maps::tagged(who) else {
         return weighed::DENIED;
     };
-    let carried = Carried::unpack(carried);
-    verdict::weigh(policy, subject, attested == 1, Address { hi, lo }, carried)
+    let (far, carried) = (Address { hi, lo }, Carried::unpack(carried));
+    let answers = |slice: Slice| services(who, slice, carried);
+    verdict::weigh_with(policy, subject, attested == 1, far, carried, answers)
 }
 
 /// 1: an entry of the study's stands for a canonical address.
@@ -350,7 +402,7 @@ pub(crate) extern "C" fn fence_judge(who: u64, asked: u32, flow: *mut Flow) -> u
                 world: None, // looked up by `fence_locate`
                 policy,
                 line: asked.line,
-                whose: Whose::from_number(subject),
+                whose: Whose::subject(subject),
                 translated: lease.is_some_and(|lease| lease.translated == 1),
                 attested: policy
                     .subject(subject)
@@ -358,7 +410,7 @@ pub(crate) extern "C" fn fence_judge(who: u64, asked: u32, flow: *mut Flow) -> u
                 peer: false, // looked up by `fence_peer`
                 ingress: asked.ingress,
                 essential,
-                loopback: loopback::from_number(asked.far_end),
+                loopback: asked.far_end,
                 flow,
                 zero,
             };
@@ -386,7 +438,7 @@ pub(crate) extern "C" fn fence_passed(
     if answer.jurisdiction == 0 {
         // By an explicit rule, before anybody asked where it lies: it is counted by place, too.
         answer.jurisdiction = match (maps::policy(), lent(flow)) {
-            _ if u32::from(far_end) != loopback::NOT => Jurisdiction::LOOPBACK.0,
+            _ if Loopback::from_number(far_end) != Loopback::NO => Jurisdiction::LOOPBACK.0,
             (Some(policy), Some(flow)) => {
                 let far = if at == hook::SKB_INGRESS {
                     flow.source.canonical()
@@ -426,4 +478,4 @@ pub(crate) extern "C" fn fence_report(
 }
 
 /// No number in any policy image.
-pub(crate) const NO_SUBJECT: u32 = Whose::Nobody.number();
+pub(crate) const NO_SUBJECT: u32 = Whose::NOBODY.number();

@@ -16,26 +16,6 @@ use crate::skb::Skb;
 /// `BPF_F_CURRENT_NETNS`: the namespace of the packet.
 const CURRENT_NETNS: u64 = u64::MAX;
 
-/// [`Loopback`] as a number, across a function's border.
-pub(crate) const NOT: u32 = 0;
-pub(crate) const SAME: u32 = 1;
-pub(crate) const OTHER_STUDY: u32 = 2;
-pub(crate) const HOST: u32 = 3;
-pub(crate) const NOBODY: u32 = 4;
-pub(crate) const UNCLEAR: u32 = 5;
-
-#[inline(always)]
-pub(crate) fn from_number(number: u32) -> Loopback {
-    match number {
-        NOT => Loopback::No,
-        SAME => Loopback::Same,
-        OTHER_STUDY => Loopback::OtherStudy,
-        HOST => Loopback::Host,
-        NOBODY => Loopback::Nobody,
-        _ => Loopback::Unclear,
-    }
-}
-
 /// Classifies the far end for `subject`.
 ///
 /// No socket to receive means nobody reads it, so that the kernel's own answers (a reset, the last
@@ -49,17 +29,17 @@ pub(crate) fn far_end(
     subject: u32,
     ingress: bool,
     flow: &Flow,
-) -> u32 {
+) -> Loopback {
     let tcp = flow.protocol == protocol::TCP;
     if !flow.has_ports() || !(tcp || flow.protocol == protocol::UDP) {
-        return UNCLEAR;
+        return Loopback::UNCLEAR;
     }
     let socket = lookup(skb, ingress, flow, tcp);
     if socket.is_null() {
         return if ingress && flow.opens() {
-            UNCLEAR
+            Loopback::UNCLEAR
         } else {
-            NOBODY
+            Loopback::NOBODY
         };
     }
     let other = policy.resolve(|level| {
@@ -75,10 +55,10 @@ pub(crate) fn far_end(
     };
     let other = other.unwrap_or(u32::MAX);
     match (is_study(subject), is_study(other)) {
-        (true, true) if subject == other => SAME,
-        (true, true) => OTHER_STUDY,
-        (false, false) => SAME,
-        _ => HOST,
+        (true, true) if subject == other => Loopback::SAME,
+        (true, true) => Loopback::OTHER_STUDY,
+        (false, false) => Loopback::SAME,
+        _ => Loopback::HOST,
     }
 }
 

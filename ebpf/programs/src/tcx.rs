@@ -9,12 +9,12 @@ use aya_ebpf::programs::TcContext;
 use bailiwick_ebpf_common::abi::{PortKey, hook};
 use bailiwick_ebpf_common::frame::{self, Frame};
 use bailiwick_ebpf_common::policy::kind;
-use bailiwick_ebpf_common::{Line, Rule, Verdict, Whose};
+use bailiwick_ebpf_common::{Line, Loopback, Rule, Verdict, Whose};
 
 use crate::judge::{Asked, NO_SUBJECT, Room, fence_report, fence_resolve, overtaken, settle};
+use crate::maps;
 use crate::report::{self, Answer};
 use crate::skb::Skb;
-use crate::{loopback, maps};
 
 /// `TCX_NEXT`, and `TC_ACT_UNSPEC` where there is no tcx: whoever comes next decides.
 const NEXT: i32 = -1;
@@ -31,10 +31,10 @@ pub fn fence_uplink(ctx: TcContext) -> i32 {
         Frame::Ip(offset) => {
             let mut room = Room::new();
             let fault = room.read(&skb, offset);
-            let (mut answer, mut who) = judge(who, Line::Second, fault, &mut room);
+            let (mut answer, mut who) = judge(who, Line::SECOND, fault, &mut room);
             if overtaken(answer, who) {
                 who = fence_sender(skb.as_ptr());
-                (answer, who) = judge(who, Line::Second, fault, &mut room);
+                (answer, who) = judge(who, Line::SECOND, fault, &mut room);
             }
             conclude(&skb, answer, who, hook::TCX_EGRESS, &mut room)
         }
@@ -58,12 +58,12 @@ pub fn fence_port(ctx: TcContext) -> i32 {
         Frame::Ip(offset) => {
             let mut room = Room::new();
             let fault = room.read(&skb, offset);
-            let (mut answer, mut who) = judge(who, Line::Threshold, fault, &mut room);
+            let (mut answer, mut who) = judge(who, Line::THRESHOLD, fault, &mut room);
             if overtaken(answer, who) {
                 who = fence_owner_of_port(skb.as_ptr());
                 // The uplink reads the mark by the policy in force, too.
                 fence_mark(skb.as_ptr(), who);
-                (answer, who) = judge(who, Line::Threshold, fault, &mut room);
+                (answer, who) = judge(who, Line::THRESHOLD, fault, &mut room);
             }
             conclude(&skb, answer, who, hook::TCX_INGRESS, &mut room)
         }
@@ -78,7 +78,7 @@ fn judge(who: u64, line: Line, fault: u32, room: &mut Room) -> (u64, u64) {
     let asked = Asked {
         line,
         ingress: false,
-        far_end: loopback::NOT,
+        far_end: Loopback::NO,
         fault,
     };
     settle(who, asked, room.flow())
@@ -129,8 +129,8 @@ pub(crate) extern "C" fn fence_sender(skb: *mut __sk_buff) -> u64 {
     let subject = config.marking.read(packet.mark(), policy.header.generation);
     policy.tag(match subject {
         Some(subject) => subject,
-        None if packet.is_forwarded() => Whose::Unmarked.number(),
-        None => Whose::Kernel.number(),
+        None if packet.is_forwarded() => Whose::UNMARKED.number(),
+        None => Whose::KERNEL.number(),
     })
 }
 
@@ -187,7 +187,7 @@ pub(crate) extern "C" fn fence_resolves(skb: *mut __sk_buff, who: u64) -> i32 {
     };
     let subject = policy.subject(number);
     if Skb::from_ptr(skb).cgroup() == 0 {
-        return i32::from(number == Whose::Kernel.number() || subject.is_some());
+        return i32::from(number == Whose::KERNEL.number() || subject.is_some());
     }
     i32::from(subject.is_some_and(|subject| subject.kind == kind::HOST))
 }

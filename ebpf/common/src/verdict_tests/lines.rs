@@ -28,13 +28,13 @@ fn whose_it_is_decides_first() {
     let there = flow([1, 0, 0, 1], 6, 443);
     let (allow, deny) = (Action::Allow, Action::Deny);
     for (name, whose, action, rule) in [
-        ("a study", Whose::Subject(ME), allow, Rule::Jurisdiction),
-        ("nobody", Whose::Nobody, deny, Rule::NoSubject),
-        ("forwarded", Whose::Unmarked, deny, Rule::Forwarded),
-        ("the kernel", Whose::Kernel, deny, Rule::Kernel),
-        ("the kernel, named", Whose::Served, allow, Rule::Kernel),
+        ("a study", Whose::subject(ME), allow, Rule::Jurisdiction),
+        ("nobody", Whose::NOBODY, deny, Rule::NoSubject),
+        ("forwarded", Whose::UNMARKED, deny, Rule::Forwarded),
+        ("the kernel", Whose::KERNEL, deny, Rule::Kernel),
+        ("the kernel, named", Whose::SERVED, allow, Rule::Kernel),
     ] {
-        for line in [Line::First, Line::Threshold, Line::Second, Line::Early] {
+        for line in [Line::FIRST, Line::THRESHOLD, Line::SECOND, Line::EARLY] {
             let question = Question {
                 whose,
                 line,
@@ -43,7 +43,8 @@ fn whose_it_is_decides_first() {
             let verdict = judge(&question);
             assert_eq!((verdict.action, verdict.rule), (action, rule), "{name}");
         }
-        assert_eq!(Whose::from_number(whose.number()), whose, "{name}");
+        let subject = (whose == Whose::subject(ME)).then_some(ME);
+        assert_eq!(whose.as_subject(), subject, "{name}");
     }
 }
 
@@ -65,25 +66,25 @@ fn what_keeps_the_host_up_is_the_hosts_by_name() {
     };
     let (allow, deny) = (Action::Allow, Action::Deny);
     for (name, whose, flow, action, rule) in [
-        ("the kernel", Whose::Kernel, &error, allow, Rule::Essential),
+        ("the kernel", Whose::KERNEL, &error, allow, Rule::Essential),
         (
             "a host service",
-            Whose::Subject(HOST),
+            Whose::subject(HOST),
             &error,
             allow,
             Rule::Essential,
         ),
         (
             "a study",
-            Whose::Subject(ME),
+            Whose::subject(ME),
             &error,
             deny,
             Rule::Jurisdiction,
         ),
-        ("forwarded", Whose::Unmarked, &error, deny, Rule::Forwarded),
-        ("nobody", Whose::Nobody, &error, deny, Rule::NoSubject),
-        ("no error", Whose::Kernel, &echo, deny, Rule::Kernel),
-        ("not named", Whose::Kernel, &reset, deny, Rule::Kernel),
+        ("forwarded", Whose::UNMARKED, &error, deny, Rule::Forwarded),
+        ("nobody", Whose::NOBODY, &error, deny, Rule::NoSubject),
+        ("no error", Whose::KERNEL, &echo, deny, Rule::Kernel),
+        ("not named", Whose::KERNEL, &reset, deny, Rule::Kernel),
     ] {
         let question = Question {
             whose,
@@ -112,24 +113,24 @@ fn the_kernels_own_is_for_a_named_target_and_its_study() {
         ],
     );
     for (name, to, port, whose) in [
-        ("a study's", [4, 0, 0, 1], 443, Whose::Subject(ME)),
-        ("the host's", [4, 0, 0, 2], 443, Whose::Served),
-        ("the next port", [4, 0, 0, 1], 444, Whose::Kernel),
-        ("the next address", [4, 0, 0, 3], 443, Whose::Kernel),
-        ("the one before", [4, 0, 0, 0], 443, Whose::Kernel),
+        ("a study's", [4, 0, 0, 1], 443, Whose::subject(ME)),
+        ("the host's", [4, 0, 0, 2], 443, Whose::SERVED),
+        ("the next port", [4, 0, 0, 1], 444, Whose::KERNEL),
+        ("the next address", [4, 0, 0, 3], 443, Whose::KERNEL),
+        ("the one before", [4, 0, 0, 0], 443, Whose::KERNEL),
     ] {
         let out = flow(to, 6, port);
-        assert_eq!(served(&policy, &out, false, 0), whose, "{name}");
+        assert_eq!(served(&policy, &out, false), whose, "{name}");
         let back = Flow {
             source: out.destination,
             destination: out.source,
             upper: out.upper.rotate_left(16),
             ..out
         };
-        assert_eq!(served(&policy, &back, true, 0), whose, "{name}, coming in");
+        assert_eq!(served(&policy, &back, true), whose, "{name}, coming in");
         assert_eq!(
-            served(&policy, &back, false, 0),
-            Whose::Kernel,
+            served(&policy, &back, false),
+            Whose::KERNEL,
             "{name}, turned"
         );
     }
@@ -184,7 +185,7 @@ fn planes_and_service_addresses_have_an_owner() {
             policy.subjects[number].management = member;
         }
         let question = Question {
-            whose: Whose::Subject(subject),
+            whose: Whose::subject(subject),
             ..ask(&world, &policy, flow)
         };
         let verdict = judge(&question);
@@ -195,7 +196,7 @@ fn planes_and_service_addresses_have_an_owner() {
         (
             "judged again",
             true,
-            Line::First,
+            Line::FIRST,
             true,
             allow,
             Rule::Translated,
@@ -203,7 +204,7 @@ fn planes_and_service_addresses_have_an_owner() {
         (
             "at the port",
             true,
-            Line::Threshold,
+            Line::THRESHOLD,
             true,
             allow,
             Rule::Translated,
@@ -211,7 +212,7 @@ fn planes_and_service_addresses_have_an_owner() {
         (
             "as it leaves",
             true,
-            Line::Second,
+            Line::SECOND,
             true,
             deny,
             Rule::Jurisdiction,
@@ -219,7 +220,7 @@ fn planes_and_service_addresses_have_an_owner() {
         (
             "not judged again",
             false,
-            Line::First,
+            Line::FIRST,
             true,
             deny,
             Rule::Jurisdiction,
@@ -227,12 +228,12 @@ fn planes_and_service_addresses_have_an_owner() {
         (
             "without a lease",
             true,
-            Line::First,
+            Line::FIRST,
             false,
             deny,
             Rule::NoLease,
         ),
-        ("neither", false, Line::First, false, deny, Rule::NoLease),
+        ("neither", false, Line::FIRST, false, deny, Rule::NoLease),
     ] {
         let question = Question {
             translated,
@@ -348,7 +349,7 @@ fn a_studys_dns_is_answered_by_a_named_port_alone() {
     ] {
         let flow = flow(to, protocol, port);
         let question = Question {
-            whose: Whose::Subject(subject),
+            whose: Whose::subject(subject),
             ..ask(&world, &policy, &flow)
         };
         let verdict = judge(&question);

@@ -9,25 +9,31 @@ fn on_the_loopback_device_sockets_decide() {
     let service = flow([3, 0, 0, 1], 6, 443);
     let jurisdiction = flow([1, 0, 0, 1], 6, 443);
     for (name, loopback, flow, action) in [
-        ("same study", Loopback::Same, &own, Action::Allow),
+        ("same study", Loopback::SAME, &own, Action::Allow),
         (
             "another study",
-            Loopback::OtherStudy,
+            Loopback::OTHER_STUDY,
             &service,
             Action::Deny,
         ),
-        ("nobody listens", Loopback::Nobody, &own, Action::Allow),
-        ("no sender found", Loopback::Unclear, &service, Action::Deny),
-        ("the host's, not named", Loopback::Host, &own, Action::Deny),
+        ("nobody listens", Loopback::NOBODY, &own, Action::Allow),
+        ("no sender found", Loopback::UNCLEAR, &service, Action::Deny),
+        (
+            "a number that is none",
+            Loopback::from_number(6),
+            &service,
+            Action::Deny,
+        ),
+        ("the host's, not named", Loopback::HOST, &own, Action::Deny),
         (
             "the host's, a named service",
-            Loopback::Host,
+            Loopback::HOST,
             &service,
             Action::Allow,
         ),
         (
             "the host's, an allowed place",
-            Loopback::Host,
+            Loopback::HOST,
             &jurisdiction,
             Action::Deny,
         ),
@@ -63,7 +69,7 @@ fn neighbour_discovery_passes_on_the_link_alone() {
         (
             "attested",
             &solicitation,
-            Loopback::No,
+            Loopback::NO,
             true,
             allow,
             Rule::Neighbour,
@@ -71,7 +77,7 @@ fn neighbour_discovery_passes_on_the_link_alone() {
         (
             "without a lease",
             &solicitation,
-            Loopback::No,
+            Loopback::NO,
             false,
             allow,
             Rule::Neighbour,
@@ -79,7 +85,7 @@ fn neighbour_discovery_passes_on_the_link_alone() {
         (
             "from a router",
             &routed,
-            Loopback::No,
+            Loopback::NO,
             true,
             deny,
             Rule::Jurisdiction,
@@ -87,7 +93,7 @@ fn neighbour_discovery_passes_on_the_link_alone() {
         (
             "to the host itself",
             &solicitation,
-            Loopback::Host,
+            Loopback::HOST,
             true,
             deny,
             Rule::Loopback,

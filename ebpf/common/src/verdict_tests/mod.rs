@@ -119,14 +119,14 @@ fn ask<'a>(world: &'a WorldImage, policy: &'a PolicyImage, flow: &'a Flow) -> Qu
     Question {
         world: Some(world),
         policy,
-        line: Line::First,
-        whose: Whose::Subject(ME),
+        line: Line::FIRST,
+        whose: Whose::subject(ME),
         translated: false,
         attested: true,
         peer: false,
         ingress: false,
         essential: false,
-        loopback: Loopback::No,
+        loopback: Loopback::NO,
         flow,
         zero: 0,
     }
@@ -279,9 +279,9 @@ fn what_is_missing_is_denied() {
     let (world, mut policy) = (world(), policy());
     let allowed = flow([1, 0, 0, 1], 17, 123);
     for (name, whose) in [
-        ("no subject", Whose::Nobody),
-        ("free slot", Whose::Subject(9)),
-        ("out of range", Whose::Subject(512)),
+        ("no subject", Whose::NOBODY),
+        ("free slot", Whose::subject(9)),
+        ("out of range", Whose::subject(512)),
     ] {
         let question = Question {
             whose,
@@ -398,7 +398,7 @@ fn host_services_have_no_peers_and_meet_studies_by_their_rules() {
     let (world, policy) = (world(), policy());
     let to_study = flow([10, 9, 2, 9], 17, 123);
     let question = Question {
-        whose: Whose::Subject(HOST),
+        whose: Whose::subject(HOST),
         ..ask(&world, &policy, &to_study)
     };
     let verdict = judge(&question);

@@ -74,18 +74,18 @@ impl Host {
             From::Named(name) => {
                 let all = subjects(&self.model);
                 let at = all.iter().position(|who| who.name() == name).unwrap();
-                Whose::Subject(u32::try_from(at).unwrap())
+                Whose::subject(u32::try_from(at).unwrap())
             }
-            From::Nobody => Whose::Nobody,
-            From::Unmarked => Whose::Unmarked,
-            From::Kernel => Whose::Kernel,
+            From::Nobody => Whose::NOBODY,
+            From::Unmarked => Whose::UNMARKED,
+            From::Kernel => Whose::KERNEL,
         };
         let flow = match Flow::parse(bytes) {
             Ok(flow) => flow,
             Err(fault) => return Verdict::deny(fault.rule()),
         };
-        let whose = if whose == Whose::Kernel {
-            served(&self.image, &flow, state.ingress, 0)
+        let whose = if whose == Whose::KERNEL {
+            served(&self.image, &flow, state.ingress)
         } else {
             whose
         };

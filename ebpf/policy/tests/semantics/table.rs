@@ -157,9 +157,9 @@ fn row(name: &'static str, from: From, packet: Packet) -> Row {
             ingress: false,
             lease: true,
             signed: false,
-            line: Line::First,
+            line: Line::FIRST,
             translated: false,
-            loopback: Loopback::No,
+            loopback: Loopback::NO,
         },
     }
 }
@@ -243,9 +243,9 @@ fn whose() -> Vec<Row> {
     vec![
         study("study", tcp("192.0.2.7", 443)),
         row("nobody", From::Nobody, tcp("192.0.2.7", 443)),
-        row("forwarded", From::Unmarked, tcp("192.0.2.7", 443)).at(Line::Second),
-        study("forwarded-marked", tcp("192.0.2.7", 443)).at(Line::Second),
-        study("forwarded-marked-elsewhere", tcp("203.0.113.200", 443)).at(Line::Second),
+        row("forwarded", From::Unmarked, tcp("192.0.2.7", 443)).at(Line::SECOND),
+        study("forwarded-marked", tcp("192.0.2.7", 443)).at(Line::SECOND),
+        study("forwarded-marked-elsewhere", tcp("203.0.113.200", 443)).at(Line::SECOND),
     ]
 }
 
@@ -322,13 +322,13 @@ fn services() -> Vec<Row> {
         study("resolver-of-any-protocol", udp("203.0.113.10", 53)),
         study("resolver-of-own", udp("10.9.1.53", 53)),
         study("resolver-of-host", udp("10.8.0.53", 53)).by("sshd"),
-        study("loopback-same", tcp("127.0.0.1", 80)).meets(Loopback::Same),
-        study("loopback-other-study", tcp("127.0.0.1", 80)).meets(Loopback::OtherStudy),
-        study("loopback-host", tcp("127.0.0.1", 80)).meets(Loopback::Host),
-        study("loopback-host-service", udp("127.0.0.53", 53)).meets(Loopback::Host),
-        study("loopback-nobody", tcp("127.0.0.1", 80)).meets(Loopback::Nobody),
-        study("loopback-unclear", tcp("127.0.0.1", 80)).meets(Loopback::Unclear),
-        study("loopback-early", tcp("127.0.0.1", 80)).at(Line::Early),
+        study("loopback-same", tcp("127.0.0.1", 80)).meets(Loopback::SAME),
+        study("loopback-other-study", tcp("127.0.0.1", 80)).meets(Loopback::OTHER_STUDY),
+        study("loopback-host", tcp("127.0.0.1", 80)).meets(Loopback::HOST),
+        study("loopback-host-service", udp("127.0.0.53", 53)).meets(Loopback::HOST),
+        study("loopback-nobody", tcp("127.0.0.1", 80)).meets(Loopback::NOBODY),
+        study("loopback-unclear", tcp("127.0.0.1", 80)).meets(Loopback::UNCLEAR),
+        study("loopback-early", tcp("127.0.0.1", 80)).at(Line::EARLY),
     ]
 }
 
@@ -369,15 +369,15 @@ fn host() -> Vec<Row> {
             .coming_in(),
         study("translated-at-threshold", tcp("10.96.0.10", 443))
             .judged_again()
-            .at(Line::Threshold),
+            .at(Line::THRESHOLD),
         study("translated-not-judged-again", tcp("10.96.0.10", 443)).by("neuro"),
         study("translated-leaves-as-it-is", tcp("10.96.0.10", 443))
             .by("neuro")
             .judged_again()
-            .at(Line::Second),
+            .at(Line::SECOND),
         study("translated-to-elsewhere", tcp("203.0.113.200", 443))
             .judged_again()
-            .at(Line::Second),
+            .at(Line::SECOND),
     ]
 }
 
