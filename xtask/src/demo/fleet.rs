@@ -371,7 +371,12 @@ interval_s = {interval_seconds}
         double.arg(scene.path("nvml")).arg(gpus.to_string());
         let path = cmd::output(&mut double)?;
         let text = fs::read_to_string(&self.config).context("read the agent's file")?;
-        let text = format!("{text}\n[host]\nnvml = {:?}\n", path.trim());
+        let nvml = Path::new(path.trim());
+        // It computes on this machine's processor and in its memory: as little as may be.
+        let text = format!(
+            "{text}\n[host]\nnvml = {nvml:?}\n[oq]\nenabled = true\nmemory_mib = 16\ncuda = {:?}\n",
+            nvml.with_file_name("libcuda.so.1")
+        );
         fs::write(&self.config, text).context("configure the agent")
     }
 

@@ -22,6 +22,8 @@ pub(super) struct Gpus {
     pub(super) shown: Option<bool>,
     /// Under a profile that asks for GPUs.
     pub(super) verdict: String,
+    /// They were tried with a computation, beside no other work.
+    pub(super) tried: bool,
     /// Why, as `node why` says: lines about GPUs.
     pub(super) why: Vec<String>,
 }
@@ -31,14 +33,16 @@ impl Gpus {
     pub(super) fn as_expected(&self) -> bool {
         self.reports > 0
             && self.shown == Some(false)
+            && self.tried
             && self.verdict != AFFIRMING
-            && self.why.iter().any(|line| line.contains("not hardware"))
+            && self.why.iter().any(|line| line.contains(".hardware"))
     }
 
     pub(super) fn json(&self) -> Value {
         json!({
             "reports": self.reports,
             "hardware": self.shown,
+            "tried": self.tried,
             "verdict": self.verdict,
             "why": self.why.first(),
         })
@@ -51,7 +55,15 @@ impl Gpus {
             None => "unknown",
         };
         let first = format!("{} GPUs gave reports; shown as: {hardware}", self.reports);
-        let mut lines = vec![first, format!("verdict: {}", self.verdict)];
+        let computed = match self.tried {
+            true => "tried with a computation, by the host alone",
+            false => "not tried",
+        };
+        let mut lines = vec![
+            first,
+            computed.to_owned(),
+            format!("verdict: {}", self.verdict),
+        ];
         lines.extend(self.why.iter().cloned());
         lines
     }
@@ -76,6 +88,15 @@ impl Stage {
             let reports = reports.as_u64().context("gpu.reports is no number")?;
             Ok((reports, stage.gpu_claim("gpu.hardware")?.as_bool()))
         })?;
+        let log = scene.path("agent.log");
+        let tried = self.wait(scene, "GPUs tried", |_| {
+            let said = fs::read_to_string(&log)?;
+            // No baseline is there to pass by.
+            if !said.contains("GPUs tried") || !said.contains("no baseline for mode") {
+                bail!("the agent has not tried them");
+            }
+            Ok(true)
+        })?;
         self.ask_of_gpus(scene, ASKED)?;
         let verdict = self.wait_for_verdict(scene, false)?;
         self.wait_for_standing(scene, false)?;
@@ -84,6 +105,7 @@ impl Stage {
         Ok(Gpus {
             reports,
             shown,
+            tried,
             verdict,
             why,
         })

@@ -182,8 +182,9 @@ mod tests {
             gpu: Some(Gpus {
                 reports: 2,
                 shown: Some(false),
+                tried: true,
                 verdict: "contraindicated".to_owned(),
-                why: vec!["GPU 0: not hardware".to_owned()],
+                why: vec!["gpu.0.hardware: checked and refused".to_owned()],
             }),
             alerted: Some(true),
             resolved: Some(true),
@@ -196,7 +197,7 @@ mod tests {
     #[test]
     fn what_was_not_measured_or_went_wrong_is_no_good_story() {
         type Change = fn(&mut Report);
-        let rows: [(&str, Change, bool, bool); 12] = [
+        let rows: [(&str, Change, bool, bool); 13] = [
             ("as it must be", |_| {}, true, true),
             ("no kill was tried", |r| r.fence_killed = None, false, false),
             (
@@ -233,6 +234,12 @@ mod tests {
             (
                 "a double passes for hardware",
                 |r| r.gpu.as_mut().unwrap().shown = Some(true),
+                true,
+                false,
+            ),
+            (
+                "a GPU that nobody tried",
+                |r| r.gpu.as_mut().unwrap().tried = false,
                 true,
                 false,
             ),
