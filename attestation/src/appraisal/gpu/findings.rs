@@ -176,7 +176,10 @@ impl Judged<'_> {
             told.add("reports", Finding::Refused, "gpu-not-proven", wanted, found);
         }
         let wanted = profile.count.and_then(|count| usize::try_from(count).ok());
-        let enough = wanted.map_or(reports > 0, |wanted| wanted == reports);
+        // Switches come along with a set and are counted by its topology.
+        let gpus = self.answer.devices.iter();
+        let gpus = gpus.filter(|device| !device.is_switch()).count();
+        let enough = wanted.map_or(gpus > 0, |wanted| wanted == gpus);
         if !enough {
             let expected = wanted.map_or_else(|| "at least 1".to_owned(), |n| n.to_string());
             told.add(
@@ -184,7 +187,7 @@ impl Judged<'_> {
                 Finding::Refused,
                 "gpu-count",
                 expected,
-                reports.to_string(),
+                gpus.to_string(),
             );
         }
     }
@@ -273,6 +276,10 @@ impl Judged<'_> {
         by: Provenance,
         told: &mut Told,
     ) {
+        if device.is_switch() {
+            // These conditions are on GPUs; what a switch says is held against them as a set.
+            return;
+        }
         let name = called(self.came, place);
         let none = || "nothing".to_owned();
         let mut refuse = |field: &str, code: &str, expected: String, found: Option<String>| {

@@ -272,3 +272,38 @@ fn firmware_is_named_by_drivers_that_can() {
     old.profile("count = 2", "count = 2\nmeasurements = false");
     assert_eq!(old.codes(), []);
 }
+
+#[test]
+fn a_switch_is_no_gpu_and_meets_no_condition_in_the_place_of_one() {
+    let of_gpus = ["gpu-mode", "gpu-architecture", "gpu-driver", "gpu-vbios"];
+    let with_switch = |instead: bool| {
+        let mut node = Node::new();
+        let nonce = gpu_nonce(&ASKED, node.case.tpm.ak().name().as_bytes());
+        let says = Said {
+            nonce,
+            ..Said::switch([9; 8], &[[1; 8]; 8])
+        };
+        let switch = device_of(five_keys(), "LS_10", [9; 8], &says);
+        let report = v1::GpuReport {
+            uuid: "SWX-0".to_owned(),
+            report: switch.report.clone(),
+        };
+        if instead {
+            node.gpus.pop();
+            node.reports.reports.pop();
+        }
+        node.gpus.push(switch);
+        node.reports.reports.push(report);
+        let all = node.gpus.len();
+        node.reports.count = u32::try_from(all).ok();
+        node.trust(true);
+        let codes = node.codes().into_iter().map(|(code, _)| code);
+        codes.collect::<Vec<_>>()
+    };
+    let beside = with_switch(false);
+    let refused = |code: &&str| beside.iter().any(|own| own == code);
+    assert!(!of_gpus.iter().any(|code| refused(code)), "{beside:?}");
+    assert!(!refused(&"gpu-count"), "two GPUs, as asked: {beside:?}");
+    let instead = with_switch(true);
+    assert!(instead.contains(&"gpu-count".to_owned()), "{instead:?}");
+}
