@@ -124,21 +124,45 @@ fn came(evidence: &VerifiedEvidence) -> Result<(Came, GpuCitation), Absent> {
     let (Some(reports), Some(chains)) = (&evidence.gpu_reports, &evidence.gpu_chains) else {
         return Err(Absent::NotKept);
     };
-    let Ok(reports) = v1::GpuReports::decode(&**reports) else {
-        return Err(Absent::Malformed("the reports are no GpuReports"));
-    };
-    let Ok(chains) = v1::GpuChains::decode(&**chains) else {
-        return Err(Absent::Malformed("the chains are no GpuChains"));
-    };
-    if reports.reports.len() > MAX_DEVICES {
-        return Err(Absent::Malformed("more reports than any machine has GPUs"));
+    match Came::read(reports, chains) {
+        Ok(came) => Ok((came, cited)),
+        Err(why) => Err(Absent::Malformed(why)),
     }
-    if reports.reports.len() != chains.chains.len() {
-        return Err(Absent::Malformed("as many chains as reports make a set"));
+}
+
+impl Came {
+    fn read(reports: &[u8], chains: &[u8]) -> Result<Self, &'static str> {
+        let Ok(reports) = v1::GpuReports::decode(reports) else {
+            return Err("the reports are no GpuReports");
+        };
+        let Ok(chains) = v1::GpuChains::decode(chains) else {
+            return Err("the chains are no GpuChains");
+        };
+        if reports.reports.len() > MAX_DEVICES {
+            return Err("more reports than any machine has GPUs");
+        }
+        if reports.reports.len() != chains.chains.len() {
+            return Err("as many chains as reports make a set");
+        }
+        let chains = chains.chains.iter();
+        let chains = chains.map(|chain| Bundle::parse(chain).ok()).collect();
+        Ok(Self { reports, chains })
     }
-    let chains = chains.chains.iter();
-    let chains = chains.map(|chain| Bundle::parse(chain).ok()).collect();
-    Ok((Came { reports, chains }, cited))
+
+    /// Names of the chips whose certificates are there.
+    fn names(&self) -> Vec<String> {
+        let chains = self.chains.iter().flatten();
+        let chips = chains.filter_map(|chain| chain.certificates.get(1));
+        chips
+            .filter_map(|chip| gpu::Identity::of(chip).inventory_name())
+            .collect()
+    }
+}
+
+/// Names of chips in reports and chains as they travel. Nothing of it is verified; whoever calls
+/// has limited their length.
+pub fn read_gpus(reports: &[u8], chains: &[u8]) -> Result<Vec<String>, &'static str> {
+    Came::read(reports, chains).map(|came| came.names())
 }
 
 /// Judges the GPUs of a node, where the profile asks for it; notes what they say in any case.
@@ -279,16 +303,7 @@ fn texts(device: &Device<'_>, comparison: Option<&Comparison>) -> Vec<(&'static 
 /// them: what an inventory is asked about. What a name is worth, its chain and its report show.
 #[must_use]
 pub fn named_gpus(evidence: &VerifiedEvidence) -> Vec<String> {
-    let Ok((came, _)) = came(evidence) else {
-        return Vec::new();
-    };
-    let chips = came
-        .chains
-        .iter()
-        .filter_map(|chain| chain.as_ref()?.certificates.get(1));
-    chips
-        .filter_map(|chip| gpu::Identity::of(chip).inventory_name())
-        .collect()
+    came(evidence).map_or_else(|_absent| Vec::new(), |(came, _)| came.names())
 }
 
 /// Per-device identifiers that NVIDIA certified and whose keys signed what came: `PDI-` and 16 hex

@@ -36,7 +36,7 @@ use crate::{
 pub use boot::asks_logs;
 pub use drift::{Drift, drift};
 pub use geo::GeoWord;
-pub use gpu::{GpuAnchor, certified_gpus, named_gpus};
+pub use gpu::{GpuAnchor, certified_gpus, named_gpus, read_gpus};
 pub use identity::{AkWord, Device, devices};
 pub use logs::LogsRead;
 pub use result::{

@@ -6,8 +6,8 @@ use super::logs::LogsRead;
 use crate::{
     crypto::HashAlgorithm,
     evidence::{
-        Binding, Freshness, Nonce, NonceError, ParsedStatement, SignerKind, StatementRefused,
-        StatementSigner, TpmQuoteSigner, geotag_binding, log_name,
+        Binding, Freshness, GPU_CHAINS, GPU_REPORTS, Nonce, NonceError, ParsedStatement,
+        SignerKind, StatementRefused, StatementSigner, TpmQuoteSigner, geotag_binding, log_name,
     },
     geotag::GEOTAG_INDEX,
     ids::{Sha256Digest, UnixTime},
@@ -25,8 +25,6 @@ const IMA_LIST: &str = "ima";
 const USERSPACE_LOG: &str = "userspace";
 /// Most characters of a node's own words.
 const WORDS: usize = 400;
-const GPU_REPORTS: &str = "gpu";
-const GPU_CHAINS: &str = "gpu-chains";
 /// Most banks and registers presented: eight banks of 32.
 const MAX_REGISTERS: usize = 256;
 

@@ -17,3 +17,4 @@ pub use log::log_name;
 pub use statement::{
     ClaimValue, GpuCitation, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused,
 };
+pub(crate) use statement::{GPU_CHAINS, GPU_REPORTS};

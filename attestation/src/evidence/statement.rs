@@ -21,6 +21,11 @@ const MAX_PARTS: usize = 256;
 const MAX_NAME: usize = 256;
 /// The format this version writes and reads.
 const FORMAT: u32 = 1;
+/// Under which name reports of GPUs travel beside a statement.
+pub(crate) const GPU_REPORTS: &str = "gpu";
+/// Likewise their chains.
+pub(crate) const GPU_CHAINS: &str = "gpu-chains";
+
 /// Claims the appraiser makes itself; a node that uses the names would speak for it.
 const RESERVED: [&str; 7] = [
     "tpm.",
@@ -179,6 +184,18 @@ fn bounded(field: &'static str, len: usize) -> Result<(), StatementRefused> {
 }
 
 impl ParsedStatement {
+    /// Digests of all that came along with this statement or an earlier one, by the names under
+    /// which it did: logs, and reports and chains of GPUs.
+    #[must_use]
+    pub fn named(&self) -> BTreeMap<String, Sha256Digest> {
+        let mut named = self.logs.clone();
+        if let Some(gpu) = &self.gpu {
+            named.insert(GPU_REPORTS.to_owned(), gpu.reports);
+            named.insert(GPU_CHAINS.to_owned(), gpu.chains);
+        }
+        named
+    }
+
     /// Reads the bytes as they were signed.
     pub fn parse(bytes: &[u8]) -> Result<Self, StatementRefused> {
         if bytes.len() > MAX_STATEMENT {
@@ -383,6 +400,11 @@ mod tests {
             asked_boot_ns: 4,
         };
         assert_eq!(parsed.gpu, Some(want));
+        // Whoever looks at the record later needs them beside the logs.
+        let named = parsed.named();
+        assert_eq!(named["gpu"], Sha256Digest([1; 32]));
+        assert_eq!(named["gpu-chains"], Sha256Digest([2; 32]));
+        assert_eq!(named.len(), parsed.logs.len() + 2);
     }
 
     #[test]

@@ -18,6 +18,10 @@ use super::remembered::{GoodSignatures, Kind, once};
 /// Longest list that is read: some twenty thousand certificates.
 pub const MAX_CRL_BYTES: usize = 1024 * 1024;
 
+/// Issuers of one name whose keys a list is tried with. The devices of a machine have one or two;
+/// whoever makes up hundreds gets no list verified hundreds of times.
+const MAX_ISSUERS: usize = 16;
+
 const FILE: Packed = Packed {
     structure: "CertificateList",
     label: "X509 CRL",
@@ -122,6 +126,7 @@ pub(super) fn check_remembering<'a>(
         let known = issuers.iter().find(|(known, _)| known == issuer);
         let made = match known {
             Some((_, made)) => *made,
+            None if issuers.len() == MAX_ISSUERS => false,
             None => {
                 let made = made_by(list, issuer, memory);
                 issuers.push((issuer, made.is_ok()));

@@ -1,6 +1,6 @@
 //! One node, and one of its statements, as answers.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::HashSet;
 
 use bailiwick_attestation::evidence::ParsedStatement;
 use bailiwick_attestation::proto::v1;
@@ -216,7 +216,8 @@ impl Query {
         })
     }
 
-    /// The logs that a statement names by digest, and what a part beside it goes on from.
+    /// The logs that a statement names by digest, what it cites of GPUs, and what a part beside it
+    /// goes on from.
     pub(super) async fn kept_logs(
         &self,
         ek: &Sha256Digest,
@@ -224,9 +225,8 @@ impl Query {
     ) -> Result<Vec<v1::Log>, Status> {
         let statement = stored.evidence.as_ref().map(|evidence| &evidence.statement);
         let statement = statement.and_then(|bytes| ParsedStatement::parse(bytes).ok());
-        let mut named: BTreeMap<String, Sha256Digest> = statement
-            .map(|statement| statement.logs)
-            .unwrap_or_default();
+        let named = statement.as_ref().map(ParsedStatement::named);
+        let mut named = named.unwrap_or_default();
         let brought = stored.evidence.iter().flat_map(|evidence| &evidence.logs);
         for part in brought {
             if let Some(before) = Sha256Digest::from_slice(&part.follows) {

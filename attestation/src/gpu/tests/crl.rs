@@ -179,6 +179,20 @@ fn a_list_is_its_issuers_word_and_says_good_things_for_its_time() {
     assert_eq!((good.len(), refused), (1, vec![]));
 }
 
+/// Certificates are the sender's to make up, and each of another key costs a verification.
+#[test]
+fn a_list_is_tried_with_few_issuers_of_one_name() {
+    let own = chain(|_, _, _| ());
+    let list = parse_crl(&list(&own, 3, &[], |_| ())).unwrap();
+    let others: Vec<Chain> = (0..20).map(|_| chain(|_, _, _| ())).collect();
+    for (before, good, bad) in [(0, 1, 0), (15, 1, 15), (16, 0, 16), (20, 0, 16)] {
+        let chains = others.iter().take(before).chain([&own]);
+        let all: Vec<_> = chains.flat_map(pairs).collect();
+        let (believed, refused) = check_crl(&list, &all, AT);
+        assert_eq!((believed.len(), refused.len()), (good, bad), "{before}");
+    }
+}
+
 #[test]
 fn no_byte_of_a_list_can_be_changed() {
     let own = chain(|_, _, _| ());

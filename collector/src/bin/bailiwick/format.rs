@@ -42,6 +42,10 @@ impl Listing {
             .map(|column| match row.get(column) {
                 None | Some(Value::Null) => String::new(),
                 Some(Value::String(text)) => text.clone(),
+                Some(Value::Array(all)) if all.iter().all(Value::is_string) => {
+                    let words: Vec<&str> = all.iter().filter_map(Value::as_str).collect();
+                    words.join(", ")
+                }
                 Some(other) => other.to_string(),
             })
             .collect()

@@ -14,6 +14,7 @@ mod explain;
 mod flows;
 mod format;
 mod glass;
+mod gpus;
 mod inspect;
 mod keys;
 mod lists;

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::client::{Connection, block_on, refused};
 use crate::format::{Format, Listing, parse_time, print, time};
-use crate::{Exit, drift, why};
+use crate::{Exit, drift, gpus, why};
 
 /// Arguments of `nodes`.
 #[derive(Debug, clap::Args)]
@@ -235,10 +235,13 @@ fn print_node(
     }
     let mut json = summary_json(summary);
     json["ak"] = node.ak.clone().into();
+    let result = result_json(node);
+    let gpus = gpus::listing(&result);
     if format == Format::Json {
         json["receipts"] = node.receipts.into();
         json["intervals"] = history.rows.into();
-        json["result"] = result_json(node);
+        json["gpus"] = gpus.rows.into();
+        json["result"] = result;
         return print(&format!("{}\n", serde_json::to_string_pretty(&json)?));
     }
     let members = json.as_object().cloned().unwrap_or_default();
@@ -251,6 +254,10 @@ fn print_node(
         rows,
     }
     .print(format)?;
+    if !gpus.rows.is_empty() {
+        print("\n")?;
+        gpus.print(format)?;
+    }
     print("\n")?;
     history.print(format)
 }

@@ -14,6 +14,7 @@ use super::crls;
 use super::file::{self, read};
 use super::gpu_chain::{CHAIN_LIMIT, roots};
 use super::gpu_facts::facts;
+use super::gpu_lines::lines;
 use super::report::{Finding, Report};
 
 #[derive(Debug, clap::Args)]
@@ -121,6 +122,8 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     }
     tell_set(&answer, &ocsp_names, &crl_names, &mut report);
     facts(&answer, &mut report);
+    let names: Vec<&str> = given.iter().map(|one| one.name.as_str()).collect();
+    report.show(lines(&answer, &names));
     Ok(report)
 }
 

@@ -97,3 +97,67 @@ pub(super) fn roots(paths: &[PathBuf], report: &mut Report) -> anyhow::Result<Op
     }
     Ok(Some(Anchors::of(&given)))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+    use crate::Exit;
+
+    /// When the certificates of the seeds are valid; their lists ended on 2026-02-01.
+    const AT: u64 = 1_795_500_000;
+
+    #[test]
+    fn a_list_revokes_what_it_names_and_says_nothing_once_it_has_ended() {
+        let seeds = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds");
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        // Certificates behind a length of two bytes, then a list.
+        for name in ["none", "revoked"] {
+            let seed = fs::read(seeds.join("gpu_crl").join(name)).unwrap();
+            let (length, rest) = seed.split_first_chunk::<2>().unwrap();
+            let (chain, list) = rest.split_at(u16::from_be_bytes(*length).into());
+            fs::write(path("chain"), chain).unwrap();
+            fs::write(path(name), list).unwrap();
+        }
+        let other = seeds.join("x509_revocation/none");
+        for (name, crl, exit, codes) in [
+            ("no list", vec![], Exit::Good, vec![]),
+            (
+                "one that has ended",
+                vec![path("none")],
+                Exit::CouldNotTell,
+                vec!["crl-expired"],
+            ),
+            (
+                "one that names it",
+                vec![path("revoked")],
+                Exit::Refused,
+                vec!["crl-revoked", "crl-expired"],
+            ),
+            (
+                "one of somebody else",
+                vec![other],
+                Exit::Refused,
+                vec!["crl-not-for-certificate"],
+            ),
+            (
+                "something else",
+                vec![path("chain")],
+                Exit::Refused,
+                vec!["crl-malformed"],
+            ),
+        ] {
+            let report = inspect(&Args {
+                file: path("chain"),
+                intermediates: Vec::new(),
+                roots: vec![path("chain")],
+                crl,
+                at: Some(AT),
+            });
+            let report = report.unwrap();
+            assert_eq!((report.exit(), report.codes()), (exit, codes), "{name}");
+        }
+    }
+}

@@ -9,6 +9,7 @@ mod file;
 mod gpu;
 mod gpu_chain;
 mod gpu_facts;
+mod gpu_lines;
 mod gpu_rim;
 mod ima;
 mod report;

@@ -92,6 +92,8 @@ pub(super) struct Report {
     refusals: Vec<Finding>,
     warnings: Vec<Finding>,
     facts: Map<String, Value>,
+    /// What a person is shown in place of the facts.
+    lines: Option<Vec<String>>,
 }
 
 #[derive(Serialize)]
@@ -112,7 +114,13 @@ impl Report {
             refusals: Vec::new(),
             warnings: Vec::new(),
             facts: Map::new(),
+            lines: None,
         }
+    }
+
+    /// Shows a person these lines in place of the facts, which are too many.
+    pub(super) fn show(&mut self, lines: Vec<String>) {
+        self.lines = Some(lines);
     }
 
     /// The evidence is not accepted.
@@ -129,6 +137,13 @@ impl Report {
     pub(super) fn undecided(&mut self, finding: Finding) {
         self.undecided = true;
         self.warnings.push(finding);
+    }
+
+    /// Codes of all that was found: refusals, then warnings.
+    #[cfg(test)]
+    pub(super) fn codes(&self) -> Vec<&'static str> {
+        let all = self.refusals.iter().chain(&self.warnings);
+        all.map(|finding| finding.code).collect()
     }
 
     /// States a fact.
@@ -186,6 +201,10 @@ impl Report {
                     printable(&found.detail)
                 ));
             }
+        }
+        if let Some(shown) = &self.lines {
+            lines.extend(shown.iter().map(|line| format!("  {}", printable(line))));
+            return lines.join("\n");
         }
         let width = self.facts.keys().map(String::len).max().unwrap_or_default();
         for (name, value) in &self.facts {

@@ -1,7 +1,7 @@
 //! `policy plan`: what another policy would have said to what was recorded.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::proto::v1;
@@ -15,8 +15,11 @@ use crate::client::{Connection, block_on, refused};
 use crate::explain::Source;
 use crate::flows::{address, fetch};
 use crate::format::{Format, Listing};
+use crate::{profile, why};
 
 const DAY_MS: u64 = 86_400_000;
+/// Nodes that are told by name; `profile plan` tells all.
+const NODES: usize = 20;
 
 /// Arguments of `policy plan`.
 #[derive(Debug, clap::Args)]
@@ -67,6 +70,7 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
     if told.more || counted.more {
         eprintln!("bailiwick: more was recorded than is looked at: ask for fewer days");
     }
+    nodes(connection, &args.folder);
     let world = draft.world_image();
     let explainer = draft.explainer(&world);
     let rows = rows(&explainer, &told.destinations, &counted.flows, args.all);
@@ -88,6 +92,22 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
     }
     .print(args.output)?;
     Ok(Exit::Good)
+}
+
+/// Nodes that would turn under the new policy's profile, beside what it does to traffic. What is
+/// not known of them hides nothing of that.
+fn nodes(connection: &Connection, folder: &Path) {
+    let asked = std::fs::read(folder.join("profile.toml"))
+        .map_err(anyhow::Error::from)
+        .and_then(|profile| profile::plan::ask(connection, profile, None));
+    let lines = match asked {
+        Ok(Ok(nodes)) => profile::plan::in_words(&nodes, NODES),
+        Ok(Err(status)) => vec![format!("nodes: {}", status.message())],
+        Err(error) => vec![format!("nodes: {error:#}")],
+    };
+    for line in lines {
+        eprintln!("bailiwick: {}", why::plain(&line));
+    }
 }
 
 /// What changes first; within that, most packets first.
@@ -183,7 +203,6 @@ fn row(
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
 
     use bailiwick_policy::bundle::Draft;
     use bailiwick_policy::kind::Kind;

@@ -3,7 +3,7 @@
 
 mod capture;
 mod diff;
-mod plan;
+pub(crate) mod plan;
 
 use anyhow::Context as _;
 use bailiwick_attestation::UnixTime;

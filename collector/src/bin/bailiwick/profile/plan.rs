@@ -6,6 +6,7 @@ use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::profile::Brake;
 use bailiwick_attestation::proto::v1;
 use serde_json::{Value, json};
+use tonic::Status;
 
 use super::diff::read;
 use crate::Exit;
@@ -33,26 +34,7 @@ pub(crate) struct Args {
 /// Runs it. The profile is read here first: a collector is not asked about what is none.
 pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> {
     let (profile, bytes) = read(&args.file)?;
-    let request = v1::PlanProfileRequest {
-        profile: bytes,
-        at_ms: args.at.map(UnixTime::millis),
-    };
-    let nodes = block_on(async {
-        let mut client = connection.open().await?;
-        let mut nodes = Vec::new();
-        let mut answers = match client.plan_profile(request).await {
-            Ok(answers) => answers.into_inner(),
-            Err(status) => return Ok(Err(status)),
-        };
-        loop {
-            match answers.message().await {
-                Ok(Some(node)) => nodes.push(node),
-                Ok(None) => return Ok(Ok(nodes)),
-                Err(status) => return Ok(Err(status)),
-            }
-        }
-    })?;
-    let nodes: Vec<v1::PlannedNode> = match nodes {
+    let nodes = match ask(connection, bytes, args.at)? {
         Ok(nodes) => nodes,
         Err(status) => return refused(&status),
     };
@@ -88,6 +70,62 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
     })
 }
 
+/// What the collector says of each node under that profile.
+pub(crate) fn ask(
+    connection: &Connection,
+    profile: Vec<u8>,
+    at: Option<UnixTime>,
+) -> anyhow::Result<Result<Vec<v1::PlannedNode>, Status>> {
+    let request = v1::PlanProfileRequest {
+        profile,
+        at_ms: at.map(UnixTime::millis),
+    };
+    block_on(async {
+        let mut client = connection.open().await?;
+        let mut nodes = Vec::new();
+        let mut answers = match client.plan_profile(request).await {
+            Ok(answers) => answers.into_inner(),
+            Err(status) => return Ok(Err(status)),
+        };
+        loop {
+            match answers.message().await {
+                Ok(Some(node)) => nodes.push(node),
+                Ok(None) => return Ok(Ok(nodes)),
+                Err(status) => return Ok(Err(status)),
+            }
+        }
+    })
+}
+
+/// One line for people about each node that would turn, worst first as the collector tells them, and
+/// one about those of which it could not be told.
+pub(crate) fn in_words(nodes: &[v1::PlannedNode], most: usize) -> Vec<String> {
+    let turn = nodes.iter().filter(|node| node.change == "would-turn");
+    let mut lines: Vec<String> = turn
+        .clone()
+        .take(most)
+        .map(|node| {
+            let because = node.because.first().map_or("", String::as_str);
+            format!(
+                "{} would turn from {} to {}: {because}",
+                node.node, node.now, node.then
+            )
+        })
+        .collect();
+    let more = turn.count().saturating_sub(most);
+    if more > 0 {
+        lines.push(format!("{more} more nodes would turn"));
+    }
+    let untold = nodes
+        .iter()
+        .filter(|node| node.change == "cannot-tell")
+        .count();
+    if untold > 0 {
+        lines.push(format!("of {untold} nodes it could not be told"));
+    }
+    lines
+}
+
 fn row(node: &v1::PlannedNode) -> Value {
     json!({
         "node": node.node,
@@ -110,6 +148,35 @@ fn braked(brake: &Brake, turn: usize, nodes: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nodes_that_would_turn_are_told_by_name_and_the_rest_by_number() {
+        let node = |name: &str, change: &str| v1::PlannedNode {
+            node: name.to_owned(),
+            change: change.to_owned(),
+            now: "affirming".to_owned(),
+            then: "contraindicated".to_owned(),
+            because: vec!["gpu.0.mode: expected ppcie, found spt [gpu-mode]".to_owned()],
+            ..v1::PlannedNode::default()
+        };
+        let nodes = [
+            node("gpu-01", "would-turn"),
+            node("gpu-02", "stays"),
+            node("gpu-03", "would-turn"),
+            node("gpu-04", "cannot-tell"),
+        ];
+        let told = in_words(&nodes, 1);
+        assert_eq!(
+            told,
+            [
+                "gpu-01 would turn from affirming to contraindicated: gpu.0.mode: expected ppcie, \
+                 found spt [gpu-mode]",
+                "1 more nodes would turn",
+                "of 1 nodes it could not be told",
+            ]
+        );
+        assert_eq!(in_words(&nodes[1..2], 1), [""; 0]);
+    }
 
     #[test]
     fn a_share_and_a_number_make_a_matter_of_the_fleet() {
