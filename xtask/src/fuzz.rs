@@ -1,22 +1,38 @@
-//! Runs the fuzz targets of `tests/fuzz`, each for a while.
+//! Runs the fuzz targets of `tests/fuzz`, each until its budget is spent, and keeps count.
 //!
 //! The stable compiler instruments them: what cargo-fuzz would pass, without its address
-//! sanitizer, since the parsers hold no `unsafe` that it could watch.
+//! sanitizer, since the parsers hold no `unsafe` that it could watch. Each target bounds its own
+//! memory (`tests/fuzz/src/lib.rs`). After its run the longest inputs are doubled a few times, whole,
+//! and timed: twice the input may take twice the time.
+
+mod doubled;
+mod record;
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::Value;
 
+use self::record::{Run, files_in};
 use crate::cmd::{self, step};
 use crate::{install, paths};
 
+/// Executions after which a target has run enough.
+const EXECUTIONS: u64 = 10_000_000;
+/// Seconds after which it has, too.
+const SECONDS: u32 = 30 * 60;
+
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// How long each target runs
-    #[arg(long, default_value_t = 60)]
+    /// How long each target runs at most; ten million executions end it sooner
+    #[arg(long, default_value_t = SECONDS)]
     seconds: u32,
+    /// Prints what the runs so far came to, and runs nothing
+    #[arg(long)]
+    report: bool,
     /// Only these targets
     targets: Vec<String>,
 }
@@ -28,73 +44,133 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
     -Ccodegen-units=1 -Clto=off";
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    install::for_build()?;
+    let out = paths::target().join("fuzz");
     let manifest = paths::root().join("tests/fuzz/Cargo.toml");
+    if !args.report {
+        install::for_build()?;
+    }
     let all = targets(&manifest)?;
+    if let Some(unknown) = args.targets.iter().find(|name| !all.contains(name)) {
+        bail!("no fuzz target {unknown}; there are: {}", all.join(", "));
+    }
     let chosen: Vec<&String> = all
         .iter()
         .filter(|name| args.targets.is_empty() || args.targets.contains(name))
         .collect();
-    if let Some(unknown) = args.targets.iter().find(|name| !all.contains(name)) {
-        bail!("no fuzz target {unknown}; there are: {}", all.join(", "));
+    if args.report {
+        return record::report(&out, &chosen);
     }
-    let host = host()?;
-    step("building the fuzz targets, instrumented");
-    let out = paths::target().join("fuzz");
-    cmd::run(
-        cmd::cargo()
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--target",
-                &host,
-                "--manifest-path",
-            ])
-            .arg(&manifest)
-            .arg("--target-dir")
-            .arg(&out)
-            .env("RUSTC_BOOTSTRAP", "1")
-            .env("RUSTFLAGS", FLAGS),
-    )?;
-    let mut crashed = Vec::new();
+    let programs = build(&manifest, &out, &args.targets)?;
+    let mut broken = Vec::new();
     for name in chosen {
-        step(format_args!("fuzzing {name} for {} s", args.seconds));
-        let corpus = out.join("corpus").join(name);
-        let artifacts = out.join("artifacts").join(name);
-        for dir in [&corpus, &artifacts] {
-            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        step(format_args!(
+            "fuzzing {name} for {} s at most",
+            args.seconds
+        ));
+        let target = Target {
+            program: programs.join(name),
+            corpus: out.join("corpus").join(name),
+            artifacts: out.join("artifacts").join(name),
+            seeds: paths::root().join("tests/fuzz/seeds").join(name),
+            doubled: out.join("doubled").join(name),
+        };
+        let run = target.fuzz(args.seconds)?;
+        record::add(&out, name, &run)?;
+        cmd::result(record::line(name, &run))?;
+        if run.crashes > 0 {
+            broken.push(format!("{name} (see {})", target.artifacts.display()));
         }
-        let mut fuzzer = cmd::command(out.join(&host).join("release").join(name));
-        fuzzer.arg(&corpus);
-        // Seeds kept with the sources are read and never written.
-        let seeds = paths::root().join("tests/fuzz/seeds").join(name);
-        if seeds.is_dir() {
-            fuzzer.arg(seeds);
-        }
-        fuzzer
-            .arg(format!("-max_total_time={}", args.seconds))
-            .arg(format!("-artifact_prefix={}/", artifacts.display()))
-            .args([
-                "-timeout=10",
-                "-rss_limit_mb=2048",
-                "-print_final_stats=1",
-                "-verbosity=0",
-                "-print_funcs=0",
-            ]);
-        let survived = cmd::run(&mut fuzzer).is_ok();
-        cmd::result(format_args!(
-            "{name:<28} {}",
-            if survived { "ok" } else { "crashed" }
-        ))?;
-        if !survived {
-            crashed.push(format!("{name} (see {})", artifacts.display()));
+        if run.growth.is_some_and(|growth| growth > doubled::LINEAR) {
+            broken.push(format!(
+                "{name} (twice the input takes more than twice the time)"
+            ));
         }
     }
-    if !crashed.is_empty() {
-        bail!("crashed: {}", crashed.join(", "));
+    if !broken.is_empty() {
+        bail!("not as it must be: {}", broken.join(", "));
     }
     Ok(())
+}
+
+/// Where one target lives, and what it works on.
+struct Target {
+    program: PathBuf,
+    corpus: PathBuf,
+    artifacts: PathBuf,
+    /// Kept with the sources; read and never written.
+    seeds: PathBuf,
+    /// Its longest inputs, made longer.
+    doubled: PathBuf,
+}
+
+impl Target {
+    fn fuzz(&self, seconds: u32) -> Result<Run> {
+        for dir in [&self.corpus, &self.artifacts] {
+            fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+        }
+        let before = files_in(&self.artifacts);
+        let mut fuzzer = self.command();
+        fuzzer.arg(&self.corpus);
+        if self.seeds.is_dir() {
+            fuzzer.arg(&self.seeds);
+        }
+        fuzzer
+            .arg(format!("-max_total_time={seconds}"))
+            .arg(format!("-runs={EXECUTIONS}"))
+            .arg(format!("-artifact_prefix={}/", self.artifacts.display()))
+            .args(["-timeout=10", "-rss_limit_mb=2048", "-print_final_stats=1"])
+            .args(["-verbosity=0", "-print_funcs=0"]);
+        let begun = Instant::now();
+        let out = fuzzer
+            .stdout(Stdio::inherit())
+            .stderr(Stdio::piped())
+            .output()
+            .with_context(|| format!("start {}", cmd::shown(&fuzzer)))?;
+        let seconds = begun.elapsed().as_secs_f64();
+        let said = String::from_utf8_lossy(&out.stderr);
+        if !out.status.success() {
+            step(format_args!("it said:\n{said}"));
+        }
+        let found = files_in(&self.artifacts).saturating_sub(before);
+        let crashes = match out.status.success() {
+            true => found,
+            false => found.max(1),
+        };
+        Ok(Run {
+            executions: record::executions(&said).unwrap_or_default(),
+            seconds,
+            corpus: files_in(&self.corpus),
+            crashes,
+            growth: match crashes {
+                0 => doubled::growth(self)?,
+                _ => None,
+            },
+        })
+    }
+
+    fn command(&self) -> Command {
+        cmd::command(&self.program)
+    }
+}
+
+/// Builds the targets; the folder they are in.
+fn build(manifest: &Path, out: &Path, only: &[String]) -> Result<PathBuf> {
+    let host = host()?;
+    step("building the fuzz targets, instrumented");
+    let mut cargo = cmd::cargo();
+    cargo
+        .args(["build", "--quiet", "--release", "--target", &host])
+        .arg("--manifest-path")
+        .arg(manifest)
+        .arg("--target-dir")
+        .arg(out)
+        .env("RUSTC_BOOTSTRAP", "1")
+        .env("RUSTFLAGS", FLAGS);
+    for name in only {
+        cargo.args(["--bin", name]);
+    }
+    cmd::run(&mut cargo)?;
+    Ok(out.join(host).join("release"))
 }
 
 fn targets(manifest: &Path) -> Result<Vec<String>> {
@@ -109,11 +185,11 @@ fn targets(manifest: &Path) -> Result<Vec<String>> {
             .arg(manifest),
     )?;
     let metadata: Value = serde_json::from_str(&text).context("read cargo metadata")?;
-    let bins = metadata["packages"][0]["targets"]
+    let all = metadata["packages"][0]["targets"]
         .as_array()
         .context("no targets in cargo metadata")?;
+    let bins = all.iter().filter(|target| target["kind"][0] == "bin");
     Ok(bins
-        .iter()
         .filter_map(|bin| bin["name"].as_str().map(str::to_owned))
         .collect())
 }

@@ -144,10 +144,12 @@ fn line(name: &str, tally: Tally, took: Duration) -> String {
     )
 }
 
+/// The fuzz targets: another build, instrumented.
+const FUZZ: &str = "tests/fuzz/Cargo.toml";
 /// What is no member of the workspace: another target, another build, other providers.
 const OUTSIDE: [&str; 3] = [
     "ebpf/programs/Cargo.toml",
-    "tests/fuzz/Cargo.toml",
+    FUZZ,
     "attestation/benches/providers/Cargo.toml",
 ];
 
@@ -171,6 +173,14 @@ fn clippy() -> Result<Tally> {
         "warnings",
     ]))?;
     cmd::run(crate::build::bpf_cargo("clippy")?.args(["--release", "--", "-D", "warnings"]))?;
+    // Beside the workspace's own build: what the two have in common is there already.
+    cmd::run(
+        cmd::cargo()
+            .args(["clippy", "--locked", "--manifest-path", FUZZ])
+            .arg("--target-dir")
+            .arg(crate::paths::target())
+            .args(["--", "-D", "warnings"]),
+    )?;
     Ok(ONE)
 }
 

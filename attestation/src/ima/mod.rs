@@ -210,12 +210,21 @@ impl<'a> List<'a> {
     fn of_text(bytes: &[u8]) -> Result<Self, ImaError> {
         let read = |order| {
             let (bytes, layout, count) = ascii::to_binary(bytes, order)?;
-            Ok(Self {
+            let list = Self {
                 form: Form::Ascii,
                 layout,
                 count,
                 bytes: Cow::Owned(bytes),
-            })
+            };
+            // A line can be longer than the kernel's own form: what follows would go unread.
+            match list.entries().count() {
+                read if read == count => Ok(list),
+                read => Err(ImaError::Line {
+                    line: read + 1,
+                    field: "template_data",
+                    fault: "is longer than an entry can be",
+                }),
+            }
         };
         let fits = |list: &Self| {
             let mut hashed = list.entries().filter(|entry| !entry.is_violation());

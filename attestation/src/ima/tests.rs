@@ -81,6 +81,23 @@ fn both_forms_hold_the_same() {
 }
 
 #[test]
+fn a_line_is_no_longer_than_an_entry_can_be() {
+    let line = |name: usize| {
+        let (hash, digest) = ("11".repeat(20), "22".repeat(20));
+        format!("10 {hash} ima {digest} {}\n", "n".repeat(name))
+    };
+    let longest = line(255).repeat(2);
+    let list = List::parse(longest.as_bytes()).unwrap();
+    assert_eq!((list.len(), list.entries().count()), (2, 2));
+    let longer = format!("{}{}{}", line(1), line(256), line(1));
+    let error = List::parse(longer.as_bytes()).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "line 2, template_data: is longer than an entry can be"
+    );
+}
+
+#[test]
 fn every_template_is_read_in_both_forms() {
     let sha = "11".repeat(32);
     let digest = [&b"sha256:\0"[..], &[0x11; 32]].concat();

@@ -1,6 +1,6 @@
 #![no_main]
 use bailiwick_attestation::boot::{EventLog, Facts, Quirk, examine};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Ok(log) = EventLog::parse(data) else {
         return;
     };

@@ -1,6 +1,6 @@
 #![no_main]
 use bailiwick_attestation::{crypto::HashAlgorithm, fence_log};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let bank = HashAlgorithm::Sha256;
     let mut value = fence_log::zero(bank).unwrap();
     let mut whole = Vec::new();

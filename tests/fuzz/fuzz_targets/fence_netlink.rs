@@ -3,7 +3,7 @@
 #[path = "../../../agent/src/fence/lines/netlink/parse.rs"]
 mod parse;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let mut rest = data;
     while let Some((header, body, others)) = parse::split(rest) {
         assert!(

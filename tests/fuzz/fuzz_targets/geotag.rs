@@ -4,7 +4,7 @@ use bailiwick_attestation::geotag::{Geotag, Record};
 use bailiwick_attestation::tpm::NvPublic;
 use bailiwick_policy::ssh::SshSignature;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     if let Ok(record) = Record::parse(data) {
         if data.len() <= bailiwick_attestation::geotag::RECORD_LIMIT {
             assert_eq!(record.to_bytes().as_deref(), Some(data));

@@ -2,7 +2,7 @@
 // The same bytes as leaf, intermediates and roots, and as a device's chain: loops, dead ends, and
 // whatever stands in the extensions of a leaf.
 use bailiwick_attestation::{UnixTime, gpu, x509::Bundle};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let bundle = Bundle::parse(data).unwrap_or_default();
     let all = &bundle.certificates;
     let anchors = gpu::Anchors::of(all);

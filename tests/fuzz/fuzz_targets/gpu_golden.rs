@@ -17,7 +17,7 @@ static RIMS: LazyLock<[Checked; 2]> = LazyLock::new(|| {
     ]
 });
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Some(([kind, nvdec, which], blocks)) = data.split_first_chunk() else {
         return;
     };

@@ -1,7 +1,7 @@
 #![no_main]
 // The smallest report around the data: whatever they are, only they can be at fault.
 use bailiwick_attestation::gpu::{Report, ReportRefused};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Ok(len) = u16::try_from(data.len()) else {
         return;
     };

@@ -1,7 +1,7 @@
 #![no_main]
 // What is read is what stands there, and the file form changes nothing.
 use bailiwick_attestation::gpu::{Report, unpack_report};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     if let Ok(bytes) = unpack_report(data)
         && let Ok(report) = Report::parse(&bytes)
     {

@@ -11,7 +11,7 @@ static ANCHORS: LazyLock<Anchors> = LazyLock::new(|| {
     Anchors::of(&[root.expect("a certificate")])
 });
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let checked = check(data, &ANCHORS, UnixTime::from_secs(1_767_225_600));
     assert_eq!(checked.content().is_some(), checked.signature == Some(true));
     if checked.refusals.is_empty() {

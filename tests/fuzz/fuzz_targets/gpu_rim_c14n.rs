@@ -2,7 +2,7 @@
 // The canonical form is a document, and its own canonical form; and it is not much longer.
 use bailiwick_attestation::gpu::rim::canonical_form;
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     if let Ok(form) = canonical_form(data) {
         assert!(form.len() <= 6 * data.len() + 16);
         if form.len() <= 1024 * 1024 {

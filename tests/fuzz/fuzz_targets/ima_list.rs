@@ -3,7 +3,7 @@ use std::hint::black_box;
 
 use bailiwick_attestation::crypto::HashAlgorithm;
 use bailiwick_attestation::ima::{List, match_pcr, replay};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Ok(list) = List::parse(data) else {
         return;
     };

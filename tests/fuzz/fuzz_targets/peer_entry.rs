@@ -42,7 +42,7 @@ static MODEL: LazyLock<(Model, DeploymentId)> = LazyLock::new(|| {
     )
 });
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Ok(entry) = PeerEntry::decode(data) else {
         return;
     };

@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_policy::approvers::Approvers;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     Approvers::parse("allowed_signers", data, 1).ok();
 });

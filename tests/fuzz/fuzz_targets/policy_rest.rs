@@ -2,7 +2,7 @@
 // The same bytes as every other file of a policy.
 use bailiwick_attestation::profile::Profile;
 use bailiwick_policy::model::{Files, Model};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let profile: &[u8] =
         b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\ntpm={bank=\"sha256\",require=[0]}\n";
     let empty = Files {

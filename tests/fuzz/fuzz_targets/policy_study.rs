@@ -1,7 +1,7 @@
 #![no_main]
 // One study beside a sound rest: what passes is checked against the other files too.
 use bailiwick_policy::model::{Files, Model};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let files = Files {
         studies: &[("studies/a.toml", data)],
         host_fence: b"[[service]]\nname=\"s\"\naddress=\"10.0.0.1/32\"\nprotocol=\"tcp\"\nports=\"1-9\"\n",

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bailiwick_policy::bundle::{WorldKind, WorldSource};
 use bailiwick_policy::world::World;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let bytes = Arc::new(data.to_vec());
     for kind in [WorldKind::Csv, WorldKind::GeoipDb] {
         if let Err(refused) = World::compile(

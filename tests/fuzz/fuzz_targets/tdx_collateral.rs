@@ -1,7 +1,7 @@
 #![no_main]
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::cvm::tdx::{Collateral, endorse};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     if let Ok(collateral) = Collateral::parse(data) {
         // Nobody but Intel has the root's key.
         assert!(endorse(&collateral, UnixTime::from_secs(1_768_003_200)).is_err());

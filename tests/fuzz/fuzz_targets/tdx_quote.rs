@@ -1,7 +1,7 @@
 #![no_main]
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::cvm::tdx::{Quote, verify};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Ok(quote) = Quote::parse(data) else {
         return;
     };

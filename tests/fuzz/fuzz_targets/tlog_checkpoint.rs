@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tlog::Checkpoint;
-libfuzzer_sys::fuzz_target!(|text: &str| {
+bailiwick_fuzz::fuzz_target!(|text: &str| {
     Checkpoint::from_text(text).ok();
 });

@@ -1,7 +1,7 @@
 #![no_main]
 // What is read back is written the same.
 use bailiwick_attestation::tlog::ErasureCertificate;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     if let Ok(certificate) = ErasureCertificate::parse(data) {
         assert_eq!(certificate.to_bytes(), data);
     }

@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tlog::NoteVerifier;
-libfuzzer_sys::fuzz_target!(|text: &str| {
+bailiwick_fuzz::fuzz_target!(|text: &str| {
     NoteVerifier::parse(text).ok();
 });

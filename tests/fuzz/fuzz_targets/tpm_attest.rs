@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tpm::Attest;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     Attest::parse_either(data).ok();
 });

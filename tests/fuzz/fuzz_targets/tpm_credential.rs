@@ -1,6 +1,6 @@
 #![no_main]
 use bailiwick_attestation::tpm::{EkPublic, Name, Public, make_credential};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let name = Name::parse(&[&[0, 0x0b][..], &[0; 32]].concat()).expect("a name");
     if let Some(ek) = Public::parse(data)
         .ok()

@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tpm::PcrValues;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     PcrValues::parse_serialized(data).ok();
 });

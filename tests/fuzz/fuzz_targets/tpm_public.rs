@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_attestation::tpm::{AkPublic, Public};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     Public::parse_either(data).map(AkPublic::new).ok();
 });

@@ -6,7 +6,7 @@ use bailiwick_attestation::{
         pcr_read_response,
     },
 };
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     pcr_event_response(data).ok();
     context_load_response(data).ok();
     nv_read_public_response(data).ok();

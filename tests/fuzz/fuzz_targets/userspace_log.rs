@@ -1,7 +1,7 @@
 #![no_main]
 use bailiwick_attestation::boot::UserspaceLog;
 use bailiwick_attestation::crypto::{Digest, HashAlgorithm};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Ok(log) = UserspaceLog::parse(data) else {
         return;
     };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bailiwick_policy::bundle::{WorldKind, WorldSource};
 use bailiwick_policy::world::World;
 use bailiwick_policy::world::source::{Format, Source, build};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let source = Source {
         name: "fuzz",
         format: Format::Mmdb,

@@ -1,5 +1,5 @@
 #![no_main]
 use bailiwick_attestation::x509::Certificate;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     Certificate::parse_padded(data).ok();
 });

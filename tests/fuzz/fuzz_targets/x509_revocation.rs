@@ -1,6 +1,6 @@
 #![no_main]
 use bailiwick_attestation::x509::RevocationList;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     if RevocationList::parse(data).is_ok() {
         // A list that is cut or goes on is another.
         assert!(RevocationList::parse(&data[..data.len() - 1]).is_err());
