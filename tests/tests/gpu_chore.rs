@@ -57,6 +57,8 @@ fn a_double_is_asked_and_is_not_hardware() {
     let (status, report) = chore(Some(&double.path()));
     assert_eq!(status, Some(77), "{report:#}");
     assert_eq!(report["hardware"], false);
+    let why = report["not_hardware"].as_str().unwrap();
+    assert!(why.starts_with("not hardware: "), "{why}");
     assert_eq!(
         (&report["passed"], &report["not_run"]),
         (&0.into(), &5.into())

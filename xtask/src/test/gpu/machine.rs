@@ -62,13 +62,14 @@ impl Machine {
     /// Why the GPUs of this answer are no hardware of this machine. `chosen`: the library is not the
     /// loader's.
     pub(super) fn not_hardware(&self, answer: &Value, chosen: bool) -> Option<String> {
-        if !self.control {
-            return Some("no GPU is at hand: /dev/nvidiactl is not there".to_owned());
-        }
         let gpus = match answer["Ok"]["gpus"].as_array() {
             Some(gpus) if !gpus.is_empty() => gpus,
             _ => return Some("no GPU is at hand: the library names none".to_owned()),
         };
+        if !self.control {
+            let why = "not hardware: GPUs are named, and /dev/nvidiactl is not there";
+            return Some(why.to_owned());
+        }
         for (index, gpu) in gpus.iter().enumerate() {
             let said = |field: &str| gpu[field]["Ok"].as_str().unwrap_or_default();
             let address = address(said("pci"));
@@ -190,7 +191,7 @@ mod tests {
                 without(|it| it.control = false),
                 here.clone(),
                 false,
-                Some("/dev/nvidiactl"),
+                Some("not hardware: GPUs are named, and /dev/nvidiactl"),
             ),
             (
                 "no library",
