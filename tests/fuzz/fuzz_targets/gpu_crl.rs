@@ -2,7 +2,7 @@
 // Certificates behind a length of two bytes, then a list in any of its forms: about whichever of
 // them, each issued by whichever other.
 use bailiwick_attestation::{UnixTime, gpu, x509::Bundle};
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Some((length, rest)) = data.split_first_chunk::<2>() else {
         return;
     };

@@ -1,7 +1,7 @@
 #![no_main]
 // Reports behind a length of four bytes, then chains, as they travel beside a statement.
 use bailiwick_attestation::appraisal::read_gpus;
-libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let Some((length, rest)) = data.split_first_chunk::<4>() else {
         return;
     };

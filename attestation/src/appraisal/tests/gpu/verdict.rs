@@ -302,7 +302,7 @@ fn a_switch_is_no_gpu_and_meets_no_condition_in_the_place_of_one() {
     };
     let beside = with_switch(false);
     let refused = |code: &&str| beside.iter().any(|own| own == code);
-    assert!(!of_gpus.iter().any(|code| refused(code)), "{beside:?}");
+    assert!(!of_gpus.iter().any(&refused), "{beside:?}");
     assert!(!refused(&"gpu-count"), "two GPUs, as asked: {beside:?}");
     let instead = with_switch(true);
     assert!(instead.contains(&"gpu-count".to_owned()), "{instead:?}");
