@@ -363,7 +363,7 @@ fn with_storage_key<T>(
     context: &mut Context,
     mut work: impl FnMut(&mut Context, KeyHandle) -> tss_esapi::Result<T>,
 ) -> tss_esapi::Result<T> {
-    let mut run = |context: &mut Context| {
+    with_slots(context, |context| {
         context.set_sessions((Some(AuthSession::Password), None, None));
         let template = keys::storage_template()?;
         let parent = context
@@ -374,14 +374,21 @@ fn with_storage_key<T>(
         let flushed = context.flush_context(parent.into());
         let outcome = outcome?;
         flushed.map(|()| outcome)
-    };
-    match run(context) {
+    })
+}
+
+/// Runs `work`, and once more where the TPM's slots were full: without a resource manager, what a
+/// killed process had loaded stays loaded.
+pub(super) fn with_slots<T>(
+    context: &mut Context,
+    mut work: impl FnMut(&mut Context) -> tss_esapi::Result<T>,
+) -> tss_esapi::Result<T> {
+    match work(context) {
         Err(error) if kind(&error) == Some(Tss2ResponseCodeKind::ObjectMemory) => {
-            // Without a resource manager, what a killed process had loaded stays loaded.
             warn!("the TPM's slots are full of what others left behind; flushing them");
             context.clear_sessions();
             flush_transients(context)?;
-            run(context)
+            work(context)
         }
         outcome => outcome,
     }

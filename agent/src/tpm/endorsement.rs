@@ -18,7 +18,10 @@ use tss_esapi::{
     },
 };
 
-use super::{EkKind, TpmError, device::doing};
+use super::{
+    EkKind, TpmError,
+    device::{doing, with_slots},
+};
 
 /// First and last NV index of on-die CA chains (TCG EK profile: Intel PTT and others).
 const CHAIN_INDICES: std::ops::RangeInclusive<u32> = 0x01c0_0100..=0x01c0_01ff;
@@ -36,13 +39,13 @@ pub(super) fn endorsement(
     context: &mut Context,
     kind: EkKind,
 ) -> Result<(Public, Vec<Vec<u8>>), TpmError> {
-    let public = (|| {
+    let public = with_slots(context, |context| {
         let handle = ek::create_ek_object_2(context, ek_selection(kind), DefaultKey)?;
         context.clear_sessions();
         let public = context.read_public(handle).map(|(public, _, _)| public);
         context.flush_context(handle.into())?;
         public
-    })()
+    })
     .map_err(doing("make the endorsement key"))?;
     let leaf = certificate_index(kind);
     let mut certificates = Vec::new();

@@ -53,6 +53,24 @@ async fn quotes_verify_with_the_values_read_after_them() {
 }
 
 #[tokio::test]
+async fn what_a_killed_process_left_loaded_keeps_nobody_out() {
+    let soft = SoftTpm::blank();
+    let made = Tpm::open(soft.settings()).unwrap().identity().clone();
+    // This TPM has three slots, and nobody takes what a tool leaves in them.
+    for _ in 0..3 {
+        let output = std::process::Command::new("tpm2_createprimary")
+            .env("TPM2TOOLS_TCTI", soft.settings().tcti.to_string())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{output:?}");
+    }
+    let again = Tpm::open(soft.settings()).unwrap();
+    assert_eq!(again.identity().ek_public, made.ek_public);
+    assert_eq!(again.identity().ak_name, made.ak_name);
+    again.quote([7; 32]).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_is_remembered_outlives_keys_and_disk() {
     let soft = SoftTpm::blank();
     let tpm = Tpm::open(soft.settings()).unwrap();
