@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{io::AsyncReadExt, process::Command, time::timeout};
 
 use super::{Restarts, claim};
-use crate::sys::nvml as raw;
+use crate::sys::{self, nvml as raw};
 
 /// The name the loader knows.
 pub(super) const LIBRARY: &str = "libnvidia-ml.so.1";
@@ -265,23 +265,24 @@ async fn ask_child(library: Option<&Path>) -> Result<Summary, String> {
     }
 }
 
-/// Standard output of a child without environment and input, killed when it is late or talks
-/// too much.
+/// Standard output of a child without environment, input and anything of ours that is open, killed
+/// when it is late or talks too much.
 pub(super) async fn run_bounded(
     program: PathBuf,
     args: Vec<OsString>,
     patience: Duration,
     most: u64,
 ) -> Result<Vec<u8>, String> {
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    command
         .args(args)
         .env_clear()
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(|err| err.to_string())?;
+        .kill_on_drop(true);
+    sys::hand_nothing_on(command.as_std_mut());
+    let mut child = command.spawn().map_err(|err| err.to_string())?;
     let Some(stdout) = child.stdout.take() else {
         return Err("the child has no output".to_owned());
     };

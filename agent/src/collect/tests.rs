@@ -264,6 +264,19 @@ fn what_is_not_there_is_told_from_what_cannot_be_read() {
 }
 
 #[tokio::test]
+async fn a_probe_inherits_nothing_that_is_open() {
+    let device = fs::File::open("/dev/null").unwrap();
+    // As a TPM library opens it: not closed by an exec.
+    rustix::io::fcntl_setfd(&device, rustix::io::FdFlags::empty()).unwrap();
+    let script = "for fd in /proc/self/fd/*; do echo ${fd##*/}; done";
+    let args = ["-c", script].map(Into::into).to_vec();
+    let said = nvml::run_bounded("/bin/sh".into(), args, Duration::from_secs(20), 4096);
+    let said = String::from_utf8(said.await.unwrap()).unwrap();
+    // The last one is the shell's, for the folder it lists.
+    assert_eq!(said, "0\n1\n2\n3\n");
+}
+
+#[tokio::test]
 async fn a_probe_that_hangs_talks_too_much_or_fails_is_unavailable() {
     let dir = tempfile::tempdir().unwrap();
     let cases = [

@@ -5,7 +5,11 @@
 //! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
 //! [`nvml`] asks what its wrapper has no function for, [`nscq`] asks switches, [`cuda`] has a GPU compute, [`time`] how good the clock is.
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
+    process::Command,
+};
 
 use tokio::io::{Interest, unix::AsyncFd};
 
@@ -26,6 +30,29 @@ pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: an `OwnedFd` has one descriptor, which stays open until it is dropped.
     let registered = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
     registered.map_err(Into::into)
+}
+
+/// Lets a program find nothing of ours open but its own input and output. TPM libraries open sockets
+/// and devices without saying so, and a vendor's library must not be handed the connection that the
+/// node's keys are loaded on.
+pub(crate) fn hand_nothing_on(command: &mut Command) {
+    let close = || {
+        // SAFETY: takes three numbers, and touches no memory.
+        let done = unsafe {
+            libc::syscall(
+                libc::SYS_close_range,
+                3,
+                libc::c_uint::MAX,
+                libc::CLOSE_RANGE_CLOEXEC,
+            )
+        };
+        match done {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    };
+    // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+    unsafe { command.pre_exec(close) };
 }
 
 /// Keeps the allocator small, before a second thread exists.

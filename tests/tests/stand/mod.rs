@@ -6,9 +6,12 @@
     reason = "every test binary uses a part of it; a fixture that fails is a failed test"
 )]
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use bailiwick_agent::config::{Config as AgentConfig, Endpoint};
 use bailiwick_agent::enroll;
@@ -408,6 +411,22 @@ pub(crate) fn entry(name: &str, machine: &Machine) -> String {
     )
 }
 
+/// Waits until the thread that serves it has ended and closed its connection: the TPM takes one client
+/// at a time, and a tool that is started meanwhile would inherit the connection and wait for itself.
+fn let_go(tpm: Tpm) {
+    drop(tpm);
+    let serves = || {
+        let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
+        let mut names = threads.filter_map(|it| fs::read_to_string(it.path().join("comm")).ok());
+        names.any(|name| name == "tpm\n")
+    };
+    let begun = Instant::now();
+    // Where a test has two machines, the other's goes on.
+    while serves() && begun.elapsed() < Duration::from_secs(3) {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 /// The TPM as the agent opens it.
 fn open(soft: &SoftTpm, keys: &Path, pcrs: &[u8]) -> Tpm {
     Tpm::open(Settings {
@@ -432,8 +451,7 @@ impl Machine {
     /// `TPM2_Clear`, and the agent's keys made anew.
     pub(crate) fn cleared(self) -> Self {
         let Self { soft, tpm, config } = self;
-        // It takes one client at a time.
-        drop(tpm);
+        let_go(tpm);
         soft.tool("tpm2_clear -c p").unwrap();
         let keys = config.state_dir.join("after-clear");
         std::fs::create_dir_all(&keys).unwrap();
@@ -444,8 +462,7 @@ impl Machine {
     /// A power cycle, and these tools at its TPM before the agent is.
     pub(crate) fn rebooted(self, tools: &[String], pcrs: &[u8]) -> Self {
         let Self { soft, tpm, config } = self;
-        // It takes one client at a time.
-        drop(tpm);
+        let_go(tpm);
         soft.power_cycle().unwrap();
         for tool in tools {
             soft.tool(tool).unwrap();
@@ -457,8 +474,7 @@ impl Machine {
     /// Another tool at its TPM, while it runs.
     pub(crate) fn extended(self, tool: &str, pcrs: &[u8]) -> Self {
         let Self { soft, tpm, config } = self;
-        // It takes one client at a time.
-        drop(tpm);
+        let_go(tpm);
         soft.tool(tool).unwrap();
         let tpm = open(&soft, &config.state_dir, pcrs);
         Self { soft, tpm, config }
