@@ -96,10 +96,11 @@ pub fn issuer(certificate: &[u8], cas: &[(Sha256Digest, PublicKey)]) -> Option<S
 
 #[cfg(test)]
 mod tests {
-    use bailiwick_attestation::Term;
+    use bailiwick_attestation::{DeploymentId, Term};
     use bailiwick_policy::model::CaKey;
 
     use super::*;
+    use crate::init::Kind;
 
     #[test]
     fn the_policy_chooses_the_ca_and_a_revoked_one_counts_for_nothing() {
@@ -168,6 +169,11 @@ mod tests {
             ("another collector's alone", vec![ca(9, open)], &[9], None),
         ];
         let held = [digest(old), digest(new)];
+        let all = Cas {
+            first: made(held[0]),
+            later: vec![made(held[1])],
+        };
+        let is_held = |byte: &&u8| [old, new].contains(*byte);
         for (name, cas, good, first) in rows {
             let listed = CollectorKeys {
                 cas: cas.clone(),
@@ -177,6 +183,37 @@ mod tests {
             let want: Vec<Sha256Digest> = good.iter().map(|byte| digest(*byte)).collect();
             assert_eq!(counting(&listed, now), want, "{name}");
             assert_eq!(issuing(&held, &listed, now), first.map(digest), "{name}");
+            let chosen = all.issuing(Some(&listed), now).map(|ca| ca.spki);
+            assert_eq!(chosen, first.map(digest), "{name}");
+            let mut own: Vec<Sha256Digest> =
+                good.iter().filter(is_held).map(|it| digest(*it)).collect();
+            own.sort();
+            let counting = all.counting(Some(&listed), now);
+            let counting: Vec<Sha256Digest> = counting.iter().map(|ca| ca.spki).collect();
+            assert_eq!(counting, own, "{name}");
+        }
+        // Where approvers list none, it is the one that this collector was made with.
+        let none = CollectorKeys::default();
+        for listed in [None, Some(&none)] {
+            let now = UnixTime::from_secs(100);
+            let chosen = all.issuing(listed, now).map(|ca| ca.spki);
+            assert_eq!(chosen, Some(held[0]), "{listed:?}");
+            let counting = all.counting(listed, now);
+            let counting: Vec<Sha256Digest> = counting.iter().map(|ca| ca.spki).collect();
+            assert_eq!(counting, [held[0]], "{listed:?}");
+        }
+    }
+
+    fn made(spki: Sha256Digest) -> HeldCa {
+        let deployment = DeploymentId::new("demo").unwrap();
+        let made = Authority::make(&deployment, Kind::Transport, UnixTime::from_secs(100)).unwrap();
+        let (certificate, key) = (&made.certificate, &made.key);
+        HeldCa {
+            id: spki.to_string(),
+            spki,
+            authority: Authority::load(&deployment, Kind::Transport, certificate, key).unwrap(),
+            server_certificate: PathBuf::new(),
+            server_key: PathBuf::new(),
         }
     }
 }

@@ -72,9 +72,9 @@ impl Kind {
 type Terms = (CertificateParams, ExtendedKeyUsagePurpose, u64);
 
 /// A certificate and its key, both PEM.
-pub(super) struct Issued {
-    pub(super) certificate: String,
-    pub(super) key: String,
+pub(crate) struct Issued {
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
 
 /// What a node's transport certificate says.
@@ -119,7 +119,7 @@ impl std::fmt::Debug for Authority {
 }
 
 impl Authority {
-    pub(super) fn make(
+    pub(crate) fn make(
         deployment: &DeploymentId,
         kind: Kind,
         now: UnixTime,
@@ -133,7 +133,7 @@ impl Authority {
         })
     }
 
-    pub(super) fn load(
+    pub(crate) fn load(
         deployment: &DeploymentId,
         kind: Kind,
         certificate: &str,

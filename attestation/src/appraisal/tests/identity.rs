@@ -34,6 +34,13 @@ fn gpus() -> Vec<v1::Claim> {
     ]
 }
 
+/// The same, by a driver that tells who the chips are.
+fn chips() -> Vec<v1::Claim> {
+    let mut said = gpus();
+    said.push(text("nvml.gpu.0.pdi", "7f"));
+    said
+}
+
 type Found = Vec<(String, Finding, Option<Provenance>)>;
 
 fn codes(case: &Case) -> Found {
@@ -174,6 +181,34 @@ fn devices_are_the_inventorys_by_nvmls_word() {
             &[("devices-unavailable", Unchecked)],
         ),
         ("nothing said, nothing listed", &[], &[], vec![], &[]),
+        (
+            "by the chip's identifier",
+            &["PDI-7f", "1002"],
+            &[],
+            chips(),
+            &[],
+        ),
+        (
+            "another chip's identifier",
+            &["PDI-80", "1001", "1002"],
+            &[],
+            chips(),
+            &[("device-missing", Refused)],
+        ),
+        (
+            "a driver that tells no chip's identifier",
+            &["PDI-7f", "1001", "1002"],
+            &[],
+            gpus(),
+            &[("devices-unavailable", Unchecked)],
+        ),
+        (
+            "another node's chip",
+            &["1001", "1002"],
+            &[("PDI-7f", "gpu-02")],
+            chips(),
+            &[("device-of-another-node", Refused)],
+        ),
     ];
     for (name, own, foreign, said, expected) in cases {
         let mut case = Case::ordinary();

@@ -60,6 +60,11 @@ fn what_keeps_the_host_up_is_the_hosts_by_name() {
         upper: 8 << 24,
         ..error
     };
+    // A later part of something, which says of itself that it is an error.
+    let part = Flow {
+        fragment: 8,
+        ..error
+    };
     let reset = Flow {
         flags: 0x04,
         ..flow([9, 9, 9, 9], protocol::TCP, 80)
@@ -84,6 +89,7 @@ fn what_keeps_the_host_up_is_the_hosts_by_name() {
         ("forwarded", Whose::UNMARKED, &error, deny, Rule::Forwarded),
         ("nobody", Whose::NOBODY, &error, deny, Rule::NoSubject),
         ("no error", Whose::KERNEL, &echo, deny, Rule::Kernel),
+        ("a later part", Whose::KERNEL, &part, deny, Rule::Kernel),
         ("not named", Whose::KERNEL, &reset, deny, Rule::Kernel),
     ] {
         let question = Question {

@@ -42,7 +42,10 @@ fn on_the_loopback_device_sockets_decide() {
             loopback,
             ..ask(&world, &policy, flow)
         };
-        assert_eq!(judge(&question).action, action, "{name}");
+        let verdict = judge(&question);
+        assert_eq!(verdict.action, action, "{name}");
+        let of_another = loopback == Loopback::OTHER_STUDY;
+        assert_eq!(verdict.rule == Rule::OtherStudy, of_another, "{name}");
     }
 }
 
