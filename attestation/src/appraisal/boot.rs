@@ -408,6 +408,14 @@ mod tests {
             ("a claim of the boot log", claim("boot.secure_boot"), true),
             ("one of its sections", claim("boot.section.linux"), true),
             ("a claim of the list", claim("ima.entries"), true),
+            (
+                "what is taken back",
+                format!(
+                    "[[revoked]]\ndigest = \"{}\"\nreason = \"CVE\"\n",
+                    "07".repeat(32)
+                ),
+                true,
+            ),
         ];
         for (name, more, want) in rows {
             let text = format!("{PROFILE}\n{more}");

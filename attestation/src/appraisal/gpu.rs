@@ -384,3 +384,26 @@ impl Judged<'_> {
             && self.devices().all(proven)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_has_as_many_chains_as_reports_and_no_more_than_a_machine_has_gpus() {
+        let none = v1::GpuChains::default().encode_to_vec();
+        let of = |count| v1::GpuReports {
+            reports: vec![v1::GpuReport::default(); count],
+            ..v1::GpuReports::default()
+        };
+        for (count, want) in [
+            (1, "as many chains as reports make a set"),
+            (MAX_DEVICES, "as many chains as reports make a set"),
+            (MAX_DEVICES + 1, "more reports than any machine has GPUs"),
+        ] {
+            let refused = Came::read(&of(count).encode_to_vec(), &none).err();
+            assert_eq!(refused, Some(want), "{count}");
+        }
+        assert!(Came::read(&of(0).encode_to_vec(), &none).is_ok());
+    }
+}

@@ -57,3 +57,38 @@ impl Packed {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_der_or_text_around_it_and_no_longer_than_it_may_be() {
+        let packed = Packed {
+            structure: "Test",
+            label: "TEST",
+            most: 64,
+        };
+        let der = [0x30, 3, 2, 1, 7];
+        let text = format!("-----BEGIN TEST-----\n{}\n-----END TEST-----\n", "MAMCAQc=");
+        let (most, more) = ([0x80; 64], [0x80; 65]);
+        let rows: [(&str, &[u8], Result<&[u8], &str>); 7] = [
+            ("DER", &der, Ok(&der)),
+            ("base64", b"MAMC\nAQc=\n", Ok(&der)),
+            ("PEM", text.as_bytes(), Ok(&der)),
+            ("as long as may be", &most, Ok(&most)),
+            ("longer", &more, Err("65")),
+            ("no base64", b"MAMCAQ", Err("neither DER nor base64")),
+            ("nothing", b"", Ok(b"")),
+        ];
+        for (name, file, want) in rows {
+            match (packed.der(file), want) {
+                (Ok(found), Ok(want)) => assert_eq!(&*found, want, "{name}"),
+                (Err(refused), Err(want)) => {
+                    assert!(refused.to_string().contains(want), "{name}: {refused}");
+                }
+                (found, want) => panic!("{name}: {found:?}, {want:?}"),
+            }
+        }
+    }
+}

@@ -237,8 +237,7 @@ fn locked(attributes: NvAttributes) -> Result<(), NvRefused> {
             return Err(NvRefused::Unlocked(fault));
         }
     }
-    let other = NvAttributes(NvAttributes::TYPE.0 | NvAttributes::CLEAR_STCLEAR.0);
-    if attributes.any(other) {
+    if attributes.any(NvAttributes::TYPE) || attributes.any(NvAttributes::CLEAR_STCLEAR) {
         return Err(NvRefused::Unlocked("is not an ordinary one"));
     }
     Ok(())

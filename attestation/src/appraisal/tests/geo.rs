@@ -109,6 +109,11 @@ fn a_place_is_claimed_by_a_geotag_in_its_time_alone() {
         let codes: Vec<&str> = result.deviations().map(|d| d.code.as_str()).collect();
         let want: Vec<&str> = [*code].into_iter().filter(|c| !c.is_empty()).collect();
         assert_eq!(codes, want, "{name}: told once");
+        for told in result.deviations().filter(|told| told.claim == "geo.tag") {
+            let refused = told.finding == Finding::Refused;
+            let word = refused.then_some(Provenance::OperatorSigned);
+            assert_eq!(told.provenance, word, "{name}");
+        }
         let claims = &result.submods["identity"].claims;
         let place = claims.get("geo.place").map(|claim| claim.provenance);
         let says = status == &Affirming;

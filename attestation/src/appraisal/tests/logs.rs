@@ -344,3 +344,21 @@ fn a_part_says_what_it_goes_on_from_and_other_logs_have_none() {
         assert_eq!(refused, (!good).then_some("evidence-malformed"), "{name}");
     }
 }
+
+#[test]
+fn a_list_that_nobody_has_is_missed_where_something_hangs_on_it() {
+    for (asked, goes_on) in [(false, true), (true, false)] {
+        let mut node = Booted::new();
+        if !asked {
+            node.case.profile = node.case.profile.replace("[ima]\n", "");
+        }
+        let profile = Profile::parse("profile.toml", node.case.profile.as_bytes()).unwrap();
+        node.case.logs = vec![named("boot", log(&node.events), &[])];
+        let mut first = node.case.verify().unwrap();
+        assert!(first.read_logs(&profile, NOW, None));
+        let read = first.logs_read().unwrap();
+        let mut next = node.case.verify().unwrap();
+        let went_on = next.read_logs(&profile, NOW, Some(&read));
+        assert_eq!(went_on, goes_on, "[ima] asked for: {asked}");
+    }
+}

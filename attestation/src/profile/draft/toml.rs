@@ -229,3 +229,22 @@ fn value(value: &Value) -> String {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{WORDS, plain};
+
+    #[test]
+    fn a_comment_stays_on_its_line_and_says_when_it_is_cut() {
+        let long = "é".repeat(WORDS * 10);
+        let rows = [
+            ("as it is", "a word", "a word".to_owned()),
+            ("an end of line", "a\nb\u{7f}c", "a b c".to_owned()),
+            ("as long as may be", long.as_str(), long.clone()),
+            ("longer", &format!("{long}é"), format!("{long}…")),
+        ];
+        for (name, text, want) in rows {
+            assert_eq!(plain(text), want, "{name}");
+        }
+    }
+}

@@ -29,6 +29,8 @@ fn a_digest_is_taken_back_once_with_a_reason() {
     let revoked = &profile.revoked[&vec![7; 32]];
     assert_eq!(revoked.reason, "CVE");
     assert_eq!(revoked.since, Some(UnixTime::from_secs(1_798_761_600)));
+    let longest = format!("reason = \"{}\"\n", "x".repeat(512));
+    parse(&entry(&digest(7, 32), &longest)).unwrap();
     let long = "x".repeat(513);
     let twice = [
         entry(&digest(7, 32), "reason = \"a\"\n"),
@@ -107,6 +109,9 @@ fn the_strict_part_names_its_set_and_its_agent_and_a_kernel() {
         assert_eq!(strict.set.name(), "root-cannot-lie-1");
         assert_eq!(strict.agent.into_iter().collect::<Vec<_>>(), [vec![9; 32]]);
     }
+    let most: Vec<String> = (0..64).map(|n| format!("\"{}\"", digest(n, 32))).collect();
+    let profile = parse(&format!("{kernel}{}", set(&most.join(", ")))).unwrap();
+    assert_eq!(profile.strict.unwrap().agent.len(), 64);
     let many = vec![one.as_str(); 65].join(", ");
     let rows = [
         ("no kernel", set(&one), "nothing says which kernel may boot"),

@@ -119,6 +119,45 @@ fn what_is_not_there_or_did_not_answer_is_told_apart() {
 }
 
 #[test]
+fn hardware_is_what_every_gpu_there_is_has_proven_and_nothing_less() {
+    type Edit = fn(&mut Node);
+    let rows: &[(&str, Edit, bool)] = &[
+        ("all of them", |_| {}, true),
+        (
+            "asking was stopped",
+            |node| node.reports.stopped = "GPU 2: lost".to_owned(),
+            false,
+        ),
+        ("nobody counted", |node| node.reports.count = None, false),
+        ("one more", |node| node.reports.count = Some(3), false),
+        (
+            "none at all",
+            |node| {
+                node.reports.reports.clear();
+                node.gpus.clear();
+                node.reports.count = Some(0);
+            },
+            false,
+        ),
+        (
+            "for no challenge that is known",
+            |node| {
+                node.ask(Nonce::new([8; 32]), &Said::hopper());
+                node.trust(true);
+            },
+            false,
+        ),
+        ("under no maker's root", |node| node.trust(false), false),
+    ];
+    for (name, edit, want) in rows {
+        let mut node = Node::new();
+        edit(&mut node);
+        let found = claim(&node.result(), "gpu.hardware");
+        assert_eq!(found.map(|it| it.0), Some(Value::Flag(*want)), "{name}");
+    }
+}
+
+#[test]
 fn reports_are_those_cited_and_kept_ones_will_do() {
     let mut node = Node::new();
     node.cite();
