@@ -72,7 +72,8 @@ mod tests {
         let der = [0x30, 3, 2, 1, 7];
         let text = format!("-----BEGIN TEST-----\n{}\n-----END TEST-----\n", "MAMCAQc=");
         let (most, more) = ([0x80; 64], [0x80; 65]);
-        let rows: [(&str, &[u8], Result<&[u8], &str>); 7] = [
+        type Row<'a> = (&'a str, &'a [u8], Result<&'a [u8], &'a str>);
+        let rows: [Row<'_>; 7] = [
             ("DER", &der, Ok(&der)),
             ("base64", b"MAMC\nAQc=\n", Ok(&der)),
             ("PEM", text.as_bytes(), Ok(&der)),

@@ -1,6 +1,6 @@
 //! Lists made in the test, in both forms, and every way of spoiling one.
 
-use super::{Entry, Extended, Form, List, Template, match_pcr, replay};
+use super::{Aggregate, Entry, Extended, Form, List, Template, boot_aggregate, match_pcr, replay};
 use crate::crypto::{Digest, HashAlgorithm};
 
 mod fields;
@@ -403,5 +403,38 @@ fn malformed_lists_say_where() {
         // The first entry is longer than the second by the length of its name.
         let first = honest(SHA1, &["boot_aggregate"]).len();
         assert_eq!(whole, len == first, "{len} of {entry}");
+    }
+}
+
+#[test]
+fn without_all_registers_under_it_an_aggregate_is_another_or_nobody_knows() {
+    use Aggregate::{Other, Same, Unchecked};
+    let bank = HashAlgorithm::Sha256;
+    let value = bank.digest(&[b"a register"]).unwrap();
+    let under = |count| bank.digest(&vec![value.as_slice(); count]).unwrap();
+    let rows = [
+        ("of eight", under(8), 0..8, Some(Same)),
+        ("of ten", under(10), 0..10, Some(Same)),
+        ("of nine", under(9), 0..10, Some(Other)),
+        ("of ten, the last unknown", under(10), 0..9, Some(Unchecked)),
+        ("of others, two unknown", under(9), 0..8, Some(Unchecked)),
+        ("of others, one unknown", under(11), 0..9, Some(Unchecked)),
+        (
+            "of others, the first unknown",
+            under(9),
+            1..10,
+            Some(Unchecked),
+        ),
+        ("nothing known", under(8), 0..0, Some(Unchecked)),
+    ];
+    for (name, digest, known, want) in rows {
+        let text = format!(
+            "10 {} ima-ng sha256:{digest} boot_aggregate\n",
+            "00".repeat(20)
+        );
+        let list = List::parse(text.as_bytes()).unwrap();
+        let register = |index: u8| known.contains(&index).then_some(&value);
+        let found = boot_aggregate(&at(&list, 0), bank, register);
+        assert_eq!(found, want, "{name}");
     }
 }
