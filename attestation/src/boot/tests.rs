@@ -6,6 +6,7 @@ use crate::tpm::PcrValues;
 
 mod facts;
 mod platforms;
+mod separators;
 mod userspace;
 
 const SHA1: HashAlgorithm = HashAlgorithm::Sha1;

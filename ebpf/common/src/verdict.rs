@@ -343,10 +343,9 @@ pub fn judge_with(question: &Question<'_>, tables: &impl Tables) -> Verdict {
         Whose::KERNEL => return Verdict::deny(Rule::Kernel),
         Whose::SERVED => return Verdict::allow(Rule::Kernel),
         Whose::UNMARKED => return Verdict::deny(Rule::Forwarded),
-        Whose::NOBODY => return Verdict::deny(Rule::NoSubject),
         _ => {}
     }
-    // Linux 6.1 walks ways that the comparisons above have closed, with bounds that no number meets.
+    // [`Whose::NOBODY`] is the number of no subject. Linux 6.1 walks ways that the comparisons above have closed, with bounds that no number meets.
     let [.., a, b, c, d] = hidden(question.whose.number().into(), zero).to_be_bytes();
     let number = u32::from_be_bytes([a, b, c, d]);
     let Some(subject) = question.policy.subject(number) else {

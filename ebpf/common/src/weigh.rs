@@ -206,8 +206,10 @@ pub fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
     let protocol = u64::from(carried.protocol);
     let has_ports = u64::from(carried.has_ports);
     let port = u64::from(carried.port);
-    let is_icmp = crate::equal(protocol, protocol::ICMP.into())
-        | crate::equal(protocol, protocol::ICMPV6.into());
+    let is_icmp = either(
+        crate::equal(protocol, protocol::ICMP.into()),
+        crate::equal(protocol, protocol::ICMPV6.into()),
+    );
     let by_port = u64::from(carried.by_port);
     let mut allowed = 0;
     let mut unanswered = 0;
@@ -220,14 +222,18 @@ pub fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
             u64::from(service.first_port),
             u64::from(service.last_port),
         );
-        let meant = crate::equal(wanted, ANY_PROTOCOL.into())
-            | crate::equal(wanted, protocol)
-            | (crate::equal(wanted, ICMP_PROTOCOL.into()) & is_icmp);
+        let meant = either(
+            crate::equal(wanted, ANY_PROTOCOL.into()),
+            either(
+                crate::equal(wanted, protocol),
+                crate::equal(wanted, ICMP_PROTOCOL.into()) & is_icmp,
+            ),
+        );
         let any_port = crate::equal(first, 0) & crate::equal(last, u16::MAX.into());
         let in_range = at_most(first, port) & at_most(port, last);
         let by_any = any_port & (by_port ^ 1);
         let by_range = has_ports & in_range & (any_port ^ 1);
-        allowed |= meant & (by_any | by_range);
+        allowed |= meant & either(by_any, by_range);
         unanswered |= meant & (has_ports ^ 1);
         number += 1;
     }
@@ -240,8 +246,18 @@ pub fn services(policy: &PolicyImage, slice: Slice, carried: Carried) -> u32 {
     }
 }
 
+/// 1 where one of them is, or both; of zeros and ones.
+#[inline(always)]
+fn either(a: u64, b: u64) -> u64 {
+    a | b
+}
+
 /// 1 where `a <= b`, else 0; both far below 2⁶³.
 #[inline(always)]
 fn at_most(a: u64, b: u64) -> u64 {
     1 ^ crate::top_bit(b.wrapping_sub(a))
 }
+
+#[cfg(test)]
+#[path = "weigh_tests.rs"]
+mod tests;

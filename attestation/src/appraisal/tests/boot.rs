@@ -158,12 +158,27 @@ pub(super) fn list(entries: &[(Vec<u8>, bool)]) -> Vec<u8> {
             true => list.extend([0; 20]),
             false => list.extend(hash.as_slice()),
         }
-        list.extend(6_u32.to_le_bytes());
-        list.extend(b"ima-ng");
+        let template = template(data);
+        list.extend(u32::try_from(template.len()).unwrap().to_le_bytes());
+        list.extend(template);
         list.extend(u32::try_from(data.len()).unwrap().to_le_bytes());
         list.extend(data);
     }
     list
+}
+
+/// The kernel's template of as many fields.
+fn template(data: &[u8]) -> &'static [u8] {
+    let (mut fields, mut rest) = (0, data);
+    while let Some((len, tail)) = rest.split_first_chunk::<4>() {
+        let len = usize::try_from(u32::from_le_bytes(*len)).unwrap();
+        rest = tail.get(len..).unwrap_or_default();
+        fields += 1;
+    }
+    match fields {
+        3 => b"ima-sig",
+        _ => b"ima-ng",
+    }
 }
 
 /// What the kernel makes of the registers it finds, and what ran since.

@@ -1,9 +1,14 @@
 //! Measurement lists: how far they are proven, and which files are known.
 
 use super::boot::{Booted, entry, entry_of, found, ima_pcr, want};
+use aws_lc_rs::rand::SystemRandom;
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
+
 use super::*;
-use crate::crypto::HashAlgorithm;
+use crate::crypto::{Curve, HashAlgorithm, PublicKey};
+use crate::ima::KeyId;
 use crate::profile::Value;
+use crate::x509::pem_block;
 
 #[test]
 fn a_list_may_run_ahead_of_the_quote_and_never_behind() {
@@ -287,4 +292,47 @@ fn the_first_entry_is_the_registers_the_kernel_found() {
         result.submods["tpm"].claims["ima.kernels"].value,
         Value::Number(2)
     );
+}
+
+#[test]
+fn files_that_somebody_signed_are_counted_apart() {
+    let make = || EcdsaKeyPair::generate(&ECDSA_P256_SHA256_ASN1_SIGNING).unwrap();
+    let public = |pair: &EcdsaKeyPair| {
+        let (x, y) = pair.public_key().as_ref()[1..].split_at(32);
+        PublicKey::ec_from_coordinates(Curve::P256, x, y).unwrap()
+    };
+    let signed = |pair: &EcdsaKeyPair, name: &str| {
+        let content = name.as_bytes();
+        let hash = HashAlgorithm::Sha256.digest(&[content]).unwrap();
+        let signature = pair.sign(&SystemRandom::new(), content).unwrap();
+        let signature = signature.as_ref();
+        let len = u16::try_from(signature.len()).unwrap().to_be_bytes();
+        let id = KeyId::of(&public(pair)).0;
+        let field = [&[3, 2, 4][..], &id, &len, signature].concat();
+        let len = u32::try_from(field.len()).unwrap().to_le_bytes();
+        [&entry_of(name, hash.as_slice())[..], &len, &field].concat()
+    };
+    let (vendor, stranger) = (make(), make());
+    let mut node = Booted::new();
+    let listed = ["02".repeat(32), "03".repeat(32)];
+    node.files(&format!(
+        "files = '''\n{} a\n{} b\n'''\n[[ima.key]]\nname = \"vendor\"\npem = '''\n{}'''\n",
+        listed[0],
+        listed[1],
+        pem_block("PUBLIC KEY", &public(&vendor).to_spki_der())
+    ));
+    for name in ["/usr/bin/one", "/usr/bin/two", "/usr/bin/three"] {
+        node.measured(signed(&vendor, name));
+    }
+    let result = node.result();
+    assert_eq!(found(&result), []);
+    let counts = |result: &AttestationResult| {
+        let claims = &result.submods["tpm"].claims;
+        ["ima.listed", "ima.signed", "ima.unknown"].map(|name| claims[name].value.clone())
+    };
+    assert_eq!(counts(&result), [2, 3, 0].map(Value::Number));
+    node.measured(signed(&stranger, "/usr/bin/four"));
+    let result = node.result();
+    assert_eq!(found(&result).len(), 1);
+    assert_eq!(counts(&result), [2, 3, 1].map(Value::Number));
 }

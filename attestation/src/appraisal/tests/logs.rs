@@ -177,6 +177,12 @@ fn what_is_not_as_it_was_is_not_read_on() {
             g.node.entries.truncate(3);
             g.node.case.tpm.pcrs[10] = ima_pcr(&g.node.entries);
         }),
+        ("another list is named, and nothing came", false, |g| {
+            g.node.case.logs.clear();
+            g.node.case.statement.logs[1].sha256 = vec![8; 32];
+            g.node.entries.truncate(3);
+            g.node.case.tpm.pcrs[10] = ima_pcr(&g.node.entries);
+        }),
         ("the boot log again", true, |g| {
             g.node.case.logs.push(g.sent[0].clone());
         }),
@@ -361,4 +367,61 @@ fn a_list_that_nobody_has_is_missed_where_something_hangs_on_it() {
         let went_on = next.read_logs(&profile, NOW, Some(&read));
         assert_eq!(went_on, goes_on, "[ima] asked for: {asked}");
     }
+}
+
+/// What follows the quote is kept for the next one, if it is short and of the kernel's own form.
+#[test]
+fn what_follows_the_quote_is_kept_within_bounds() {
+    let long = entry(&"x".repeat(8 * 1024), 9);
+    let short = entry("/tmp/x", 9);
+    let first = |ahead: &[&Vec<u8>], text: bool| {
+        let mut node = Booted::new();
+        let all = node.entries.iter().map(|(data, _)| data);
+        let all: Vec<Vec<u8>> = all.chain(ahead.iter().copied()).cloned().collect();
+        let content = match text {
+            true => in_text(&node.entries),
+            false => list(
+                &all.into_iter()
+                    .map(|data| (data, false))
+                    .collect::<Vec<_>>(),
+            ),
+        };
+        let sent = vec![
+            named("boot", log(&node.events), &[]),
+            named("ima", content, &[]),
+        ];
+        node.case.logs.clone_from(&sent);
+        let profile = Profile::parse("profile.toml", node.case.profile.as_bytes()).unwrap();
+        let mut verified = node.case.verify().unwrap();
+        assert!(verified.read_logs(&profile, NOW, None));
+        assert_eq!(found(&node.case.appraise_verified(&verified)), []);
+        let read = verified.logs_read().unwrap();
+        let mut growing = Growing { node, sent, read };
+        growing.name();
+        growing.read_on().1
+    };
+    let rows: &[(&str, &[&Vec<u8>], bool, bool)] = &[
+        ("nothing follows", &[], false, true),
+        ("a little", &[&short], false, true),
+        ("more than is kept", &[&long], false, false),
+        ("text, which is read whole each time", &[], true, false),
+    ];
+    for (name, ahead, text, want) in rows {
+        assert_eq!(first(ahead, *text), *want, "{name}");
+    }
+}
+
+/// As the kernel prints it.
+fn in_text(entries: &[(Vec<u8>, bool)]) -> Vec<u8> {
+    let line = |data: &[u8]| {
+        let hash = crate::crypto::HashAlgorithm::Sha1.digest(&[data]).unwrap();
+        let digest = hex::encode(&data[12..44]);
+        let name = std::str::from_utf8(&data[48..data.len() - 1]).unwrap();
+        format!(
+            "10 {} ima-ng sha256:{digest} {name}\n",
+            hex::encode(hash.as_slice())
+        )
+    };
+    let lines: String = entries.iter().map(|(data, _)| line(data)).collect();
+    lines.into_bytes()
 }

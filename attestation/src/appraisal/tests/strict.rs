@@ -32,6 +32,10 @@ fn what_was_taken_back_is_refused_wherever_it_stands() {
         let node = Booted::new();
         hex::encode(node.case.tpm.pcrs[7])
     };
+    let pcr14 = {
+        let node = Booted::new();
+        hex::encode(node.case.tpm.pcrs[14])
+    };
     let rows = [
         ("a boot loader", digest(b"shim"), "boot.applications"),
         ("a key list", digest(b"bad"), "boot.dbx"),
@@ -39,6 +43,12 @@ fn what_was_taken_back_is_refused_wherever_it_stands() {
         // Of this no fact is made, and it stands in the log.
         ("a separator", digest(&[0; 4]), "boot.log.pcr.0"),
         ("a register", pcr7, "tpm.pcr.sha256.7"),
+        // What the profile pins is a claim, too; this one is a register and nothing else.
+        (
+            "a register that nobody asks for",
+            pcr14,
+            "tpm.pcr.sha256.14",
+        ),
         ("a file that ran", hex::encode([3; 32]), "ima.file"),
     ];
     for (name, digest, claim) in rows {

@@ -167,6 +167,13 @@ fn malformed_logs_say_which_record() {
     }
     let events = |text: &str| UserspaceLog::parse(text.as_bytes()).unwrap().events.len();
     assert_eq!((events(""), events("\n"), events(&good)), (0, 0, 1));
+    // As long as one may be, and a byte longer.
+    let of_length = |length: usize| {
+        let text = good.trim_start_matches('\x1e').trim_end();
+        format!("\x1e{text}{}\n", " ".repeat(length - text.len() - 1))
+    };
+    assert_eq!(events(&of_length(16 * 1024)), 1);
+    assert!(UserspaceLog::parse(of_length(16 * 1024 + 1).as_bytes()).is_err());
     // The last one was still being written.
     assert_eq!(events(&format!("{good}{}", &good[..good.len() - 1])), 1);
     // What went into an NV index is no register's; a bank nobody knows is left out.

@@ -179,6 +179,26 @@ fn a_list_is_its_issuers_word_and_says_good_things_for_its_time() {
     assert_eq!((good.len(), refused), (1, vec![]));
 }
 
+/// Whoever says which certificate issued which is not believed.
+#[test]
+fn a_list_is_for_those_its_issuer_issued() {
+    let own = chain(|_, _, _| ());
+    let all = &own.certificates;
+    let list = parse_crl(&list(&own, 3, &[], |_| ())).unwrap();
+    let rows = [
+        ("issued by it", (&all[2], &all[3]), true),
+        ("issued by it, as another's", (&all[2], &all[4]), false),
+        ("another's, as its own", (&all[1], &all[3]), false),
+    ];
+    for (name, pair, good) in rows {
+        let (believed, refused) = check_crl(&list, &[pair], AT);
+        assert_eq!(believed.len(), usize::from(good), "{name}");
+        let codes: Vec<_> = refused.iter().map(CrlRefused::code).collect();
+        let other = CrlRefused::NotForCertificate(String::new()).code();
+        assert_eq!(codes, [other][usize::from(good)..], "{name}");
+    }
+}
+
 /// Certificates are the sender's to make up, and each of another key costs a verification.
 #[test]
 fn a_list_is_tried_with_few_issuers_of_one_name() {

@@ -409,3 +409,20 @@ fn hex_of(one: &crate::profile::Alternative) -> String {
         other => panic!("{other}"),
     }
 }
+
+#[test]
+fn what_is_proven_is_demanded_and_words_only_of_the_stack() {
+    use Provenance::{HardwareSigned, Measured, SelfReported};
+    let rows = [
+        ("gpu.0.mode", HardwareSigned, Ok(())),
+        ("ima.kernels", Measured, Ok(())),
+        ("gpu.0.mode", SelfReported, Err(Why::NotStack)),
+        ("kernel.release", SelfReported, Ok(())),
+        ("kernel.release", Measured, Ok(())),
+        ("ima.entries", Measured, Err(Why::Count)),
+        ("board.serial", HardwareSigned, Err(Why::OfOneMachine)),
+    ];
+    for (name, source, want) in rows {
+        assert_eq!(demanded(name, source), want, "{name}, {source:?}");
+    }
+}

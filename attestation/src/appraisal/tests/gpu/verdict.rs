@@ -248,6 +248,11 @@ fn measurements_and_their_signers_are_judged() {
     }
     node.case.endorsements = own;
     assert_eq!(node.codes(), one("rim-signer-expired", Refused));
+    let expired = node.result();
+    let told = expired
+        .deviations()
+        .filter(|d| d.code == "rim-signer-expired");
+    assert_eq!(told.count(), 4, "both files, for each GPU");
     let pins = format!("count = 2\nexpired_rims = true\nrims = {digests:?}");
     node.profile("count = 2", &pins);
     assert_eq!(node.codes(), []);
@@ -306,4 +311,105 @@ fn a_switch_is_no_gpu_and_meets_no_condition_in_the_place_of_one() {
     assert!(!refused(&"gpu-count"), "two GPUs, as asked: {beside:?}");
     let instead = with_switch(true);
     assert!(instead.contains(&"gpu-count".to_owned()), "{instead:?}");
+}
+
+#[test]
+fn of_reference_values_those_in_use_are_asked_for_their_signer() {
+    let late = UnixTime::from_secs(1_830_000_000);
+    // When the files of another driver, of this one and of the VBIOS came in, and what is told.
+    let rows = [
+        ("all in time", AT, AT, AT, 0),
+        ("the driver's late", AT, late, AT, 2),
+        ("the VBIOS's late", AT, AT, late, 2),
+        ("another driver's late", late, AT, AT, 0),
+        ("all late", late, late, late, 4),
+    ];
+    for (name, other, driver_at, vbios_at, want) in rows {
+        let mut node = Node::new();
+        let mut own = Endorsements::as_if_hardware(node.roots());
+        let another = Tag {
+            version: "999.0.0",
+            ..node.values(driver())
+        };
+        for (tag, at) in [
+            (another, other),
+            (node.values(driver()), driver_at),
+            (node.values(Tag::vbios(&[])), vbios_at),
+        ] {
+            assert!(own.add_rim(node.signer.rim(&tag).as_bytes(), at), "{name}");
+        }
+        node.case.endorsements = own;
+        let result = node.result();
+        let told = result
+            .deviations()
+            .filter(|d| d.code == "rim-signer-expired");
+        assert_eq!(told.count(), want, "{name}");
+    }
+}
+
+#[test]
+fn of_many_measurements_that_differ_the_rest_is_counted() {
+    for (wrong, want) in [(8, 16), (9, 18), (12, 18)] {
+        let mut node = Node::new();
+        let mut said = Said::hopper();
+        let covered: Vec<u8> = (40..40 + wrong).collect();
+        for index in &covered {
+            said.blocks[usize::from(*index)].1 = vec![0xee; 48];
+        }
+        node.ask(ASKED, &said);
+        let mut own = Endorsements::as_if_hardware(node.roots());
+        let mut values = node.values(driver());
+        let more = Tag::driver(&covered).resources;
+        values.resources.extend(more);
+        for tag in [values, node.values(Tag::vbios(&[]))] {
+            assert!(own.add_rim(node.signer.rim(&tag).as_bytes(), AT));
+        }
+        node.case.endorsements = own;
+        let result = node.result();
+        let told = result.deviations();
+        let told: Vec<_> = told.filter(|d| d.code == "measurement-mismatch").collect();
+        assert_eq!(told.len(), want, "{wrong}");
+        let counted = told.iter().filter(|d| d.found.ends_with(" more")).count();
+        assert_eq!(counted, if wrong > 8 { 2 } else { 0 }, "{wrong}");
+    }
+}
+
+#[test]
+fn without_a_number_one_gpu_has_to_be_there() {
+    let codes = |count: usize| {
+        let mut node = Node::new();
+        node.profile("count = 2\n", "");
+        node.gpus.truncate(count);
+        node.reports.reports.truncate(count);
+        node.reports.count = u32::try_from(count).ok();
+        let codes = node.codes().into_iter().map(|(code, _)| code);
+        codes.collect::<Vec<_>>()
+    };
+    assert_eq!(codes(2), [""; 0]);
+    assert_eq!(codes(1), [""; 0]);
+    assert_eq!(codes(0), ["gpu-count"]);
+}
+
+#[test]
+fn gpus_that_protect_their_links_come_with_their_switches() {
+    let (protected, single) = ([0xaa], [0x55]);
+    let missing = ("topology-incomplete".to_owned(), Finding::Unchecked);
+    let rows = [
+        ("protected, as asked", "\"ppcie\"", protected, true),
+        ("protected or not", "\"spt\", \"ppcie\"", protected, false),
+        ("by themselves, as asked", "\"spt\"", single, false),
+        (
+            "by themselves, protected wanted",
+            "\"ppcie\"",
+            single,
+            false,
+        ),
+    ];
+    for (name, modes, mode, want) in rows {
+        let mut node = Node::new();
+        node.profile("\"spt\"", modes);
+        node.ask(ASKED, &Said::hopper().with(21, &mode));
+        node.trust(true);
+        assert_eq!(node.codes().contains(&missing), want, "{name}");
+    }
 }
