@@ -257,8 +257,11 @@ fn held_against(
                 .any(|(other, _)| other == name)
         })
     };
+    // Whether a GPU is one of those listed by chip is for the GPUs to show, or not known, as said.
+    let mut listed = subject.devices.iter();
+    let unknown = no_pdis && listed.any(|name| name.starts_with(PDI_PREFIX));
     for device in found {
-        if !subject.devices.is_empty() && !is_listed(device) && !foreign(device) {
+        if !subject.devices.is_empty() && !unknown && !is_listed(device) && !foreign(device) {
             let names: Vec<&str> = device.names().collect();
             out.push(said(
                 name,

@@ -20,7 +20,7 @@ use crate::{
 const FWID_SINCE: &str = "550";
 /// Most characters of what others wrote.
 const WORDS: usize = 300;
-/// Most deviations of measurements that are told one by one.
+/// Most deviations of one kind that are told one by one.
 const TOLD: usize = 8;
 
 /// Everything there is to judge by.
@@ -470,6 +470,7 @@ impl Judged<'_> {
             let wanted = "certificates that are not revoked".to_owned();
             told.add("revocation", Finding::Refused, code, wanted, clip(&text));
         }
+        self.unsigned(told);
         for why in &self.answer.topology_refused {
             let wanted = "GPUs and switches that name each other".to_owned();
             told.add(
@@ -490,6 +491,18 @@ impl Judged<'_> {
                 "reports of the switches, too".to_owned(),
                 "none came".to_owned(),
             );
+        }
+    }
+
+    /// Responses about these certificates that are nobody's word. They neither revoke nor vouch;
+    /// that somebody brought them is for a person to look at.
+    fn unsigned(&self, told: &mut Told) {
+        let all = self.answer.ocsp_refused.iter().map(|(_, why)| why);
+        let all = all.filter(|why| matches!(why, OcspRefused::Signature { .. }));
+        for why in all.take(TOLD) {
+            let wanted = "responses that the issuer or its responder signed".to_owned();
+            let found = clip(&why.to_string());
+            told.add("revocation", Finding::Warning, why.code(), wanted, found);
         }
     }
 

@@ -203,6 +203,20 @@ fn devices_are_the_inventorys_by_nvmls_word() {
             &[("devices-unavailable", Unchecked)],
         ),
         (
+            "one by its chip, which this driver does not tell, one by name",
+            &["PDI-7f", "1002"],
+            &[],
+            gpus(),
+            &[("devices-unavailable", Unchecked)],
+        ),
+        (
+            "one by its chip, and one not at all",
+            &["PDI-7f"],
+            &[],
+            chips(),
+            &[("device-unlisted", Warning)],
+        ),
+        (
             "another node's chip",
             &["1001", "1002"],
             &[("PDI-7f", "gpu-02")],

@@ -134,11 +134,13 @@ pub enum OcspRefused {
     /// About none of the certificates at hand.
     #[error("the response is about none of the certificates given")]
     NotForCertificate,
-    /// Nobody who may say so signed it.
-    #[error("the response about {subject:?}: {why}")]
+    /// Nobody who may say so signed it: whatever it says, it is nobody's word.
+    #[error("the response about {subject:?}, which says {said}: {why}")]
     Signature {
         /// Label of the certificate.
         subject: String,
+        /// What it says of it: `good`, `revoked`, `unknown`.
+        said: &'static str,
         /// What is wrong.
         why: &'static str,
     },
@@ -288,13 +290,16 @@ impl Response {
         memory: Option<&GoodSignatures>,
     ) -> Vec<OcspRefused> {
         let label = || subject.subject().label();
-        let mut refused = Vec::new();
+        // What nobody signed revokes nothing, or whoever can hand in a file could close any node.
+        // Its dates are nobody's word either.
         if let Err(why) = self.signed_for(issuer, memory) {
-            refused.push(OcspRefused::Signature {
+            return vec![OcspRefused::Signature {
                 subject: label(),
+                said: answer.status.name(),
                 why,
-            });
+            }];
         }
+        let mut refused = Vec::new();
         let this_update = answer.this_update.secs();
         let next_update = answer.until().secs();
         if at.secs().saturating_add(SKEW_SECS) < this_update || at.secs() > next_update {

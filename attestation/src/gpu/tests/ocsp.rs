@@ -234,7 +234,25 @@ fn an_answer_is_the_issuers_or_its_responders_and_counts_for_its_time() {
                 ..plain()
             }
             .der(),
-            &["ocsp-signature", "ocsp-revoked"],
+            &["ocsp-signature"],
+        ),
+        (
+            "revoked, by the key of a responder that was not valid any more",
+            Says {
+                status: revoked(Some(1)),
+                ..says(Some(&too_early))
+            }
+            .der(),
+            &["ocsp-signature"],
+        ),
+        (
+            "unknown, by a responder of another issuer",
+            Says {
+                status: vec![0x82, 0],
+                ..says(Some(&by_another))
+            }
+            .der(),
+            &["ocsp-signature"],
         ),
     ];
     let pairs: Vec<_> = made
@@ -279,8 +297,37 @@ fn an_answer_is_the_issuers_or_its_responders_and_counts_for_its_time() {
         ..plain()
     };
     let endless = Response::parse(&endless.der()).unwrap();
+    let by_nobody = Says {
+        status: revoked(Some(1)),
+        by: &other.keys[0],
+        ..plain()
+    };
+    let by_nobody = Response::parse(&by_nobody.der()).unwrap();
+    let (_, refused) = by_nobody.check(&pairs, AT);
+    assert_eq!(
+        refused[0].to_string(),
+        "the response about \"GH100 A01 GSP BROM\", which says revoked: its signature does not verify"
+    );
+    let taken_back = Says {
+        status: revoked(Some(1)),
+        ..plain()
+    };
+    let taken_back = Response::parse(&taken_back.der()).unwrap();
+    let late = AT_SECS + DAY + 1;
     for (name, response, at, want) in [
-        ("five minutes early", &response, AT_SECS - 300, &[][..]),
+        (
+            "what nobody signed has no end",
+            &by_nobody,
+            late,
+            &["ocsp-signature"][..],
+        ),
+        (
+            "what was taken back stays so",
+            &taken_back,
+            late,
+            &["ocsp-expired", "ocsp-revoked"],
+        ),
+        ("five minutes early", &response, AT_SECS - 300, &[]),
         ("earlier", &response, AT_SECS - 301, &["ocsp-expired"]),
         ("last second", &response, AT_SECS + DAY, &[]),
         ("later", &response, AT_SECS + DAY + 1, &["ocsp-expired"]),

@@ -113,6 +113,10 @@ fn restore(code: &str) -> &'static str {
         "rim-missing" | "rim-signer-expired" | "revocation-unknown" => {
             "bring newer documents: bailiwick endorsements import, into the collector's store"
         }
+        "ocsp-signature" => {
+            "a response among the endorsements is signed by nobody who may: find out who brought it, \
+             and take it out of the store"
+        }
         "device-unlisted" => "list the device in inventory.toml, or take it out",
         "chassis-unavailable" | "devices-unavailable" | "clock-unsafe" => {
             "see why the node could not read it; the next statement is judged anew"

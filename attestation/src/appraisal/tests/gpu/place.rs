@@ -175,3 +175,149 @@ fn a_chip_that_nvml_does_not_name_names_itself() {
         assert_eq!((found, unseen(&result)), (missing, false), "{told}");
     }
 }
+
+/// Both GPUs as NVML names them, by a driver that tells no identifiers of chips.
+fn named(listed: &[&str], others: &[(&str, &str)], uuids: [&str; 2]) -> Node {
+    let mut node = node(listed, others);
+    for (place, uuid) in uuids.into_iter().enumerate() {
+        uuid.clone_into(&mut node.reports.reports[place].uuid);
+        let said = [
+            ("uuid", format!("GPU-{place}")),
+            ("serial", format!("100{place}")),
+        ];
+        let claims = said.map(|(field, text)| v1::Claim {
+            name: format!("nvml.gpu.{place}.{field}"),
+            source: "nvml".to_owned(),
+            value: Some(v1::claim::Value::Text(text)),
+        });
+        node.case.statement.claims.extend(claims);
+    }
+    node
+}
+
+/// Each GPU is listed by its chip or by a name, and each name counts for one of them.
+#[test]
+fn some_gpus_are_listed_by_chip_and_others_by_name() {
+    use Finding::{Refused, Unchecked};
+    type Row<'a> = (
+        &'a str,
+        &'a [&'a str],
+        [&'a str; 2],
+        &'a str,
+        &'a [(&'a str, Finding)],
+    );
+    const OWN: [&str; 2] = ["GPU-0", "GPU-1"];
+    let not_of_node = ("gpu-not-of-node", Refused);
+    let missing = ("gpu-of-node-missing", Refused);
+    let rows: &[Row<'_>] = &[
+        ("chip and UUID", &[FIRST, "GPU-1"], OWN, "", &[]),
+        ("chip and serial number", &[FIRST, "1001"], OWN, "", &[]),
+        ("UUID and chip", &["GPU-0", SECOND], OWN, "", &[]),
+        (
+            "every name there is",
+            &[FIRST, "GPU-0", "1000", SECOND, "GPU-1", "1001"],
+            OWN,
+            "",
+            &[],
+        ),
+        (
+            "the second not at all",
+            &[FIRST, "GPU-0"],
+            OWN,
+            "",
+            &[not_of_node],
+        ),
+        (
+            "the first not at all",
+            &[SECOND, "1001"],
+            OWN,
+            "",
+            &[not_of_node],
+        ),
+        (
+            "the serial number of another UUID",
+            &[FIRST, "1001"],
+            ["GPU-0", "GPU-0"],
+            "",
+            &[not_of_node],
+        ),
+        (
+            "by the name of the one whose chip is listed",
+            &[FIRST, "GPU-0"],
+            ["GPU-0", "GPU-0"],
+            "",
+            &[not_of_node],
+        ),
+        (
+            "by that name, and before it",
+            &[SECOND, "GPU-1"],
+            ["GPU-1", "GPU-1"],
+            "",
+            &[not_of_node],
+        ),
+        (
+            "two by one name",
+            &[THIRD, "GPU-1"],
+            ["GPU-1", "GPU-1"],
+            "",
+            &[not_of_node, missing],
+        ),
+        (
+            "two by two names of one",
+            &[THIRD, "GPU-1", "1001"],
+            ["GPU-1", "GPU-1"],
+            "",
+            &[not_of_node, missing],
+        ),
+        (
+            "a chip that shows nothing, and one by name",
+            &[THIRD, "GPU-0", "GPU-1"],
+            OWN,
+            "",
+            &[missing],
+        ),
+        (
+            "a name that nothing goes by",
+            &[FIRST, "GPU-1", "GPU-9"],
+            OWN,
+            "",
+            &[("device-missing", Refused)],
+        ),
+        (
+            "where the profile wants chips, a name is none",
+            &[FIRST, "GPU-1"],
+            OWN,
+            "listed = true\n",
+            &[("gpu-unlisted", Unchecked)],
+        ),
+        (
+            "names alone, where the profile does not",
+            &["GPU-0", "GPU-1"],
+            OWN,
+            "",
+            &[],
+        ),
+    ];
+    let told = |node: &mut Node| -> Vec<_> {
+        let result = node.result();
+        let all = result.deviations();
+        all.map(|d| (d.code.clone(), d.finding)).collect()
+    };
+    for (name, listed, uuids, asked, want) in rows {
+        let mut node = named(listed, &[], *uuids);
+        node.profile("count = 2\n", &format!("count = 2\n{asked}"));
+        let want: Vec<_> = want
+            .iter()
+            .map(|(code, by)| ((*code).to_owned(), *by))
+            .collect();
+        assert_eq!(told(&mut node), want, "{name}");
+    }
+    // What its certificate says goes before what it is called.
+    let mut moved = named(&[FIRST, "GPU-1"], &[(SECOND, "gpu-02")], OWN);
+    let of_another = ("gpu-of-another-node".to_owned(), Refused);
+    assert_eq!(told(&mut moved), [of_another]);
+    // A chip that nobody who is trusted vouches for is not listed by what it is called itself.
+    let mut unsigned = named(&[FIRST, SECOND], &[], OWN);
+    unsigned.reports.reports[1].report[40] ^= 1;
+    assert!(told(&mut unsigned).contains(&("gpu-of-node-missing".to_owned(), Refused)));
+}

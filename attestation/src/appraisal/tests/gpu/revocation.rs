@@ -49,6 +49,71 @@ fn revocation_is_asked_for_each_ca_and_for_its_time() {
     assert_eq!(gone.codes(), [bad]);
 }
 
+/// Whoever can hand in a file could close any node, if what nobody signed revoked anything. It is
+/// told, and each of many is not.
+#[test]
+fn what_nobody_signed_revokes_nothing_and_is_told() {
+    let brought = |status: &[u8], by_issuer: bool| {
+        let mut node = Node::new();
+        let mut add = |by: usize| {
+            let chain = &node.gpus[0].chain;
+            let says = Says {
+                subject: &chain.certificates[1],
+                issuer: &chain.certificates[2],
+                serial: None,
+                status: status.to_vec(),
+                next: true,
+                by: &chain.keys[by],
+                responder: None,
+                extension: Vec::new(),
+            };
+            let response = Response::parse(&says.der()).unwrap();
+            node.case.endorsements.add_ocsp(response);
+        };
+        match by_issuer {
+            true => add(2),
+            // The key of the leaf, in the name of the issuer.
+            false => (0..9).for_each(|_| add(0)),
+        }
+        node
+    };
+    let signed = |code: &str, finding| vec![(code.to_owned(), finding)];
+    for (name, status, by_issuer, want, standing) in [
+        ("good", good(), true, vec![], Status::Affirming),
+        (
+            "revoked",
+            revoked(None),
+            true,
+            signed("ocsp-revoked", Finding::Refused),
+            Status::Contraindicated,
+        ),
+        (
+            "good, by nobody",
+            good(),
+            false,
+            signed("ocsp-signature", Finding::Warning),
+            Status::Warning,
+        ),
+        (
+            "revoked, by nobody",
+            revoked(None),
+            false,
+            signed("ocsp-signature", Finding::Warning),
+            Status::Warning,
+        ),
+    ] {
+        let mut node = brought(&status, by_issuer);
+        let result = node.result();
+        assert_eq!((codes(&result), result.status), (want, standing), "{name}");
+        let told = result.deviations().filter(|d| d.code == "ocsp-signature");
+        let told: Vec<_> = told.map(|d| d.found.clone()).collect();
+        assert_eq!(told.len(), if by_issuer { 0 } else { 8 }, "{name}");
+        let said = name.split(',').next().unwrap();
+        let said = format!("which says {said}: its signature does not verify");
+        assert!(told.iter().all(|found| found.ends_with(&said)), "{told:?}");
+    }
+}
+
 /// The chip by a response, the two above it by lists: NVIDIA says it in these ways.
 #[test]
 fn lists_are_asked_as_responses_are() {
