@@ -41,6 +41,7 @@ impl Root {
         }
         for dir in [
             "bin",
+            "boot",
             "dev",
             "etc/bailiwick",
             "modules",
@@ -78,6 +79,15 @@ impl Root {
         root.modules(stack, "ways-out", &all)?;
         root.unsigned(stack)?;
         Ok(root)
+    }
+
+    /// What boots it, for whoever starts it anew from inside.
+    pub(super) fn kernel(&self, stack: &Stack, initrd: &Path) -> Result<()> {
+        for (from, to) in [(&*stack.kernel, "boot/vmlinuz"), (initrd, "boot/initrd")] {
+            let to = self.folder.join(to);
+            fs::copy(from, &to).with_context(|| format!("copy {}", from.display()))?;
+        }
+        Ok(())
     }
 
     /// A place in it.

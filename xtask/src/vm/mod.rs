@@ -14,6 +14,8 @@
 //! | `evidence` | what a boot left, read by `bailiwick inspect` |
 //! | `site`, `stage` | a collector here, and a machine that is directed |
 //! | `validated` | what a node's verdict turns on |
+//! | `runtime` | what root does while it runs |
+//! | `restarts` | other ways into another kernel than a clean boot |
 //! | `variables` | the firmware's settings, changed as by a person in its menus |
 //! | `initrd.sh`, `init.sh` | first programs inside; the rest is `tests/src/bin/bailiwick-vm-guest` |
 
@@ -23,6 +25,8 @@ mod machine;
 mod modules;
 mod packages;
 mod policy;
+mod restarts;
+mod runtime;
 mod scenario;
 mod site;
 mod stage;
@@ -77,10 +81,11 @@ enum Output {
 const FIRMWARE: Duration = Duration::from_secs(600);
 
 /// Programs that go inside.
-const PROGRAMS: [&str; 3] = [
+const PROGRAMS: [&str; 4] = [
     "bailiwick-agent",
     "bailiwick-vm-guest",
     "bailiwick-fence-rows",
+    "attacker",
 ];
 
 /// What became of one scenario on one kernel.
@@ -214,6 +219,7 @@ impl Disks {
         let initrd = home.join("initrd");
         image::initrd(stack, &home.join("ramdisk"), &initrd)?;
         let root = Root::stage(&home.join("root"), stack, &programs)?;
+        root.kernel(stack, &initrd)?;
         let approvers = policy::install(&root, &home.join("approvers"))?;
         let disks = Self {
             home: home.to_owned(),

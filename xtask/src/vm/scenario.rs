@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::stage::Stage;
-use super::validated;
+use super::{restarts, runtime, validated};
 
 /// What happens in a machine.
 #[derive(Clone, Copy, Debug)]
@@ -119,6 +119,33 @@ pub(super) const SCENARIOS: &[Scenario] = &[
         secure_boot: true,
         banks: "sha256",
         acts: Acts::Directed(validated::revoked),
+        modules: "",
+        limit: Duration::from_secs(1800),
+    },
+    Scenario {
+        name: "runtime",
+        about: "what root does while it runs: strict part, changed program, module, forged statement",
+        secure_boot: true,
+        banks: "sha256",
+        acts: Acts::Directed(runtime::play),
+        modules: "",
+        limit: Duration::from_secs(1800),
+    },
+    Scenario {
+        name: "restarts",
+        about: "another kernel by kexec, and power cut in the middle of an attestation",
+        secure_boot: true,
+        banks: "sha256",
+        acts: Acts::Directed(restarts::play),
+        modules: "",
+        limit: Duration::from_secs(1800),
+    },
+    Scenario {
+        name: "sha384",
+        about: "a TPM with a SHA-384 bank alone: boot log, list and profile in it",
+        secure_boot: true,
+        banks: "sha384",
+        acts: Acts::Directed(validated::in_its_bank),
         modules: "",
         limit: Duration::from_secs(1800),
     },

@@ -169,8 +169,14 @@ threshold = {THRESHOLD}
         String::from_utf8(out.stdout).context("the client prints text")
     }
 
+    /// Has the client do something that prints nothing.
+    pub(super) fn does(&self, words: &[&str]) -> Result<()> {
+        let mut client = self.client()?;
+        cmd::output(client.args(words)).map(drop)
+    }
+
     /// The configuration of a machine's agent.
-    pub(super) fn agent(&self) -> Result<(String, Vec<u8>)> {
+    pub(super) fn agent(&self, bank: &str) -> Result<(String, Vec<u8>)> {
         let [enroll, evidence] = SITE_PORTS;
         let text = format!(
             r#"deployment = "{DEPLOYMENT}"
@@ -184,6 +190,9 @@ ca_file = "/etc/bailiwick/ca.pem"
 [policy]
 approvers = "/etc/bailiwick/allowed_signers"
 threshold = {THRESHOLD}
+
+[tpm]
+bank = "{bank}"
 
 [fence]
 root = "/studies"

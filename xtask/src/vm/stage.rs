@@ -92,6 +92,12 @@ impl<'a> Stage<'a> {
         })
     }
 
+    /// The bank that is quoted.
+    pub(super) fn bank(&self) -> &'static str {
+        let banks = self.outcome.scenario.banks;
+        banks.split_once(',').map_or(banks, |(first, _)| first)
+    }
+
     /// Powers on, and waits until orders are taken.
     pub(super) fn power_on(&mut self, boot: Boot<'_>) -> Result<()> {
         self.start_firmware(boot)?;
@@ -182,6 +188,12 @@ impl<'a> Stage<'a> {
         on.order(order, ORDER, &mut self.outcome.said)
     }
 
+    /// For what is not answered, since nothing is left to answer.
+    pub(super) fn last_order(&mut self, order: &Value) -> Result<()> {
+        let on = self.on.as_mut().context("the machine is on")?;
+        on.last_order(order)
+    }
+
     /// Runs words separated by blanks.
     pub(super) fn run(&mut self, words: &str) -> Result<Value> {
         let words: Vec<&str> = words.split_whitespace().collect();
@@ -201,7 +213,7 @@ impl<'a> Stage<'a> {
 
     /// Starts the node's two processes as an operator configures them.
     pub(super) fn start_node(&mut self) -> Result<()> {
-        let (config, ca) = self.site.agent()?;
+        let (config, ca) = self.site.agent(self.bank())?;
         self.write("/etc/bailiwick/agent.toml", config.as_bytes(), false)?;
         self.write("/etc/bailiwick/ca.pem", &ca, false)?;
         self.run("mkdir -p /sys/fs/cgroup/studies")?;
@@ -314,12 +326,13 @@ pub(super) type Claims = BTreeMap<String, Value>;
 const REGISTERS: [&str; 11] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "14"];
 
 /// Claims of a result that stand in a boot log which replays, and what it replays to.
-pub(super) fn measured(result: &Value) -> Result<Claims> {
+pub(super) fn measured(result: &Value, bank: &str) -> Result<Claims> {
+    let registers = format!("tpm.pcr.{bank}.");
     let submods = result["submods"].as_object().context("no result")?;
     let claims = submods
         .values()
         .filter_map(|submod| submod["bailiwick.claims"].as_object());
-    let asked = |name: &str, claim: &Value| match name.strip_prefix("tpm.pcr.sha256.") {
+    let asked = |name: &str, claim: &Value| match name.strip_prefix(&registers) {
         Some(register) => REGISTERS.contains(&register),
         None => name.starts_with("boot.") && claim["provenance"] == "measured",
     };

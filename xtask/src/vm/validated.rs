@@ -11,8 +11,8 @@ use super::site::NODE;
 use super::stage::{Boot, Claims, JUDGED, Stage, Standing, appended, measured, profile};
 use super::{packages, variables};
 
-const AFFIRMED: &str = "affirming";
-const REFUSED: &str = "contraindicated";
+pub(super) const AFFIRMED: &str = "affirming";
+pub(super) const REFUSED: &str = "contraindicated";
 
 /// Until firmware has found out that it may not run what it found.
 const FORBIDDEN: Duration = Duration::from_secs(300);
@@ -21,7 +21,7 @@ const BOOT_LOG: &str = "/sys/kernel/security/tpm0/binary_bios_measurements";
 const IMA_LIST: &str = "/sys/kernel/security/ima/binary_runtime_measurements";
 
 /// Asked of every version; what is measured of the boot comes behind it.
-const PROFILE: &str = r#"name = "vm-1"
+pub(super) const PROFILE: &str = r#"name = "vm-1"
 lease_seconds = 300
 max_silence_seconds = 600
 
@@ -56,14 +56,21 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<()> {
     play.updated()
 }
 
+/// The same in whatever bank the TPM has.
+pub(super) fn in_its_bank(stage: &mut Stage<'_>) -> Result<()> {
+    Play::begin(stage)?.clean()
+}
+
 /// What was signed once, and is good no more.
 pub(super) fn revoked(stage: &mut Stage<'_>) -> Result<()> {
     Play::begin(stage)?.older_shim()
 }
 
-struct Play<'a, 'b> {
-    stage: &'a mut Stage<'b>,
+pub(super) struct Play<'a, 'b> {
+    pub(super) stage: &'a mut Stage<'b>,
     inventory: String,
+    /// What every profile begins with.
+    head: String,
     /// What the clean boot measured.
     clean: Claims,
     /// What the updated one did.
@@ -74,37 +81,39 @@ struct Play<'a, 'b> {
 }
 
 impl<'a, 'b> Play<'a, 'b> {
-    fn begin(stage: &'a mut Stage<'b>) -> Result<Self> {
+    pub(super) fn begin(stage: &'a mut Stage<'b>) -> Result<Self> {
+        let head = PROFILE.replace("sha256", stage.bank());
         stage.power_on(Boot::default())?;
         stage.start_node()?;
         let inventory = listed(stage)?;
-        let first = stage.site.apply(&inventory, PROFILE)?;
+        let first = stage.site.apply(&inventory, &head)?;
         let drafted = stage.judged("", |now| {
             now.verdict == AFFIRMED && now.version == u64::from(first)
         })?;
         let mut play = Self {
-            clean: measured(&drafted.result)?,
+            clean: measured(&drafted.result, stage.bank())?,
             updated: Claims::new(),
             clean_log: stage.read(BOOT_LOG)?,
             last: drafted.statement,
             inventory,
+            head,
             stage,
         };
         play.apply(
             "the boot that a profile was captured from is affirmed by it",
-            &profile(PROFILE, &[(&play.clean, "")]),
+            &profile(&play.head, &[(&play.clean, "")]),
         )?;
         play.stage.shut_down()?;
         Ok(play)
     }
 
-    fn verdict(&mut self, check: &str, want: &str, words: &[&str]) -> Result<Standing> {
+    pub(super) fn verdict(&mut self, check: &str, want: &str, words: &[&str]) -> Result<Standing> {
         let standing = self.stage.verdict(check, &self.last, want, words)?;
         self.last.clone_from(&standing.statement);
         Ok(standing)
     }
 
-    fn boot(&mut self, boot: Boot<'_>) -> Result<()> {
+    pub(super) fn boot(&mut self, boot: Boot<'_>) -> Result<()> {
         self.stage.power_on(boot)?;
         self.stage.start_node()
     }
@@ -155,7 +164,7 @@ impl<'a, 'b> Play<'a, 'b> {
             REFUSED,
             &["boot.command_line", UPDATED],
         )?;
-        self.updated = measured(&standing.result)?;
+        self.updated = measured(&standing.result, self.stage.bank())?;
         let clean = self.clean_log.clone();
         put_over(self.stage, BOOT_LOG, &clean)?;
         self.verdict(
@@ -208,7 +217,7 @@ impl<'a, 'b> Play<'a, 'b> {
         self.boot(Boot::default())?;
         self.verdict("a clean boot restores standing", AFFIRMED, &[])?;
         let later = "not_after = \"2100-01-01T00:00:00Z\"";
-        let both = profile(PROFILE, &[(&self.clean, later), (&self.updated, "")]);
+        let both = profile(&self.head, &[(&self.clean, later), (&self.updated, "")]);
         self.apply("an update is signed while the old boot is good", &both)?;
         self.stage.shut_down()?;
         self.boot(Boot {
@@ -232,9 +241,9 @@ impl<'a, 'b> Play<'a, 'b> {
             REFUSED,
             &["boot.applications"],
         )?;
-        let older = measured(&standing.result)?;
+        let older = measured(&standing.result, self.stage.bank())?;
         let revoked = "revoked = \"2026-01-01T00:00:00Z\", name = \"the older shim\"";
-        let text = profile(PROFILE, &[(&self.clean, ""), (&older, revoked)]);
+        let text = profile(&self.head, &[(&self.clean, ""), (&older, revoked)]);
         self.stage.site.apply(&self.inventory, &text)?;
         self.verdict(
             "an older signed shim that the profile revokes is refused as such",
@@ -264,7 +273,7 @@ impl<'a, 'b> Play<'a, 'b> {
 }
 
 /// What the inventory says of the node that came.
-fn listed(stage: &mut Stage<'_>) -> Result<String> {
+pub(super) fn listed(stage: &mut Stage<'_>) -> Result<String> {
     let begun = Instant::now();
     let ek = loop {
         let nodes = stage.site.ask(&["nodes"])?;

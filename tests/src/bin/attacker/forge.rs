@@ -27,6 +27,9 @@ pub(crate) struct Args {
     /// The fence's own log, as it was
     #[arg(long)]
     log: PathBuf,
+    /// The kernel's measurement list as it is now, where the node has one
+    #[arg(long)]
+    list: Option<PathBuf>,
     /// Id of this boot, 32 hex digits; else that of the stored statement
     #[arg(long)]
     boot: Option<String>,
@@ -87,14 +90,21 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
             }
         }
     }
-    let mut evidence = quote(&tpm, &statement, Freshness::Challenged(stream.nonce)).await?;
-    if args.forge != Forge::NoLog {
-        evidence.logs = vec![v1::Log {
-            name: "fence".to_owned(),
-            content: log,
-            ..v1::Log::default()
-        }];
+    let mut logs = Vec::new();
+    if let Some(list) = &args.list {
+        statement.logs.retain(|log| log.name != "ima");
+        logs.push(("ima", std::fs::read(list).context("read the list")?));
     }
+    if args.forge != Forge::NoLog {
+        logs.push(("fence", log));
+    }
+    let mut evidence = quote(&tpm, &statement, Freshness::Challenged(stream.nonce)).await?;
+    let whole = logs.into_iter().map(|(name, content)| v1::Log {
+        name: name.to_owned(),
+        content,
+        ..v1::Log::default()
+    });
+    evidence.logs = whole.collect();
     let came = match stream.play(evidence).await? {
         // The code of the first reason, in brackets at its end.
         Came::Refused { said, .. } if said.contains('[') => {

@@ -3,8 +3,10 @@
 //! Orders come by a port of their own, answers go where everything is told.
 
 use std::collections::BTreeMap;
+use std::ffi::CString;
 use std::fs::{self, File};
-use std::io::Read as _;
+use std::io::{self, Read as _};
+use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -110,6 +112,10 @@ fn obey(what: &Value, children: &mut Children) -> Result<Value> {
         child.wait().with_context(|| format!("wait for {name}"))?;
         return Ok(json!({ "ok": early.is_none() }));
     }
+    if let Some(kernel) = word("kexec") {
+        let initrd = word("initrd").context("a ramdisk")?;
+        kexec(Path::new(kernel), Path::new(initrd))?;
+    }
     if what["run"].is_array() {
         let out = command(what)?.output().context("run a program")?;
         let text = |bytes: &[u8]| {
@@ -158,4 +164,31 @@ fn next_line(port: &mut File, text: &mut Vec<u8>) -> Result<Vec<u8>> {
             length => text.extend_from_slice(buffer.get(..length).unwrap_or_default()),
         }
     }
+}
+
+/// Starts another kernel with this one's command line, as root may. Does not come back, unless it is
+/// refused.
+fn kexec(kernel: &Path, initrd: &Path) -> Result<()> {
+    let open = |file: &Path| File::open(file).with_context(|| format!("open {}", file.display()));
+    let (kernel, initrd) = (open(kernel)?, open(initrd)?);
+    let line = CString::new(read("/proc/cmdline")?).context("a command line")?;
+    let bytes = line.as_bytes_with_nul();
+    // SAFETY: two descriptors that are open, and a string with the zero that is counted.
+    let loaded = unsafe {
+        libc::syscall(
+            libc::SYS_kexec_file_load,
+            kernel.as_raw_fd(),
+            initrd.as_raw_fd(),
+            bytes.len(),
+            bytes.as_ptr(),
+            0_u64,
+        )
+    };
+    if loaded != 0 {
+        return Err(io::Error::last_os_error()).context("load a kernel");
+    }
+    rustix::fs::sync();
+    // SAFETY: no pointer is passed.
+    unsafe { libc::reboot(libc::LINUX_REBOOT_CMD_KEXEC) };
+    Err(io::Error::last_os_error()).context("start the kernel")
 }
