@@ -200,6 +200,10 @@ mod tests {
         assert_eq!(record.text, text.as_bytes());
         assert_eq!(signed.tag.place, "FRA1 / row 3");
 
+        for last in [NOW, UnixTime(NOW.0 + 1_000_000)] {
+            assert!(check(text.as_bytes(), &good, &demo(), EK, last).is_ok());
+        }
+
         let other = DeploymentId::new("other").unwrap();
         let says = |text: &str, armored: &[u8], deployment: &DeploymentId, ek, now| {
             let refused = check(text.as_bytes(), armored, deployment, ek, now).unwrap_err();

@@ -169,6 +169,7 @@ mod tests {
     ) -> Vec<(Vec<u8>, bool)> {
         let (chosen, sent) = logs.choose(vec![file(name, content)]);
         logs.sending(Sha256Digest([number; 32]), sent);
+        assert!(chosen.iter().all(|log| log.name == name));
         let chosen = chosen.into_iter();
         chosen
             .map(|log| (log.content, !log.follows.is_empty()))
@@ -254,5 +255,21 @@ mod tests {
         send(&mut logs, 1, "boot", b"one");
         logs.accepted(&Sha256Digest([1; 32]));
         assert_eq!(send(&mut logs, 2, "boot", b"one two"), whole(b"one two"));
+    }
+
+    #[test]
+    fn what_is_asked_for_again_is_that_log_and_no_other() {
+        let mut logs = SentLogs::default();
+        for (number, name) in [(1, "ima"), (2, "boot")] {
+            send(&mut logs, number, name, b"one");
+            logs.accepted(&Sha256Digest([number; 32]));
+        }
+        send(&mut logs, 3, "boot", b"two");
+        logs.again(&["ima".to_owned()]);
+        assert_eq!(send(&mut logs, 4, "boot", b"one"), []);
+        assert_eq!(send(&mut logs, 5, "ima", b"one"), whole(b"one"));
+        // What is on its way, and was not asked for, counts once it is there.
+        logs.accepted(&Sha256Digest([3; 32]));
+        assert_eq!(send(&mut logs, 6, "boot", b"two"), []);
     }
 }

@@ -49,7 +49,9 @@ impl<'a, 'b> Runtime<'a, 'b> {
         // The kernel measures what root reads, and an agent's state is new all the time. It leaves
         // out what lies in memory.
         stage.run("mount -t tmpfs none /var/lib/bailiwick")?;
-        stage.run(&format!("cp /bin/busybox {TOOL}"))?;
+        // Of its own content: files are known by that.
+        let make = format!("cp /bin/busybox {TOOL} && echo study >> {TOOL}");
+        stage.order(&json!({ "run": ["sh", "-c", make] }))?;
         stage.run(&format!("{TOOL} true"))?;
         let digest = stage.run("sha256sum /usr/bin/bailiwick-agent")?;
         let digest = digest["out"].as_str().unwrap_or_default();
@@ -119,7 +121,7 @@ impl<'a, 'b> Runtime<'a, 'b> {
         self.verdict(
             "an executable changed at run time is refused",
             REFUSED,
-            &[TOOL, "strict-unknown"],
+            &[TOOL, "ima.unknown", "known under that name"],
         )?;
         self.stage.run(&format!("insmod {MODULE}"))?;
         self.verdict(
@@ -161,7 +163,7 @@ impl<'a, 'b> Runtime<'a, 'b> {
         self.verdict(
             "the same forgery under the strict part: what root ran for it is in the list",
             REFUSED,
-            &[ATTACKER, "strict-unknown"],
+            &[ATTACKER, "ima.unknown"],
         )
         .map(drop)
     }
