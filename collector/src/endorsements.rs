@@ -1,5 +1,6 @@
 //! What vouches for GPUs, as an operator brought it: a folder of reference values, responses about
-//! revocation and lists of revoked certificates, each named by the digest of its content.
+//! revocation, lists of revoked certificates and roots, each named by the digest of its content.
+//! A root in it vouches for nothing until approvers name its digest in a profile.
 //!
 //! Everything is checked when it is read, under NVIDIA's roots, and again once an hour: signers'
 //! certificates run out. What is not what its name says, or nobody signed, is left out and said.
@@ -13,7 +14,8 @@ use std::time::Duration;
 
 use bailiwick_attestation::gpu::rim::MAX_RIM_FILE;
 use bailiwick_attestation::gpu::{
-    Endorsements, GoodSignatures, MAX_CRL_BYTES, MAX_OCSP_BYTES, Response, parse_crl,
+    Endorsements, GoodSignatures, MAX_CRL_BYTES, MAX_OCSP_BYTES, MAX_ROOT_BYTES, Response, Root,
+    parse_crl,
 };
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,8 @@ pub const RIM: &str = ".rim.xml";
 pub const OCSP: &str = ".ocsp.der";
 /// Likewise: lists of revoked certificates.
 pub const CRL: &str = ".crl.der";
+/// Likewise: roots.
+pub const ROOT: &str = ".root.der";
 /// Signatures over chains, reports and documents that are not verified twice: those of twenty
 /// thousand GPUs, in some eight megabytes once all of them came.
 const REMEMBERED: usize = 1 << 17;
@@ -110,8 +114,8 @@ impl Endorsed {
 }
 
 fn tell(read: &Read) {
-    let (rims, responses, lists) = read.endorsements.held();
-    info!(rims, responses, lists, "endorsements of GPUs");
+    let (rims, responses, lists, roots) = read.endorsements.held();
+    info!(rims, responses, lists, roots, "endorsements of GPUs");
     for name in &read.refused {
         warn!(
             file = name,
@@ -133,7 +137,11 @@ fn names(folder: &Path) -> io::Result<BTreeSet<String>> {
 /// Reads a store whole, as of `at`.
 pub fn read(folder: &Path, at: UnixTime) -> io::Result<Read> {
     let mut out = Read::default();
-    for name in names(folder)? {
+    // Roots first, since the others are known by them.
+    let (roots, others): (Vec<_>, Vec<_>) = names(folder)?
+        .into_iter()
+        .partition(|name| name.ends_with(ROOT));
+    for name in roots.into_iter().chain(others) {
         let Some((digest, kind)) = name.split_once('.') else {
             continue;
         };
@@ -152,6 +160,11 @@ pub fn read(folder: &Path, at: UnixTime) -> io::Result<Read> {
                 let bytes = bounded(&folder.join(&name), MAX_CRL_BYTES)?;
                 let list = parse_crl(&bytes).ok().filter(|_| named(digest, &bytes));
                 list.map(|it| out.endorsements.add_crl(it)).is_some()
+            }
+            ROOT => {
+                let bytes = bounded(&folder.join(&name), MAX_ROOT_BYTES)?;
+                let root = Root::parse(&bytes).ok().filter(|_| named(digest, &bytes));
+                root.is_some_and(|root| out.endorsements.add_root(root))
             }
             // Half written, or somebody else's.
             _ => continue,
@@ -181,6 +194,29 @@ fn bounded(path: &Path, most: usize) -> io::Result<Vec<u8>> {
 mod tests {
     use super::*;
 
+    /// What is signed under a root is read after it, whatever the names; a root whose file is
+    /// another's is none.
+    #[test]
+    fn roots_are_read_before_what_they_vouch_for() {
+        let seed = |name: &str| {
+            let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds/gpu_rim");
+            fs::read(seeds.join(name)).unwrap()
+        };
+        let at = UnixTime::from_secs(1_767_225_600);
+        let (root, rim) = (seed("root.der"), seed("driver.xml"));
+        let digest = |bytes: &[u8]| Sha256Digest::of(&[bytes]).to_string();
+        for (case, name, rims, roots) in [
+            ("by its digest", digest(&root), 1, 1),
+            ("by the digest of another", digest(b""), 0, 0),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(format!("{name}{ROOT}")), &root).unwrap();
+            fs::write(dir.path().join(format!("{}{RIM}", digest(&rim))), &rim).unwrap();
+            let found = read(dir.path(), at).unwrap();
+            assert_eq!(found.endorsements.held(), (rims, 0, 0, roots), "{case}");
+        }
+    }
+
     #[test]
     fn a_folder_is_read_and_what_is_not_what_it_says_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
@@ -191,6 +227,7 @@ mod tests {
         write(&format!("{digest}.rim.xml"), b"<no RIM/>");
         write("ab.ocsp.der", b"no response");
         write("ac.crl.der", b"no list");
+        write("ad.root.der", b"no root");
         write("notes.txt", b"somebody's");
         write(".part-1", b"half");
         let found = read(dir.path(), at).unwrap();
@@ -198,9 +235,10 @@ mod tests {
             let rim = format!("{digest}.rim.xml");
             let mut left = vec![rim, "ab.ocsp.der".to_owned(), "ac.crl.der".to_owned()];
             left.sort();
+            left.insert(0, "ad.root.der".to_owned());
             left
         });
-        assert_eq!(found.endorsements.held(), (0, 0, 0));
+        assert_eq!(found.endorsements.held(), (0, 0, 0, 0));
         assert!(read(&dir.path().join("nothing"), at).is_err());
         assert!(Endorsed::open(None, at).is_ok());
     }

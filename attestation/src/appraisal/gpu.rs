@@ -32,6 +32,8 @@ use findings::Judged;
 
 /// How the claims of this part begin; no node makes one of them.
 pub(super) const PREFIX: &str = "gpu.";
+/// How they compare with reference values.
+const MEASUREMENTS: &str = "measurements";
 /// Most devices looked at: no machine has as many.
 const MAX_DEVICES: usize = 64;
 
@@ -196,10 +198,16 @@ pub(super) fn judge(
         })
         .collect();
     let endorsements = reference.endorsements;
-    let rims = endorsements.rims(profile.and_then(|profile| profile.rims.as_ref()));
+    let rims = endorsements.rims(
+        profile.and_then(|profile| profile.rims.as_ref()),
+        profile.and_then(|profile| profile.rim_roots.as_ref()),
+        now,
+    );
+    let device_roots = profile.and_then(|profile| profile.device_roots.as_ref());
+    let anchors = endorsements.device_anchors(device_roots, now);
     let answer = gpu::appraise(&Asked {
         devices: &given,
-        anchors: &endorsements.devices,
+        anchors: &anchors,
         nonce: Some(gpu_nonce(&cited.challenge, subject.ak.name().as_bytes())),
         ocsp: &endorsements.ocsp,
         crls: &endorsements.crls,
@@ -218,7 +226,7 @@ pub(super) fn judge(
         came: &came,
         answer: &answer,
         rims: &rims,
-        hardware: endorsements.hardware,
+        endorsements,
         age_ms,
         now,
     };
@@ -262,7 +270,14 @@ fn claims(judged: &Judged<'_>) -> GpuClaims {
             Some(_) => Provenance::SelfReported,
         };
         for (name, text) in texts(device, comparison.as_ref()) {
-            claims.put(&format!("{place}.{name}"), Value::Text(text), own);
+            // What was held against a site's own reference values is no more than the site's word.
+            let by = match comparison {
+                Some(one) if name == MEASUREMENTS && judged.own_values(one) => {
+                    own.min(Provenance::OperatorSigned)
+                }
+                _ => own,
+            };
+            claims.put(&format!("{place}.{name}"), Value::Text(text), by);
         }
         let proven = own == Provenance::HardwareSigned;
         claims.put(&format!("{place}.hardware"), Value::Flag(proven), own);
@@ -290,7 +305,7 @@ fn texts(device: &Device<'_>, comparison: Option<&Comparison>) -> Vec<(&'static 
     add("pdi", pdi.map(hex::encode));
     let compared = comparison.filter(|it| it.compared() > 0);
     add(
-        "measurements",
+        MEASUREMENTS,
         compared.map(|it| match it.good() {
             true => format!("{} of {} match", it.matched.len(), it.compared()),
             false => format!("{} do not match", it.mismatched.len() + it.conflict.len()),
@@ -357,17 +372,34 @@ impl Judged<'_> {
     /// replaced, it may be something else.
     fn relied_on(&self) -> BTreeSet<Sha256Digest> {
         let known = self.answer.revocation.iter().map(|one| one.document);
+        let compared = self.answer.comparisons.iter().flatten();
+        let rims: Vec<Sha256Digest> = compared.flat_map(|one| self.values_of(one)).collect();
+        let signers = rims
+            .iter()
+            .filter_map(|rim| self.endorsements.own_root_of(rim));
+        let good = self.devices().map(|(_, device)| device);
+        let good = good.filter(|device| device.chain == Checked::Good);
+        let roots = good.filter_map(|device| device.certificates.last());
+        let roots = roots.filter_map(|root| self.endorsements.brought_root(root));
+        let all = known.chain(signers).chain(roots);
+        all.chain(rims.iter().copied()).collect()
+    }
+
+    /// Digests of the reference values that were compared with.
+    fn values_of(&self, one: &Comparison) -> impl Iterator<Item = Sha256Digest> {
         let of_slot = |slot: Slot, place: usize| {
             let mut rims = self.rims.iter().filter(|(own, _)| *own == slot);
             rims.nth(place).map(|(_, rim)| rim.digest)
         };
-        let compared = self.answer.comparisons.iter().flatten();
-        let rims = compared.flat_map(|one| {
-            let driver = one.driver.and_then(|place| of_slot(Slot::Driver, place));
-            let vbios = one.vbios.and_then(|place| of_slot(Slot::Vbios, place));
-            driver.into_iter().chain(vbios)
-        });
-        known.chain(rims).collect()
+        let driver = one.driver.and_then(|place| of_slot(Slot::Driver, place));
+        let vbios = one.vbios.and_then(|place| of_slot(Slot::Vbios, place));
+        driver.into_iter().chain(vbios)
+    }
+
+    /// Not all of the reference values are NVIDIA's.
+    fn own_values(&self, one: &Comparison) -> bool {
+        let mut rims = self.values_of(one);
+        rims.any(|rim| self.endorsements.own_root_of(&rim).is_some())
     }
 
     /// Every GPU there is proved itself.

@@ -5,11 +5,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::ocsp::Response;
-use super::path::Anchors;
+use super::path::{Anchors, outside_dates};
 use super::remembered::GoodSignatures;
 use super::rim::{self, Slot};
+use super::root::Root;
 use crate::ids::{Sha256Digest, UnixTime};
-use crate::x509::RevocationList;
+use crate::x509::{Certificate, RevocationList};
+
+/// Roots that are held beside NVIDIA's: a site has one or two, and reference values that NVIDIA did
+/// not sign are tried with each.
+const MAX_ROOTS: usize = 16;
 
 /// Everything beside a profile that GPUs are held against. Its default trusts NVIDIA's roots and
 /// knows no reference values.
@@ -20,6 +25,10 @@ pub struct Endorsements {
     /// The roots are NVIDIA's: what they vouch for is hardware.
     pub(crate) hardware: bool,
     rims: Vec<(Slot, rim::Checked)>,
+    /// Roots that were brought. They vouch for nothing until a profile names them.
+    roots: Vec<Root>,
+    /// Reference values under one of those, by its digest.
+    own_rims: Vec<(Sha256Digest, Slot, rim::Checked)>,
     pub(crate) ocsp: Vec<Response>,
     pub(crate) crls: Vec<RevocationList>,
     memory: Option<Arc<GoodSignatures>>,
@@ -32,6 +41,8 @@ impl Default for Endorsements {
             signers: Anchors::rim(),
             hardware: true,
             rims: Vec::new(),
+            roots: Vec::new(),
+            own_rims: Vec::new(),
             ocsp: Vec::new(),
             crls: Vec::new(),
             memory: None,
@@ -61,15 +72,32 @@ impl Endorsements {
         }
     }
 
-    /// Adds a file of reference values, checked as of `at`. False: nobody who is trusted signed it.
+    /// Adds a root, which vouches for nothing until a profile names it. False: there are as many as
+    /// are held.
+    pub fn add_root(&mut self, root: Root) -> bool {
+        let room = self.roots.len() < MAX_ROOTS;
+        if room {
+            self.roots.push(root);
+        }
+        room
+    }
+
+    /// Adds a file of reference values, checked as of `at`. False: nobody who is trusted signed it,
+    /// nor anybody under a root that was added before.
     pub fn add_rim(&mut self, file: &[u8], at: UnixTime) -> bool {
         let checked = rim::check(file, &self.signers, at);
-        let Some(endorsed) = checked.endorsed() else {
-            return false;
-        };
-        let slot = slot_of(&endorsed.rim().version);
-        self.rims.push((slot, checked));
-        true
+        if let Some(slot) = slot_of(&checked) {
+            self.rims.push((slot, checked));
+            return true;
+        }
+        let own = self.roots.iter().find_map(|root| {
+            let anchors = Anchors::of(std::slice::from_ref(root.certificate()));
+            let checked = rim::check(file, &anchors, at);
+            Some((root.digest(), slot_of(&checked)?, checked))
+        });
+        let found = own.is_some();
+        self.own_rims.extend(own);
+        found
     }
 
     /// Adds a response about revocation. What it is worth shows once it is held against a chain.
@@ -97,33 +125,97 @@ impl Endorsements {
         self.memory.as_deref()
     }
 
-    /// How many files of reference values, responses about revocation and lists there are.
+    /// How many files of reference values, responses about revocation, lists and roots there are.
     #[must_use]
-    pub const fn held(&self) -> (usize, usize, usize) {
-        (self.rims.len(), self.ocsp.len(), self.crls.len())
+    pub const fn held(&self) -> (usize, usize, usize, usize) {
+        let rims = self.rims.len() + self.own_rims.len();
+        (rims, self.ocsp.len(), self.crls.len(), self.roots.len())
     }
 
-    /// Reference values that will do: the pinned ones, where any are.
+    /// What chains of devices may end in: NVIDIA's roots, and those of `named` that were brought
+    /// and count at that time.
+    pub(crate) fn device_anchors(
+        &self,
+        named: Option<&BTreeSet<Sha256Digest>>,
+        at: UnixTime,
+    ) -> Cow<'_, Anchors> {
+        let brought = named.map(|named| self.counting(named, at));
+        let own: Vec<Certificate> = brought.into_iter().flatten().cloned().collect();
+        match own.is_empty() {
+            true => Cow::Borrowed(&self.devices),
+            false => Cow::Owned(self.devices.clone().and(Anchors::of(&own))),
+        }
+    }
+
+    /// Certificates of the roots that are named, were brought, and count at that time.
+    fn counting<'a>(
+        &'a self,
+        named: &'a BTreeSet<Sha256Digest>,
+        at: UnixTime,
+    ) -> impl Iterator<Item = &'a Certificate> {
+        let roots = self.roots.iter().filter(|it| named.contains(&it.digest()));
+        let certificates = roots.map(Root::certificate);
+        certificates.filter(move |one| outside_dates([*one], at).is_empty())
+    }
+
+    /// The root of a chain is NVIDIA's: what it vouches for is hardware, if all else is right. A
+    /// root that was brought makes none, whoever named it.
+    pub(crate) fn is_hardware(&self, root: Option<&Certificate>) -> bool {
+        self.hardware && root.is_some_and(|root| self.devices.hold(root))
+    }
+
+    /// The root that was brought and has the key of this certificate.
+    pub(crate) fn brought_root(&self, certificate: &Certificate) -> Option<Sha256Digest> {
+        let key = certificate.key().ok()?;
+        let mut roots = self.roots.iter();
+        let root = roots.find(|root| root.certificate().key().is_ok_and(|own| own == key))?;
+        Some(root.digest())
+    }
+
+    /// The root that was brought under which reference values of that digest are.
+    pub(crate) fn own_root_of(&self, rim: &Sha256Digest) -> Option<Sha256Digest> {
+        let mut own = self.own_rims.iter();
+        let found = own.find(|(_, _, checked)| checked.digest == *rim)?;
+        Some(found.0)
+    }
+
+    /// Reference values that will do: the pinned ones, where any are; of those that NVIDIA did not
+    /// sign the ones under a root that is named and counts at that time.
     pub(crate) fn rims(
         &self,
         pins: Option<&BTreeSet<Sha256Digest>>,
+        roots: Option<&BTreeSet<Sha256Digest>>,
+        at: UnixTime,
     ) -> Cow<'_, [(Slot, rim::Checked)]> {
-        let Some(pins) = pins else {
-            return Cow::Borrowed(&self.rims);
+        let counting: Vec<&Certificate> = match roots {
+            Some(named) => self.counting(named, at).collect(),
+            None => Vec::new(),
         };
-        let all = self.rims.iter();
-        let pinned = all.filter(|(_, rim)| pins.contains(&rim.digest));
-        Cow::Owned(pinned.cloned().collect())
+        let counts = |root: &Sha256Digest| {
+            let mut roots = self.roots.iter();
+            let root = roots.find(|it| it.digest() == *root);
+            root.is_some_and(|root| counting.contains(&root.certificate()))
+        };
+        let own = self.own_rims.iter().filter(|(root, ..)| counts(root));
+        let mut own = own.map(|(_, slot, rim)| (*slot, rim.clone())).peekable();
+        if pins.is_none() && own.peek().is_none() {
+            return Cow::Borrowed(&self.rims);
+        }
+        let all = self.rims.iter().cloned().chain(own);
+        let pinned = all.filter(|(_, rim)| pins.is_none_or(|pins| pins.contains(&rim.digest)));
+        Cow::Owned(pinned.collect())
     }
 }
 
-/// A VBIOS has five numbers, a driver two or three. A file that is put in the wrong place by this
-/// fits no device there, since versions are compared whole.
-fn slot_of(version: &str) -> Slot {
-    match version.split('.').count() {
+/// What reference values are for, if somebody who is trusted signed them. A VBIOS has five numbers,
+/// a driver two or three. A file that is put in the wrong place by this fits no device there, since
+/// versions are compared whole.
+fn slot_of(checked: &rim::Checked) -> Option<Slot> {
+    let version = &checked.endorsed()?.rim().version;
+    Some(match version.split('.').count() {
         5.. => Slot::Vbios,
         _ => Slot::Driver,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -146,7 +238,10 @@ mod tests {
         assert!(!nvidia.add_rim(b"no RIM", AT) && nvidia.rims.is_empty());
         let pinned = [own.rims[0].1.digest].into();
         assert_eq!(
-            (own.rims(None).len(), own.rims(Some(&pinned)).len()),
+            (
+                own.rims(None, None, AT).len(),
+                own.rims(Some(&pinned), None, AT).len()
+            ),
             (2, 1)
         );
     }

@@ -17,6 +17,7 @@
 //! | [`ocsp`](Response) | revocation, one certificate at a time, as an operator brought it |
 //! | [`crl`](check_crl) | the same, as lists |
 //! | [`remembered`](GoodSignatures) | signatures that need not be verified again |
+//! | [`root`](Root) | roots that an operator brings: nobody's, until a profile names them |
 //! | [`rim`] | reference values: what they say, who signed them, how a device compares |
 
 mod appraise;
@@ -32,6 +33,7 @@ mod path;
 mod remembered;
 mod report;
 pub mod rim;
+mod root;
 mod topology;
 
 pub use appraise::{Answer, Asked, appraise};
@@ -54,6 +56,7 @@ pub use path::{
 };
 pub use remembered::GoodSignatures;
 pub use report::{Block, MAX_REPORT_BYTES, Report, ReportRefused};
+pub use root::{MAX_ROOT_BYTES, Root, RootRefused};
 pub use topology::{Topology, TopologyRefused, judge_set};
 
 #[cfg(test)]

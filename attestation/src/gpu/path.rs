@@ -78,6 +78,13 @@ impl Anchors {
         Self(anchors.collect())
     }
 
+    /// These and the others.
+    #[must_use]
+    pub fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// The certificate has the key of one of them.
     #[must_use]
     pub fn hold(&self, certificate: &Certificate) -> bool {

@@ -41,6 +41,12 @@ pub struct GpuProfile {
     pub revocation_seconds: Option<u32>,
     /// Reference values that will do, by digest; `None`: all that are endorsed.
     pub rims: Option<BTreeSet<Sha256Digest>>,
+    /// Roots beside NVIDIA's, by digest, that devices may have, if they are among the endorsements.
+    /// Such a device can be looked at, and is never hardware.
+    pub device_roots: Option<BTreeSet<Sha256Digest>>,
+    /// Roots beside NVIDIA's, likewise, that signers of reference values may have. What is among
+    /// those is the approvers' word, `operator-signed`.
+    pub rim_roots: Option<BTreeSet<Sha256Digest>>,
     /// Pinned reference values count on after their signer's certificate has run out.
     pub expired_rims: bool,
     /// Measurements have to be among reference values.
@@ -135,6 +141,8 @@ pub(super) struct RawGpu {
     max_age_seconds: Option<Spanned<u32>>,
     revocation_seconds: Option<Spanned<u32>>,
     rims: Option<Spanned<Vec<Spanned<String>>>>,
+    device_roots: Option<Spanned<Vec<Spanned<String>>>>,
+    rim_roots: Option<Spanned<Vec<Spanned<String>>>>,
     expired_rims: Option<Spanned<bool>>,
     measurements: Option<bool>,
     #[serde(default)]
@@ -153,9 +161,7 @@ pub(super) fn check(file: &TomlFile<'_>, raw: &RawGpu) -> Result<GpuProfile, Fil
         let mut all = families.into_iter();
         all.find(|family| family.name().eq_ignore_ascii_case(word))
     })?;
-    let rims = words(file, raw.rims.as_ref(), |word| {
-        Sha256Digest::from_slice(&hex::decode(word).ok()?)
-    })?;
+    let rims = digests(file, raw.rims.as_ref())?;
     if let (Some(expired), None) = (&raw.expired_rims, &rims)
         && *expired.get_ref()
     {
@@ -175,7 +181,9 @@ pub(super) fn check(file: &TomlFile<'_>, raw: &RawGpu) -> Result<GpuProfile, Fil
         max_age_seconds: number(file, raw.max_age_seconds.as_ref(), 30, SECONDS_LIMIT)?
             .unwrap_or(MAX_AGE),
         revocation_seconds: number(file, raw.revocation_seconds.as_ref(), 60, SECONDS_LIMIT)?,
-        rims: rims.map(|rims| rims.into_iter().collect()),
+        rims,
+        device_roots: digests(file, raw.device_roots.as_ref())?,
+        rim_roots: digests(file, raw.rim_roots.as_ref())?,
         expired_rims: raw.expired_rims.as_ref().is_some_and(|it| *it.get_ref()),
         measurements: raw.measurements.unwrap_or(true),
         uncovered: raw.uncovered.clone(),
@@ -220,6 +228,15 @@ fn words<T>(
         read(word.get_ref()).ok_or_else(|| file.error(word.span(), fault))
     };
     all.iter().map(one).collect::<Result<_, _>>().map(Some)
+}
+
+fn digests(
+    file: &TomlFile<'_>,
+    raw: Option<&Spanned<Vec<Spanned<String>>>>,
+) -> Result<Option<BTreeSet<Sha256Digest>>, FileError> {
+    let read = |word: &str| Sha256Digest::from_slice(&hex::decode(word).ok()?);
+    let digests = words(file, raw, read)?;
+    Ok(digests.map(|digests| digests.into_iter().collect()))
 }
 
 fn versions(
@@ -267,12 +284,13 @@ mod tests {
         );
         assert!(least.measurements && !least.devtools && !least.expired_rims);
         assert!(!least.listed && parse("listed = true").unwrap().listed);
-        let pin = "ab".repeat(32);
+        let (pin, other) = ("ab".repeat(32), "cd".repeat(32));
         let whole = parse(&format!(
             "count = 8\nmodes = [\"ppcie\"]\narchitectures = [\"hopper\", \"BLACKWELL\"]\n\
              driver_at_least = \"550.90.07\"\ndriver_below = \"600.0\"\n\
              vbios_at_least = \"96.00.9F.00.01\"\nmax_age_seconds = 3700\n\
              revocation_seconds = 86400\nrims = [\"{pin}\"]\nexpired_rims = true\n\
+             device_roots = [\"{pin}\"]\nrim_roots = [\"{other}\", \"{pin}\"]\n\
              measurements = false\nuncovered = [41]\ndevtools = true\n"
         ));
         let whole = whole.unwrap();
@@ -281,7 +299,13 @@ mod tests {
             whole.architectures,
             Some(vec![Architecture::Hopper, Architecture::Blackwell])
         );
-        assert_eq!(whole.rims, Some([Sha256Digest([0xab; 32])].into()));
+        let (pin, other) = (Sha256Digest([0xab; 32]), Sha256Digest([0xcd; 32]));
+        assert_eq!((whole.rims, whole.device_roots), {
+            let pinned = Some([pin].into());
+            (pinned.clone(), pinned)
+        });
+        assert_eq!(whole.rim_roots, Some([pin, other].into()));
+        assert_eq!((least.device_roots, least.rim_roots), (None, None));
         assert_eq!(
             (whole.count, whole.revocation_seconds),
             (Some(8), Some(86400))
@@ -317,6 +341,11 @@ mod tests {
             ("max_age_seconds = 29", "29 is not within 30"),
             ("revocation_seconds = 59", "59 is not within 60"),
             ("rims = [\"abcd\"]", "\"abcd\" is none that is known"),
+            ("rim_roots = []", "1 to 1024 of them"),
+            (
+                "device_roots = [\"nvidia\"]",
+                "\"nvidia\" is none that is known",
+            ),
             ("expired_rims = true", "only pinned reference values"),
             ("mode = \"on\"", "unknown field"),
         ];

@@ -8,8 +8,8 @@ use super::{Absent, Came, called};
 use crate::{
     evidence::ClaimValue,
     gpu::{
-        Answer, Architecture, Checked, CrlRefused, Device, DeviceRefused, FwidState, Mode,
-        OcspRefused, Status, Topology,
+        Answer, Architecture, Checked, CrlRefused, Device, DeviceRefused, Endorsements, FwidState,
+        Mode, OcspRefused, Status, Topology,
         rim::{self, Comparison, Slot},
     },
     ids::UnixTime,
@@ -29,8 +29,8 @@ pub(super) struct Judged<'a> {
     pub(super) came: &'a Came,
     pub(super) answer: &'a Answer<'a>,
     pub(super) rims: &'a [(Slot, rim::Checked)],
-    /// The roots are NVIDIA's.
-    pub(super) hardware: bool,
+    /// Which roots are NVIDIA's.
+    pub(super) endorsements: &'a Endorsements,
     /// By the TPM's clock; `None`: nobody can tell when the GPUs were asked.
     pub(super) age_ms: Option<u64>,
     pub(super) now: UnixTime,
@@ -110,7 +110,7 @@ impl Judged<'_> {
         if device.chain != Checked::Good {
             return Some("its chain leads to no root of NVIDIA's".to_owned());
         }
-        if !self.hardware {
+        if !self.endorsements.is_hardware(device.certificates.last()) {
             return Some("a root that is not NVIDIA's vouches for it".to_owned());
         }
         if refused(|why| matches!(why, DeviceRefused::Nonce { .. })) {

@@ -10,3 +10,4 @@ mod path;
 mod remembered;
 mod report;
 pub(crate) mod responses;
+mod root;

@@ -3,6 +3,7 @@
 mod freshness;
 mod place;
 mod revocation;
+mod roots;
 mod verdict;
 
 use prost::Message;

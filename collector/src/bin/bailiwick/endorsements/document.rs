@@ -5,11 +5,11 @@ use std::error::Error;
 
 use bailiwick_attestation::gpu::rim::{self, Checked, MAX_RIM_FILE};
 use bailiwick_attestation::gpu::{
-    Anchors, MAX_CRL_BYTES, MAX_OCSP_BYTES, Response, crl_document, parse_crl,
+    Anchors, MAX_CRL_BYTES, MAX_OCSP_BYTES, MAX_ROOT_BYTES, Response, Root, crl_document, parse_crl,
 };
 use bailiwick_attestation::x509::{Certificate, RevocationList};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
-use bailiwick_collector::endorsements::{CRL, OCSP, RIM};
+use bailiwick_collector::endorsements::{CRL, OCSP, RIM, ROOT};
 use serde_json::{Value, json};
 
 use super::DAY;
@@ -18,6 +18,7 @@ use crate::format::time;
 /// The longest of all.
 pub(super) const MAX_FILE: usize = {
     assert!(MAX_RIM_FILE >= MAX_CRL_BYTES && MAX_RIM_FILE >= MAX_OCSP_BYTES);
+    assert!(MAX_RIM_FILE >= MAX_ROOT_BYTES);
     MAX_RIM_FILE
 };
 
@@ -30,17 +31,29 @@ pub(super) enum Kind {
     Ocsp,
     /// A list of revoked certificates.
     Crl,
+    /// A root.
+    Root,
+}
+
+/// Whose reference values will do.
+#[derive(Debug)]
+pub(super) struct Trust {
+    /// NVIDIA's root, or those that stand on the command line.
+    pub(super) base: Anchors,
+    /// Roots that were brought. What they vouch for is kept, and counts where a profile names them.
+    pub(super) brought: Anchors,
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 3] = [Self::Rim, Self::Ocsp, Self::Crl];
+    pub(super) const ALL: [Self; 4] = [Self::Rim, Self::Ocsp, Self::Crl, Self::Root];
 
-    /// `rim`, `ocsp`, `crl`.
+    /// `rim`, `ocsp`, `crl`, `root`.
     const fn name(self) -> &'static str {
         match self {
             Self::Rim => "rim",
             Self::Ocsp => "ocsp",
             Self::Crl => "crl",
+            Self::Root => "root",
         }
     }
 
@@ -50,32 +63,45 @@ impl Kind {
             Self::Rim => RIM,
             Self::Ocsp => OCSP,
             Self::Crl => CRL,
+            Self::Root => ROOT,
         }
     }
 
-    /// By content. What is neither a response nor a list is held to be reference values, and says
-    /// what it lacks to be that.
+    /// By content. What is neither a response, a list nor a certificate is held to be reference
+    /// values, and says what it lacks to be that.
     pub(super) fn of(file: &[u8]) -> Self {
-        let is = |der: Result<Cow<'_, [u8]>, _>, inner: u8| {
-            let der = der.unwrap_or_default();
-            inside(&der) == Some(inner)
-        };
-        let ocsp = Response::document(file).map_err(drop);
-        if is(ocsp, ENUMERATED) {
+        if file.starts_with(b"-----BEGIN CERTIFICATE-----") {
+            return Self::Root;
+        }
+        let tags = |der: Option<Cow<'_, [u8]>>| inside(&der.unwrap_or_default());
+        if let [Some(ENUMERATED), _] = tags(Response::document(file).ok()) {
             return Self::Ocsp;
         }
-        match is(crl_document(file).map_err(drop), SEQUENCE) {
-            true => Self::Crl,
-            false => Self::Rim,
+        if let [Some(SEQUENCE), Some(VERSION)] = tags(Root::document(file).ok()) {
+            return Self::Root;
+        }
+        match tags(crl_document(file).ok()) {
+            [Some(SEQUENCE), _] => Self::Crl,
+            _ => Self::Rim,
         }
     }
 }
 
 const SEQUENCE: u8 = 0x30;
 const ENUMERATED: u8 = 0x0a;
+/// How a certificate says its version, and a list does not.
+const VERSION: u8 = 0xa0;
 
-/// First tag inside a DER sequence: in a response its status, in a list what is signed.
-fn inside(der: &[u8]) -> Option<u8> {
+/// First tag inside a DER sequence, and the first inside that, where it is one itself: in a response
+/// its status, in a list and in a certificate what is signed.
+fn inside(der: &[u8]) -> [Option<u8>; 2] {
+    let outer = content(der).unwrap_or_default();
+    let inner = content(outer).unwrap_or_default();
+    [outer.first().copied(), inner.first().copied()]
+}
+
+/// What follows the head of a DER sequence.
+fn content(der: &[u8]) -> Option<&[u8]> {
     let (&SEQUENCE, rest) = der.split_first()? else {
         return None;
     };
@@ -84,7 +110,7 @@ fn inside(der: &[u8]) -> Option<u8> {
         0..0x80 => 0,
         long => usize::from(long & 0x7f),
     };
-    rest.get(more).copied()
+    rest.get(more..)
 }
 
 /// What came of reading one.
@@ -93,6 +119,7 @@ enum Content {
     Rim(Box<Checked>),
     Ocsp(Box<Response>),
     Crl(Box<RevocationList>),
+    Root(Box<Root>),
 }
 
 /// A document, read as of a time.
@@ -104,16 +131,26 @@ pub(super) struct Document {
     pub(super) bytes: Vec<u8>,
     /// Code and words of what is wrong with it.
     pub(super) refused: Option<(&'static str, String)>,
+    /// Reference values under a root that was brought.
+    own: bool,
     content: Option<Content>,
 }
 
 impl Document {
-    /// Reads a file. Reference values have to be signed under `anchors`. Who signed what is said of
+    /// Reads a file. Reference values have to be signed under a root of `trust`. Who signed what is said of
     /// revocation shows only beside the certificates it is about, which devices bring.
-    pub(super) fn read(kind: Kind, file: &[u8], anchors: &Anchors, at: UnixTime) -> Self {
+    pub(super) fn read(kind: Kind, file: &[u8], trust: &Trust, at: UnixTime) -> Self {
+        let mut own = false;
         let (content, refused) = match kind {
             Kind::Rim => {
-                let checked = rim::check(file, anchors, at);
+                let mut checked = rim::check(file, &trust.base, at);
+                if checked.endorsed().is_none() {
+                    let brought = rim::check(file, &trust.brought, at);
+                    own = brought.endorsed().is_some();
+                    if own {
+                        checked = brought;
+                    }
+                }
                 let why = checked.refusals.first();
                 let why = why.map(|why| (why.code(), words(why)));
                 let why = why.filter(|_| checked.endorsed().is_none());
@@ -127,11 +164,16 @@ impl Document {
                 Ok(list) => (Some(Content::Crl(Box::new(list))), None),
                 Err(why) => (None, Some((why.code(), words(&why)))),
             },
+            Kind::Root => match Root::parse(file) {
+                Ok(root) => (Some(Content::Root(Box::new(root))), None),
+                Err(why) => (None, Some((why.code(), words(&why)))),
+            },
         };
         let bytes = match kind {
             Kind::Rim => rim::document(file).ok(),
             Kind::Ocsp => Response::document(file).ok(),
             Kind::Crl => crl_document(file).ok(),
+            Kind::Root => Root::document(file).ok(),
         };
         let bytes = bytes.map_or_else(|| file.to_vec(), Cow::into_owned);
         Self {
@@ -139,7 +181,16 @@ impl Document {
             digest: Sha256Digest::of(&[&bytes]),
             bytes,
             refused,
+            own,
             content,
+        }
+    }
+
+    /// The root in it.
+    pub(super) fn root(&self) -> Option<&Root> {
+        match &self.content {
+            Some(Content::Root(root)) => Some(root),
+            _ => None,
         }
     }
 
@@ -152,6 +203,10 @@ impl Document {
             }
             Content::Ocsp(response) => Some(response.counts()),
             Content::Crl(list) => Some((list.this_update(), list.next_update())),
+            Content::Root(root) => {
+                let certificate = root.certificate();
+                Some((certificate.not_before(), certificate.not_after()))
+            }
         }
     }
 
@@ -170,7 +225,12 @@ impl Document {
     fn about(&self) -> String {
         match &self.content {
             Some(Content::Rim(checked)) => checked.content().map_or_else(String::new, |rim| {
-                format!("{} {} {}", rim.product, rim.edition, rim.version)
+                let under = if self.own {
+                    ", under a root that was brought"
+                } else {
+                    ""
+                };
+                format!("{} {} {}{under}", rim.product, rim.edition, rim.version)
             }),
             Some(Content::Ocsp(response)) => {
                 let serials: Vec<String> = response.serials().map(hex::encode).collect();
@@ -178,6 +238,15 @@ impl Document {
             }
             Some(Content::Crl(list)) => {
                 format!("{} revoked by {}", list.len(), list.issuer().label())
+            }
+            Some(Content::Root(root)) => {
+                let label = root.certificate().subject().label();
+                match root.is_nvidias() {
+                    true => format!("{label}: NVIDIA's, which is built in"),
+                    false => {
+                        format!("{label}: counts where a profile names it, never for hardware")
+                    }
+                }
             }
             None => String::new(),
         }

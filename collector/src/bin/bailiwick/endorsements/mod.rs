@@ -1,5 +1,5 @@
-//! `endorsements import|status`: reference values and what is known of revocation, as an operator
-//! brings it, kept by digest.
+//! `endorsements import|status`: reference values, what is known of revocation, and roots, as an
+//! operator brings them, kept by digest.
 //!
 //! A store is a folder with one file for each document, named by its SHA-256: what is there is
 //! what the name says, or is told. There is no index that could say something else. Who fetched
@@ -23,9 +23,9 @@ use clap::Subcommand;
 use crate::Exit;
 use crate::client::{Connection, refused};
 use crate::format::{Format, Listing, parse_time};
-use document::{Document, Kind};
+use document::{Document, Kind, Trust};
 use relying::Relying;
-use store::Store;
+use store::{Brought, Store};
 
 /// A day, in seconds.
 const DAY: u64 = 24 * 60 * 60;
@@ -39,9 +39,11 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes GPU reference values (RIM), OCSP responses and lists of revoked certificates (CRL) out
-    /// of folders, archives or files into a store. If one file is something else, or reference values
-    /// are not endorsed by NVIDIA, nothing is taken.
+    /// Takes GPU reference values (RIM), OCSP responses, lists of revoked certificates (CRL) and roots
+    /// out of folders, archives or files into a store. If one file is something else, or reference
+    /// values are endorsed neither by NVIDIA nor under a root that comes along or is there, nothing is
+    /// taken. A root, and what is under it, counts where approvers name it in a profile, by its digest
+    /// (`[gpu] rim_roots`, `device_roots`); what it vouches for is never hardware.
     Import(Import),
     /// Lists what a store holds and when it ends.
     Status(Status),
@@ -50,7 +52,7 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Import {
     /// Folders, uncompressed tar archives, or files: RIMs as XML, base64, or the RIM service's JSON;
-    /// responses and lists as DER, base64 or PEM.
+    /// the others as DER, base64 or PEM.
     #[arg(required = true, value_name = "FOLDER|TAR|FILE")]
     sources: Vec<PathBuf>,
     #[command(flatten)]
@@ -91,6 +93,16 @@ struct Common {
 impl Common {
     fn at(&self) -> anyhow::Result<UnixTime> {
         self.at.map_or_else(now, Ok)
+    }
+
+    /// `brought`: documents that are there or come along.
+    fn trust<'a>(&self, brought: impl IntoIterator<Item = &'a Document>) -> anyhow::Result<Trust> {
+        let roots = brought.into_iter().filter_map(Document::root);
+        let roots: Vec<_> = roots.map(|root| root.certificate().clone()).collect();
+        Ok(Trust {
+            base: self.anchors()?,
+            brought: Anchors::of(&roots),
+        })
     }
 
     fn anchors(&self) -> anyhow::Result<Anchors> {
@@ -138,13 +150,22 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
 /// Takes in all that will do, or nothing. A document that has run out refuses nothing here: it is
 /// as it was, and whether it still counts is for a profile to say.
 fn import(args: &Import) -> anyhow::Result<(Exit, Listing)> {
-    let (at, anchors) = (args.common.at()?, args.common.anchors()?);
+    let at = args.common.at()?;
     let store = Store::create(&args.common.store)?;
+    let all: Vec<(Kind, Brought)> = store::brought(&args.sources)?
+        .into_iter()
+        .map(|brought| (Kind::of(&brought.bytes), brought))
+        .collect();
+    let came = all.iter().filter(|(kind, _)| *kind == Kind::Root);
+    let came = came.map(|(_, brought)| root(&brought.bytes, at));
+    let mut roots = roots(&store, at)?;
+    roots.extend(came);
+    let trust = args.common.trust(&roots)?;
     let mut rows = Vec::new();
     let mut good = Vec::new();
     let mut exit = Exit::Good;
-    for brought in store::brought(&args.sources)? {
-        let document = Document::read(Kind::of(&brought.bytes), &brought.bytes, &anchors, at);
+    for (kind, brought) in all {
+        let document = Document::read(kind, &brought.bytes, &trust, at);
         let outcome = if document.refused.is_some() {
             exit = Exit::Refused;
             "refused"
@@ -179,12 +200,14 @@ fn import(args: &Import) -> anyhow::Result<(Exit, Listing)> {
 /// `relying`: nodes by the digests of what their newest results hang on, where a collector was
 /// asked.
 fn status(args: &Status, relying: Option<&Relying>) -> anyhow::Result<(Exit, Listing)> {
-    let (at, anchors) = (args.common.at()?, args.common.anchors()?);
+    let at = args.common.at()?;
     let soon = args.within.saturating_mul(DAY);
     let mut exit = Exit::Good;
     let mut rows = Vec::new();
-    for (name, kind, bytes) in Store::open(&args.common.store)?.all()? {
-        let document = Document::read(kind, &bytes, &anchors, at);
+    let store = Store::open(&args.common.store)?;
+    let trust = args.common.trust(&roots(&store, at)?)?;
+    for (name, kind, bytes) in store.all(&Kind::ALL)? {
+        let document = Document::read(kind, &bytes, &trust, at);
         let standing = if name != document.digest.to_string() {
             exit = Exit::Refused;
             "not what its name says"
@@ -219,6 +242,23 @@ fn status(args: &Status, relying: Option<&Relying>) -> anyhow::Result<(Exit, Lis
         None => &["sha256", "kind", "about", "ends", "standing", "code"],
     };
     Ok((exit, Listing { columns, rows }))
+}
+
+/// The roots that are there, each under the name of its digest.
+fn roots(store: &Store, at: UnixTime) -> anyhow::Result<Vec<Document>> {
+    let there = store.all(&[Kind::Root])?.into_iter();
+    let read = there.map(|(name, _, bytes)| (name, root(&bytes, at)));
+    let named = read.filter(|(name, document)| *name == document.digest.to_string());
+    Ok(named.map(|(_, document)| document).collect())
+}
+
+/// A root, which nobody vouches for.
+fn root(bytes: &[u8], at: UnixTime) -> Document {
+    let nobody = Trust {
+        base: Anchors::default(),
+        brought: Anchors::default(),
+    };
+    Document::read(Kind::Root, bytes, &nobody, at)
 }
 
 fn now() -> anyhow::Result<UnixTime> {

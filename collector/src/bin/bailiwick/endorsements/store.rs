@@ -134,14 +134,14 @@ impl Store {
         write().with_context(|| path.display().to_string())
     }
 
-    /// All documents, by the digest and the kind their names claim.
-    pub(super) fn all(&self) -> anyhow::Result<Vec<(String, Kind, Vec<u8>)>> {
+    /// All documents of these kinds, by the digest and the kind their names claim.
+    pub(super) fn all(&self, kinds: &[Kind]) -> anyhow::Result<Vec<(String, Kind, Vec<u8>)>> {
         let mut all = Vec::new();
         for path in sorted(&self.folder)? {
             let name = path.file_name().and_then(|name| name.to_str());
             let name = name.unwrap_or_default();
-            let mut kinds = Kind::ALL.into_iter();
-            let found = kinds.find_map(|kind| Some((kind, name.strip_suffix(kind.suffix())?)));
+            let mut kinds = kinds.iter();
+            let found = kinds.find_map(|kind| Some((*kind, name.strip_suffix(kind.suffix())?)));
             let Some((kind, digest)) = found else {
                 continue;
             };

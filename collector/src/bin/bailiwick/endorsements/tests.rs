@@ -224,6 +224,105 @@ fn what_is_known_of_revocation_is_kept_beside_and_ends_by_its_own_word() {
     }
 }
 
+/// Without `--roots`: NVIDIA's root is the one that is built in.
+fn under_nvidias(store: &Path, sources: &[&Path]) -> (Exit, Listing) {
+    let mut args = Import {
+        sources: sources.iter().map(|path| path.to_path_buf()).collect(),
+        common: common(store, AT),
+    };
+    args.common.roots.clear();
+    import(&args).unwrap()
+}
+
+#[test]
+fn a_root_is_kept_and_what_it_vouches_for_with_it() {
+    let (rim, root) = (seed("driver.xml"), seed("root.der"));
+    let at = UnixTime::from_secs(AT);
+    let home = tempfile::tempdir().unwrap();
+    let (exit, listing) = under_nvidias(home.path(), &[&rim, &root]);
+    assert_eq!(
+        (exit, words(&listing, "outcome")),
+        (Exit::Good, vec!["taken".to_owned(); 2])
+    );
+    let about = words(&listing, "about");
+    assert!(
+        about[0].ends_with(", under a root that was brought"),
+        "{about:?}"
+    );
+    assert!(about[1].ends_with(": counts where a profile names it, never for hardware"));
+    let der = fs::read(&root).unwrap();
+    let digest = bailiwick_attestation::Sha256Digest::of(&[&der]);
+    let kept = home.path().join(format!("{digest}.root.der"));
+    assert_eq!(fs::read(&kept).unwrap(), der);
+    let read = bailiwick_collector::endorsements::read(home.path(), at).unwrap();
+    assert_eq!(
+        (read.endorsements.held(), read.refused),
+        ((1, 0, 0, 1), vec![])
+    );
+    // Every form of it is the same, and one that is there vouches for what comes later.
+    let forms = tempfile::tempdir().unwrap();
+    let text = STANDARD.encode(&der);
+    let pem = format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n");
+    fs::write(forms.path().join("a.pem"), pem).unwrap();
+    fs::write(forms.path().join("b.b64"), text).unwrap();
+    fs::copy(seed("vbios.xml"), forms.path().join("c.xml")).unwrap();
+    let (exit, listing) = under_nvidias(home.path(), &[forms.path()]);
+    assert_eq!(exit, Exit::Good);
+    assert_eq!(
+        words(&listing, "outcome"),
+        ["there already", "there already", "taken"]
+    );
+    let mut asked = asked(home.path(), AT);
+    asked.common.roots.clear();
+    let (exit, listing) = status(&asked, None).unwrap();
+    assert_eq!((exit, listing.rows.len()), (Exit::Good, 3));
+    // Without it, or with a file that only goes by its name, nobody vouches for the others.
+    fs::write(&kept, b"another").unwrap();
+    let (exit, listing) = status(&asked, None).unwrap();
+    assert_eq!(exit, Exit::Refused);
+    let mut standing = words(&listing, "standing");
+    standing.sort();
+    assert_eq!(standing, ["not what its name says", "refused", "refused"]);
+    fs::remove_file(&kept).unwrap();
+    let (exit, listing) = under_nvidias(home.path(), &[&rim]);
+    assert_eq!(
+        (exit, words(&listing, "code")),
+        (Exit::Refused, vec!["rim-chain".to_owned()])
+    );
+}
+
+#[test]
+fn what_is_no_root_is_refused_by_name_and_takes_the_others_along() {
+    let good = fs::read(seed("root.der")).unwrap();
+    let mut unsigned = good.clone();
+    *unsigned.last_mut().unwrap() ^= 1;
+    let longer = [&good[..], &[0]].concat();
+    let rim = fs::read_to_string(seed("driver.xml")).unwrap();
+    let (_, after) = rim.split_once("X509Certificate>").unwrap();
+    let (leaf, _) = after.split_once('<').unwrap();
+    let leaf: String = leaf.split_whitespace().collect();
+    let leaf = STANDARD.decode(leaf).unwrap();
+    let pem = b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n".to_vec();
+    for (code, bytes) in [
+        ("root-malformed", longer),
+        ("root-malformed", pem),
+        ("root-signature", unsigned),
+        ("root-issued", leaf),
+    ] {
+        let (source, home) = (brought(), tempfile::tempdir().unwrap());
+        fs::write(source.path().join("z"), &bytes).unwrap();
+        let (exit, listing) = under_nvidias(home.path(), &[source.path(), &seed("root.der")]);
+        assert_eq!((exit, count(home.path())), (Exit::Refused, 0), "{code}");
+        assert_eq!(listing.rows[2]["code"], code);
+        let outcome = words(&listing, "outcome");
+        assert_eq!(outcome[2], "refused", "{code}");
+        assert!(
+            outcome[..2].iter().all(|it| it == "good, not taken"),
+            "{code}"
+        );
+    }
+}
+
 #[test]
 fn a_response_or_a_list_that_is_none_takes_the_others_along() {
     for (folder, name, code) in [
