@@ -21,6 +21,7 @@ mod lists;
 mod nodes;
 mod policy;
 mod profile;
+mod restore;
 mod verify;
 mod why;
 mod world;

@@ -188,6 +188,19 @@ fn mended(ground: &mut Ground, part: &mut Part, probe: &mut Probe, want: &[Reach
     ground.kill_fence()
 }
 
+/// Waits until nothing judges any more: the kernel detaches what is unpinned when it gets to it
+/// (`bpf_link_put`).
+fn opened(part: &mut Part, probe: &mut Probe) -> Result<()> {
+    let end = Instant::now() + SOON;
+    while probe.reach(part)? != OPEN {
+        if Instant::now() > end {
+            bail!("what was unfenced is not open");
+        }
+        thread::sleep(GLANCE);
+    }
+    Ok(())
+}
+
 /// A first start, with a policy on disk from before.
 pub(super) fn start(ground: &mut Ground, args: &Args, part: &mut Part) -> Result<()> {
     ground.stand()?;
@@ -202,9 +215,7 @@ pub(super) fn start(ground: &mut Ground, args: &Args, part: &mut Part) -> Result
     };
     everywhere(ground, args, part, &story, |ground, part, point| {
         ground.unfence()?;
-        if probe.reach(part)? != OPEN {
-            bail!("what was unfenced is not open");
-        }
+        opened(part, &mut probe)?;
         let agent = ground.agent().to_owned();
         let traced = traced(ground, &agent, point, true)?;
         until_it_answers(ground, &traced)?;
