@@ -145,13 +145,14 @@ impl Node {
 
     /// Takes what came of it.
     pub(super) async fn gpus_tried(&mut self, (answer, bytes): (Answer, Vec<u8>)) {
-        let judged = oq::judge(&answer, &self.config.oq.baselines);
+        let baselines = &self.config.oq.baselines;
+        let judged = oq::judge(&answer, baselines);
         let reason = judged.reason.as_deref().unwrap_or_default();
         match judged.verdict {
             Verdict::Failed => warn!(reason, "GPUs failed what they were tried with"),
             verdict => info!(verdict = verdict.name(), reason, "GPUs tried"),
         }
-        let claims = oq::claims(&judged, &answer, &bytes, clock::boot_time_ns());
+        let claims = oq::claims(&judged, &answer, baselines, &bytes, clock::boot_time_ns());
         self.oq.tried(&judged, claims, Instant::now());
         self.read_facts().await;
     }
@@ -212,7 +213,7 @@ mod tests {
             reason: None,
             gpus: vec![verdict],
         };
-        let claims = oq::claims(&judged, &Answer::nothing(""), b"{}", 0);
+        let claims = oq::claims(&judged, &Answer::nothing(""), &[], b"{}", 0);
         (judged, claims)
     }
 

@@ -88,6 +88,7 @@ fn a_gpu_that_computes_rightly_has_figures_and_passes_where_it_was_measured() {
         to_host_mb_s: figures.to_host.mb_s,
         within_mb_s: figures.within.mb_s,
         tolerance: 0.1,
+        nvlinks: None,
     };
     assert_eq!(judge(&answer, &[baseline(1)]).verdict, Verdict::Passed);
     assert_eq!(judge(&answer, &[baseline(2)]).verdict, Verdict::Failed);
@@ -257,6 +258,12 @@ fn each_symbol_that_is_missing_is_named_and_nothing_passes() {
         "cuDriverGetVersion",
         "cuGetErrorName",
         "nvmlDeviceGetTotalEccErrors",
+        "nvmlDeviceGetNvLinkState",
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        "nvmlEventSetCreate",
+        "nvmlDeviceRegisterEvents",
+        "nvmlEventSetWait_v2",
+        "nvmlEventSetFree",
     ] {
         let ground = Ground::with(|_| {});
         ground.double.without(symbol).unwrap();
@@ -300,4 +307,73 @@ fn a_run_ends_in_its_time() {
         .not_run
         .unwrap();
     assert!(why.starts_with("/nonexistent/libcuda.so.1"), "{why}");
+}
+
+/// Links, clocks and Xid errors through the real calls; what has no answer says why, by its symbol.
+#[test]
+fn links_clocks_and_errors_are_asked_around_a_run() {
+    let around = |ground: &Ground| {
+        let mut answer = ground.ask();
+        assert_eq!(answer.not_run, None);
+        answer.gpus.remove(0).around
+    };
+    let good = |double: &mut Staged| {
+        let device = &mut double.script.devices[0];
+        device.links = 12;
+        device.links_up = vec![12];
+    };
+    let found = around(&Ground::with(good));
+    assert_eq!(
+        (found.links, found.clocks, found.xids),
+        (Ok([12, 12]), Ok(0), Ok(vec![]))
+    );
+    let found = around(&Ground::with(|double| {
+        good(double);
+        let device = &mut double.script.devices[0];
+        device.links = 18;
+        device.links_up = vec![18, 11];
+        device.throttled = vec![0x1, 0x40];
+        device.xids = vec![48, 999, 79];
+    }));
+    assert_eq!(
+        (found.links, found.clocks, found.xids),
+        (Ok([18, 11]), Ok(0x41), Ok(vec![48, 999, 79]))
+    );
+    let many = around(&Ground::with(|it| {
+        it.script.devices[0].xids = vec![13; 100]
+    }));
+    assert_eq!(many.xids, Ok(vec![13; 8]));
+    let none = around(&Ground::with(|_| {}));
+    assert!(
+        none.links.is_err(),
+        "a GPU without links has none that are up"
+    );
+    type Missing = fn(bailiwick_agent::collect::oq::Around) -> Option<String>;
+    let rows: [(&str, Missing); 6] = [
+        ("nvmlDeviceGetNvLinkState", |it| it.links.err()),
+        ("nvmlDeviceGetCurrentClocksThrottleReasons", |it| {
+            it.clocks.err()
+        }),
+        ("nvmlEventSetCreate", |it| it.xids.err()),
+        ("nvmlDeviceRegisterEvents", |it| it.xids.err()),
+        ("nvmlEventSetWait_v2", |it| it.xids.err()),
+        ("nvmlEventSetFree", |it| it.xids.err()),
+    ];
+    for (symbol, missing) in rows {
+        let ground = Ground::with(good);
+        ground.double.without(symbol).unwrap();
+        let why = missing(around(&ground)).unwrap_or_default();
+        assert!(why.contains(symbol), "{symbol}: {why:?}");
+        if symbol == "nvmlEventSetFree" {
+            continue;
+        }
+        let ground = Ground::with(|double| {
+            good(double);
+            double
+                .script
+                .faults
+                .insert(symbol.to_owned(), Fault::Code(3));
+        });
+        assert!(missing(around(&ground)).is_some(), "{symbol}");
+    }
 }

@@ -14,7 +14,7 @@ use crate::script::{CALLS, Device, Fault, SUFFIX, Script, TORN};
 pub(crate) const SUCCESS: c_int = 0;
 const UNINITIALIZED: c_int = 1;
 pub(crate) const INVALID_ARGUMENT: c_int = 2;
-const NOT_SUPPORTED: c_int = 3;
+pub(crate) const NOT_SUPPORTED: c_int = 3;
 pub(crate) const INSUFFICIENT_SIZE: c_int = 7;
 const DRIVER_NOT_LOADED: c_int = 9;
 const GPU_IS_LOST: c_int = 15;

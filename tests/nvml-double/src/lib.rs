@@ -11,12 +11,13 @@
 //! | [`script`] | what it answers, and what goes wrong |
 //! | [`stage`] | a double made ready in a folder, for a test or the demo |
 //! | `made` | devices in the shape of NVIDIA's, under a root of the test |
-//! | `abi`, `load` | NVML's symbols |
+//! | `abi`, `load`, `events` | NVML's symbols |
 //! | `nscq` | NSCQ's symbols, for switches |
 //! | `cuda` | those of CUDA's driver API that a small computation takes, computed on the host |
 
 mod abi;
 mod cuda;
+mod events;
 mod load;
 #[path = "../../../attestation/src/gpu/tests/made.rs"]
 #[expect(

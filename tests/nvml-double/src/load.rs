@@ -3,10 +3,13 @@
 use std::ffi::{c_int, c_uint, c_ulonglong, c_void};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::abi::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, SUCCESS, answer, put};
+use crate::abi::{INSUFFICIENT_SIZE, INVALID_ARGUMENT, NOT_SUPPORTED, SUCCESS, answer, put};
 
 /// How often each of the two lists was asked for.
 static ASKED: [AtomicUsize; 2] = [AtomicUsize::new(0), AtomicUsize::new(0)];
+/// How often somebody asked for the first link, and for what holds clocks down.
+static LINKS: AtomicUsize = AtomicUsize::new(0);
+static THROTTLED: AtomicUsize = AtomicUsize::new(0);
 
 /// The next of a list, whose last one stays; nothing in it is zero.
 fn next<T: Copy + Default>(list: &[T], asked: &AtomicUsize) -> T {
@@ -100,4 +103,42 @@ extern "C" fn nvmlDeviceGetUtilizationRates(handle: *mut c_void, rates: *mut [c_
             None => INVALID_ARGUMENT,
         }
     })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn nvmlDeviceGetNvLinkState(
+    handle: *mut c_void,
+    link: c_uint,
+    active: *mut c_uint,
+) -> c_int {
+    answer("nvmlDeviceGetNvLinkState", |told| {
+        let Some((_, device)) = told.device(handle) else {
+            return INVALID_ARGUMENT;
+        };
+        match link {
+            _ if device.links == 0 => return NOT_SUPPORTED,
+            link if link >= device.links => return INVALID_ARGUMENT,
+            0 => {
+                LINKS.fetch_add(1, Ordering::Relaxed);
+            }
+            _ => {}
+        }
+        let at = LINKS.load(Ordering::Relaxed).saturating_sub(1);
+        let up = device.links_up.get(at).or_else(|| device.links_up.last());
+        put(active, c_uint::from(link < up.copied().unwrap_or_default()))
+    })
+}
+
+#[unsafe(no_mangle)]
+extern "C" fn nvmlDeviceGetCurrentClocksThrottleReasons(
+    handle: *mut c_void,
+    reasons: *mut c_ulonglong,
+) -> c_int {
+    answer(
+        "nvmlDeviceGetCurrentClocksThrottleReasons",
+        |told| match told.device(handle) {
+            Some((_, device)) => put(reasons, next(&device.throttled, &THROTTLED)),
+            None => INVALID_ARGUMENT,
+        },
+    )
 }

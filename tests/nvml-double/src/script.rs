@@ -66,6 +66,14 @@ pub struct Device {
     pub energy: u64,
     /// Rows of memory wait for a reset.
     pub remap_pending: bool,
+    /// NVLinks it has; with none of them it knows of no such thing.
+    pub links: u32,
+    /// How many of those are up, from the first on, each time somebody asks; the last one stays.
+    pub links_up: Vec<u32>,
+    /// Why clocks are held down, in NVML's bits, likewise.
+    pub throttled: Vec<u64>,
+    /// Xid errors that come as soon as somebody listens.
+    pub xids: Vec<u64>,
 }
 
 /// Where a computation goes wrong.

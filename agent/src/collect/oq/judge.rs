@@ -6,7 +6,7 @@ use bailiwick_attestation::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{Answer, Figures, Rate, Stopped, Tried};
+use super::{Answer, Figures, Rate, Stopped, Tried, around::checks};
 use crate::collect::claim;
 
 /// Longest reason that becomes a claim.
@@ -27,6 +27,8 @@ pub struct Baseline {
     /// Part by which each may be less or more, above 0 and below 1. More is no better: what moves
     /// faster than encryption allows is not encrypted.
     pub tolerance: f64,
+    /// NVLinks of each GPU that are up, where there are any. `None`: nothing is known of them.
+    pub nvlinks: Option<u32>,
 }
 
 /// What is to be thought of a GPU, and of all of them.
@@ -97,9 +99,24 @@ pub fn judge(answer: &Answer, baselines: &[Baseline]) -> Judged {
     }
 }
 
+fn of_mode<'a>(tried: &Tried, baselines: &'a [Baseline]) -> Option<&'a Baseline> {
+    baselines.iter().find(|it| it.mode == tried.mode)
+}
+
 fn one(tried: &Tried, baselines: &[Baseline]) -> Result<(), Stopped> {
+    if let Err(failed @ Stopped::Failed(_)) = &tried.outcome {
+        return Err(failed.clone());
+    }
+    let baseline = of_mode(tried, baselines);
+    let checks = checks(tried, baseline);
+    let failed = checks
+        .iter()
+        .find(|(_, check)| matches!(check, Err(Stopped::Failed(_))));
+    if let Some((_, failed)) = failed {
+        return failed.clone();
+    }
     let figures = tried.outcome.as_ref().map_err(Clone::clone)?;
-    let Some(baseline) = baselines.iter().find(|it| it.mode == tried.mode) else {
+    let Some(baseline) = baseline else {
         let why = format!("right so far, and no baseline for mode {:?}", tried.mode);
         return Err(Stopped::NotRun(why));
     };
@@ -116,7 +133,12 @@ fn one(tried: &Tried, baselines: &[Baseline]) -> Result<(), Stopped> {
             )));
         }
     }
-    Ok(())
+    // What NVML cannot tell has not passed, and keeps nothing from passing but where a baseline asks.
+    let [(_, links), ..] = checks;
+    match baseline.nvlinks {
+        Some(_) => links,
+        None => Ok(()),
+    }
 }
 
 fn within(found: Rate, wanted: u64, tolerance: f64) -> bool {
@@ -127,7 +149,13 @@ fn within(found: Rate, wanted: u64, tolerance: f64) -> bool {
 
 /// What a statement says: the verdict, the figures, and the digest of the answer they were taken from.
 #[must_use]
-pub fn claims(judged: &Judged, answer: &Answer, bytes: &[u8], boot_ns: u64) -> Vec<Claim> {
+pub fn claims(
+    judged: &Judged,
+    answer: &Answer,
+    baselines: &[Baseline],
+    bytes: &[u8],
+    boot_ns: u64,
+) -> Vec<Claim> {
     const SOURCE: &str = "oq: computed through libcuda";
     let clip = |text: &str| text.chars().take(WORDS).collect::<String>();
     let mut out = vec![claim(
@@ -155,6 +183,17 @@ pub fn claims(judged: &Judged, answer: &Answer, bytes: &[u8], boot_ns: u64) -> V
         put("uuid", Value::Text(clip(&tried.uuid)));
         put("mode", Value::Text(clip(&tried.mode)));
         put("verdict", Value::Text(verdict.name().to_owned()));
+        for (name, check) in checks(tried, of_mode(tried, baselines)) {
+            let (verdict, why) = match check {
+                Ok(()) => (Verdict::Passed, None),
+                Err(Stopped::Failed(why)) => (Verdict::Failed, Some(why)),
+                Err(Stopped::NotRun(why)) => (Verdict::NotRun, Some(why)),
+            };
+            put(name, Value::Text(verdict.name().to_owned()));
+            if let Some(why) = why {
+                put(&format!("{name}-reason"), Value::Text(clip(&why)));
+            }
+        }
         let Ok(figures) = &tried.outcome else {
             continue;
         };
@@ -169,7 +208,7 @@ pub fn claims(judged: &Judged, answer: &Answer, bytes: &[u8], boot_ns: u64) -> V
 #[must_use]
 pub fn not_run(why: &str) -> Vec<Claim> {
     let answer = Answer::nothing(why);
-    claims(&judge(&answer, &[]), &answer, &[], 0)
+    claims(&judge(&answer, &[]), &answer, &[], &[], 0)
 }
 
 const fn numbers(figures: &Figures) -> [(&'static str, u64); 9] {

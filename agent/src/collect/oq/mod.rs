@@ -7,6 +7,7 @@
 //! Self-reported like all that a library says: the constants are in the open, and who controls the
 //! host can answer with them. It tells a broken GPU, or one that is not what it was, from a good one.
 
+mod around;
 mod expected;
 mod judge;
 mod look;
@@ -22,10 +23,12 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+pub use around::Around;
 pub use judge::{Baseline, Judged, Verdict, claims, judge, not_run};
 
 use super::nvml::{LIBRARY as NVML, run_bounded};
 use crate::sys::cuda::Cuda;
+use around::Watch;
 use look::Look;
 use run::Limits;
 
@@ -100,6 +103,8 @@ pub struct Tried {
     pub mode: String,
     /// What came of it.
     pub outcome: Result<Figures, Stopped>,
+    /// What NVML says beside.
+    pub around: Around,
 }
 
 /// What the child says.
@@ -159,6 +164,7 @@ fn tried(bounds: &Bounds) -> Result<Answer, String> {
     for (index, before) in (0..count).zip(looks) {
         let named = |uuid: &[u8; 16]| look::uuid(uuid) == before.uuid;
         let device = devices.iter().find(|(_, uuid)| named(uuid));
+        let watch = Watch::on(&nvml, index);
         let outcome = match device {
             None => Err(Stopped::NotRun("CUDA does not name it".to_owned())),
             Some((device, _)) => cuda
@@ -171,6 +177,7 @@ fn tried(bounds: &Bounds) -> Result<Answer, String> {
             uuid: before.uuid.clone(),
             mode: before.mode.clone(),
             outcome: before.held_against(&after, outcome),
+            around: watch.end(&nvml, index),
         });
     }
     Ok(Answer {

@@ -6,8 +6,8 @@ use bailiwick_attestation::{
 };
 
 use super::{
-    Answer, Baseline, Figures, Rate, Stopped, Tried, Verdict, claims, judge, look, look::Look,
-    not_run,
+    Answer, Around, Baseline, Figures, Rate, Stopped, Tried, Verdict, around, claims, judge, look,
+    look::Look, not_run,
 };
 
 fn rate(mb_s: u64) -> Rate {
@@ -33,6 +33,11 @@ fn tried(outcome: Result<Figures, Stopped>) -> Tried {
         uuid: "GPU-7".to_owned(),
         mode: "off".to_owned(),
         outcome,
+        around: Around {
+            links: Ok([18, 18]),
+            clocks: Ok(0),
+            xids: Ok(vec![]),
+        },
     }
 }
 
@@ -51,6 +56,7 @@ fn baseline() -> Baseline {
         to_host_mb_s: 10_000,
         within_mb_s: 2_000_000,
         tolerance: 0.1,
+        nvlinks: Some(18),
     }
 }
 
@@ -97,6 +103,57 @@ fn only_what_ran_and_is_right_and_within_its_band_has_passed() {
             |it| it.gpus[0].outcome = Err(Stopped::NotRun("2 processes use it".to_owned())),
             Verdict::NotRun,
             "GPU 0: 2 processes use it",
+        ),
+        (
+            "a link that is down",
+            |it| it.gpus[1].around.links = Ok([17, 17]),
+            Verdict::Failed,
+            "GPU 1: 17 NVLinks are up, 18 expected",
+        ),
+        (
+            "links nobody can tell, where they are asked for",
+            |it| it.gpus[0].around.links = Err("not supported".to_owned()),
+            Verdict::NotRun,
+            "GPU 0: not supported",
+        ),
+        (
+            "clocks held down",
+            |it| it.gpus[0].around.clocks = Ok(0x40),
+            Verdict::Failed,
+            "GPU 0: clocks are held down: heat, by hardware",
+        ),
+        (
+            "an error of the driver",
+            |it| it.gpus[0].around.xids = Ok(vec![48]),
+            Verdict::Failed,
+            "GPU 0: Xid 48 came meanwhile",
+        ),
+        (
+            "an error of the driver, and it was not run to its end",
+            |it| {
+                it.gpus[0].around.xids = Ok(vec![79]);
+                it.gpus[0].outcome = Err(Stopped::NotRun("its time was over".to_owned()));
+            },
+            Verdict::Failed,
+            "GPU 0: Xid 79 came meanwhile",
+        ),
+        (
+            "a wrong answer, and an error",
+            |it| {
+                it.gpus[0].around.xids = Ok(vec![79]);
+                it.gpus[0].outcome = Err(Stopped::Failed("wrong".to_owned()));
+            },
+            Verdict::Failed,
+            "GPU 0: wrong",
+        ),
+        (
+            "a driver that knows neither clocks nor errors",
+            |it| {
+                it.gpus[0].around.clocks = Err("not supported".to_owned());
+                it.gpus[0].around.xids = Err("not supported".to_owned());
+            },
+            Verdict::Passed,
+            "",
         ),
         (
             "none at all",
@@ -146,6 +203,142 @@ fn only_what_ran_and_is_right_and_within_its_band_has_passed() {
     );
 }
 
+/// What NVML cannot tell has not passed, nor has what was asked of a GPU that was not tried.
+#[test]
+fn links_clocks_and_errors_are_judged_each_by_itself() {
+    let passed = || Ok(());
+    let failed = |why: &str| Err(Stopped::Failed(why.to_owned()));
+    let left = |why: &str| Err(Stopped::NotRun(why.to_owned()));
+    let unknown = || "NVML cannot".to_owned();
+    type Checks = [Result<(), Stopped>; 3];
+    type Row<'a> = (&'a str, &'a dyn Fn(&mut Tried), Option<u32>, Checks);
+    let all = || [passed(), passed(), passed()];
+    let links = |it| [it, passed(), passed()];
+    let clocks = |it| [passed(), it, passed()];
+    let xids = |it| [passed(), passed(), it];
+    let rows: &[Row<'_>] = &[
+        ("all right", &|_| {}, Some(18), all()),
+        (
+            "none expected, and none up",
+            &|it| it.around.links = Ok([0, 0]),
+            Some(0),
+            all(),
+        ),
+        (
+            "nobody said how many",
+            &|_| {},
+            None,
+            links(left("no baseline says how many NVLinks are up")),
+        ),
+        (
+            "one more than expected",
+            &|_| {},
+            Some(17),
+            links(failed("18 NVLinks are up, 17 expected")),
+        ),
+        (
+            "one fell, whatever is expected",
+            &|it| it.around.links = Ok([18, 17]),
+            None,
+            links(failed("18 NVLinks were up before, 17 after")),
+        ),
+        (
+            "one came",
+            &|it| it.around.links = Ok([17, 18]),
+            Some(18),
+            links(failed("17 NVLinks were up before, 18 after")),
+        ),
+        (
+            "links that cannot be asked",
+            &|it| it.around.links = Err(unknown()),
+            Some(18),
+            links(left("NVML cannot")),
+        ),
+        (
+            "idle, configured, capped, in step with others, a display: nothing is wrong",
+            &|it| it.around.clocks = Ok(0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x100),
+            Some(18),
+            all(),
+        ),
+        (
+            "hot, by software",
+            &|it| it.around.clocks = Ok(0x21),
+            Some(18),
+            clocks(failed("clocks are held down: heat, by software")),
+        ),
+        (
+            "hot, by hardware",
+            &|it| it.around.clocks = Ok(0x48),
+            Some(18),
+            clocks(failed("clocks are held down: heat, by hardware")),
+        ),
+        (
+            "the power supply",
+            &|it| it.around.clocks = Ok(0x88),
+            Some(18),
+            clocks(failed("clocks are held down: the power brake")),
+        ),
+        (
+            "all of them",
+            &|it| it.around.clocks = Ok(u64::MAX),
+            Some(18),
+            clocks(failed(
+                "clocks are held down: heat, by software, heat, by hardware, the power brake",
+            )),
+        ),
+        (
+            "clocks that cannot be asked",
+            &|it| it.around.clocks = Err(unknown()),
+            Some(18),
+            clocks(left("NVML cannot")),
+        ),
+        (
+            "errors",
+            &|it| it.around.xids = Ok(vec![48, 63]),
+            Some(18),
+            xids(failed("Xid 48, 63 came meanwhile")),
+        ),
+        (
+            "errors that cannot be asked",
+            &|it| it.around.xids = Err(unknown()),
+            Some(18),
+            xids(left("NVML cannot")),
+        ),
+        (
+            "nothing was tried",
+            &|it| it.outcome = Err(Stopped::NotRun("hot".to_owned())),
+            Some(18),
+            [left("hot"), left("hot"), left("hot")],
+        ),
+        (
+            "nothing was tried, and errors came",
+            &|it| {
+                it.outcome = Err(Stopped::NotRun("hot".to_owned()));
+                it.around.xids = Ok(vec![79]);
+            },
+            Some(18),
+            [left("hot"), left("hot"), failed("Xid 79 came meanwhile")],
+        ),
+        (
+            "it was tried, and failed",
+            &|it| it.outcome = Err(Stopped::Failed("wrong".to_owned())),
+            Some(18),
+            all(),
+        ),
+    ];
+    for (name, edit, nvlinks, want) in rows {
+        let mut tried = tried(Ok(figures()));
+        edit(&mut tried);
+        let baseline = Baseline {
+            nvlinks: *nvlinks,
+            ..baseline()
+        };
+        let found = around::checks(&tried, Some(&baseline));
+        assert_eq!(found.clone().map(|(_, check)| check), *want, "{name}");
+        assert_eq!(found.map(|(name, _)| name), ["links", "clocks", "xids"]);
+    }
+}
+
 fn value(claims: &[Claim], name: &str) -> Option<Value> {
     let claim = claims.iter().find(|claim| claim.name == name)?;
     claim.value.clone()
@@ -156,7 +349,7 @@ fn claims_have_verdict_figures_and_the_digest_of_the_answer() {
     let answer = answer(vec![Ok(figures()), Err(Stopped::NotRun("hot".to_owned()))]);
     let judged = judge(&answer, &[baseline()]);
     let bytes = serde_json::to_vec(&answer).unwrap();
-    let made = claims(&judged, &answer, &bytes, 7_500_000_000);
+    let made = claims(&judged, &answer, &[baseline()], &bytes, 7_500_000_000);
     let text = |text: &str| Some(Value::Text(text.to_owned()));
     for (name, want) in [
         ("oq.verdict", text("not-run")),
@@ -172,6 +365,12 @@ fn claims_have_verdict_figures_and_the_digest_of_the_answer() {
         ("oq.gpu.0.within-mb-s", Some(Value::Number(2_000_000))),
         ("oq.gpu.1.verdict", text("not-run")),
         ("oq.gpu.1.within-mb-s", None),
+        ("oq.gpu.0.links", text("passed")),
+        ("oq.gpu.0.clocks", text("passed")),
+        ("oq.gpu.0.xids", text("passed")),
+        ("oq.gpu.0.xids-reason", None),
+        ("oq.gpu.1.links", text("not-run")),
+        ("oq.gpu.1.links-reason", text("hot")),
     ] {
         assert_eq!(value(&made, name), want, "{name}");
     }
