@@ -106,13 +106,7 @@ impl<'a> Stage<'a> {
 
     /// Powers on, without knowing whether anything will boot.
     pub(super) fn start_firmware(&mut self, boot: Boot<'_>) -> Result<()> {
-        // The kernel looks for a bank of its own hash, and else for SHA-256 or SHA-1
-        // (`ima_calc_boot_aggregate`): with neither it measures no registers.
-        let hash = match self.bank() {
-            "sha256" => String::new(),
-            other => format!("ima_hash={other} "),
-        };
-        let line = format!("{} {hash}{}", self.command_line, boot.words);
+        let line = format!("{} {}", self.command_line, boot.words);
         let mut stack = self.stack.clone();
         if let Some(shim) = boot.shim {
             stack.shim = shim.to_owned();

@@ -140,8 +140,8 @@ pub(crate) fn restore(code: &str) -> &'static str {
             "the list is not of this boot, or its beginning is gone: treat the machine as tampered with"
         }
         "boot-aggregate-zero" => {
-            "the kernel found no TPM in time, or no bank of its own hash: build the TPM's driver in, and \
-             set ima_hash= to a bank that the TPM has"
+            "the kernel found no TPM in time, or no bank whose hash is built into it: build the TPM's \
+             driver in, and give the TPM a SHA-256 bank"
         }
         "boot-log-malformed"
         | "ima-list-malformed"
