@@ -54,12 +54,8 @@ pub(super) fn stray<'a>(
 /// The first process at or below a folder of version 1 that is outside the study's own selectors.
 fn below(folder: &Path, study: &str, own: &[&Selector]) -> Option<Stray> {
     let mut open = vec![folder.to_owned()];
-    let mut looked = 0_usize;
-    while let Some(folder) = open.pop() {
-        looked = looked.saturating_add(1);
-        if looked > CGROUPS_LIMIT {
-            return None;
-        }
+    for _ in 0..CGROUPS_LIMIT {
+        let folder = open.pop()?;
         let pids = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
         for pid in pids.lines().filter_map(|line| line.parse::<u32>().ok()) {
             // Gone since, or a kernel thread: neither sends anything.

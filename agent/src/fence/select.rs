@@ -59,29 +59,28 @@ fn walk(mount: &Path, selector: &Selector, folders: &mut BTreeSet<PathBuf>) -> V
         let Ok(pattern) = Selector::parse(&format!("/x{component}")) else {
             return Vec::new();
         };
-        let mut deeper = Vec::new();
-        for (folder, _) in places {
+        let deeper = places.into_iter().flat_map(|(folder, _)| {
             folders.insert(folder.clone());
-            if component.contains('*') {
-                let Ok(entries) = fs::read_dir(&folder) else {
-                    continue;
-                };
-                let names = entries.flatten().filter_map(|entry| {
-                    let name = entry.file_name().into_string().ok()?;
-                    pattern.matches(&format!("/x{name}")).then_some(name)
-                });
-                deeper.extend(names.filter_map(|name| cgroup(folder.join(name))));
+            let names = if component.contains('*') {
+                matching(&folder, &pattern)
             } else {
-                deeper.extend(cgroup(folder.join(component)));
-            }
-            if deeper.len() > MATCHES_LIMIT {
-                break;
-            }
-        }
-        places = deeper;
+                vec![component.to_owned()]
+            };
+            let below = names.into_iter().map(move |name| folder.join(name));
+            below.filter_map(cgroup)
+        });
+        places = deeper.take(MATCHES_LIMIT).collect();
     }
-    places.truncate(MATCHES_LIMIT);
     places
+}
+
+/// Names in a folder that fit `pattern` behind `/x`.
+fn matching(folder: &Path, pattern: &Selector) -> Vec<String> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    names
+        .filter(|name| pattern.matches(&format!("/x{name}")))
+        .collect()
 }
 
 /// A folder that root owns, and the cgroup's id, which is its inode.
@@ -106,6 +105,7 @@ mod tests {
         let b = make("studies/cardio-b");
         let deep = make("studies/cardio-a/task");
         make("studies/neuro");
+        let other = make("more/cardio-a");
         make("user/cardio-a");
         fs::write(dir.path().join("studies/cardio-file"), "").unwrap();
         std::os::unix::fs::symlink(
@@ -116,11 +116,13 @@ mod tests {
         std::os::unix::fs::chown(dir.path().join("user"), Some(1000), None).unwrap();
         let mut both = vec![a, b];
         both.sort_unstable();
+        let mut apart = vec![a, other];
+        apart.sort_unstable();
         let cases: &[(&str, &[u64])] = &[
             ("/studies/cardio-a", &[a]),
             ("/studies/cardio-*", &both),
             ("/studies/*-a", &[a]),
-            ("/*/cardio-a", &[a]),
+            ("/*/cardio-a", &apart),
             ("/studies/cardio-a/*", &[deep]),
             ("/studies/cardio-a/task", &[deep]),
             ("/studies/cardio", &[]),

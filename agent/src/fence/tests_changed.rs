@@ -247,6 +247,21 @@ fn what_root_writes_is_put_back_and_told() {
     assert_eq!(refused.kind(), std::io::ErrorKind::PermissionDenied);
 }
 
+fn until(name: &str, mut settled: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(10);
+    while !settled() {
+        assert!(Instant::now() < end, "{name}: never settled");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn found_sound(stage: &mut Stage) -> bool {
+    let fence = stage.fence.as_mut().unwrap();
+    fence.reconcile().unwrap();
+    assert_eq!(told(fence), [], "nothing happened");
+    fence.pins_sound.is_some()
+}
+
 #[test]
 fn pins_are_left_alone_only_as_long_as_nobody_touches_them() {
     let mut stage = Stage::new("touched");
@@ -274,23 +289,17 @@ fn pins_are_left_alone_only_as_long_as_nobody_touches_them() {
         ),
     ];
     for (name, attack, (table, what)) in rows {
-        let end = Instant::now() + Duration::from_secs(10);
-        loop {
-            let fence = stage.fence.as_mut().unwrap();
-            fence.reconcile().unwrap();
-            assert_eq!(told(fence), [], "{name}: before");
-            if fence.pins_sound.is_some() {
-                break;
-            }
-            assert!(Instant::now() < end, "{name}: never settled");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        until(name, || found_sound(&mut stage));
         // No round that looks all the same.
         let fence = stage.fence.as_mut().unwrap();
         fence.pins_rounds = 1;
         assert_eq!(fence.pins_touched(), None, "{name}: nobody touched them");
         attack(&stage);
         let fence = stage.fence.as_mut().unwrap();
+        until(name, || fence.pins.look().is_some());
+        fence.pins_rounds = 1;
+        let found = fence.pins.look();
+        assert_eq!(fence.pins_touched(), Some(found), "{name}: long after");
         fence.reconcile().unwrap();
         let told = told(fence);
         let [(place, said)] = told.as_slice() else {
@@ -298,9 +307,21 @@ fn pins_are_left_alone_only_as_long_as_nobody_touches_them() {
         };
         assert!(place == table && said.starts_with(what), "{name}: {told:?}");
     }
+    until("last", || found_sound(&mut stage));
     let fence = stage.fence.as_mut().unwrap();
-    fence.pins_rounds = 15;
-    assert!(fence.pins_touched().is_some(), "it is time");
+    fence.pins_rounds = 14;
+    assert_eq!(fence.pins_touched(), None, "one round before it is time");
+    assert_eq!(fence.pins_touched(), Some(fence.pins_sound), "it is time");
+    assert_eq!(fence.pins_touched(), None, "one round after");
+    // Neither what is there now nor what there was can be told from another change.
+    let link = stage.pin("../links/egress");
+    let fence = stage.fence.as_mut().unwrap();
+    let aside = link.with_file_name("aside");
+    fs::rename(&link, &aside).unwrap();
+    fs::rename(&aside, &link).unwrap();
+    fence.pins_sound = None;
+    fence.pins_rounds = 1;
+    assert!(fence.pins_touched().is_some(), "changed just now");
 }
 
 #[test]

@@ -509,23 +509,44 @@ async fn events_wait_until_acknowledged_and_losses_are_told() {
 fn a_full_queue_tells_packets_together_and_changes_nothing_that_was_seen() {
     let scene = Scene::new();
     let mut core = scene.core();
-    let denial = |rule: &str, others| FenceEvent {
+    let whose = |rule: &str| FenceEvent {
+        boot_time_ns: 7,
+        wall_time_ms: 8,
         study: "cardio".to_owned(),
+        direction: "egress".to_owned(),
         rule: rule.to_owned(),
-        destination: vec![203, 0, 113, 9],
-        uid: Some(1000),
+        verdict: "deny".to_owned(),
+        hook: "cgroup_skb/egress".to_owned(),
         count: 3,
+        device: "gpu 195:0".to_owned(),
         bytes: 100,
-        others,
+        until_boot_ns: 9,
+        sampled: 2,
+        change: "was emptied".to_owned(),
         ..FenceEvent::default()
+    };
+    let denial = |rule: &str| FenceEvent {
+        cgroup_id: 11,
+        cgroup: "/studies/cardio".to_owned(),
+        source: vec![192, 0, 2, 1],
+        destination: vec![203, 0, 113, 9],
+        protocol: 6,
+        source_port: 50_000,
+        destination_port: 443,
+        jurisdiction: "DE".to_owned(),
+        uid: Some(1000),
+        pid: Some(4711),
+        command: "curl".to_owned(),
+        executable: "/usr/bin/curl".to_owned(),
+        ..whose(rule)
     };
     let mut pump = |events: Vec<FenceEvent>| {
         scene.recorder.0.lock().unwrap().events = events;
         core.pump_events();
     };
-    pump(vec![denial("prefix", false); 16_384]);
-    pump(vec![denial("prefix", false); 1000]);
-    pump(vec![denial("jurisdiction", false); 10]);
+    pump(vec![denial("prefix"); 16_384]);
+    pump(vec![denial("prefix"); 1000]);
+    pump(vec![denial("jurisdiction"); 10]);
     let mut ask = |acknowledged| {
         let next = NextEvents {
             instance: core.next_events(&NextEvents::default()).instance,
@@ -539,16 +560,43 @@ fn a_full_queue_tells_packets_together_and_changes_nothing_that_was_seen() {
         ask(4096 * step);
     }
     let told = ask(16_384).events;
-    let [prefix, jurisdiction] = told.as_slice() else {
-        panic!("{told:?}");
+    let together = |rule, packets: u64| FenceEvent {
+        count: 3 * packets,
+        bytes: 100 * packets,
+        others: true,
+        ..whose(rule)
     };
-    assert_eq!((prefix.count, prefix.bytes), (3000, 100_000));
     assert_eq!(
-        (jurisdiction.rule.as_str(), jurisdiction.count),
-        ("jurisdiction", 30)
+        told,
+        [together("prefix", 1000), together("jurisdiction", 10)]
     );
-    assert!(prefix.others && prefix.destination.is_empty() && prefix.uid.is_none());
     assert_eq!(ask(16_384).lost, 0);
+}
+
+#[test]
+fn what_cannot_be_told_even_together_is_counted() {
+    let rows = [
+        (1023, 0, 0),
+        (1024, 0, 0),
+        (1025, 3, 3),
+        (1026, 3, 6),
+        (1025, 0, 1),
+    ];
+    for (rules, packets, lost) in rows {
+        let scene = Scene::new();
+        let mut core = scene.core();
+        let denial = |rule: usize| FenceEvent {
+            rule: rule.to_string(),
+            count: packets,
+            ..FenceEvent::default()
+        };
+        let full = (0..16_384).map(|_| denial(0));
+        let beyond = (0..rules).map(denial);
+        scene.recorder.0.lock().unwrap().events = full.chain(beyond).collect();
+        core.pump_events();
+        let told = core.next_events(&NextEvents::default());
+        assert_eq!(told.lost, lost, "{rules} rules, {packets} packets each");
+    }
 }
 
 #[tokio::test]

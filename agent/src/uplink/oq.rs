@@ -291,6 +291,16 @@ mod tests {
                 Some("trial-7 holds gpu 195:1"),
             ),
             (
+                "a study that ended",
+                state(vec![device("gpu 195:1", &[("trial-7", 0)])]),
+                None,
+            ),
+            (
+                "a study after one that ended",
+                state(vec![device("gpu 195:1", &[("trial-7", 0), ("neuro", 1)])]),
+                Some("neuro holds gpu 195:1"),
+            ),
+            (
                 "a stranger",
                 state(vec![device("gpu 195:1", &[("", 1)])]),
                 Some("somebody holds gpu 195:1"),

@@ -95,29 +95,45 @@ mod tests {
             }),
             count: Ok(2),
             evidence: vec![one("cmVwb3J0"), one("cmVwb3J0")],
-            stopped: None,
+            stopped: Some("x".repeat(WORDS + 1)),
         };
         let nonce = Nonce::new([3; 32]);
         let packed = cited(&collected, &nonce, 7);
         let reports = GpuReports::decode(&*packed.logs[0]).unwrap();
         let chains = GpuChains::decode(&*packed.logs[1]).unwrap();
-        assert_eq!((reports.count, reports.stopped.as_str()), (Some(2), ""));
-        assert_eq!(reports.reports[1].report, b"report");
+        let report = GpuReport {
+            uuid: "GPU-1".to_owned(),
+            report: b"report".to_vec(),
+        };
+        let want = GpuReports {
+            count: Some(2),
+            stopped: "x".repeat(WORDS),
+            mode: Some(GpuMode {
+                enabled: true,
+                devtools: false,
+                environment: 2,
+                multi_gpu: None,
+                ready: Some(true),
+            }),
+            reports: vec![report; 2],
+        };
+        assert_eq!(reports, want);
         assert_eq!(chains.chains, [b"chain", b"chain"]);
-        let mode = reports.mode.unwrap();
-        assert_eq!(
-            (mode.enabled, mode.multi_gpu, mode.ready),
-            (true, None, Some(true))
-        );
-        assert_eq!(packed.citation.challenge, [3; 32]);
-        let digest = Sha256Digest::of(&[&packed.logs[0]]);
-        assert_eq!(packed.citation.reports, digest.0);
+        let digest = |log: &Vec<u8>| Sha256Digest::of(&[log]).0.to_vec();
+        let want = GpuCitation {
+            reports: digest(&packed.logs[0]),
+            chains: digest(&packed.logs[1]),
+            challenge: vec![3; 32],
+            asked_boot_ns: 7,
+        };
+        assert_eq!(packed.citation, want);
         assert_eq!(
             packed,
             cited(&collected, &nonce, 7),
             "the same bytes each time"
         );
         collected.evidence[1] = one("?");
+        collected.stopped = None;
         let packed = cited(&collected, &nonce, 7);
         let reports = GpuReports::decode(&*packed.logs[0]).unwrap();
         assert_eq!(reports.stopped, "the probe's answer is not base64");

@@ -315,12 +315,12 @@ mod tests {
         told.report = |_| Ok(Vec::new());
         let (all, _) = told.collected(NONCE);
         assert_eq!(all.stopped.as_deref(), Some("switch 0: an empty report"));
-        let (many, asked) = Told::new(&[3; 9]).collected(NONCE);
-        assert_eq!(
-            many.stopped.as_deref(),
-            Some("9 switches: at most 8 are asked")
-        );
-        assert_eq!(asked, [""; 0]);
+        let too_many = "9 switches: at most 8 are asked";
+        for (count, requests, stopped) in [(7, 14, None), (8, 16, None), (9, 0, Some(too_many))] {
+            let (many, asked) = Told::new(&vec![3; count]).collected(NONCE);
+            let found = (asked.len(), many.stopped.as_deref());
+            assert_eq!(found, (requests, stopped), "{count}");
+        }
         let mut silent = Told::new(&[3]);
         silent.modes = vec![Err("driver".to_owned())];
         let (all, asked) = silent.collected(NONCE);

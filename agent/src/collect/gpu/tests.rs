@@ -105,8 +105,12 @@ fn nothing_is_asked_where_it_is_off_or_nobody_knows() {
         ..mode
     });
     assert_eq!(protected.collected().1, [("chain", 0), ("report", 0)]);
-    let (many, asked) = Told::on(17).collected();
-    assert_eq!((asked.len(), many.stopped.is_some()), (0, true));
+    let too_many = "17 GPUs: at most 16 are asked";
+    for (count, requests, stopped) in [(15, 30, None), (16, 32, None), (17, 0, Some(too_many))] {
+        let (many, asked) = Told::on(count).collected();
+        let found = (asked.len(), many.stopped.as_deref());
+        assert_eq!(found, (requests, stopped), "{count}");
+    }
 }
 
 #[test]

@@ -118,13 +118,19 @@ fn a_host_without_any_has_none_and_one_that_cannot_be_seen_says_so() {
     assert!(seen(&dir).partial, "no list of processes");
     let dir = host(&[("proc/7/maps/not-a-file", "")], &[]);
     assert!(seen(&dir).partial, "a table that cannot be read");
-    let many: Vec<String> = (0..WAYS + 1)
-        .map(|number| format!("sys/class/infiniband/mlx5_{number}/node_type"))
-        .collect();
-    let mut files: Vec<(&str, &str)> = many.iter().map(|path| (path.as_str(), "")).collect();
-    files.push(("proc/1/ns/net", ""));
-    let found = seen(&host(&files, &[]));
-    assert_eq!((found.ways.len(), found.partial), (WAYS, true));
+    for (there, want) in [
+        (WAYS - 1, (WAYS - 1, false)),
+        (WAYS, (WAYS, false)),
+        (WAYS + 1, (WAYS, true)),
+    ] {
+        let many: Vec<String> = (0..there)
+            .map(|number| format!("sys/class/infiniband/mlx5_{number}/node_type"))
+            .collect();
+        let mut files: Vec<(&str, &str)> = many.iter().map(|path| (path.as_str(), "")).collect();
+        files.push(("proc/1/ns/net", ""));
+        let found = seen(&host(&files, &[]));
+        assert_eq!((found.ways.len(), found.partial), want, "{there} ways");
+    }
 }
 
 #[test]

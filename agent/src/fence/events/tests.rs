@@ -49,6 +49,7 @@ fn told() -> Told {
         cgroup: 9,
         far: std::net::Ipv6Addr::LOCALHOST.octets(),
         uid: 1000,
+        jurisdiction: 4,
         port: 443,
         protocol: 6,
         hook: hook::SKB_EGRESS,
@@ -80,27 +81,40 @@ fn say(told: &Told) -> FenceEvent {
 
 #[test]
 fn numbers_become_words_of_the_policy_that_judged() {
-    let said = say(&told());
-    assert_eq!(said.study, "cardio");
+    let want = FenceEvent {
+        boot_time_ns: 7_000_000_000,
+        wall_time_ms: 48_000,
+        study: "cardio".to_owned(),
+        cgroup_id: 9,
+        cgroup: "/a".to_owned(),
+        direction: "egress".to_owned(),
+        source: vec![127, 0, 0, 1],
+        destination: std::net::Ipv6Addr::LOCALHOST.octets().to_vec(),
+        protocol: 6,
+        source_port: 50_000,
+        destination_port: 443,
+        jurisdiction: "loopback".to_owned(),
+        rule: "no-policy".to_owned(),
+        verdict: "deny".to_owned(),
+        hook: "cgroup_skb/egress".to_owned(),
+        count: 3,
+        bytes: 180,
+        until_boot_ns: 8_000_000_000,
+        uid: Some(1000),
+        command: "curl".to_owned(),
+        ..FenceEvent::default()
+    };
+    assert_eq!(say(&told()), want);
+    let together = Told {
+        others: true,
+        ..told()
+    };
     assert_eq!(
-        (said.wall_time_ms, said.until_boot_ns),
-        (48_000, 8_000_000_000)
-    );
-    assert_eq!(
-        (said.direction.as_str(), said.hook.as_str()),
-        ("egress", "cgroup_skb/egress")
-    );
-    assert_eq!((said.source.len(), said.destination.len()), (4, 16));
-    assert_eq!((said.source_port, said.destination_port), (50_000, 443));
-    assert_eq!(
-        (said.rule.as_str(), said.verdict.as_str()),
-        ("no-policy", "deny")
-    );
-    assert_eq!((said.count, said.bytes, said.sampled), (3, 180, 0));
-    assert_eq!((said.uid, said.pid), (Some(1000), None));
-    assert_eq!(
-        (said.command.as_str(), said.executable.as_str()),
-        ("curl", "")
+        say(&together),
+        FenceEvent {
+            others: true,
+            ..want
+        }
     );
     let cases = [
         ("older policy", 1 << 32, "neuro"),
@@ -120,6 +134,7 @@ fn what_is_not_known_is_not_said() {
     let mut unread = told();
     unread.tally.near = [0; 16];
     unread.key.uid = NO_UID;
+    unread.key.jurisdiction = 0;
     unread.key.rule = 200;
     unread.key.hook = hook::SKB_INGRESS;
     unread.key.direction = direction::INGRESS;
@@ -127,7 +142,7 @@ fn what_is_not_known_is_not_said() {
     let said = say(&unread);
     assert!(said.destination.is_empty(), "the near end");
     assert_eq!(said.source_port, 443, "the far end sends");
-    assert_eq!(said.uid, None);
+    assert_eq!((said.uid, said.jurisdiction.as_str()), (None, ""));
     assert_eq!(
         (said.verdict.as_str(), said.rule.as_str()),
         ("audit", "unknown")
@@ -185,42 +200,36 @@ fn what_passed_is_told_by_study_and_place_with_nothing_left_out() {
         ],
         others: passed(13),
     };
-    let told = flows_in_words(&counted, &names(), (50_000, 9_000_000_000));
-    let [event] = told.as_slice() else {
-        panic!("{told:?}");
+    let told = flows_in_words(&counted, &names(), (50_000, 10_000_000_000));
+    let flow = |study: &str, jurisdiction: &str, direction: &str, packets| Flow {
+        study: study.to_owned(),
+        jurisdiction: jurisdiction.to_owned(),
+        direction: direction.to_owned(),
+        packets,
+        bytes: 100 * packets,
     };
-    assert_eq!(event.wall_time_ms, 50_000);
-    let flows = event.flows.clone().unwrap();
-    assert_eq!(
-        (flows.from_ms, flows.to_ms, flows.more),
-        (42_000, 50_000, false)
-    );
-    let rows: Vec<(&str, &str, &str, u64)> = flows
-        .flows
-        .iter()
-        .map(|flow| {
-            let Flow {
-                study,
-                jurisdiction,
-                direction,
-                ..
-            } = flow;
-            (
-                study.as_str(),
-                jurisdiction.as_str(),
-                direction.as_str(),
-                flow.packets,
-            )
-        })
-        .collect();
-    let want = [
-        ("", "loopback", "egress", 3),
-        ("cardio", "loopback", "egress", 12),
-        ("cardio", "loopback", "ingress", 1),
-        ("cardio", "unknown", "egress", 2),
-    ];
-    assert_eq!(rows, want);
-    assert_eq!((flows.other_packets, flows.other_bytes), (24, 2400));
+    let want = FlowsCounted {
+        from_boot_ns: 1_000_000_000,
+        to_boot_ns: 9_000_000_000,
+        from_ms: 41_000,
+        to_ms: 49_000,
+        flows: vec![
+            flow("", "loopback", "egress", 3),
+            flow("cardio", "loopback", "egress", 12),
+            flow("cardio", "loopback", "ingress", 1),
+            flow("cardio", "unknown", "egress", 2),
+        ],
+        other_packets: 24,
+        other_bytes: 2400,
+        more: false,
+    };
+    let want = FenceEvent {
+        boot_time_ns: 9_000_000_000,
+        wall_time_ms: 49_000,
+        flows: Some(want),
+        ..FenceEvent::default()
+    };
+    assert_eq!(told, [want]);
 }
 
 #[test]

@@ -390,7 +390,23 @@ fn glass_is_recorded_once_and_what_took_no_effect_is_withdrawn() {
     assert_eq!(logged.broken_glass(49).unwrap().end_boot_ns, 50);
     assert_eq!(logged.broken_glass(50), None, "over");
 
-    // The next process of this boot says the same, before and after it knows what was used.
+    // The next process of this boot knows what was said before it, and takes nothing of it back
+    // that it could not record.
+    let mut recorder = scene.recorder();
+    scene.chip.set(Mood::Gone);
+    recorder.record_glass(&uses(&[(3, 70)])).unwrap_err();
+    scene.chip.set(Mood::Good);
+    recorder.journal.as_mut().unwrap().retry = None;
+    recorder.reconcile();
+    assert_eq!(scene.chip.extended(), 5);
+    let mut recorder = scene.recorder();
+    let before = recorder.record_glass(&uses(&[(1, 50)])).unwrap();
+    assert_eq!(
+        (before, scene.chip.extended()),
+        (uses(&[(1, 50), (2, 0)]), 5)
+    );
+
+    // It says the same, before and after it knows what was used.
     let mut recorder = scene.recorder();
     recorder.note(&[begin()]);
     assert_eq!(scene.chip.extended(), 5);
