@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says best where it broke")]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -232,5 +233,128 @@ fn units_say_what_they_may_do() {
         // Tenths: 5.0 is where systemd's own word turns from "ok" to "medium".
         let said = String::from_utf8_lossy(&output.stdout);
         assert!(output.status.success(), "{}:\n{said}", unit.display());
+    }
+}
+
+/// Values of a key, in the order they stand.
+fn values<'a>(text: &'a str, key: &'a str) -> impl Iterator<Item = &'a str> {
+    let lines = text.lines().filter_map(move |line| line.strip_prefix(key));
+    lines.flat_map(str::split_whitespace)
+}
+
+/// The system calls in a set of systemd's, and in those that it names.
+fn set(name: &str) -> BTreeSet<String> {
+    let output = Command::new("systemd-analyze")
+        .args(["syscall-filter", "--no-pager", name])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{name}");
+    let text = String::from_utf8(output.stdout).unwrap();
+    let words = text.lines().filter(|line| line.starts_with(' '));
+    let words = words.map(str::trim).filter(|word| !word.starts_with('#'));
+    words
+        .flat_map(|word| match word.starts_with('@') {
+            true => set(word),
+            false => BTreeSet::from([word.to_owned()]),
+        })
+        .collect()
+}
+
+/// What the lines of a unit allow, one after the other.
+fn allowed(text: &str) -> BTreeSet<String> {
+    let mut allowed = BTreeSet::new();
+    let lines = text.lines();
+    for line in lines.filter_map(|line| line.strip_prefix("SystemCallFilter=")) {
+        let (words, off) = match line.strip_prefix('~') {
+            Some(words) => (words, true),
+            None => (line, false),
+        };
+        for word in words.split_whitespace() {
+            let calls = match word.starts_with('@') {
+                true => set(word),
+                false => BTreeSet::from([word.to_owned()]),
+            };
+            if off {
+                allowed.retain(|call| !calls.contains(call));
+            } else {
+                allowed.extend(calls);
+            }
+        }
+    }
+    allowed
+}
+
+/// Libraries of vendors find their device nodes and what they ask the kernel, and nothing more.
+#[test]
+fn vendors_libraries_have_what_they_take_and_no_more() {
+    let all = units();
+    let agent = all
+        .iter()
+        .find(|unit| unit.ends_with("bailiwick-agent.service"));
+    let text = fs::read_to_string(agent.unwrap()).unwrap();
+    let devices: Vec<&str> = values(&text, "DeviceAllow=").collect();
+    let want = [
+        "/dev/tpmrm0",
+        "char-nvidia",
+        "char-nvidia-frontend",
+        "char-nvidia-uvm",
+        "char-nvidia-nvswitch",
+    ];
+    let want: Vec<&str> = want.into_iter().flat_map(|name| [name, "rw"]).collect();
+    assert_eq!(devices, want);
+    assert_eq!(
+        values(&text, "DevicePolicy=").collect::<Vec<_>>(),
+        ["closed"]
+    );
+    let after: Vec<&str> = values(&text, "After=").collect();
+    for unit in [
+        "nvidia-persistenced.service",
+        "nvidia-fabricmanager.service",
+    ] {
+        assert!(after.contains(&unit), "{unit}");
+    }
+    // These hide the nodes, or refuse code that is made at run time.
+    for key in ["PrivateDevices=", "MemoryDenyWriteExecute=", "ProcSubset="] {
+        assert_eq!(values(&text, key).next(), None, "{key}");
+    }
+    let allowed = allowed(&text);
+    for call in [
+        "ioctl",
+        "mmap",
+        "mprotect",
+        "munmap",
+        "mremap",
+        "madvise",
+        "mlock",
+        "openat",
+        "futex",
+        "clone3",
+        "eventfd2",
+        "memfd_create",
+        "poll",
+        "prctl",
+        "sched_getaffinity",
+        "get_mempolicy",
+        "getrandom",
+        "socket",
+        "statx",
+    ] {
+        assert!(allowed.contains(call), "{call}");
+    }
+    for call in [
+        "mount",
+        "bpf",
+        "init_module",
+        "finit_module",
+        "kexec_load",
+        "ptrace",
+        "setuid",
+        "chown",
+        "sched_setscheduler",
+        "set_mempolicy",
+        "perf_event_open",
+        "settimeofday",
+    ] {
+        assert!(!allowed.contains(call), "{call}");
     }
 }
