@@ -184,6 +184,11 @@ impl Stand {
         self.config.enroll.iak_roots = vec![path];
     }
 
+    /// A folder of endorsements, from the next start on.
+    pub(crate) fn endorse_from(&mut self, folder: &Path) {
+        self.config.endorsements.store = Some(folder.to_owned());
+    }
+
     /// The certificates of nodes last so long, from the next start on.
     pub(crate) fn certificates_last(&mut self, seconds: u64) {
         self.config.enroll.certificate_seconds = seconds;
