@@ -103,6 +103,18 @@ fn each_entry_is_checked_and_held_against_the_others() {
             "inventory.toml:19: node.devices: \"PDI-48B02D0000000001\" is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits",
         ),
         (
+            "a chip with a letter too far",
+            "GPU-3",
+            "PDI-48b02g0000000001",
+            "inventory.toml:19: node.devices: \"PDI-48b02g0000000001\" is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits",
+        ),
+        (
+            "a chip one digit long",
+            "GPU-3",
+            "PDI-48b02d00000000001",
+            "inventory.toml:19: node.devices: \"PDI-48b02d00000000001\" is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits",
+        ),
+        (
             "a chip one digit short",
             "GPU-3",
             "pdi-48b02d000000001",
@@ -177,6 +189,12 @@ fn each_entry_is_checked_and_held_against_the_others() {
             .unwrap_err()
             .to_string();
         assert!(got.starts_with(want), "{name}: {got}");
+    }
+    for chip in ["PDI-48b02d0000000001", "PDI-abcdef0123456789"] {
+        let text = WHOLE.replacen("GPU-3", chip, 1);
+        let inventory = parse("inventory.toml", text.as_bytes()).unwrap();
+        let node = inventory.by_device(chip).unwrap();
+        assert_eq!(node.devices, [chip]);
     }
     let twice = format!("{WHOLE}{}", &WHOLE[WHOLE.find("[[retired]]").unwrap()..]);
     let got = parse("inventory.toml", twice.as_bytes()).unwrap_err();

@@ -548,7 +548,10 @@ mod tests {
         let mut silent = answers(false, vec![]);
         silent.gpu.said = Ok(json!({ "mode": { "Err": "old" }, "evidence": [], "stopped": null }));
         let report = judge(&machine(), false, &silent);
-        assert_eq!(report.verdict(), Verdict::Passed);
+        assert_eq!(
+            (report.verdict(), report.counts()),
+            (Verdict::Passed, [5, 0, 0])
+        );
         assert_eq!(report.figures["no_report"], "old");
     }
 }

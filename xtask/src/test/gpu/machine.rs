@@ -163,7 +163,7 @@ mod tests {
                 it.named.clear();
             })
         };
-        let rows: [Row; 10] = [
+        let rows: [Row; 11] = [
             (
                 "a GPU of this machine",
                 machine(),
@@ -197,6 +197,13 @@ mod tests {
                 "no library",
                 machine(),
                 json!({ "Err": "no such file" }),
+                false,
+                Some("names none"),
+            ),
+            (
+                "a library that names nothing",
+                machine(),
+                json!({ "Ok": { "gpus": [] } }),
                 false,
                 Some("names none"),
             ),

@@ -3,6 +3,7 @@ use bailiwick_ebpf_common::device::{Granted, classify};
 use super::*;
 use crate::image::compile;
 use crate::image::tests::{MANIFEST, model, world};
+use crate::model::devices::OnFailure;
 
 const UUID: &str = "GPU-5a3c1b2d-0f4e-4c6d-8b7a-001122334455";
 
@@ -212,6 +213,35 @@ fn host_services_and_flags_have_their_own_entries() {
         0x3417_0346_1fc0_c9aa,
         "part of what nodes keep"
     );
+}
+
+#[test]
+fn without_proof_a_study_of_confidential_gpus_opens_nothing_and_ends_as_it_said() {
+    let some = "gpus = [\"all\"]\nnodes = [\"uverbs\"]\nraw_sockets = true\n";
+    let names = |more: &str| {
+        let study = format!(
+            "name = \"cardio\"\nmode = \"enforce\"\nselect.cgroups = [\"/studies/cardio\"]\n\
+             allow.prefixes = [\"192.0.2.0/24\"]\n[devices]\n{some}{more}"
+        );
+        device_names(&model(&[&study], "")).swap_remove(0)
+    };
+    for on_failure in [OnFailure::Deny, OnFailure::Stop] {
+        let word = format!("on_failure = \"{}\"\n", on_failure.as_str());
+        let open = names(&word);
+        assert_eq!((open.under(true), open.under(false)), (open.clone(), open));
+        let confidential = names(&format!("confidential = true\n{word}"));
+        assert_eq!(confidential.under(true), confidential, "{on_failure:?}");
+        let want = DeviceNames {
+            subject: "cardio".to_owned(),
+            study: true,
+            devices: Devices {
+                confidential: true,
+                on_failure,
+                ..Devices::default()
+            },
+        };
+        assert_eq!(confidential.under(false), want, "{on_failure:?}");
+    }
 }
 
 #[test]
