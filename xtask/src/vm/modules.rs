@@ -29,6 +29,7 @@ pub(super) const FOR_TESTS: &[&str] = &[
     "cls_bpf",
     // What root puts before it.
     "cls_matchall",
+    "cls_u32",
     "act_gact",
 ];
 
