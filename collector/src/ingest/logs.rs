@@ -57,15 +57,13 @@ impl LogsKnown {
         let asking = policy.filter(|policy| asks_logs(policy.profile()));
         let judging = asking.filter(|policy| policy.listed(ek).is_some());
         let known = judging.and_then(|_| self.get(ek));
-        let read_on = match (&known, judging) {
-            (Some(known), Some(policy)) => verified.read_logs(policy.profile(), now, Some(known)),
-            _ => false,
-        };
+        let read_on = known
+            .as_ref()
+            .zip(judging)
+            .is_some_and(|(known, policy)| verified.read_logs(policy.profile(), now, Some(known)));
         let mut kept = Vec::new();
         for (name, digest) in verified.lacks() {
-            let replayed = REPLAYED.contains(&name);
-            // What GPUs say is shown whether it is asked for or not.
-            if !replayed || (asking.is_some() && !read_on) {
+            if is_read(name, asking.is_some(), read_on) {
                 kept.extend(store.log_parts(ek, &digest).await?);
             }
         }
@@ -77,7 +75,45 @@ impl LogsKnown {
             verified.read_logs(policy.profile(), now, None);
         }
         let lacks = verified.lacks().into_iter();
-        let lacks = lacks.filter(|(name, _)| asking.is_some() && REPLAYED.contains(name));
+        let lacks = lacks.filter(|(name, _)| is_asked_for(name, asking.is_some()));
         Ok(lacks.map(|(name, _)| name.to_owned()).collect())
+    }
+}
+
+/// Whether a log is read from what was stored: one that is replayed, where the policy asks and memory
+/// does not do. What GPUs say is shown whether it is asked for or not.
+fn is_read(log: &str, asked: bool, read_on: bool) -> bool {
+    !REPLAYED.contains(&log) || (asked && !read_on)
+}
+
+/// Whether the node has to send a log whole that nobody has.
+fn is_asked_for(log: &str, asked: bool) -> bool {
+    asked && REPLAYED.contains(&log)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{is_asked_for, is_read};
+
+    #[test]
+    fn what_is_replayed_is_read_and_asked_for_where_a_policy_asks() {
+        // Log; asked for by the policy, memory was enough; read from the store, asked of the node.
+        let rows = [
+            ("ima", (false, false), (false, false)),
+            ("ima", (false, true), (false, false)),
+            ("ima", (true, false), (true, true)),
+            ("ima", (true, true), (false, true)),
+            ("boot", (true, false), (true, true)),
+            ("userspace", (true, false), (true, true)),
+            ("gpu", (false, false), (true, false)),
+            ("gpu", (false, true), (true, false)),
+            ("gpu", (true, false), (true, false)),
+            ("gpu", (true, true), (true, false)),
+            ("gpu-chains", (true, true), (true, false)),
+        ];
+        for (log, (asked, read_on), want) in rows {
+            let found = (is_read(log, asked, read_on), is_asked_for(log, asked));
+            assert_eq!(found, want, "{log}, asked {asked}, read on {read_on}");
+        }
     }
 }

@@ -132,6 +132,8 @@ fn a_store_says_when_what_it_holds_ends() {
         ("the last second", ENDS, "ends soon"),
         ("after", ENDS + 1, "ended"),
         ("before it began", 1_735_689_599, "not yet valid"),
+        ("the first second", 1_735_689_600, "valid"),
+        ("the second", 1_735_689_601, "valid"),
     ] {
         let (exit, standing) = standings(home.path(), at);
         assert_eq!(exit, Exit::Good, "{case}");
