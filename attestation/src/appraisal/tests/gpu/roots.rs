@@ -180,8 +180,15 @@ fn reference_values_under_a_root_that_was_brought_are_the_approvers_word() {
     name(&mut one, "rims", &rims[..1]);
     name(&mut one, "rim_roots", &[digest]);
     assert_eq!(one.codes(), missing, "the other is not pinned");
-    // NVIDIA's own are hardware's word, as before.
-    let result = Node::new().result();
+    // NVIDIA's own are hardware's word, whatever else is there.
+    let mut real = Node::new();
+    let made = Node::new();
+    let root = made.signer.chain.last().unwrap().clone();
+    let digests = add(&mut real.case.endorsements, &[root]);
+    let other = made.signer.rim(&made.values(Tag::vbios(&[])));
+    assert!(real.case.endorsements.add_rim(other.as_bytes(), AT));
+    name(&mut real, "rim_roots", &digests);
+    let result = real.result();
     assert_eq!(
         claim(&result, "gpu.0.measurements"),
         matches(Provenance::HardwareSigned)
