@@ -1,5 +1,6 @@
 //! Runs a program and counts its `bpf(2)` calls, to kill it right before one of them or right
-//! after. The program itself knows nothing of this.
+//! after. The program itself knows nothing of this. Calls that only ask are not counted: killed
+//! around one of them, it leaves what it leaves around the last one that changed something.
 
 use std::collections::HashMap;
 use std::process::Command;
@@ -10,6 +11,10 @@ use std::thread::{self, JoinHandle};
 use anyhow::{Context as _, Result, anyhow};
 
 use crate::sys::{self, Stop};
+
+/// Commands of `bpf(2)` that change nothing (`enum bpf_cmd`): looking up elements and keys, opening
+/// what is pinned or has an id, the next id, what is known of an object, what is attached.
+const ASKING: [u64; 15] = [1, 4, 7, 11, 12, 13, 14, 15, 16, 19, 20, 23, 24, 30, 31];
 
 /// Which side of a call.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -136,9 +141,10 @@ fn follow(command: &mut Command, point: Option<Point>, shared: &Shared) -> Resul
         let edge = match stop {
             Stop::Ended if thread == pid => return Ok(()),
             Stop::Ended => continue,
-            Stop::Call(number) => {
-                in_bpf.insert(thread, number == libc::SYS_bpf);
-                (number == libc::SYS_bpf).then_some(Edge::Before)
+            Stop::Call(number, command) => {
+                let counts = number == libc::SYS_bpf && !ASKING.contains(&command);
+                in_bpf.insert(thread, counts);
+                counts.then_some(Edge::Before)
             }
             Stop::Return => in_bpf
                 .remove(&thread)

@@ -8,8 +8,8 @@ use std::io;
 pub(crate) enum Stop {
     /// It is gone.
     Ended,
-    /// About to make the system call of that number.
-    Call(i64),
+    /// About to make the system call of that number, with that first argument.
+    Call(i64, u64),
     /// Back from one; its number was told when it was made.
     Return,
     /// About to be given a signal.
@@ -93,11 +93,11 @@ fn at_call(thread: c_int) -> Stop {
     }
     let [op, ..] = info.map(|word| word.to_ne_bytes().first().copied().unwrap_or(0));
     match op {
-        1 => Stop::Call(
-            info.get(3)
-                .and_then(|nr| i64::try_from(*nr).ok())
-                .unwrap_or(-1),
-        ),
+        1 => {
+            let word = |at: usize| info.get(at).copied();
+            let number = word(3).and_then(|number| i64::try_from(number).ok());
+            Stop::Call(number.unwrap_or(-1), word(4).unwrap_or(u64::MAX))
+        }
         2 => Stop::Return,
         _ => Stop::Other,
     }
