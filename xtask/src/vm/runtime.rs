@@ -128,8 +128,14 @@ impl<'a, 'b> Runtime<'a, 'b> {
             "a kernel module that is not in the profile is refused, signed or not",
             REFUSED,
             &[MODULE],
-        )
-        .map(drop)
+        )?;
+        // Claims are read before the quote: the statement whose list has it may count modules from
+        // before.
+        let later = self
+            .stage
+            .judged(&self.last, |now| now.verdict == REFUSED)?;
+        self.last = later.statement;
+        Ok(())
     }
 
     /// The fence is gone, and the TPM signs that it stands.
