@@ -1,5 +1,6 @@
 //! Starting other programs, and saying what happens.
 
+use std::cell::RefCell;
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, Write as _};
@@ -13,10 +14,24 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::paths;
 
+thread_local! {
+    /// What this thread's lines are about, where several speak.
+    static ABOUT: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// From now on this thread's progress is about this.
+pub(crate) fn speak_of(what: String) {
+    ABOUT.set(Some(what));
+}
+
 /// One line of progress, on stderr.
 pub(crate) fn step(line: impl Display) {
-    // A closed stderr is no reason to stop.
-    drop(writeln!(io::stderr(), "xtask: {line}"));
+    let line = ABOUT.with_borrow(|about| match about {
+        Some(about) => format!("xtask: {about} {line}\n"),
+        None => format!("xtask: {line}\n"),
+    });
+    // In one piece, for there may be others; and a closed stderr is no reason to stop.
+    drop(io::stderr().write_all(line.as_bytes()));
 }
 
 /// One line of a command's result, on stdout.

@@ -17,9 +17,12 @@ mod gpu;
 pub(crate) struct Args {
     #[command(subcommand)]
     only: Option<Only>,
-    /// Leave the demo out, which the whole run ends with
+    /// Leave the demo out
     #[arg(long)]
     no_demo: bool,
+    /// Leave the machines out that boot, which the whole run ends with
+    #[arg(long)]
+    no_vm: bool,
 }
 
 /// What the run without a word leaves out.
@@ -85,7 +88,15 @@ const STEPS: &[Step] = &[
     },
 ];
 
-const DEMO: &str = "demo";
+/// What the programs themselves are needed for, of this build.
+const DEMO: Step = Step {
+    name: "demo",
+    work: || crate::demo::check().map(|()| ONE),
+};
+const MACHINES: Step = Step {
+    name: "machines",
+    work: machines,
+};
 
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     match &args.only {
@@ -97,15 +108,19 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 fn everything(args: &Args) -> Result<()> {
     capability::for_demo()?;
     install::for_test()?;
+    if !args.no_vm {
+        install::for_vm()?;
+    }
     let mut all = Tally::default();
     let mut broken = Vec::new();
     let mut report = Vec::new();
-    let demo = Step {
-        name: DEMO,
-        work: || crate::demo::check().map(|()| ONE),
-    };
-    for Step { name, work } in STEPS.iter().chain((!args.no_demo).then_some(&demo)) {
-        if *name == DEMO && broken.contains(&"programs") {
+    let played = [(DEMO, args.no_demo), (MACHINES, args.no_vm)];
+    let played: Vec<Step> = played
+        .into_iter()
+        .filter_map(|(step, left_out)| (!left_out).then_some(step))
+        .collect();
+    for Step { name, work } in STEPS.iter().chain(&played) {
+        if played.iter().any(|one| one.name == *name) && broken.contains(&"programs") {
             // Old programs would tell an old story.
             continue;
         }
@@ -188,6 +203,16 @@ fn clippy() -> Result<Tally> {
 fn programs() -> Result<Tally> {
     cmd::run(cmd::cargo().args(["build", "--workspace", "--bins", "--tests"]))?;
     Ok(ONE)
+}
+
+/// Machines that really boot, on the oldest kernel; the other is `cargo xtask vm-test`'s.
+fn machines() -> Result<Tally> {
+    let (passed, failed) = crate::vm::check()?;
+    Ok(Tally {
+        passed,
+        failed,
+        ignored: 0,
+    })
 }
 
 /// Advisories are a chore of their own: their database is not always reachable.
