@@ -183,7 +183,9 @@ impl Sha256Digest {
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(self.0))
+        let mut text = [0; 64];
+        hex::encode_to_slice(self.0, &mut text).map_err(|_length| fmt::Error)?;
+        f.write_str(str::from_utf8(&text).map_err(|_not_text| fmt::Error)?)
     }
 }
 

@@ -162,7 +162,7 @@ impl VerifiedEvidence {
         }
         let statement =
             ParsedStatement::parse(&evidence.statement).map_err(EvidenceRefused::Statement)?;
-        let binding = Binding::new(&freshness, &evidence.statement);
+        let binding = Binding::of(&freshness, &statement.digest);
         let want = QualifyingData::from(Sha256Digest(TpmQuoteSigner::carrier(&binding)));
         let verified = Quote::parse(&quote.attest)
             .and_then(|parsed| parsed.verify(ak, &quote.signature, &want))

@@ -197,7 +197,11 @@ impl AsRef<[u8]> for Digest {
 
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&hex::encode(&self.0))
+        let mut text = [0; 128];
+        let length = self.0.len().saturating_mul(2);
+        let text = text.get_mut(..length).ok_or(fmt::Error)?;
+        hex::encode_to_slice(&self.0, text).map_err(|_length| fmt::Error)?;
+        f.write_str(str::from_utf8(text).map_err(|_not_text| fmt::Error)?)
     }
 }
 

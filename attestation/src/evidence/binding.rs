@@ -80,8 +80,13 @@ impl Binding {
     /// Binds the statement's bytes, exactly as they are sent, to a nonce.
     #[must_use]
     pub fn new(freshness: &Freshness, statement: &[u8]) -> Self {
+        Self::of(freshness, &Sha256Digest::of(&[statement]))
+    }
+
+    /// The same of a statement by its digest.
+    #[must_use]
+    pub fn of(freshness: &Freshness, statement: &Sha256Digest) -> Self {
         let nonce = freshness.nonce();
-        let statement = Sha256Digest::of(&[statement]);
         Self(Sha256Digest::of(&[CHALLENGED, nonce.as_bytes(), statement.as_bytes()]).0)
     }
 

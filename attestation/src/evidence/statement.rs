@@ -322,7 +322,7 @@ fn claims(raw: Vec<v1::Claim>) -> Result<BTreeMap<String, ClaimValue>, Statement
             let name = name.chars().take(80).collect();
             Err(StatementRefused::Claim { index, name, fault })
         };
-        let plain = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-".contains(&b);
+        let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
         if claim.name.is_empty() || claim.name.len() > MAX_NAME || !claim.name.bytes().all(plain) {
             return refuse(
                 &claim.name,
