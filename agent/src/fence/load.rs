@@ -8,7 +8,7 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader,
+    Btf, Ebpf, EbpfLoader,
     maps::{MapData, RingBuf},
     programs::Program,
 };
@@ -25,6 +25,7 @@ use super::{
     devices::DeviceMaps,
     hook::{Hook, Names, Source},
     lines::{self, Role},
+    lsm,
     pins::{Kind, Pins},
     place::Root,
     tables::Pinned,
@@ -75,8 +76,11 @@ pub(super) struct Loaded {
     pub(super) maps: Maps,
     pub(super) devices: DeviceMaps,
     pub(super) device_events: RingBuf<MapData>,
-    /// In the order of [`Hook::NAMES`].
+    /// In the order of [`Hook::NAMES`], and then of [`lsm::HOOKS`].
     pub(super) programs: Vec<(Names, OwnedFd)>,
+    /// Why one of the kernel's line could not be loaded, or why it does not stand here.
+    pub(super) lsm_trouble: Option<String>,
+    pub(super) lsm_absent: Option<String>,
     /// For network devices; none where nothing is to stand on any.
     pub(super) lines: Vec<(Role, OwnedFd)>,
     /// Why one of them could not be loaded.
@@ -94,7 +98,19 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         marking: Marking::new(section.mark_mask),
     });
     forget_unfit(pins, &config)?;
+    let mut lsm_absent = lsm::absent();
+    // Only there a program is for one function of the kernel's, which has to be found.
+    let types = match &lsm_absent {
+        None => Some(Btf::from_sys_fs().map_err(|err| FenceError::Load(Box::new(err.into())))?),
+        Some(_) => None,
+    };
+    let of_kernel: &[_] = match types {
+        Some(_) => &lsm::HOOKS,
+        None => &[],
+    };
     let mut loader = EbpfLoader::new();
+    // Nothing in the object depends on the kernel's types.
+    loader.btf(None);
     for (name, ..) in MAPS {
         loader.map_pin_path(name, pins.path(Kind::Map, name));
     }
@@ -131,8 +147,12 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         false => &[],
     };
     let hooks = Hook::NAMES.iter().map(|names| names.program);
-    let wanted: Vec<_> = hooks.chain(on_devices.iter().map(|it| it.2)).collect();
-    let mut loaded = verified(&mut object, &wanted);
+    let of_kernel_named = of_kernel.iter().map(|names| names.program);
+    let wanted: Vec<_> = hooks
+        .chain(of_kernel_named)
+        .chain(on_devices.iter().map(|it| it.2))
+        .collect();
+    let mut loaded = verified(&mut object, &wanted, types.as_ref());
     let mut take = |name| {
         loaded
             .remove(name)
@@ -141,6 +161,25 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
     let mut programs = Vec::new();
     for names in Hook::NAMES {
         programs.push((names, take(names.program)?));
+    }
+    let mut lsm_trouble = None;
+    for names in of_kernel.iter().copied() {
+        // Without it the others stand all the same, and statements say what does not.
+        match take(names.program) {
+            Ok(code) => programs.push((names, code)),
+            // Some kernels list the BPF LSM, and take programs for it from nobody.
+            Err(err) if not_permitted(&err) => {
+                let name = names.program;
+                lsm_absent = Some(format!(
+                    "the kernel takes no program for the BPF LSM: {name}"
+                ));
+            }
+            Err(err) => {
+                let why = format!("{:#}", anyhow::Error::from(err));
+                error!(why, "the kernel's line cannot stand");
+                lsm_trouble = Some(why);
+            }
+        }
     }
     let (mut lines, mut lines_trouble) = (Vec::new(), None);
     for (role, _, name, _) in on_devices.iter().copied() {
@@ -188,6 +227,8 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         devices,
         device_events,
         programs,
+        lsm_trouble,
+        lsm_absent,
         lines,
         lines_trouble,
         source,
@@ -215,6 +256,7 @@ pub(super) fn remember(pins: &Pins) -> Result<(), FenceError> {
 fn verified(
     object: &mut Ebpf,
     wanted: &[&'static str],
+    types: Option<&Btf>,
 ) -> BTreeMap<&'static str, Result<OwnedFd, FenceError>> {
     thread::scope(|scope| {
         let mut begun = Vec::new();
@@ -222,7 +264,7 @@ fn verified(
             let Some(name) = wanted.iter().find(|wanted| **wanted == name).copied() else {
                 continue;
             };
-            let work = move || load_one(name, program);
+            let work = move || load_one(name, program, types);
             begun.push((name, thread::Builder::new().spawn_scoped(scope, work)));
         }
         let ended = begun.into_iter().map(|(name, thread)| {
@@ -235,8 +277,20 @@ fn verified(
     })
 }
 
-fn load_one(name: &'static str, program: &mut Program) -> Result<OwnedFd, FenceError> {
+fn load_one(
+    name: &'static str,
+    program: &mut Program,
+    types: Option<&Btf>,
+) -> Result<OwnedFd, FenceError> {
+    let of_kernel = lsm::HOOKS.iter().find(|names| names.program == name);
+    let of_kernel = of_kernel
+        .and_then(|names| lsm::kernel_name(names.hook))
+        .zip(types);
     match program {
+        Program::LsmCgroup(program) => {
+            let (hook, types) = of_kernel.ok_or(FenceError::Missing(name))?;
+            program.load(hook, types)
+        }
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSockopt(program) => program.load(),
         Program::CgroupDevice(program) => program.load(),
@@ -305,6 +359,16 @@ fn read_config(map: BorrowedFd<'_>) -> Result<Vec<u8>, FenceError> {
     let mut value = vec![0; size_of::<Config>()];
     bpf::lookup(map, 0, &mut value).map_err(FenceError::kernel("read", "CONFIG"))?;
     Ok(value)
+}
+
+/// The verifier was not even asked.
+fn not_permitted(err: &FenceError) -> bool {
+    let first: &dyn std::error::Error = err;
+    let mut causes = std::iter::successors(Some(first), |it| it.source());
+    causes.any(|cause| {
+        let cause = cause.downcast_ref::<io::Error>();
+        cause.is_some_and(|cause| cause.kind() == io::ErrorKind::PermissionDenied)
+    })
 }
 
 fn refused(name: &'static str) -> impl FnOnce(aya::programs::ProgramError) -> FenceError {

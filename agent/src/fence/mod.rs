@@ -11,6 +11,7 @@
 //! | `pins` | what outlives the process |
 //! | `load` | the object carried inside |
 //! | `hook` | links, adopted or made |
+//! | `lsm` | the kernel's own line, where it asks one |
 //! | `lines` | what stands on network devices, and follows them |
 //! | `image` | frozen tables and their swap |
 //! | `policy` | what is put in force, prepared whole |
@@ -41,6 +42,7 @@ mod image;
 mod legacy;
 mod lines;
 mod load;
+mod lsm;
 mod origin;
 mod peers;
 mod pins;
@@ -107,6 +109,9 @@ pub struct Fence {
     pins: Pins,
     maps: Maps,
     hooks: Vec<Hook>,
+    /// Why the kernel's line does not stand whole: it could not, or the kernel asks none.
+    lsm_trouble: Option<String>,
+    lsm_absent: Option<String>,
     /// What stands on network devices; `None` where nothing is to.
     lines: Option<Lines>,
     /// Why a program for them could not be loaded.
@@ -270,6 +275,8 @@ impl Closed<'_> {
             devices,
             device_events,
             programs,
+            mut lsm_trouble,
+            lsm_absent,
             lines,
             lines_trouble,
             source,
@@ -300,7 +307,15 @@ impl Closed<'_> {
         let devices = Devices::open(devices, device_events, &section.drivers, idle)?;
         let mut hooks = Vec::new();
         for (names, program) in programs {
-            hooks.push(Hook::adopt(names, &pins, &root, program, &source)?);
+            match Hook::adopt(names, &pins, &root, program, &source) {
+                Ok(hook) => hooks.push(hook),
+                Err(err) if lsm::kernel_name(names.hook).is_some() => {
+                    let why = format!("{:#}", anyhow::Error::from(err));
+                    error!(why, "the kernel's line cannot stand");
+                    lsm_trouble = Some(why);
+                }
+                Err(err) => return Err(err),
+            }
         }
         let mut lines = match lines.is_empty() {
             true => None,
@@ -334,6 +349,8 @@ impl Closed<'_> {
             pins,
             maps,
             hooks,
+            lsm_trouble,
+            lsm_absent,
             lines,
             lines_trouble,
             events,

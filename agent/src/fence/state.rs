@@ -48,7 +48,7 @@ const WITHOUT_UPLINKS: [&str; 2] = [
     "forwarded traffic, which has no socket on this host",
 ];
 
-/// Open on every host.
+/// Open on every host, and to studies only where no BPF LSM is asked.
 const ALWAYS: [&str; 1] = ["frames of AF_XDP sockets"];
 
 impl Fence {
@@ -98,6 +98,7 @@ impl Fence {
         maps.push(map("LEASE", &self.maps.lease, None));
         faults.extend(self.unfit());
         faults.extend(self.trouble.clone());
+        faults.extend(self.lsm_trouble.clone());
         faults.extend(self.lines_trouble.clone());
         faults.extend(self.peers_trouble.clone());
         let generation = policy.map(|policy| policy.image.header.generation);
@@ -181,9 +182,14 @@ impl Fence {
         }
         let attached = bpf::attached(self.root.as_fd(), hook.names.attach)
             .map_err(FenceError::kernel("list programs of", hook.names.pin))?;
+        // The kernel lists all that answers any question of this kind.
+        let of_ours = |id: u32| {
+            let mut ours = self.hooks.iter();
+            ours.any(|one| one.names.attach == hook.names.attach && one.program.id == id)
+        };
         let others: Vec<String> = attached
             .iter()
-            .filter(|id| **id != info.program)
+            .filter(|id| **id != info.program && !of_ours(**id))
             .map(u32::to_string)
             .collect();
         if !others.is_empty() {
@@ -316,6 +322,10 @@ impl Fence {
             .lines
             .as_ref()
             .is_some_and(|lines| lines.has(Role::Uplink));
+        let kernel = self
+            .lsm_absent
+            .as_ref()
+            .map(|why| format!("vsock, bpf(2) and modules: {why}"));
         let without = WITHOUT_UPLINKS.into_iter().filter(|_| !second);
         let devices = DEVICES
             .iter()
@@ -324,6 +334,7 @@ impl Fence {
         outside
             .into_iter()
             .chain(ALWAYS.map(str::to_owned))
+            .chain(kernel)
             .chain(without.map(str::to_owned))
             .chain(devices)
             .collect()

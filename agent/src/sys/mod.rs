@@ -3,7 +3,8 @@
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
 //! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
-//! [`nvml`] asks what its wrapper has no function for, [`nscq`] asks switches, [`cuda`] has a GPU compute, [`time`] how good the clock is.
+//! [`nvml`] asks what its wrapper has no function for, [`nscq`] asks switches, [`cuda`] has a GPU compute, [`time`] how good the clock
+//! is, [`lsm`] which security modules are in force.
 
 use std::{
     io,
@@ -19,6 +20,7 @@ pub(crate) mod cuda;
 pub(crate) mod handle;
 pub(crate) mod hash;
 pub(crate) mod ids;
+pub(crate) mod lsm;
 pub(crate) mod nscq;
 pub(crate) mod nvml;
 pub(crate) mod packet;

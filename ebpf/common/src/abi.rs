@@ -75,8 +75,16 @@ pub mod hook {
     pub const DEVICE: u8 = 10;
     /// A process makes a socket.
     pub const SOCK_CREATE: u8 = 11;
+    /// A process makes a socket of any family, asked by the BPF LSM.
+    pub const LSM_SOCKET: u8 = 12;
+    /// A process calls bpf(2).
+    pub const LSM_BPF: u8 = 13;
+    /// A process has the kernel read a file: a module by its descriptor.
+    pub const LSM_READ_FILE: u8 = 14;
+    /// A process gives the kernel something to load: a module from its memory.
+    pub const LSM_LOAD_DATA: u8 = 15;
     /// As statements and events spell them.
-    pub const NAMES: [(u8, &str); 11] = [
+    pub const NAMES: [(u8, &str); 15] = [
         (SKB_EGRESS, "cgroup_skb/egress"),
         (SKB_INGRESS, "cgroup_skb/ingress"),
         (TCX_EGRESS, "tcx/egress"),
@@ -88,6 +96,10 @@ pub mod hook {
         (SETSOCKOPT, "cgroup/setsockopt"),
         (DEVICE, "cgroup/dev"),
         (SOCK_CREATE, "cgroup/sock_create"),
+        (LSM_SOCKET, "lsm/socket_create"),
+        (LSM_BPF, "lsm/bpf"),
+        (LSM_READ_FILE, "lsm/kernel_read_file"),
+        (LSM_LOAD_DATA, "lsm/kernel_load_data"),
     ];
 
     /// The name of a hook's number; an unknown number has none.
@@ -135,10 +147,12 @@ pub mod counter {
     pub const EVENTS_LOST: u32 = 6;
     /// Opens of governed devices that were denied.
     pub const DEVICES_DENIED: u32 = 10;
-    /// Raw sockets that were denied.
+    /// Raw and vsock sockets that were denied.
     pub const SOCKETS_DENIED: u32 = 11;
     /// Calls that were denied before they became packets.
     pub const EARLY_DENIED: u32 = 12;
+    /// Calls of `bpf(2)`, and modules, that were denied.
+    pub const KERNEL_DENIED: u32 = 13;
     /// Denials by rule stand from here on: `RULES + rule`.
     pub const RULES: u32 = 16;
     /// Entries of the map.

@@ -58,8 +58,14 @@ pub mod class {
     pub const UNKNOWN: u8 = 8;
     /// No device: a raw socket.
     pub const RAW_SOCKET: u8 = 9;
+    /// A socket to the machine's host, or to machines it is the host of.
+    pub const VSOCK: u8 = 10;
+    /// A call of `bpf(2)`.
+    pub const BPF: u8 = 11;
+    /// What the kernel is to read or load: a module, another kernel, a policy.
+    pub const MODULE: u8 = 12;
     /// By number, as events and statements spell them.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 13] = [
         "",
         "gpu",
         "gpu-control",
@@ -70,6 +76,9 @@ pub mod class {
         "vfio",
         "unknown",
         "raw-socket",
+        "vsock",
+        "bpf",
+        "module",
     ];
 
     /// The name of a number; an unknown number is named so.
@@ -242,6 +251,10 @@ pub mod flag {
     pub const UNATTESTED: u32 = 1;
     /// It may make raw sockets.
     pub const RAW_SOCKETS: u32 = 2;
+    /// It may make vsock sockets.
+    pub const VSOCK: u32 = 4;
+    /// A study may call `bpf(2)`; a host service may detach links.
+    pub const BPF: u32 = 8;
 }
 
 /// What of devices belongs to one subject of the policy.
@@ -544,9 +557,10 @@ pub struct DeviceEvent {
     pub owner: u64,
     /// Number in the policy image, or `u32::MAX`.
     pub subject: u32,
-    /// Of the device; of a socket the address family.
+    /// Of the device; of a socket the address family; the command of `bpf(2)`; what was to be read
+    /// or loaded.
     pub major: u32,
-    /// Of the device; of a socket the protocol.
+    /// Of the device; of a socket the protocol; of what was to be read or loaded, from where.
     pub minor: u32,
     /// Thread group.
     pub pid: u32,

@@ -13,6 +13,7 @@
 //! - [`peers`]: which addresses of a study on other nodes count, and until when
 //! - [`verdict`]: [`judge`], which joins them
 //! - [`device`]: which devices may be opened, and by whom
+//! - [`kernel`]: what a process asks of the kernel itself
 //! - [`tally`]: denials and flows, counted by the kernel and taken away by the agent
 //! - [`abi`]: configuration, events and counters that cross between the two sides
 //!
@@ -29,6 +30,7 @@ pub mod abi;
 pub mod address;
 pub mod device;
 pub mod frame;
+pub mod kernel;
 pub mod mark;
 pub mod option;
 pub mod packet;

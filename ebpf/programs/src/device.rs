@@ -75,7 +75,7 @@ pub fn fence_socket(ctx: SockContext) -> i32 {
 
 /// The compiler knows that it is 0 or 1 and would return it as it is; the verifier does not.
 #[inline(always)]
-fn yes_or_no(answer: i32) -> i32 {
+pub(crate) fn yes_or_no(answer: i32) -> i32 {
     core::hint::black_box(answer) & 1
 }
 
@@ -168,7 +168,7 @@ pub(crate) extern "C" fn fence_socket_made(who: u64, family: u32, protocol: u32)
 
 /// Who asks. A policy that is not the one that named the subject is none.
 #[inline(always)]
-fn opener(who: u64, granted: Option<Granted>) -> Opener {
+pub(crate) fn opener(who: u64, granted: Option<Granted>) -> Opener {
     let none = Opener {
         policy: false,
         kind: kind::NONE,
@@ -245,10 +245,10 @@ pub(crate) extern "C" fn fence_device_denied(device: u64, who: u64, what: u64, o
         u32::from_be_bytes([e, f, g, h]),
     );
     let [.., class, reason] = what.to_be_bytes();
-    report::count(if class == class::RAW_SOCKET {
-        counter::SOCKETS_DENIED
-    } else {
-        counter::DEVICES_DENIED
+    report::count(match class {
+        class::RAW_SOCKET | class::VSOCK => counter::SOCKETS_DENIED,
+        class::BPF | class::MODULE => counter::KERNEL_DENIED,
+        _ => counter::DEVICES_DENIED,
     });
     // SAFETY: the helper reads the running process's own cgroup.
     let cgroup = unsafe { bpf_get_current_cgroup_id() };

@@ -5,6 +5,7 @@
 //! | `cgroup_skb` | `cgroup_skb` egress and ingress | first: every IP packet of every socket |
 //! | `device` | `cgroup/dev`, `cgroup/sock_create` | devices: which study opens which |
 //! | `early` | `cgroup/connect4`, `cgroup/connect6` | early: the process is told at once |
+//! | `lsm` | the BPF LSM, where there is one | kernel: frames, vsock, `bpf(2)`, modules |
 //! | `tcx` | `tcx` egress of uplinks, ingress of ports | second line and threshold: every frame |
 //! | `sockopt` | `cgroup/setsockopt` | options: nothing that would leave another line blind |
 //!
@@ -24,6 +25,7 @@ mod device;
 mod early;
 mod judge;
 mod loopback;
+mod lsm;
 mod maps;
 mod report;
 mod skb;

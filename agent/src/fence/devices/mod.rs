@@ -567,6 +567,7 @@ impl Devices {
         [
             ("devices.denied", counter::DEVICES_DENIED),
             ("sockets.denied", counter::SOCKETS_DENIED),
+            ("kernel.denied", counter::KERNEL_DENIED),
         ]
         .into_iter()
         .filter_map(|(name, index)| {

@@ -7,6 +7,7 @@ use bailiwick_attestation::proto::v1::{
 use bailiwick_ebpf_common::{
     abi::hook,
     device::{self, Device, DeviceEvent, Reason, class, state},
+    kernel,
 };
 use bailiwick_policy::image::DeviceNames;
 
@@ -24,15 +25,20 @@ pub(super) fn device(class: u8, device: Device) -> String {
 
 /// A denial, but for study, cgroup path and times, which all events have alike.
 pub(in crate::fence) fn denial(event: &DeviceEvent) -> FenceEvent {
-    let socket = event.class == class::RAW_SOCKET;
+    let socket = matches!(event.class, class::RAW_SOCKET | class::VSOCK);
     let at = Device {
         major: event.major,
         minor: event.minor,
     };
-    let hook = if socket {
-        hook::SOCK_CREATE
-    } else {
-        hook::DEVICE
+    let hook = match event.class {
+        class::RAW_SOCKET | class::VSOCK if kernel::socket_class(event.major) != class::NONE => {
+            hook::LSM_SOCKET
+        }
+        class::RAW_SOCKET => hook::SOCK_CREATE,
+        class::BPF => hook::LSM_BPF,
+        class::MODULE if event.minor == kernel::BY_MEMORY => hook::LSM_LOAD_DATA,
+        class::MODULE => hook::LSM_READ_FILE,
+        _ => hook::DEVICE,
     };
     FenceEvent {
         boot_time_ns: event.boot_ns,

@@ -37,6 +37,8 @@ pub(crate) enum Attach {
     Device,
     /// `BPF_CGROUP_INET_SOCK_CREATE`
     SockCreate,
+    /// `BPF_LSM_CGROUP`: which question of the kernel's it answers is the program's.
+    Lsm,
 }
 
 impl Attach {
@@ -50,6 +52,7 @@ impl Attach {
             Self::SetSockOpt => 22,
             Self::Device => 6,
             Self::SockCreate => 2,
+            Self::Lsm => 43,
         }
     }
 }

@@ -426,6 +426,12 @@ fn flags(devices: &Devices) -> u32 {
     if devices.raw_sockets {
         flags |= flag::RAW_SOCKETS;
     }
+    if devices.vsock {
+        flags |= flag::VSOCK;
+    }
+    if devices.bpf {
+        flags |= flag::BPF;
+    }
     flags
 }
 

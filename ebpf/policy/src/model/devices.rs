@@ -25,6 +25,12 @@ pub struct Devices {
     pub nodes: Vec<Rule<Node>>,
     /// Whether it may make raw IPv4 and IPv6 sockets. What it sends by them is judged all the same.
     pub raw_sockets: bool,
+    /// Whether it may make vsock sockets, where the BPF LSM is in force: what is sent by them no hook
+    /// sees.
+    pub vsock: bool,
+    /// Whether a study may call `bpf(2)`, and a host service detach links, where the BPF LSM is in
+    /// force.
+    pub bpf: bool,
     /// Whether a study may open its devices while the node has no lease.
     pub unattested: bool,
     /// Whether a study takes confidential GPUs: it opens its devices, and starts, only while the
@@ -38,7 +44,8 @@ impl Devices {
     /// Whether nothing may be opened.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.gpus.is_empty() && self.mig.is_empty() && self.nodes.is_empty() && !self.raw_sockets
+        let named = self.gpus.is_empty() && self.mig.is_empty() && self.nodes.is_empty();
+        named && !self.raw_sockets && !self.vsock && !self.bpf
     }
 }
 
@@ -299,6 +306,10 @@ pub(super) struct RawDevices {
     #[serde(default)]
     raw_sockets: bool,
     #[serde(default)]
+    vsock: bool,
+    #[serde(default)]
+    bpf: bool,
+    #[serde(default)]
     unattested: bool,
     confidential: Option<Spanned<bool>>,
     on_failure: Option<Spanned<String>>,
@@ -316,6 +327,10 @@ pub(super) struct RawHostDevices {
     nodes: Texts,
     #[serde(default)]
     raw_sockets: bool,
+    #[serde(default)]
+    vsock: bool,
+    #[serde(default)]
+    bpf: bool,
 }
 
 pub(super) fn of_study(file: &TomlFile<'_>, raw: &RawDevices) -> Result<Devices, FileError> {
@@ -337,6 +352,8 @@ pub(super) fn of_study(file: &TomlFile<'_>, raw: &RawDevices) -> Result<Devices,
     }
     Ok(Devices {
         raw_sockets: raw.raw_sockets,
+        vsock: raw.vsock,
+        bpf: raw.bpf,
         unattested: raw.unattested,
         confidential: confidential.is_some_and(|word| *word.get_ref()),
         on_failure,
@@ -347,6 +364,8 @@ pub(super) fn of_study(file: &TomlFile<'_>, raw: &RawDevices) -> Result<Devices,
 pub(super) fn of_host(file: &TomlFile<'_>, raw: &RawHostDevices) -> Result<Devices, FileError> {
     Ok(Devices {
         raw_sockets: raw.raw_sockets,
+        vsock: raw.vsock,
+        bpf: raw.bpf,
         ..lists(file, &raw.gpus, &raw.mig, &raw.nodes)?
     })
 }

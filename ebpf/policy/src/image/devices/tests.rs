@@ -216,6 +216,25 @@ fn host_services_and_flags_have_their_own_entries() {
 }
 
 #[test]
+fn what_a_subject_may_ask_of_the_kernel_is_a_flag() {
+    for (line, want) in [
+        ("", 0),
+        ("raw_sockets = true\n", flag::RAW_SOCKETS),
+        ("vsock = true\n", flag::VSOCK),
+        ("bpf = true\n", flag::BPF),
+        ("vsock = true\nbpf = true\n", flag::VSOCK | flag::BPF),
+    ] {
+        let fence = format!(
+            "[[host]]\nname = \"dcgm\"\ncgroups = [\"/system.slice/dcgm.service\"]\n\
+             [host.devices]\n{line}"
+        );
+        let (image, _) = compiled(line, &fence, &host());
+        let [study, service, ..] = &image.devices.subjects;
+        assert_eq!((study.flags, service.flags), (want, want), "{line}");
+    }
+}
+
+#[test]
 fn without_proof_a_study_of_confidential_gpus_opens_nothing_and_ends_as_it_said() {
     let some = "gpus = [\"all\"]\nnodes = [\"uverbs\"]\nraw_sockets = true\n";
     let names = |more: &str| {

@@ -3,6 +3,7 @@
 //! `bailiwick-fence-rows act` waits for a line on stdin before it does anything, so that it can be
 //! put into a cgroup first; then it enters its namespace, tries, and prints what it was told.
 
+mod asked;
 mod flood;
 mod frame;
 mod header;
@@ -196,7 +197,13 @@ techniques! {
     /// By RDMA, over a card in software
     Roce "roce" roce::roce,
     /// A stream to this machine's own context
-    Vsock "vsock" other::vsock,
+    Vsock "vsock" asked::vsock,
+    /// Calls bpf(2)
+    Bpf "bpf" asked::bpf,
+    /// Loads a module
+    Module "module" asked::module,
+    /// Detaches a link
+    Detach "detach" asked::detach,
     /// More than fits a packet
     Large "large" socket::large,
     /// `connect` and `send` by a ring, no call of either name

@@ -13,9 +13,6 @@ use crate::wire::MARK;
 const IPPROTO_SCTP: i32 = 132;
 const SCTP_SOCKOPT_CONNECTX: i32 = 110;
 
-/// This machine, as its own peer.
-const VMADDR_CID_LOCAL: u32 = 1;
-
 /// Three ways to begin an association: `connect`; an option, of which no filter of addresses in
 /// calls knows; and the first message of a socket for many.
 pub(super) fn sctp(shot: &Shot) -> Result<Tried> {
@@ -47,18 +44,6 @@ pub(super) fn sctp_path(shot: &Shot) -> Result<Tried> {
     for _ in 0..shot.count {
         tried.once(sys::send(&socket, MARK, libc::MSG_NOSIGNAL, None));
         thread::sleep(patience());
-    }
-    Ok(tried)
-}
-
-/// Messages to whoever listens in another study, or in none.
-pub(super) fn vsock(shot: &Shot) -> Result<Tried> {
-    let mut tried = Tried::default();
-    for _ in 0..shot.count {
-        let socket = sys::socket(libc::AF_VSOCK, libc::SOCK_STREAM, 0).context("make a socket")?;
-        let to = sys::context(VMADDR_CID_LOCAL, shot.port.into());
-        let sent = sys::connect(&socket, &to).and_then(|()| sys::send(&socket, MARK, 0, None));
-        tried.once(sent);
     }
     Ok(tried)
 }

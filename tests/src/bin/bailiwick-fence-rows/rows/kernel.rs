@@ -171,7 +171,10 @@ fn put_back(play: &mut Play<'_>) -> Result<()> {
 }
 
 /// Pins below `links` folders.
-fn find_links(folder: &std::path::Path, found: &mut Vec<std::path::PathBuf>) -> Result<()> {
+pub(super) fn find_links(
+    folder: &std::path::Path,
+    found: &mut Vec<std::path::PathBuf>,
+) -> Result<()> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry.context("a pin")?.path();
         if path.is_dir() {

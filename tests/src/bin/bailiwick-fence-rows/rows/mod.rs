@@ -1,5 +1,6 @@
 //! The table of known ways round a fence, as attacks.
 
+mod asked;
 mod device;
 mod forwarded;
 mod frame;
@@ -36,6 +37,7 @@ pub(crate) fn all() -> Vec<&'static Row> {
         kernel::ROWS,
         policy::ROWS,
         other::ROWS,
+        asked::ROWS,
         rdma::ROWS,
     ]
     .into_iter()

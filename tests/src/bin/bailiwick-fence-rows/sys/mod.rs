@@ -219,6 +219,45 @@ fn said(result: i32) -> io::Result<()> {
     Ok(())
 }
 
+/// `finit_module(2)`. That a module is there already is told after it was asked for.
+pub(crate) fn load_module(file: impl AsFd) -> io::Result<()> {
+    // SAFETY: the parameters end with a zero byte; the kernel reads the file.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_finit_module,
+            file.as_fd().as_raw_fd(),
+            c"".as_ptr(),
+            0,
+        )
+    };
+    is_there(done)
+}
+
+/// `init_module(2)`
+pub(crate) fn load_module_from(bytes: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `bytes.len()` bytes there; the parameters end with a zero byte.
+    let done = unsafe {
+        libc::syscall(
+            libc::SYS_init_module,
+            bytes.as_ptr(),
+            bytes.len(),
+            c"".as_ptr(),
+        )
+    };
+    is_there(done)
+}
+
+fn is_there(done: libc::c_long) -> io::Result<()> {
+    if done == 0 {
+        return Ok(());
+    }
+    let error = io::Error::last_os_error();
+    match error.raw_os_error() {
+        Some(libc::EEXIST) => Ok(()),
+        _ => Err(error),
+    }
+}
+
 /// Sends a signal to a process that this program started.
 pub(crate) fn kill(pid: c_int, signal: c_int) -> io::Result<()> {
     // SAFETY: takes no pointer.
