@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         }
         step(format_args!("measuring {bench} of {package}"));
         match measure(&package, &bench) {
-            Ok(Value::Object(figures)) => all.extend(figures),
+            Ok(Value::Object(figures)) => join(&mut all, figures),
             Ok(other) => bail!("{bench} printed {other}, which is no object"),
             Err(error) => {
                 // Nothing is written that was not measured.
@@ -92,6 +92,18 @@ pub(crate) fn run(args: &Args) -> Result<()> {
     Ok(())
 }
 
+/// Two benches may have something to say of one thing.
+fn join(all: &mut Map<String, Value>, figures: Map<String, Value>) {
+    for (name, more) in figures {
+        match (all.get_mut(&name), more) {
+            (Some(Value::Object(known)), Value::Object(more)) => join(known, more),
+            (_, more) => {
+                all.insert(name, more);
+            }
+        }
+    }
+}
+
 fn rows(name: &str, figures: &Value) -> Result<()> {
     match figures {
         Value::Object(inner) => inner
@@ -133,4 +145,25 @@ fn measure(package: &str, bench: &str) -> Result<Value> {
     let last = text.lines().rev().find(|line| line.starts_with('{'));
     let object = last.with_context(|| format!("{bench} printed no object"))?;
     serde_json::from_str(object).with_context(|| format!("read what {bench} printed"))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    #[test]
+    fn what_two_benches_say_of_one_thing_is_kept() {
+        let Value::Object(mut all) = json!({"world": {"load_ms": 1, "v4": {"a": 2}}, "x": null})
+        else {
+            unreachable!("an object")
+        };
+        let Value::Object(more) = json!({"world": {"bytes": 3, "v4": {"b": 4}}, "x": {"y": 5}})
+        else {
+            unreachable!("an object")
+        };
+        super::join(&mut all, more);
+        let want =
+            json!({"world": {"load_ms": 1, "bytes": 3, "v4": {"a": 2, "b": 4}}, "x": {"y": 5}});
+        assert_eq!(Value::Object(all), want);
+    }
 }

@@ -98,12 +98,17 @@ pub(super) fn load(pins: &Pins, root: &Root, section: &FenceSection) -> Result<L
         marking: Marking::new(section.mark_mask),
     });
     forget_unfit(pins, &config)?;
-    let mut lsm_absent = lsm::absent();
+    let (mut lsm_absent, mut lsm_untold) = (lsm::absent(), None);
     // Only there a program is for one function of the kernel's, which has to be found.
     let types = match &lsm_absent {
-        None => Some(Btf::from_sys_fs().map_err(|err| FenceError::Load(Box::new(err.into())))?),
+        None => Btf::from_sys_fs()
+            .inspect_err(|err| {
+                lsm_untold = Some(format!("the kernel does not tell its functions: {err}"));
+            })
+            .ok(),
         Some(_) => None,
     };
+    lsm_absent = lsm_absent.or(lsm_untold);
     let of_kernel: &[_] = match types {
         Some(_) => &lsm::HOOKS,
         None => &[],

@@ -156,7 +156,7 @@ mod tests {
             policy: false,
             ..who(kind, u32::MAX)
         };
-        let but = |flag: u32| u32::MAX & !flag;
+        let but = |flag: u32| !flag;
         let rows: &[(&str, u8, u32, Opener, Reason)] = &[
             (
                 "frames",

@@ -5,6 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, Result, bail};
 
@@ -104,6 +105,9 @@ fn apt_home() -> PathBuf {
 
 /// Unpacks packages of a suite into `into`, once: `made` names them, and is written last.
 fn fetch(suite: &str, into: &Path, packages: impl Fn() -> Result<Vec<String>>) -> Result<()> {
+    // Both lanes may want the same, and apt has one user at a time.
+    static ALONE: Mutex<()> = Mutex::new(());
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     if into.join("made").exists() {
         return Ok(());
     }
