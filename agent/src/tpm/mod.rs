@@ -20,7 +20,13 @@ pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 
-use std::{path::PathBuf, str::FromStr, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    str::FromStr,
+    sync::Arc,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
 use bailiwick_attestation::{
     crypto::HashAlgorithm,
@@ -34,6 +40,9 @@ use device::Device;
 pub use iak::IakWord;
 pub use raw::RawError;
 
+/// How long the thread is waited for when nobody asks any more: a command takes a second at most, and
+/// three handles are flushed.
+const FAREWELL: Duration = Duration::from_secs(5);
 /// Requests waiting for the TPM's thread. Full: the caller is told [`TpmError::Busy`], for a TPM
 /// that is eight commands behind does not answer a challenge in time either.
 const QUEUE: usize = 8;
@@ -331,11 +340,36 @@ type Job = Box<dyn FnOnce(&mut Device) + Send>;
 
 /// The TPM, from any task: requests queue for the one thread that speaks to it.
 ///
-/// The thread ends, and flushes what it loaded, when the last clone is dropped.
+/// The thread ends, and flushes what it loaded, when the last clone is dropped, which waits for it.
 #[derive(Clone, Debug)]
 pub struct Tpm {
+    // First: the thread ends when the last of these is gone, and only then is waited for.
     jobs: mpsc::Sender<Job>,
+    _thread: Arc<Worker>,
     identity: Arc<Identity>,
+}
+
+/// The TPM's thread, waited for when dropped: the libraries it runs free what they share when the
+/// process ends, and must not be in use then.
+#[derive(Debug)]
+struct Worker(Option<JoinHandle<()>>);
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        let Some(thread) = self.0.take() else { return };
+        // A job may hold the last clone.
+        if thread.thread().id() == std::thread::current().id() {
+            return;
+        }
+        // A TPM that answers no more must not keep the process for ever.
+        let end = Instant::now() + FAREWELL;
+        while !thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        if thread.is_finished() {
+            drop(thread.join());
+        }
+    }
 }
 
 impl Tpm {
@@ -359,12 +393,11 @@ impl Tpm {
                     job(device);
                 }
             });
-        if spawned.is_err() {
-            return Err(TpmError::Gone);
-        }
+        let thread = Worker(Some(spawned.map_err(|_no_thread| TpmError::Gone)?));
         let identity = ready.recv().unwrap_or(Err(TpmError::Gone))?;
         Ok(Self {
             jobs,
+            _thread: Arc::new(thread),
             identity: Arc::new(identity),
         })
     }

@@ -53,6 +53,28 @@ async fn quotes_verify_with_the_values_read_after_them() {
 }
 
 #[tokio::test]
+async fn the_thread_has_ended_when_the_last_handle_is_gone() {
+    let soft = SoftTpm::blank();
+    for _ in 0..3 {
+        let tpm = Tpm::open(soft.settings()).unwrap();
+        let thread = tpm
+            .call(|_device| Ok(rustix::thread::gettid().as_raw_nonzero()))
+            .await
+            .unwrap();
+        let task = std::path::PathBuf::from(format!("/proc/self/task/{thread}"));
+        let other = tpm.clone();
+        drop(tpm);
+        assert!(task.exists(), "somebody may still ask");
+        other.quote([7; 32]).await.unwrap();
+        drop(other);
+        assert!(
+            !task.exists(),
+            "what it frees is freed before anybody goes on"
+        );
+    }
+}
+
+#[tokio::test]
 async fn what_a_killed_process_left_loaded_keeps_nobody_out() {
     let soft = SoftTpm::blank();
     let made = Tpm::open(soft.settings()).unwrap().identity().clone();
