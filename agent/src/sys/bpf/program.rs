@@ -267,18 +267,25 @@ pub(crate) fn program_info(program: BorrowedFd<'_>) -> io::Result<ProgramInfo> {
     })
 }
 
-/// Ids of the programs attached to this very cgroup, not to those above it.
+/// Ids of the programs attached to this very cgroup, not to those above it. Of [`Attach::Lsm`] those
+/// of every question.
 pub(crate) fn attached(cgroup: BorrowedFd<'_>, attach: Attach) -> io::Result<Vec<u32>> {
     let mut ids = [0_u32; LIST];
+    // Of several questions the kernel answers only who asks for each program's flags, too.
+    let mut flags = [0_u32; LIST];
     let mut attr = Query {
         target: raw(cgroup),
         attach: attach.number(),
         program_ids: address(ids.as_mut_ptr()),
         count: small(LIST)?,
+        program_attach_flags: match attach {
+            Attach::Lsm => address(flags.as_mut_ptr()),
+            _ => 0,
+        },
         ..Query::default()
     };
-    // SAFETY: the structure is as long as the newest kernel writes, and its one pointer is to
-    // `count` integers.
+    // SAFETY: the structure is as long as the newest kernel writes, and its pointers are to `count`
+    // integers each.
     unsafe { call(PROG_QUERY, &mut attr) }?;
     let count = usize::try_from(attr.count).unwrap_or(LIST);
     Ok(ids.into_iter().take(count).collect())
