@@ -14,7 +14,9 @@ use std::{collections::VecDeque, io};
 
 use bailiwick_attestation::{
     Sha256Digest,
-    evidence::{Binding, Freshness, StatementSigner, TpmQuoteSigner, geotag_binding},
+    evidence::{
+        Binding, Freshness, StatementSigner, TpmQuoteSigner, geotag_binding, tee_report_data,
+    },
     proto::v1::{
         Claim, Evidence, FenceState, Gap, Geotag, PcrBank, PcrValue, PolicyState, Receipt,
         Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
@@ -35,6 +37,7 @@ use crate::{
         Host, LogFile,
         gpu::{self, Cited},
         read_logs,
+        tee::Tee,
     },
     config::Config,
     log::{LogError, NodeLog, edge_file},
@@ -99,6 +102,7 @@ pub struct Facts {
 pub struct Attester {
     tpm: Tpm,
     host: Host,
+    tee: Tee,
     deployment: String,
     node: String,
     bank: Bank,
@@ -169,6 +173,7 @@ impl Attester {
         let mut attester = Self {
             tpm,
             host,
+            tee: Tee::new(&config.tee),
             deployment: config.deployment.to_string(),
             node: config.node.to_string(),
             bank: config.tpm.bank,
@@ -369,7 +374,7 @@ impl Attester {
             approvers_digest: facts.approvers.unwrap_or(self.approvers).0.to_vec(),
             policy: facts.policy.clone(),
             fence: Some(facts.fence.clone()),
-            claims: facts.claims.clone(),
+            claims: [facts.claims.clone(), self.tee.claims()].concat(),
             logs: self.logs.named(),
             gaps,
             log: Some(self.log.head().to_proto()),
@@ -387,6 +392,9 @@ impl Attester {
         let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
         self.remember_clock(Sha256Digest::of(&[&statement]), &quoted);
         let geotag = self.geotag(&freshness, &statement).await;
+        let ak_name = &self.tpm.identity().ak_name;
+        let report_data = tee_report_data(&freshness, &statement, ak_name);
+        let tee = self.tee.evidence(report_data).await;
         let host = self.host.clone();
         let logs = spawn_blocking(move || read_logs(&host)).await;
         let mut logs = logs.unwrap_or_default();
@@ -425,6 +433,7 @@ impl Attester {
             logs,
             quoted_boot_time_ns: quoted.boot_time_ns,
             geotag: geotag.map(Box::new),
+            tee: tee.map(Box::new),
             ..Evidence::default()
         };
         Ok((envelope, sent))

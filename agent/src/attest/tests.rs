@@ -10,7 +10,10 @@ use bailiwick_attestation::{
 };
 
 use super::*;
-use crate::tpm::testing::SoftTpm;
+use crate::{
+    collect::tee::double::{Double, Play},
+    tpm::testing::SoftTpm,
+};
 
 struct Scene {
     soft: SoftTpm,
@@ -104,6 +107,39 @@ async fn statements_chain_verify_and_survive_a_restart() {
         statement(&fourth.envelope).previous,
         Some(third.item.digest.0.to_vec())
     );
+}
+
+/// The report is asked for behind the quote, over the same statement under the same challenge, and
+/// names the AK; the statement after says that there was one.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_brings_its_processors_report_beside_each_quote() {
+    let double = Double::start(Play::default());
+    let mut scene = Scene::new();
+    scene.config.tee.reports.clone_from(&double.root);
+    let (mut attester, _, ak) = scene.open();
+    let facts = Facts::default();
+    let first = attester.make(&facts, challenged(), true).await.unwrap();
+    let second = attester.make(&facts, challenged(), true).await.unwrap();
+    let again = attester.requote(second.item, challenged()).await.unwrap();
+    let said = |envelope: &Evidence| {
+        let claims = statement(envelope).claims.into_iter();
+        let mut said = claims.filter(|claim| claim.name == "tee.report");
+        said.next().and_then(|claim| claim.value)
+    };
+    for envelope in [&first.envelope, &second.envelope, &again] {
+        VerifiedEvidence::verify(envelope, &ak, &challenged()).unwrap();
+        let name = ak.name();
+        let data = tee_report_data(&challenged(), &envelope.statement, name.as_bytes());
+        let report = envelope.tee.clone().and_then(|tee| tee.report).unwrap();
+        let want = [&b"report of "[..], &data].concat();
+        assert_eq!((report.kind.as_str(), report.report), ("sev-snp", want));
+    }
+    assert_eq!(said(&first.envelope), None);
+    let text = Value::Text("sev-snp".to_owned());
+    assert_eq!(said(&second.envelope), Some(text));
+    // Kept with the statement, as it was.
+    let kept = attester.kept(second.item.index.unwrap()).unwrap();
+    assert_eq!(kept.tee, second.envelope.tee);
 }
 
 #[tokio::test(flavor = "multi_thread")]

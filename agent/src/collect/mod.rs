@@ -20,6 +20,7 @@ mod nvidia;
 pub mod nvml;
 pub mod oq;
 mod restarts;
+pub mod tee;
 #[cfg(test)]
 mod tests;
 pub(crate) mod time;

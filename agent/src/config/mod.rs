@@ -20,7 +20,8 @@ pub use self::collector::{Collector, Endpoint};
 pub use self::error::ConfigError;
 pub use self::fence::{Devices, FenceSection};
 pub use self::sections::{
-    EvidenceSection, HostSection, Iak, OqSection, PeersSection, Policy, SpoolSection, TpmSection,
+    EvidenceSection, HostSection, Iak, OqSection, PeersSection, Policy, SpoolSection, TeeSection,
+    TpmSection,
 };
 use crate::fence::{Recorder, TpmRegister};
 use crate::tpm::Settings;
@@ -55,6 +56,9 @@ pub struct Config {
     /// Where facts about the host are read.
     #[serde(default)]
     pub host: HostSection,
+    /// Who speaks for the confidential guest this may be.
+    #[serde(default)]
+    pub tee: TeeSection,
     /// Addresses of studies on this host.
     #[serde(default)]
     pub peers: PeersSection,

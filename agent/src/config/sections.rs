@@ -161,6 +161,25 @@ impl Default for HostSection {
     }
 }
 
+/// `[tee]`: who is asked for reports on the confidential guest this node runs in, if it is one.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TeeSection {
+    /// configfs-tsm, where the kernel has it.
+    pub reports: PathBuf,
+    /// AMD's device, where it has not.
+    pub device: PathBuf,
+}
+
+impl Default for TeeSection {
+    fn default() -> Self {
+        Self {
+            reports: PathBuf::from("/sys/kernel/config/tsm/report"),
+            device: PathBuf::from("/dev/sev-guest"),
+        }
+    }
+}
+
 /// `[oq]`: operational qualification, the small computation that GPUs are tried with.
 #[derive(Clone, Debug, Deserialize, PartialEq, Serialize)]
 #[serde(deny_unknown_fields, default)]

@@ -4,7 +4,7 @@
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
 //! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
 //! [`nvml`] asks what its wrapper has no function for, [`nscq`] asks switches, [`cuda`] has a GPU compute, [`time`] how good the clock
-//! is, [`lsm`] which security modules are in force.
+//! is, [`lsm`] which security modules are in force, [`sev_guest`] asks the processor of a confidential guest.
 
 use std::{
     io,
@@ -24,6 +24,7 @@ pub(crate) mod lsm;
 pub(crate) mod nscq;
 pub(crate) mod nvml;
 pub(crate) mod packet;
+pub(crate) mod sev_guest;
 pub(crate) mod tcx;
 pub(crate) mod time;
 

@@ -8,6 +8,7 @@ const TRANSPORT: &[u8] = b"bailiwick transport v1";
 const AK: &[u8] = b"bailiwick ak v1";
 const GEOTAG: &[u8] = b"bailiwick geotag v1";
 const GPU: &[u8] = b"bailiwick gpu v1";
+const TEE: &[u8] = b"bailiwick tee v1";
 
 /// Freshness challenge: 32 random bytes, drawn by the collector, used once.
 ///
@@ -129,6 +130,36 @@ pub fn gpu_nonce(challenge: &Nonce, ak_name: &[u8]) -> [u8; 32] {
     Sha256Digest::of(&[GPU, challenge.as_bytes(), ak_name]).0
 }
 
+/// Report data of a TEE report beside a quote:
+/// `SHA-256("bailiwick tee v1" ‖ nonce ‖ SHA-256(statement) ‖ AK name)`, zero-padded.
+///
+/// The report is of this statement and of no earlier one, and the guest that asked for it says which
+/// AK is its own: a quote by another TPM does not fit beside it. Other than what a report alone signs
+/// a statement with ([`TeeReportSigner`]), so that neither can stand in the place of the other.
+#[must_use]
+pub fn tee_report_data(freshness: &Freshness, statement: &[u8], ak_name: &[u8]) -> [u8; 64] {
+    tee_report_data_of(freshness, &Sha256Digest::of(&[statement]), ak_name)
+}
+
+/// The same of a statement by its digest.
+#[must_use]
+pub fn tee_report_data_of(
+    freshness: &Freshness,
+    statement: &Sha256Digest,
+    ak_name: &[u8],
+) -> [u8; 64] {
+    let nonce = freshness.nonce();
+    let digest = Sha256Digest::of(&[TEE, nonce.as_bytes(), statement.as_bytes(), ak_name]);
+    padded(&digest.0)
+}
+
+fn padded(digest: &[u8; 32]) -> [u8; 64] {
+    let mut out = [0; 64];
+    let (front, _) = out.split_at_mut(32);
+    front.copy_from_slice(digest);
+    out
+}
+
 /// The two kinds of signer a statement can have.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum SignerKind {
@@ -171,10 +202,7 @@ impl StatementSigner for TeeReportSigner {
     type Carrier = [u8; 64];
 
     fn carrier(binding: &Binding) -> [u8; 64] {
-        let mut out = [0; 64];
-        let (front, _) = out.split_at_mut(32);
-        front.copy_from_slice(&binding.0);
-        out
+        padded(&binding.0)
     }
 }
 
@@ -236,6 +264,29 @@ mod tests {
         assert_eq!(gpu_nonce(&nonce, b"ak"), want);
         assert_ne!(gpu_nonce(&nonce, b"another"), want);
         assert_ne!(gpu_nonce(&Nonce::new([4; 32]), b"ak"), want);
+    }
+
+    #[test]
+    fn a_report_beside_a_quote_is_for_one_challenge_one_statement_and_one_ak() {
+        let freshness = Freshness::Challenged(Nonce::new([3; 32]));
+        let digest = Sha256Digest::of(&[b"statement"]);
+        let want = [&b"bailiwick tee v1"[..], &[3; 32], digest.as_bytes(), b"ak"];
+        let made = tee_report_data(&freshness, b"statement", b"ak");
+        assert_eq!(made[..32], Sha256Digest::of(&want).0);
+        assert_eq!(made[32..], [0; 32]);
+        let other = Freshness::Challenged(Nonce::new([4; 32]));
+        let alone = TeeReportSigner::carrier(&Binding::new(&freshness, b"statement"));
+        for (name, found) in [
+            ("challenge", tee_report_data(&other, b"statement", b"ak")),
+            (
+                "statement",
+                tee_report_data(&freshness, b"statemenu", b"ak"),
+            ),
+            ("AK", tee_report_data(&freshness, b"statement", b"al")),
+            ("a report that signs alone", alone),
+        ] {
+            assert_ne!(found, made, "{name}");
+        }
     }
 
     #[test]

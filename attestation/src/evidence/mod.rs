@@ -11,7 +11,8 @@ mod statement;
 
 pub use binding::{
     Binding, Freshness, Nonce, NonceError, SignerKind, StatementSigner, TeeReportSigner,
-    TpmQuoteSigner, geotag_binding, gpu_nonce, iak_binding, transport_binding,
+    TpmQuoteSigner, geotag_binding, gpu_nonce, iak_binding, tee_report_data, tee_report_data_of,
+    transport_binding,
 };
 pub use log::log_name;
 pub use statement::{
