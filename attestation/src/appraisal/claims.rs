@@ -1,11 +1,10 @@
 //! Claims against the profile, and the few demands that no profile can drop.
 
 use super::{
-    Reference, Subject, boot,
+    Devices, Reference, Subject, boot,
     fence::{self, FenceClaims, LogSays},
     geo::Place,
-    gpu::{self, GpuClaims},
-    host,
+    gpu, host,
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     strict,
     verify::VerifiedEvidence,
@@ -39,7 +38,7 @@ pub(super) fn demands(
     evidence: &VerifiedEvidence,
     subject: Option<&Subject<'_>>,
     profile: &Profile,
-    gpus: &GpuClaims,
+    devices: &Devices,
     now: UnixTime,
 ) {
     registers(result, evidence, &profile.tpm, now);
@@ -56,15 +55,16 @@ pub(super) fn demands(
     measured.note(result);
     let place = Place::judge(result, subject, profile, now);
     for requirement in &profile.requirements {
-        if let Some(found) = place.find(&requirement.claim) {
+        let claim = &requirement.claim;
+        if let Some(found) = place.find(claim).or_else(|| devices.guest.find(claim)) {
             if let Some(found) = found {
                 require(result, requirement, found, now);
             }
             continue;
         }
-        let found = match measured.find(&requirement.claim) {
+        let found = match measured.find(claim) {
             Some(found) => found,
-            None if requirement.claim.starts_with(gpu::PREFIX) => gpus.find(&requirement.claim),
+            None if claim.starts_with(gpu::PREFIX) => devices.gpus.find(claim),
             None => find(evidence, subject, &fence, requirement),
         };
         require(result, requirement, found, now);

@@ -242,7 +242,7 @@ pub(super) fn judge(
     for (name, claim) in &claims.0 {
         result.note(name.clone(), claim.clone());
     }
-    result.endorsements = judged.relied_on();
+    result.endorsements.extend(judged.relied_on());
     claims
 }
 

@@ -9,6 +9,7 @@ use super::{
     verify::VerifiedEvidence,
 };
 use crate::{
+    cvm::is_chip_name,
     evidence::{ClaimValue, ParsedStatement},
     gpu::PDI_PREFIX,
     profile::Provenance,
@@ -194,15 +195,20 @@ fn held_against(
 ) -> Vec<Deviation> {
     let name = "node.devices";
     let mut out = Vec::new();
+    // Processors speak for themselves, or are not asked.
+    let listed_gpus: Vec<String> = {
+        let all = subject.devices.iter();
+        all.filter(|name| !is_chip_name(name)).cloned().collect()
+    };
     let found = match found {
         Ok(found) => found.as_slice(),
         Err(why) => {
-            if !subject.devices.is_empty() {
+            if !listed_gpus.is_empty() {
                 out.push(said(
                     name,
                     Finding::Unchecked,
                     "devices-unavailable",
-                    subject.devices.join(", "),
+                    listed_gpus.join(", "),
                     why.clone(),
                 ));
             }
@@ -211,7 +217,7 @@ fn held_against(
     };
     let is_listed = |device: &Device| {
         let mut names = device.names();
-        names.any(|name| subject.devices.iter().any(|own| own == name))
+        names.any(|name| listed_gpus.iter().any(|own| own == name))
     };
     let named = |listed: &str| {
         let mut names = found.iter().flat_map(Device::names);
@@ -219,7 +225,7 @@ fn held_against(
     };
     // Older drivers tell nobody's.
     let no_pdis = found.iter().all(|device| device.pdi.is_none());
-    for listed in subject.devices {
+    for listed in &listed_gpus {
         if no_pdis && listed.starts_with(PDI_PREFIX) {
             if !gpus_asked {
                 let why = "NVML tells no identifiers of chips".to_owned();
@@ -258,10 +264,10 @@ fn held_against(
         })
     };
     // Whether a GPU is one of those listed by chip is for the GPUs to show, or not known, as said.
-    let mut listed = subject.devices.iter();
+    let mut listed = listed_gpus.iter();
     let unknown = no_pdis && listed.any(|name| name.starts_with(PDI_PREFIX));
     for device in found {
-        if !subject.devices.is_empty() && !unknown && !is_listed(device) && !foreign(device) {
+        if !listed_gpus.is_empty() && !unknown && !is_listed(device) && !foreign(device) {
             let names: Vec<&str> = device.names().collect();
             out.push(said(
                 name,

@@ -8,6 +8,7 @@
 mod boot;
 mod chain;
 mod claims;
+mod cvm;
 mod drift;
 mod fence;
 mod geo;
@@ -95,7 +96,7 @@ pub struct Reference<'a> {
     pub approvers: Sha256Digest,
     /// Digests of those before them, which a node may not have let go of yet.
     pub approvers_before: &'a [Sha256Digest],
-    /// What vouches for GPUs.
+    /// What vouches for GPUs and processors.
     pub endorsements: &'a Endorsements,
 }
 
@@ -180,6 +181,13 @@ impl Previous {
     }
 }
 
+/// What hardware beside the TPM showed.
+#[derive(Debug, Default)]
+struct Devices {
+    gpus: gpu::GpuClaims,
+    guest: cvm::CvmClaims,
+}
+
 /// Holds what evidence shows against the demands of a profile, and against nothing else: not
 /// against the statement before, the inventory or the policy in force.
 #[must_use]
@@ -190,8 +198,8 @@ pub fn held_against(
 ) -> AttestationResult {
     let mut result = AttestationResult::empty(evidence, at);
     // Nor is there anybody whose GPUs these could be.
-    let gpus = gpu::GpuClaims::default();
-    claims::demands(&mut result, evidence, None, profile, &gpus, at);
+    let devices = Devices::default();
+    claims::demands(&mut result, evidence, None, profile, &devices, at);
     result.conclude();
     result
 }
@@ -258,13 +266,15 @@ pub fn appraise_at(
             let asked = reference.profile.gpu.is_some();
             identity::judge(&mut result, evidence, subject, asked);
             let gpus = gpu::judge(&mut result, evidence, subject, reference, previous, at);
+            let guest = cvm::judge(&mut result, evidence, subject, reference, at);
+            let devices = Devices { gpus, guest };
             claims::judge(&mut result, evidence, node, reference, now);
             claims::demands(
                 &mut result,
                 evidence,
                 Some(subject),
                 reference.profile,
-                &gpus,
+                &devices,
                 at,
             );
         }

@@ -161,8 +161,9 @@ pub struct Submod {
 }
 
 /// The submodules, and which claims belong to each.
-const SUBMODS: [(&str, TrustVector, &[&str]); 5] = [
+const SUBMODS: [(&str, TrustVector, &[&str]); 6] = [
     (GPU, TrustVector::Hardware, &["gpu."]),
+    (CVM, TrustVector::Hardware, &["cvm."]),
     (
         "identity",
         TrustVector::InstanceIdentity,
@@ -177,12 +178,13 @@ const SUBMODS: [(&str, TrustVector, &[&str]); 5] = [
     ("host", TrustVector::Configuration, &[""]),
 ];
 
-/// Member of the EAR with the documents a conclusion about GPUs hangs on; absent where there are
+/// Member of the EAR with the documents a conclusion about GPUs and processors hangs on; absent where there are
 /// none.
 pub const ENDORSEMENTS: &str = "bailiwick.endorsements";
 
-/// The one submodule that is there only where there is something to say.
+/// The submodules that are there only where there is something to say.
 const GPU: &str = "gpu";
+const CVM: &str = "cvm";
 
 impl Submod {
     const fn new(vector: TrustVector) -> Self {
@@ -214,10 +216,11 @@ pub struct AttestationResult {
     pub policy: Option<(u64, Sha256Digest)>,
     /// Whose word it is that AK and EK are one TPM's.
     pub ak_word: AkWord,
-    /// Documents that what is concluded of GPUs hangs on, by SHA-256: reference values, and what is
-    /// known of revocation.
+    /// Documents that what is concluded of GPUs and processors hangs on, by SHA-256: reference values,
+    /// certificates, collateral, and what is known of revocation.
     pub endorsements: BTreeSet<Sha256Digest>,
-    /// By name: `identity`, `tpm`, `fence`, `host`; `gpu` where GPUs gave reports or should have.
+    /// By name: `identity`, `tpm`, `fence`, `host`; `gpu` where GPUs gave reports or should have, `cvm`
+    /// where a guest's processor did.
     pub submods: BTreeMap<&'static str, Submod>,
 }
 
@@ -264,7 +267,7 @@ impl AttestationResult {
             endorsements: BTreeSet::new(),
             submods: SUBMODS
                 .iter()
-                .filter(|(name, ..)| *name != GPU)
+                .filter(|(name, ..)| ![GPU, CVM].contains(name))
                 .map(|(name, vector, _)| (*name, Submod::new(*vector)))
                 .collect(),
         }

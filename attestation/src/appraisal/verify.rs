@@ -8,6 +8,7 @@ use crate::{
     evidence::{
         Binding, Freshness, GPU_CHAINS, GPU_REPORTS, Nonce, NonceError, ParsedStatement,
         SignerKind, StatementRefused, StatementSigner, TpmQuoteSigner, geotag_binding, log_name,
+        tee_report_data_of,
     },
     geotag::GEOTAG_INDEX,
     ids::{Sha256Digest, UnixTime},
@@ -118,6 +119,8 @@ pub struct VerifiedEvidence {
     pub(super) userspace_log: Option<Arc<[u8]>>,
     /// The geotag the envelope brought.
     geotag: GeotagShown,
+    /// What the processor says of the guest, as it came, and what it was to bind.
+    pub(super) tee: Option<(Box<v1::TeeEvidence>, [u8; 64])>,
     /// Reports of GPUs that the statement cites, likewise.
     pub(super) gpu_reports: Option<Arc<[u8]>>,
     /// Their chains, likewise.
@@ -182,6 +185,11 @@ impl VerifiedEvidence {
         let gpu_reports = log_cited(evidence, GPU_REPORTS, cited.map(|gpu| gpu.reports))?;
         let gpu_chains = log_cited(evidence, GPU_CHAINS, cited.map(|gpu| gpu.chains))?;
         Ok(Self {
+            tee: evidence.tee.clone().map(|tee| {
+                let name = ak.name();
+                let data = tee_report_data_of(&freshness, &statement.digest, name.as_bytes());
+                (tee, data)
+            }),
             geotag: geotag(evidence, &freshness, ak),
             gpu_reports,
             gpu_chains,
@@ -375,6 +383,13 @@ impl VerifiedEvidence {
     #[must_use]
     pub const fn geotag(&self) -> &GeotagShown {
         &self.geotag
+    }
+
+    /// What the processor says of the guest, as it came, and what it was to bind: nothing of it is
+    /// verified.
+    #[must_use]
+    pub fn tee(&self) -> Option<(&v1::TeeEvidence, &[u8; 64])> {
+        self.tee.as_ref().map(|(tee, data)| (&**tee, data))
     }
 
     /// The register values the TPM signed for.

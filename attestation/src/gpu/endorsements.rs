@@ -9,6 +9,7 @@ use super::path::{Anchors, outside_dates};
 use super::remembered::GoodSignatures;
 use super::rim::{self, Slot};
 use super::root::Root;
+use crate::cvm;
 use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::{Certificate, RevocationList};
 
@@ -31,6 +32,9 @@ pub struct Endorsements {
     own_rims: Vec<(Sha256Digest, Slot, rim::Checked)>,
     pub(crate) ocsp: Vec<Response>,
     pub(crate) crls: Vec<RevocationList>,
+    /// What vouches for the processors of confidential guests: one folder is brought for all devices.
+    /// Roots and lists are shared.
+    pub processors: cvm::Endorsements,
     memory: Option<Arc<GoodSignatures>>,
 }
 
@@ -45,6 +49,7 @@ impl Default for Endorsements {
             own_rims: Vec::new(),
             ocsp: Vec::new(),
             crls: Vec::new(),
+            processors: cvm::Endorsements::default(),
             memory: None,
         }
     }
@@ -148,7 +153,7 @@ impl Endorsements {
     }
 
     /// Certificates of the roots that are named, were brought, and count at that time.
-    fn counting<'a>(
+    pub(crate) fn counting<'a>(
         &'a self,
         named: &'a BTreeSet<Sha256Digest>,
         at: UnixTime,

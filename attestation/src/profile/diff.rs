@@ -125,6 +125,24 @@ impl Diff {
             }
             _ => {}
         }
+        match (&first.cvm, &second.cvm) {
+            (None, Some(_)) => {
+                self.say(
+                    Way::Refuses,
+                    "cvm",
+                    "the guest's processor has to speak for it",
+                );
+            }
+            (Some(_), None) => {
+                let text = "the guest's processor need not speak for it any more";
+                self.say(Way::Allows, "cvm", text);
+            }
+            (before, after) if before != after => {
+                let text = "something else is asked of the guest's processor";
+                self.say(Way::Differs, "cvm", text);
+            }
+            _ => {}
+        }
         let of = |profile: &Profile| profile.boot.clone().unwrap_or_default();
         let (before, after) = (of(first), of(second));
         for quirk in after

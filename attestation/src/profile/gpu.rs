@@ -192,7 +192,7 @@ pub(super) fn check(file: &TomlFile<'_>, raw: &RawGpu) -> Result<GpuProfile, Fil
     })
 }
 
-fn number(
+pub(super) fn number(
     file: &TomlFile<'_>,
     raw: Option<&Spanned<u32>>,
     least: u32,
@@ -209,7 +209,7 @@ fn number(
     Err(file.error(raw.span(), fault))
 }
 
-fn words<T>(
+pub(super) fn words<T>(
     file: &TomlFile<'_>,
     raw: Option<&Spanned<Vec<Spanned<String>>>>,
     read: impl Fn(&str) -> Option<T>,
@@ -230,7 +230,7 @@ fn words<T>(
     all.iter().map(one).collect::<Result<_, _>>().map(Some)
 }
 
-fn digests(
+pub(super) fn digests(
     file: &TomlFile<'_>,
     raw: Option<&Spanned<Vec<Spanned<String>>>>,
 ) -> Result<Option<BTreeSet<Sha256Digest>>, FileError> {

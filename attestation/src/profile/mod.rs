@@ -4,6 +4,7 @@
 //! A profile is a signed TOML file. It is parsed whole into checked types; what it does not
 //! demand is recorded and not judged, and what it demands and does not get is a deviation.
 
+mod cvm;
 mod diff;
 mod draft;
 mod gpu;
@@ -17,6 +18,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+pub use cvm::CvmProfile;
 pub use diff::{Difference, Way, diff};
 pub use draft::{Demand, Draft, Seen, Why, draft};
 pub use gpu::{GpuProfile, Versions};
@@ -51,6 +53,9 @@ pub struct Profile {
     pub fence: Option<FenceProfile>,
     /// GPUs; `None`: what they say is recorded, and nothing is asked of it.
     pub gpu: Option<GpuProfile>,
+    /// The confidential guest the node runs in; `None`: what its processor says is recorded, and nothing
+    /// is asked of it unless a requirement does.
+    pub cvm: Option<CvmProfile>,
     /// How far the node's clock may be off.
     pub time: TimeProfile,
     /// Digests that count for nothing, whatever else allows them.

@@ -6,6 +6,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::cvm::{self, RawCvm};
 use super::gpu::{self, RawGpu};
 use super::strict::{self, RawRevoked, RawStrict, revoked};
 use super::{
@@ -39,6 +40,7 @@ pub(super) struct RawProfile {
     ima: Option<ima::RawIma>,
     fence: Option<RawFence>,
     gpu: Option<RawGpu>,
+    cvm: Option<RawCvm>,
     time: Option<RawTime>,
     #[serde(default)]
     world: RawWorld,
@@ -163,6 +165,7 @@ pub(super) fn check(
         ima: raw.ima.map(|raw| ima::check(file, &raw)).transpose()?,
         fence,
         gpu: raw.gpu.map(|raw| gpu::check(file, &raw)).transpose()?,
+        cvm: raw.cvm.map(|raw| cvm::check(file, &raw)).transpose()?,
         time,
         requirements,
         world: world(file, &raw.world)?,

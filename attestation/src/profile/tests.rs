@@ -283,7 +283,7 @@ fn refusals_name_file_line_and_key() {
             "unknown key",
             "max_silence_seconds = 180",
             "max_silence_seconds = 180\nmax_silence = 3",
-            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `boot`, `ima`, `fence`, `gpu`, `time`, `world`, `revoked`, `strict`, `require`, `brake`",
+            "profile.toml:4: max_silence: unknown field `max_silence`, expected one of `name`, `lease_seconds`, `max_silence_seconds`, `tpm`, `boot`, `ima`, `fence`, `gpu`, `cvm`, `time`, `world`, `revoked`, `strict`, `require`, `brake`",
         ),
         (
             "no silence named",

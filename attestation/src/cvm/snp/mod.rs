@@ -8,10 +8,13 @@
 //! Versioned Chip Endorsement Key (VCEK) Certificate and KDS Interface Specification 1.02.
 
 mod report;
+mod table;
 mod verify;
 
 pub use report::{Product, Report, SigningKey, Tcb};
+pub use table::{MAX_TABLE, Table};
 pub use verify::{Endorsement, SnpRefused, verify};
+pub(crate) use verify::{ROOTS, endorsed_under, is_for, is_key, is_of_chip, product};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

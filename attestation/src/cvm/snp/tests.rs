@@ -4,9 +4,13 @@ use std::sync::LazyLock;
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P384_SHA384_FIXED_SIGNING, EcdsaKeyPair};
-use rcgen::{BasicConstraints, CertificateParams, CustomExtension, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension, IsCa,
+    Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber,
+};
 
 use super::report::REPORT_BYTES;
+use super::table::{MAX_TABLE, Table};
 use super::verify::verify_under;
 use super::{Endorsement, Product, Report, SigningKey, SnpRefused, Tcb};
 use crate::ids::{Sha256Digest, UnixTime};
@@ -16,17 +20,17 @@ const AT: UnixTime = UnixTime(1_750_000_000_000);
 
 /// What a chip is, and what its certificate says.
 #[derive(Clone)]
-struct Chip {
-    product: Product,
-    version: u32,
-    cpuid: (u8, u8),
-    id: Vec<u8>,
-    tcb: Tcb,
+pub(crate) struct Chip {
+    pub(crate) product: Product,
+    pub(crate) version: u32,
+    pub(crate) cpuid: (u8, u8),
+    pub(crate) id: Vec<u8>,
+    pub(crate) tcb: Tcb,
     /// `SIGNING_KEY` and its neighbours.
-    keys: u32,
+    pub(crate) keys: u32,
 }
 
-fn milan() -> Chip {
+pub(crate) fn milan() -> Chip {
     Chip {
         product: Product::Milan,
         version: 3,
@@ -37,7 +41,7 @@ fn milan() -> Chip {
     }
 }
 
-fn turin() -> Chip {
+pub(crate) fn turin() -> Chip {
     Chip {
         product: Product::Turin,
         version: 5,
@@ -49,11 +53,13 @@ fn turin() -> Chip {
 }
 
 /// Root, intermediate and chip, with what the report would be.
-struct Made {
-    root: Certificate,
-    ask: Certificate,
-    key: Certificate,
-    report: Vec<u8>,
+pub(crate) struct Made {
+    pub(crate) root: Certificate,
+    pub(crate) ask: Certificate,
+    pub(crate) key: Certificate,
+    pub(crate) report: Vec<u8>,
+    by_root: Issuer<'static, KeyPair>,
+    chip_key: KeyPair,
 }
 
 fn key() -> KeyPair {
@@ -70,7 +76,10 @@ fn params(name: &str, ca: bool) -> CertificateParams {
         .push(rcgen::DnType::CommonName, name);
     if ca {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![rcgen::KeyUsagePurpose::KeyCertSign];
+        params.key_usages = vec![
+            rcgen::KeyUsagePurpose::KeyCertSign,
+            rcgen::KeyUsagePurpose::CrlSign,
+        ];
     }
     params
 }
@@ -150,14 +159,52 @@ fn made_with(chip: &Chip, extensions: Vec<CustomExtension>) -> Made {
         ask: read(ask.der()),
         key: read(leaf.der()),
         report: signed(chip, &chip_key),
+        by_root,
+        chip_key,
     }
 }
 
-fn made(chip: &Chip) -> Made {
+pub(crate) fn made(chip: &Chip) -> Made {
     made_with(chip, extensions(chip))
 }
 
 impl Made {
+    /// SHA-256 of the root's key.
+    pub(crate) fn root_key(&self) -> String {
+        Sha256Digest::of(&[self.root.spki_der()]).to_string()
+    }
+
+    /// Its report with these bytes put over it, signed again.
+    pub(crate) fn report_with(&self, over: &[(usize, &[u8])]) -> Vec<u8> {
+        let mut bytes = self.report.clone();
+        for (at, what) in over {
+            bytes[*at..*at + what.len()].copy_from_slice(what);
+        }
+        sign(&mut bytes, &self.chip_key);
+        bytes
+    }
+
+    /// The root's list of revoked certificates, for two months of 2025.
+    pub(crate) fn list(&self, revoked: &[&Certificate], from: u8) -> crate::x509::RevocationList {
+        let this_update = rcgen::date_time_ymd(2025, from, 1);
+        let entry = |one: &&Certificate| RevokedCertParams {
+            serial_number: SerialNumber::from_slice(one.serial()),
+            revocation_time: this_update,
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update,
+            next_update: rcgen::date_time_ymd(2025, from + 2, 1),
+            crl_number: SerialNumber::from_slice(&[1]),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.iter().map(entry).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        let list = params.signed_by(&self.by_root).unwrap();
+        crate::x509::RevocationList::parse(list.der()).unwrap()
+    }
+
     fn judge(&self, report: &[u8], product: Product, at: UnixTime) -> Result<Product, Vec<String>> {
         self.judge_as(report, product, Endorsement::Vcek, at)
     }
@@ -399,4 +446,69 @@ fn processors_have_their_root() {
             "{family:#x} {model:#x}"
         );
     }
+}
+
+/// A table as hosts write it: content behind the entries, in their order.
+pub(crate) fn table(contents: &[&[u8]]) -> Vec<u8> {
+    let mut offset = 24 * (contents.len() + 1);
+    let (mut entries, mut behind) = (Vec::new(), Vec::new());
+    for content in contents {
+        entries.extend([7; 16]);
+        entries.extend(u32::try_from(offset).unwrap().to_le_bytes());
+        entries.extend(u32::try_from(content.len()).unwrap().to_le_bytes());
+        behind.extend(*content);
+        offset += content.len();
+    }
+    entries.extend([0; 24]);
+    [entries, behind].concat()
+}
+
+#[test]
+fn a_hosts_table_holds_certificates_or_says_where_it_breaks() {
+    let (key, ask) = (MILAN.key.as_der(), MILAN.ask.as_der());
+    let good = table(&[key, b"a list", ask]);
+    let read = Table::parse(&good).unwrap();
+    assert_eq!(read.certificates, [MILAN.key.clone(), MILAN.ask.clone()]);
+    assert_eq!(read.others, 1);
+    assert!(Table::parse(&[]).unwrap().certificates.is_empty());
+    assert!(Table::parse(&[0; 24]).unwrap().certificates.is_empty());
+    let beyond = |at: usize, value: u32| {
+        let mut bytes = good.clone();
+        bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+        bytes
+    };
+    let many = table(&[&b"x"[..]; 17]);
+    let rows: [(&str, Vec<u8>, &str); 6] = [
+        (
+            "cut short",
+            good[..20].to_vec(),
+            "cert_table.length at offset 20",
+        ),
+        (
+            "without an end",
+            [7; 16].to_vec(),
+            "cert_table.offset at offset 16",
+        ),
+        (
+            "behind its end",
+            beyond(16, u32::MAX),
+            "cert_table.offset at offset 16",
+        ),
+        (
+            "longer than it is",
+            beyond(20, u32::MAX),
+            "cert_table.offset at offset 16",
+        ),
+        ("too many", many, "cert_table.guid at offset"),
+        (
+            "too long",
+            vec![0; MAX_TABLE + 1],
+            "cert_table.end at offset 0",
+        ),
+    ];
+    for (name, bytes, want) in rows {
+        let error = Table::parse(&bytes).unwrap_err().to_string();
+        assert!(error.contains(want), "{name}: {error}");
+    }
+    assert!(Table::parse(&table(&[&b"x"[..]; 16])).is_ok());
 }

@@ -13,7 +13,7 @@ use crate::x509::{Certificate, PathRefused, find_path};
 
 /// AMD's root keys (ARK), by SHA-256 of the `SubjectPublicKeyInfo`; the certificates are published
 /// at the KDS as `vcek/v1/PRODUCT/cert_chain`.
-const ROOTS: [(Product, &str); 3] = [
+pub(crate) const ROOTS: [(Product, &str); 3] = [
     (
         Product::Milan,
         "9f056bee44377e29308cb5ffa895bdfb62d18881fa6bed8d6f075b0204089cb9",
@@ -155,6 +155,18 @@ pub(super) fn verify_under(
     chain: &[Certificate],
     at: UnixTime,
 ) -> Result<Product, Vec<SnpRefused>> {
+    endorsed_under(roots, report, endorsement, certificate, chain, at).map(|(product, _)| product)
+}
+
+/// The same, with the path from the key to its root.
+pub(crate) fn endorsed_under(
+    roots: &[(Product, &str)],
+    report: &Report<'_>,
+    endorsement: Endorsement,
+    certificate: &Certificate,
+    chain: &[Certificate],
+    at: UnixTime,
+) -> Result<(Product, Vec<Certificate>), Vec<SnpRefused>> {
     let mut refused = Vec::new();
     if let Err(why) = signature(report, certificate) {
         refused.push(why);
@@ -170,8 +182,8 @@ pub(super) fn verify_under(
             given: endorsement,
         });
     }
-    let product = match root(roots, certificate, chain, at) {
-        Ok(product) => product,
+    let (product, path) = match root(roots, certificate, chain, at) {
+        Ok(found) => found,
         Err(why) => {
             refused.push(why);
             return Err(refused);
@@ -189,10 +201,45 @@ pub(super) fn verify_under(
     refused.extend(owner(report, endorsement, certificate, product).err());
     refused.extend(versions(report, certificate, product));
     if refused.is_empty() {
-        Ok(product)
+        Ok((product, path))
     } else {
         Err(refused)
     }
+}
+
+/// The certificate is, by its own word, of a chip or of a provider.
+pub(crate) fn is_key(certificate: &Certificate) -> bool {
+    [HW_ID, CSP_ID]
+        .into_iter()
+        .any(|id| certificate.extension(id).is_some())
+}
+
+/// The certificate is, by its own word, of the key that such a report is signed with: of this chip, or
+/// of a provider, for these firmware versions. What the word is worth, [`verify`] shows.
+pub(crate) fn is_for(
+    report: &Report<'_>,
+    endorsement: Endorsement,
+    certificate: &Certificate,
+) -> bool {
+    is_of_chip(report, endorsement, certificate)
+        && versions(report, certificate, product(report)).is_empty()
+}
+
+/// Likewise, for whatever firmware versions.
+pub(crate) fn is_of_chip(
+    report: &Report<'_>,
+    endorsement: Endorsement,
+    certificate: &Certificate,
+) -> bool {
+    owner(report, endorsement, certificate, product(report)).is_ok()
+}
+
+/// The product line that a report says it is of. Before version 3 there was none whose versions lie
+/// otherwise than Milan's.
+pub(crate) fn product(report: &Report<'_>) -> Product {
+    let told = report.cpuid;
+    let known = told.and_then(|(family, model)| Product::of_cpuid(family, model));
+    known.unwrap_or(Product::Milan)
 }
 
 fn signature(report: &Report<'_>, certificate: &Certificate) -> Result<(), SnpRefused> {
@@ -218,7 +265,7 @@ fn root(
     certificate: &Certificate,
     chain: &[Certificate],
     at: UnixTime,
-) -> Result<Product, SnpRefused> {
+) -> Result<(Product, Vec<Certificate>), SnpRefused> {
     let known = |candidate: &Certificate| {
         let digest = Sha256Digest::of(&[candidate.spki_der()]).to_string();
         roots.iter().find(|(_, root)| *root == digest)
@@ -236,7 +283,8 @@ fn root(
         .last()
         .and_then(|last| known(last))
         .ok_or(SnpRefused::Root)?;
-    Ok(*product)
+    let product = *product;
+    Ok((product, path.into_iter().cloned().collect()))
 }
 
 /// The chip of the report is the one the certificate was issued for.

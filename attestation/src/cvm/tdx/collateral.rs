@@ -155,6 +155,18 @@ pub enum TcbStatus {
 }
 
 impl TcbStatus {
+    /// All that somebody may find good enough: what Intel takes back is refused in any case.
+    pub const TOLERABLE: [Self; 8] = [
+        Self::UpToDate,
+        Self::SWHardeningNeeded,
+        Self::ConfigurationNeeded,
+        Self::ConfigurationAndSWHardeningNeeded,
+        Self::OutOfDate,
+        Self::OutOfDateConfigurationNeeded,
+        Self::TDRelaunchAdvised,
+        Self::TDRelaunchAdvisedConfigurationNeeded,
+    ];
+
     /// As Intel spells it.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -277,6 +289,37 @@ pub(super) struct QeIdentity {
     pub(super) prod_id: u16,
     #[serde(rename = "tcbLevels")]
     pub(super) levels: Vec<EnclaveLevel>,
+}
+
+/// The little of a TCB info that says whether it is about a processor at all.
+#[derive(Debug, Deserialize)]
+struct About {
+    fmspc: Hex<6>,
+}
+
+impl Collateral {
+    /// The processors that its TCB info says it is about (`FMSPC`), before anybody looked at its
+    /// signature.
+    #[must_use]
+    pub fn fmspc(&self) -> Option<[u8; 6]> {
+        let about: About = self.tcb_info.read().ok()?;
+        Some(about.fmspc.0)
+    }
+
+    /// From when until when all of its parts count, by their own word.
+    #[must_use]
+    pub fn counts(&self) -> Option<(UnixTime, UnixTime)> {
+        let mut all = Vec::new();
+        for text in [&self.tcb_info, &self.qe_identity] {
+            let head: Head = text.read().ok()?;
+            all.push((head.issued.0, head.next_update.0));
+        }
+        for list in [&self.root_ca_crl, &self.pck_crl] {
+            all.push((list.this_update(), list.next_update()));
+        }
+        let from = all.iter().map(|(from, _)| *from).max();
+        from.zip(all.iter().map(|(_, until)| *until).min())
+    }
 }
 
 impl SignedText {

@@ -29,8 +29,10 @@ pub use evaluate::{Tcb, evaluate};
 pub use pck::Pck;
 pub use quote::{Body, MAX_QUOTE_BYTES, QeReport, Quote};
 pub use refused::TdxRefused;
+pub(crate) use signed::endorse_under;
 pub use signed::{Endorsements, endorse};
 pub use verify::{Certified, verify};
+pub(crate) use verify::{ROOT, verify_under};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

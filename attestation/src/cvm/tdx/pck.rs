@@ -17,6 +17,8 @@ const COMMON_NAME: &str = "Intel SGX PCK Certificate";
 /// The processor as its certificate describes it: PCK Certificate Profile, §1.3.5.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Pck {
+    /// `PPID`: which processor. Other identifiers in the certificate change with firmware.
+    pub ppid: [u8; 16],
     /// `FMSPC`: family, model, stepping, platform: whose TCB info applies.
     pub fmspc: [u8; 6],
     /// `PCE-ID`
@@ -55,6 +57,7 @@ impl Pck {
             *component = decode(svn, "TCB.SVN")?;
         }
         Ok(Self {
+            ppid: bytes(&items, "PPID", 1)?,
             fmspc: bytes(&items, "FMSPC", 4)?,
             pce_id: bytes(&items, "PCE-ID", 3)?,
             pce_svn: decode(find(&tcb, "TCB.PCESVN", &[2, 17])?, "TCB.PCESVN")?,

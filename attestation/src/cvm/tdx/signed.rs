@@ -30,7 +30,7 @@ pub fn endorse(collateral: &Collateral, at: UnixTime) -> Result<Endorsements, Ve
     endorse_under(ROOT, collateral, at)
 }
 
-pub(super) fn endorse_under(
+pub(crate) fn endorse_under(
     root: &str,
     collateral: &Collateral,
     at: UnixTime,

@@ -11,7 +11,7 @@ use crate::x509::{Certificate, find_path};
 
 /// Intel's root key ("Intel SGX Root CA"), by SHA-256 of the `SubjectPublicKeyInfo`; the
 /// certificate is published at the Provisioning Certification Service.
-pub(super) const ROOT: &str = "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e";
+pub(crate) const ROOT: &str = "a0af031289f5d5d4132f9186068a7fc13628633ba235777472e29b6b6c67a49e";
 
 /// A quote of a processor of Intel's. Only [`verify`] makes one.
 #[derive(Clone, Debug)]
@@ -35,7 +35,7 @@ pub fn verify<'q>(
     verify_under(ROOT, quote, chain, at)
 }
 
-pub(super) fn verify_under<'q>(
+pub(crate) fn verify_under<'q>(
     root: &str,
     quote: &'q Quote<'q>,
     chain: &[Certificate],

@@ -220,6 +220,38 @@ pub(crate) fn restore(code: &str) -> &'static str {
         "topology" | "topology-incomplete" => {
             "GPUs and switches do not name each other: have all of them report, and look at the links"
         }
+        "cvm-missing" | "cvm-unavailable" | "cvm-refused" => {
+            "no report of its processor came: see the agent's log; a guest needs /sys/kernel/config/tsm or \
+             /dev/sev-guest, and a machine that is no confidential guest another profile"
+        }
+        "cvm-key-missing" | "cvm-chain-missing" | "cvm-certificate-expired" => {
+            "bring the certificates of its chip's key for the firmware it runs now: bailiwick endorsements \
+             import; of AMD's they are at the key distribution service"
+        }
+        "cvm-collateral-missing"
+        | "cvm-collateral-expired"
+        | "cvm-collateral"
+        | "cvm-revocation-unknown" => {
+            "bring what its maker publishes now (collateral, lists of revoked certificates): bailiwick \
+             endorsements import"
+        }
+        "cvm-report-data" => {
+            "its report is of another statement, challenge or TPM: somebody played an old one, or brings \
+             another guest's; treat the node as impersonated"
+        }
+        "cvm-debug" => {
+            "its host can read this guest: launch it with another policy; what it held is no secret any more"
+        }
+        "cvm-chip-not-of-node" => {
+            "it runs on a chip that its inventory entry does not name: find out who moved it; if it was \
+             moved, name the chip (SNP-…, TDX-…) in inventory.toml and sign"
+        }
+        "cvm-unlisted" => "list the chip it runs on (SNP-…, TDX-…) in inventory.toml and sign",
+        "cvm-tcb" | "cvm-tcb-status" | "cvm-firmware" => {
+            "its maker takes this firmware back or calls it out of date: update the host, or sign a profile \
+             that allows this under [cvm]"
+        }
+        "cvm-kind" => "this collector does not judge that kind of report: update it",
         "evidence-malformed" => {
             "its agent is newer than this collector, or something between them changes what it sends"
         }
@@ -231,7 +263,12 @@ pub(crate) fn restore(code: &str) -> &'static str {
 
 /// The same for codes that name what is wrong with one document of a kind.
 fn of_family(code: &str) -> &'static str {
-    const FAMILIES: [(&[&str], &str); 5] = [
+    const FAMILIES: [(&[&str], &str); 6] = [
+        (
+            &["cvm-"],
+            "what spoke is no processor that proves itself under its maker's root, or not of the guest that \
+             [cvm] asks for: look at its report with bailiwick inspect snp-report or tdx-quote",
+        ),
         (
             &[
                 "chain-",
@@ -286,8 +323,9 @@ mod tests {
 
     #[test]
     fn every_code_that_appraisal_gives_says_what_to_do() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../attestation/src/appraisal");
-        let mut folders = vec![std::path::PathBuf::from(folder)];
+        let attestation = concat!(env!("CARGO_MANIFEST_DIR"), "/../attestation/src");
+        let attestation = std::path::Path::new(attestation);
+        let mut folders = vec![attestation.join("appraisal")];
         let mut codes = std::collections::BTreeSet::new();
         while let Some(folder) = folders.pop() {
             for entry in std::fs::read_dir(folder).unwrap().flatten() {
@@ -302,6 +340,17 @@ mod tests {
                 }
             }
         }
+        // Those of a report stand beside what they are found by.
+        let judge = ["judge.rs", "judge/amd.rs", "judge/intel.rs"];
+        let judge = judge.map(|file| std::fs::read_to_string(attestation.join("cvm").join(file)));
+        let judge: Vec<String> = judge.into_iter().map(Result::unwrap).collect();
+        let words = judge
+            .iter()
+            .flat_map(|text| text.split('"').skip(1).step_by(2));
+        let own = words.filter(|word| word.starts_with("cvm-") && is_code(word));
+        let before = codes.len();
+        codes.extend(own.map(str::to_owned));
+        assert!(codes.len() > before + 10, "{codes:?}");
         codes.retain(|code| !NO_CODES.contains(&code.as_str()));
         assert!(codes.len() > 80, "{codes:?}");
         let silent: Vec<&String> = codes

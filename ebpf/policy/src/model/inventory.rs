@@ -23,8 +23,8 @@ const WORDS: usize = 200;
 /// The nodes of a deployment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inventory {
-    /// Sorted by name; names, EK digests, AK names, serials, devices and addresses are each
-    /// one node's.
+    /// Sorted by name; names, EK digests, AK names, serials, devices but processors, and addresses are
+    /// each one node's.
     pub nodes: Vec<Node>,
     /// TPMs that are no node any more, sorted by EK digest; none of them is a node's.
     pub retired: Vec<Retired>,
@@ -91,8 +91,8 @@ pub struct Node {
     pub ak: Option<Vec<u8>>,
     /// Serial number of the chassis, as DMI spells it.
     pub chassis_serial: Option<String>,
-    /// GPU UUIDs, serials, identifiers of chips (`PDI-` and 16 hex digits), sorted; empty: nobody
-    /// wrote them down.
+    /// GPU UUIDs, serials, identifiers of chips (`PDI-` and 16 hex digits), and processors that the
+    /// node runs on as a guest (`SNP-…`, `TDX-…`), sorted; empty: nobody wrote them down.
     pub devices: Vec<String>,
     /// Where it stands, for people.
     pub place: Option<String>,
@@ -199,7 +199,9 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Inventory, FileError> {
                 once(kind, text)?;
             }
         }
-        for device in &entry.devices {
+        // Several guests run on one chip, and its host may be a node, too.
+        let of_others = entry.devices.iter().filter(|one| !is_chip(one.get_ref()));
+        for device in of_others {
             once("device", device)?;
         }
     }
@@ -376,12 +378,37 @@ fn device(text: &str) -> Result<String, String> {
         .get(..4)
         .filter(|head| head.eq_ignore_ascii_case("PDI-"));
     let digits = words.strip_prefix("PDI-").unwrap_or_default();
+    if let Some(fault) = chip_fault(text) {
+        return Err(fault);
+    }
     if pdi.is_some() && (digits.len() != 16 || !digits.bytes().all(lower)) {
         return Err(format!(
             "{text:?} is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits"
         ));
     }
     Ok(words)
+}
+
+/// Names of processors, which guests run on: `SNP-` and `CHIP_ID` (Milan and Genoa 64 bytes, Turin 8),
+/// `TDX-` and `PPID` (16 bytes).
+const CHIPS: [(&str, &[usize]); 2] = [("SNP-", &[128, 16]), ("TDX-", &[32])];
+
+fn is_chip(text: &str) -> bool {
+    CHIPS.iter().any(|(prefix, _)| text.starts_with(prefix))
+}
+
+fn chip_fault(text: &str) -> Option<String> {
+    let head = text.get(..4)?;
+    let mut all = CHIPS.iter();
+    let (prefix, lengths) = all.find(|(prefix, _)| head.eq_ignore_ascii_case(prefix))?;
+    let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+    let digits = text.strip_prefix(prefix).unwrap_or_default();
+    let good = lengths.contains(&digits.len()) && digits.bytes().all(lower);
+    let lengths: Vec<String> = lengths.iter().map(ToString::to_string).collect();
+    let lengths = lengths.join(" or ");
+    (!good).then(|| {
+        format!("{text:?} is no chip: {prefix} and {lengths} lower-case hexadecimal digits")
+    })
 }
 
 /// DMI strings, device ids and rack names; whatever is shown in a table or a label, and what is

@@ -52,6 +52,24 @@ fn an_inventory_says_what_belongs_to_a_node_and_what_is_gone() {
     assert_eq!(inventory.by_device("GPU-4"), None);
 }
 
+/// Guests share a chip, with each other and with its host.
+#[test]
+fn a_processor_may_be_several_nodes() {
+    for chip in [
+        format!("SNP-{}", "07".repeat(64)),
+        "SNP-0123456789abcdef".to_owned(),
+        "TDX-0123456789abcdef0123456789abcdef".to_owned(),
+    ] {
+        let text = WHOLE.replace("GPU-3", &chip).replace("GPU-2", &chip);
+        let inventory = parse("inventory.toml", text.as_bytes()).unwrap();
+        let own = inventory
+            .nodes
+            .iter()
+            .filter(|it| it.devices.contains(&chip));
+        assert_eq!(own.count(), 2, "{chip}");
+    }
+}
+
 #[test]
 fn a_tpm_is_in_service_or_out_of_it() {
     let inventory = parse("inventory.toml", WHOLE.as_bytes()).unwrap();
@@ -119,6 +137,30 @@ fn each_entry_is_checked_and_held_against_the_others() {
             "GPU-3",
             "pdi-48b02d000000001",
             "inventory.toml:19: node.devices: \"pdi-48b02d000000001\" is no identifier of a chip: PDI- and 16 lower-case hexadecimal digits",
+        ),
+        (
+            "a processor in capitals",
+            "GPU-3",
+            "TDX-0123456789ABCDEF0123456789abcdef",
+            "inventory.toml:19: node.devices: \"TDX-0123456789ABCDEF0123456789abcdef\" is no chip: TDX- and 32 lower-case hexadecimal digits",
+        ),
+        (
+            "a processor by half of its name",
+            "GPU-3",
+            "snp-0123456789abcdef",
+            "inventory.toml:19: node.devices: \"snp-0123456789abcdef\" is no chip: SNP- and 128 or 16 lower-case hexadecimal digits",
+        ),
+        (
+            "a processor one digit short",
+            "GPU-3",
+            "SNP-0123456789abcde",
+            "inventory.toml:19: node.devices: \"SNP-0123456789abcde\" is no chip: SNP- and 128 or 16 lower-case hexadecimal digits",
+        ),
+        (
+            "a processor twice at a node",
+            "\"GPU-3\"",
+            "\"SNP-0123456789abcdef\", \"SNP-0123456789abcdef\"",
+            "inventory.toml:19: node.devices: \"SNP-0123456789abcdef\" stands here twice",
         ),
         (
             "addresses of two nodes",

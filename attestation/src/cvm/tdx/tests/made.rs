@@ -15,38 +15,38 @@ use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::{Certificate, pem_block};
 
 /// 2026-01-10: in the middle of everything's validity.
-pub(super) const AT: UnixTime = UnixTime::from_secs(1_768_003_200);
+pub(crate) const AT: UnixTime = UnixTime::from_secs(1_768_003_200);
 
 /// What the tests vary.
 #[derive(Clone)]
-pub(super) struct Plan {
+pub(crate) struct Plan {
     /// Quote version 4 or 5.
-    pub(super) version: u16,
+    pub(crate) version: u16,
     /// Body type of version 5: 2 or 3.
-    pub(super) kind: u16,
-    pub(super) svn: [u8; 16],
-    pub(super) svn2: [u8; 16],
-    pub(super) components: [u8; 16],
-    pub(super) pce_svn: u16,
-    pub(super) fmspc: [u8; 6],
-    pub(super) qe_svn: u16,
-    pub(super) td_attributes: [u8; 8],
+    pub(crate) kind: u16,
+    pub(crate) svn: [u8; 16],
+    pub(crate) svn2: [u8; 16],
+    pub(crate) components: [u8; 16],
+    pub(crate) pce_svn: u16,
+    pub(crate) fmspc: [u8; 6],
+    pub(crate) qe_svn: u16,
+    pub(crate) td_attributes: [u8; 8],
     /// Bytes put over the quoting enclave's report before it is signed.
-    pub(super) qe_over: Vec<(usize, Vec<u8>)>,
+    pub(crate) qe_over: Vec<(usize, Vec<u8>)>,
     /// Bytes put over the guest's body before it is signed.
-    pub(super) body_over: Vec<(usize, Vec<u8>)>,
-    pub(super) pck_name: &'static str,
-    pub(super) pck_extension: bool,
+    pub(crate) body_over: Vec<(usize, Vec<u8>)>,
+    pub(crate) pck_name: &'static str,
+    pub(crate) pck_extension: bool,
     /// The PCK is on another curve, whose signatures have no room in a quote.
-    pub(super) pck_p384: bool,
+    pub(crate) pck_p384: bool,
     /// Type of the certification data that holds the PCK chain.
-    pub(super) certification: u16,
+    pub(crate) certification: u16,
     /// What the quote's padding is.
-    pub(super) after: Vec<u8>,
+    pub(crate) after: Vec<u8>,
 }
 
 impl Plan {
-    pub(super) fn v4() -> Self {
+    pub(crate) fn v4() -> Self {
         let mut svn = [0; 16];
         svn[..3].copy_from_slice(&[5, 1, 3]);
         Self {
@@ -69,7 +69,7 @@ impl Plan {
         }
     }
 
-    pub(super) fn v5() -> Self {
+    pub(crate) fn v5() -> Self {
         Self {
             version: 5,
             kind: 3,
@@ -78,32 +78,32 @@ impl Plan {
     }
 }
 
-pub(super) struct Made {
-    pub(super) quote: Vec<u8>,
-    pub(super) root: String,
-    pub(super) collateral: Publisher,
+pub(crate) struct Made {
+    pub(crate) quote: Vec<u8>,
+    pub(crate) root: String,
+    pub(crate) collateral: Publisher,
 }
 
 /// Everything that says something of processors, and what it says. Texts and lists are signed when
 /// they are asked for.
-pub(super) struct Publisher {
+pub(crate) struct Publisher {
     root: Ca,
     platform: Ca,
-    pub(super) signer: Ca,
-    pub(super) pck: Certificate,
-    pub(super) pck_chain: String,
-    pub(super) tcb_info: Value,
-    pub(super) qe_identity: Value,
+    pub(crate) signer: Ca,
+    pub(crate) pck: Certificate,
+    pub(crate) pck_chain: String,
+    pub(crate) tcb_info: Value,
+    pub(crate) qe_identity: Value,
     /// Serial numbers on the root's list and on the PCK CA's.
-    pub(super) root_revokes: Vec<Vec<u8>>,
-    pub(super) pck_revokes: Vec<Vec<u8>>,
+    pub(crate) root_revokes: Vec<Vec<u8>>,
+    pub(crate) pck_revokes: Vec<Vec<u8>>,
     /// Months of 2026 from whose first day to whose first day both lists are news.
-    pub(super) list_months: (u8, u8),
+    pub(crate) list_months: (u8, u8),
 }
 
-pub(super) struct Ca {
-    pub(super) key: Vec<u8>,
-    pub(super) certificate: Certificate,
+pub(crate) struct Ca {
+    pub(crate) key: Vec<u8>,
+    pub(crate) certificate: Certificate,
     issuer: Issuer<'static, KeyPair>,
 }
 
@@ -175,7 +175,7 @@ impl Ca {
 }
 
 /// r and s by a key in PKCS#8.
-pub(super) fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
+pub(crate) fn sign(key: &[u8], message: &[u8]) -> Vec<u8> {
     let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, key).unwrap();
     let signature = pair.sign(&SystemRandom::new(), message).unwrap();
     signature.as_ref().to_vec()
@@ -260,7 +260,7 @@ fn certification(kind: u16, data: &[u8]) -> Vec<u8> {
     [&kind.to_le_bytes()[..], &len.to_le_bytes(), data].concat()
 }
 
-pub(super) fn made(plan: &Plan) -> Made {
+pub(crate) fn made(plan: &Plan) -> Made {
     let root = Ca::root();
     let platform = root.below(params("Intel SGX PCK Platform CA", true));
     let mut leaf = params(plan.pck_name, false);
@@ -340,7 +340,7 @@ fn components(svn: [u8; 16]) -> Value {
     svn.iter().map(|svn| json!({ "svn": svn })).collect()
 }
 
-pub(super) fn level(sgx: u8, pce: u16, tdx: [u8; 3], status: &str, advisories: &[&str]) -> Value {
+pub(crate) fn level(sgx: u8, pce: u16, tdx: [u8; 3], status: &str, advisories: &[&str]) -> Value {
     let mut versions = [0; 16];
     versions[..3].copy_from_slice(&tdx);
     json!({
@@ -355,7 +355,7 @@ pub(super) fn level(sgx: u8, pce: u16, tdx: [u8; 3], status: &str, advisories: &
     })
 }
 
-pub(super) fn own_level(svn: u16, status: &str, advisories: &[&str]) -> Value {
+pub(crate) fn own_level(svn: u16, status: &str, advisories: &[&str]) -> Value {
     json!({
         "tcb": { "isvsvn": svn },
         "tcbDate": "2025-03-12T00:00:00Z",
@@ -424,7 +424,7 @@ fn qe_identity() -> Value {
 
 impl Publisher {
     /// Everything, signed as it stands.
-    pub(super) fn publish(&self) -> Value {
+    pub(crate) fn publish(&self) -> Value {
         let (tcb_info, qe_identity) = (self.tcb_info.to_string(), self.qe_identity.to_string());
         let by = |text: &str| hex::encode(sign(&self.signer.key, text.as_bytes()));
         let signers = self.signer.pem() + &self.platform.pem() + &self.root.pem();
@@ -442,21 +442,21 @@ impl Publisher {
     }
 
     /// Another signer below the same root, called so.
-    pub(super) fn sign_as(&mut self, name: &str) {
+    pub(crate) fn sign_as(&mut self, name: &str) {
         self.signer = self.root.below(params(name, false));
     }
 
     /// A signer below the PCK CA, with the right name.
-    pub(super) fn sign_below_the_pck_ca(&mut self) {
+    pub(crate) fn sign_below_the_pck_ca(&mut self) {
         self.signer = self.platform.below(params("Intel SGX TCB Signing", false));
     }
 
     /// A second CA of processors publishes the list.
-    pub(super) fn another_pck_ca(&mut self) {
+    pub(crate) fn another_pck_ca(&mut self) {
         self.platform = self.root.below(params("Intel SGX PCK Processor CA", true));
     }
 
-    pub(super) fn platform_serial(&self) -> Vec<u8> {
+    pub(crate) fn platform_serial(&self) -> Vec<u8> {
         self.platform.certificate.serial().to_vec()
     }
 }

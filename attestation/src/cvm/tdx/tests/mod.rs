@@ -3,7 +3,7 @@
 
 mod collateral;
 mod levels;
-mod made;
+pub(crate) mod made;
 mod quote;
 
 use std::sync::LazyLock;

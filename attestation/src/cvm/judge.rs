@@ -1,0 +1,209 @@
+//! One report of a guest's processor, held against roots, question and what vouches for the key.
+//!
+//! *Refused* is what contradicts itself: bytes that were not signed, another question's answer, a key
+//! that leads to a root nobody trusts, firmware that its maker took back. *Could not check* is what
+//! somebody has to bring first: the certificate of a key, collateral, a newer list.
+
+mod amd;
+mod intel;
+
+use std::collections::BTreeSet;
+use std::error::Error;
+
+use super::endorsements::Endorsements;
+use super::snp::Report;
+use super::tdx::{Quote, TcbStatus};
+use crate::ids::{Sha256Digest, UnixTime};
+use crate::x509::{Certificate, RevocationList};
+
+/// Code of a report whose data are another's.
+pub(super) const ANOTHER_QUESTION: &str = "cvm-report-data";
+
+/// A report, and what it is held against.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// `sev-snp` or `tdx`, as the envelope says.
+    pub kind: &'a str,
+    /// The report as it came.
+    pub report: &'a [u8],
+    /// The host's table of certificates as it came; may be empty.
+    pub table: &'a [u8],
+    /// What the guest was to bind.
+    pub report_data: &'a [u8; 64],
+    /// Certificates and collateral, as an operator brought them.
+    pub endorsements: &'a Endorsements,
+    /// Lists of revoked certificates, likewise.
+    pub crls: &'a [RevocationList],
+    /// Roots beside the makers', which vouch for no hardware.
+    pub roots: &'a [&'a Certificate],
+    /// The time asked about.
+    pub at: UnixTime,
+}
+
+/// One thing that is wrong with a report.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Fault {
+    /// Stable word.
+    pub code: &'static str,
+    /// It was checked; otherwise something to check it with is missing.
+    pub refused: bool,
+    /// In words.
+    pub why: String,
+}
+
+/// What a report says, whoever vouches for it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Facts {
+    /// `sev-snp` or `tdx`.
+    pub technology: &'static str,
+    /// Of the report's format.
+    pub version: u32,
+    /// The chip by the name an inventory has for it: `SNP-` or `TDX-` and its identifier, hex; `None`:
+    /// it is hidden, or not known.
+    pub chip: Option<String>,
+    /// Product line, of SEV-SNP.
+    pub product: Option<&'static str>,
+    /// Versions of firmware that the key stands for, by name.
+    pub tcb: Vec<(&'static str, u64)>,
+    /// What Intel says of the firmware, where it was asked.
+    pub tcb_status: Option<TcbStatus>,
+    /// Level the guest asked at, of SEV-SNP.
+    pub vmpl: Option<u32>,
+    /// The host may read the guest.
+    pub debug: bool,
+    /// The guest as launched, hex.
+    pub measurement: String,
+    /// What whoever launched it put beside, hex: `HOST_DATA`, `MRCONFIGID`.
+    pub host_data: String,
+    /// `POLICY` or `TDATTRIBUTES`, hex.
+    pub policy: String,
+    /// `RTMR0` to `RTMR3`, hex, of TDX.
+    pub registers: Vec<String>,
+}
+
+/// What is known of revocation.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Revocation {
+    /// Asked of lists in their time, and none names a key of the path.
+    Good,
+    /// Not known, and why.
+    Unknown(String),
+}
+
+/// A report, judged.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What it says; `None`: it cannot be read.
+    pub facts: Option<Facts>,
+    /// All that is wrong; empty: it is signed under a root that counts, and answers the question.
+    pub faults: Vec<Fault>,
+    /// Its signature, and the path to a root that counts, are good. Whether it answers this question
+    /// does not matter here: one that is played again is of somebody's chip.
+    pub signed: bool,
+    /// That root is its maker's.
+    pub hardware: bool,
+    /// Whether keys of the path were taken back.
+    pub revocation: Revocation,
+    /// Documents that the conclusion hangs on, by SHA-256.
+    pub relied_on: BTreeSet<Sha256Digest>,
+}
+
+impl Judged {
+    fn unread(fault: Fault) -> Self {
+        Self {
+            facts: None,
+            faults: vec![fault],
+            signed: false,
+            hardware: false,
+            revocation: Revocation::Unknown("nothing to ask about".to_owned()),
+            relied_on: BTreeSet::new(),
+        }
+    }
+
+    fn of(facts: Facts) -> Self {
+        Self {
+            facts: Some(facts),
+            faults: Vec::new(),
+            signed: false,
+            hardware: false,
+            revocation: Revocation::Unknown("its key was not found good".to_owned()),
+            relied_on: BTreeSet::new(),
+        }
+    }
+
+    /// The chip's own word under a root of its maker, in answer to the question.
+    #[must_use]
+    pub fn proven(&self) -> bool {
+        self.signed && self.hardware && self.faults.is_empty()
+    }
+}
+
+/// Judges one report.
+#[must_use]
+pub fn judge(asked: &Asked<'_>) -> Judged {
+    match asked.kind {
+        "sev-snp" => match Report::parse(asked.report) {
+            Ok(report) => amd::judge(asked, &report),
+            Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
+        },
+        "tdx" => match Quote::parse(asked.report) {
+            Ok(quote) => intel::judge(asked, &quote),
+            Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
+        },
+        other => {
+            let kind: String = other.chars().take(40).collect();
+            let why = format!("{kind:?} is no kind of report that is known here");
+            Judged::unread(unchecked("cvm-kind", why))
+        }
+    }
+}
+
+fn refused(code: &'static str, why: impl Into<String>) -> Fault {
+    Fault {
+        code,
+        refused: true,
+        why: why.into(),
+    }
+}
+
+fn unchecked(code: &'static str, why: impl Into<String>) -> Fault {
+    Fault {
+        code,
+        refused: false,
+        why: why.into(),
+    }
+}
+
+/// An error with all its causes.
+fn words(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// The answer has to be to this question.
+fn answers(found: &[u8; 64], expected: &[u8; 64]) -> Option<Fault> {
+    (found != expected).then(|| {
+        let (found, expected) = (hex::encode(found), hex::encode(expected));
+        let why = format!("report data {found}, and this statement's would be {expected}");
+        refused(ANOTHER_QUESTION, why)
+    })
+}
+
+/// Versions in words.
+#[must_use]
+pub fn tcb_text(tcb: &[(&'static str, u64)]) -> String {
+    let parts = tcb.iter().map(|(name, value)| format!("{name} {value}"));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// The name an inventory has for a chip; a hidden one is all zeroes.
+fn chip(prefix: &str, id: &[u8]) -> Option<String> {
+    id.iter()
+        .any(|byte| *byte != 0)
+        .then(|| format!("{prefix}{}", hex::encode(id)))
+}

@@ -1,0 +1,140 @@
+//! `[cvm]`: what the processor has to say of the confidential guest a node runs in.
+
+use std::collections::BTreeSet;
+
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::gpu::{digests, number, words};
+use crate::Sha256Digest;
+use crate::cvm::tdx::TcbStatus;
+use crate::toml_file::{FileError, TomlFile};
+
+/// Kinds of reports, as envelopes name them.
+const TECHNOLOGIES: [&str; 2] = ["sev-snp", "tdx"];
+/// VMPL 0 to 3.
+const VMPL_LIMIT: u32 = 3;
+
+/// What a guest has to show.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CvmProfile {
+    /// Kinds of reports that will do, never empty; `None`: every one that can be judged.
+    pub technologies: Option<Vec<&'static str>>,
+    /// Highest (least privileged) VMPL from which a report may be asked; `None`: any of a guest.
+    pub max_vmpl: Option<u32>,
+    /// A guest that its host may read will do.
+    pub debug: bool,
+    /// What Intel may say of the firmware, never empty; default: that it is up to date.
+    pub tcb: Vec<TcbStatus>,
+    /// A list of its maker's, in its time, has to say that no key on the path was taken back. What is
+    /// known to be taken back is refused in any case.
+    pub revocation: bool,
+    /// The chip has to be one that the inventory gives the node. Where the inventory names some, no
+    /// other will do in any case.
+    pub listed: bool,
+    /// Roots beside the makers', by digest, that keys may have, if they are among the endorsements.
+    /// What is under one can be looked at, and is never hardware.
+    pub roots: Option<BTreeSet<Sha256Digest>>,
+}
+
+impl Default for CvmProfile {
+    fn default() -> Self {
+        Self {
+            technologies: None,
+            max_vmpl: None,
+            debug: false,
+            tcb: vec![TcbStatus::UpToDate],
+            revocation: true,
+            listed: false,
+            roots: None,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct RawCvm {
+    technologies: Option<Spanned<Vec<Spanned<String>>>>,
+    max_vmpl: Option<Spanned<u32>>,
+    debug: Option<bool>,
+    tcb: Option<Spanned<Vec<Spanned<String>>>>,
+    revocation: Option<bool>,
+    listed: Option<bool>,
+    roots: Option<Spanned<Vec<Spanned<String>>>>,
+}
+
+pub(super) fn check(file: &TomlFile<'_>, raw: &RawCvm) -> Result<CvmProfile, FileError> {
+    let strict = CvmProfile::default();
+    let technologies = words(file, raw.technologies.as_ref(), |word| {
+        TECHNOLOGIES.into_iter().find(|known| *known == word)
+    })?;
+    let tcb = words(file, raw.tcb.as_ref(), |word| {
+        let mut all = TcbStatus::TOLERABLE.into_iter();
+        all.find(|status| status.name() == word)
+    })?;
+    Ok(CvmProfile {
+        technologies,
+        max_vmpl: number(file, raw.max_vmpl.as_ref(), 0, VMPL_LIMIT)?,
+        debug: raw.debug.unwrap_or(strict.debug),
+        tcb: tcb.unwrap_or(strict.tcb),
+        revocation: raw.revocation.unwrap_or(strict.revocation),
+        listed: raw.listed.unwrap_or(strict.listed),
+        roots: digests(file, raw.roots.as_ref())?,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::profile::Profile;
+
+    const BEFORE: &str = "name = \"p\"\nlease_seconds = 60\nmax_silence_seconds = 60\n\
+                          [tpm]\nbank = \"sha256\"\nrequire = [7]\n[cvm]\n";
+
+    fn parse(text: &str) -> Result<CvmProfile, FileError> {
+        let text = format!("{BEFORE}{text}");
+        let profile = Profile::parse("profile.toml", text.as_bytes())?;
+        Ok(profile.cvm.expect("[cvm] is there"))
+    }
+
+    #[test]
+    fn a_section_is_strict_about_what_it_does_not_name() {
+        let least = parse("").unwrap();
+        assert_eq!(least, CvmProfile::default());
+        assert!(!least.debug && least.revocation);
+        assert_eq!(least.tcb, [TcbStatus::UpToDate]);
+        let root = "ab".repeat(32);
+        let whole = parse(&format!(
+            "technologies = [\"tdx\"]\nmax_vmpl = 0\ndebug = true\n\
+             tcb = [\"UpToDate\", \"SWHardeningNeeded\"]\nrevocation = false\nlisted = true\n\
+             roots = [\"{root}\"]\n"
+        ));
+        let want = CvmProfile {
+            technologies: Some(vec!["tdx"]),
+            max_vmpl: Some(0),
+            debug: true,
+            tcb: vec![TcbStatus::UpToDate, TcbStatus::SWHardeningNeeded],
+            revocation: false,
+            listed: true,
+            roots: Some([Sha256Digest([0xab; 32])].into()),
+        };
+        assert_eq!(whole.unwrap(), want);
+    }
+
+    #[test]
+    fn what_could_never_be_met_is_refused() {
+        let rows = [
+            ("technologies = []", "1 to 1024 of them"),
+            ("technologies = [\"sev\"]", "\"sev\" is none that is known"),
+            ("max_vmpl = 4", "4 is not within 0 and 3"),
+            ("tcb = [\"Revoked\"]", "\"Revoked\" is none that is known"),
+            ("tcb = []", "1 to 1024 of them"),
+            ("roots = [\"amd\"]", "\"amd\" is none that is known"),
+            ("vmpl = 0", "unknown field"),
+        ];
+        for (text, want) in rows {
+            let fault = parse(text).unwrap_err().to_string();
+            assert!(fault.contains(want), "{text}: {fault}");
+        }
+    }
+}
