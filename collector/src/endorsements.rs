@@ -1,5 +1,6 @@
-//! What vouches for GPUs, as an operator brought it: a folder of reference values, responses about
-//! revocation, lists of revoked certificates and roots, each named by the digest of its content.
+//! What vouches for GPUs and processors, as an operator brought it: a folder of reference values,
+//! responses about revocation, lists of revoked certificates, certificates of processors' keys, Intel's
+//! collateral, and roots, each named by the digest of its content.
 //! A root in it vouches for nothing until approvers name its digest in a profile.
 //!
 //! Everything is checked when it is read, under NVIDIA's roots, and again once an hour: signers'
@@ -12,6 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bailiwick_attestation::cvm::tdx::{Collateral, MAX_COLLATERAL_BYTES};
+use bailiwick_attestation::cvm::{MAX_CERTIFICATES_BYTES, parse_certificates};
 use bailiwick_attestation::gpu::rim::MAX_RIM_FILE;
 use bailiwick_attestation::gpu::{
     Endorsements, GoodSignatures, MAX_CRL_BYTES, MAX_OCSP_BYTES, MAX_ROOT_BYTES, Response, Root,
@@ -35,6 +38,10 @@ pub const OCSP: &str = ".ocsp.der";
 pub const CRL: &str = ".crl.der";
 /// Likewise: roots.
 pub const ROOT: &str = ".root.der";
+/// Likewise: certificates of processors' keys and what stands above them.
+pub const CERTIFICATES: &str = ".certs";
+/// Likewise: what Intel says of processors.
+pub const COLLATERAL: &str = ".tdx.json";
 /// Signatures over chains, reports and documents that are not verified twice: those of twenty
 /// thousand GPUs, in some eight megabytes once all of them came.
 const REMEMBERED: usize = 1 << 17;
@@ -115,7 +122,11 @@ impl Endorsed {
 
 fn tell(read: &Read) {
     let (rims, responses, lists, roots) = read.endorsements.held();
-    info!(rims, responses, lists, roots, "endorsements of GPUs");
+    let (certificates, collateral) = read.endorsements.processors.held();
+    info!(
+        rims,
+        responses, lists, roots, certificates, collateral, "endorsements"
+    );
     for name in &read.refused {
         warn!(
             file = name,
@@ -165,6 +176,22 @@ pub fn read(folder: &Path, at: UnixTime) -> io::Result<Read> {
                 let bytes = bounded(&folder.join(&name), MAX_ROOT_BYTES)?;
                 let root = Root::parse(&bytes).ok().filter(|_| named(digest, &bytes));
                 root.is_some_and(|root| out.endorsements.add_root(root))
+            }
+            CERTIFICATES => {
+                let bytes = bounded(&folder.join(&name), MAX_CERTIFICATES_BYTES)?;
+                let all = parse_certificates(&bytes).ok();
+                let all = all.filter(|_| named(digest, &bytes));
+                let processors = &mut out.endorsements.processors;
+                let file = Sha256Digest::of(&[&bytes]);
+                all.is_some_and(|all| processors.add_certificates(file, all))
+            }
+            COLLATERAL => {
+                let bytes = bounded(&folder.join(&name), MAX_COLLATERAL_BYTES)?;
+                let all = Collateral::parse(&bytes).ok();
+                let all = all.filter(|_| named(digest, &bytes));
+                let processors = &mut out.endorsements.processors;
+                let file = Sha256Digest::of(&[&bytes]);
+                all.is_some_and(|all| processors.add_collateral(file, all))
             }
             // Half written, or somebody else's.
             _ => continue,
@@ -217,6 +244,45 @@ mod tests {
         }
     }
 
+    /// Certificates and collateral count under the name of their content alone.
+    #[test]
+    fn what_vouches_for_processors_is_read_by_its_digest() {
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds");
+        let at = UnixTime::from_secs(1_767_225_600);
+        let collateral = fs::read_dir(seeds.join("tdx_collateral")).unwrap();
+        let collateral = collateral.map(|entry| fs::read(entry.unwrap().path()).unwrap());
+        let collateral = collateral
+            .filter(|bytes| Collateral::parse(bytes).is_ok_and(|it| it.fmspc().is_some()))
+            .last()
+            .expect("a seed that reads");
+        let certificate = fs::read(seeds.join("gpu_rim/root.der")).unwrap();
+        let digest = |bytes: &[u8]| Sha256Digest::of(&[bytes]).to_string();
+        for (case, names, held) in [
+            (
+                "by their digests",
+                [digest(&certificate), digest(&collateral)],
+                (1, 1),
+            ),
+            (
+                "by each other's",
+                [digest(&collateral), digest(&certificate)],
+                (0, 0),
+            ),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let [certs, tdx] = names;
+            fs::write(
+                dir.path().join(format!("{certs}{CERTIFICATES}")),
+                &certificate,
+            )
+            .unwrap();
+            fs::write(dir.path().join(format!("{tdx}{COLLATERAL}")), &collateral).unwrap();
+            let found = read(dir.path(), at).unwrap();
+            assert_eq!(found.endorsements.processors.held(), held, "{case}");
+            assert_eq!(found.refused.len(), 2 - held.0 - held.1, "{case}");
+        }
+    }
+
     #[test]
     fn a_folder_is_read_and_what_is_not_what_it_says_is_left_out() {
         let dir = tempfile::tempdir().unwrap();
@@ -228,12 +294,16 @@ mod tests {
         write("ab.ocsp.der", b"no response");
         write("ac.crl.der", b"no list");
         write("ad.root.der", b"no root");
+        write("ae.certs", b"no certificates");
+        write("af.tdx.json", b"{}");
         write("notes.txt", b"somebody's");
         write(".part-1", b"half");
         let found = read(dir.path(), at).unwrap();
         assert_eq!(found.refused, {
             let rim = format!("{digest}.rim.xml");
-            let mut left = vec![rim, "ab.ocsp.der".to_owned(), "ac.crl.der".to_owned()];
+            let others = ["ab.ocsp.der", "ac.crl.der", "ae.certs", "af.tdx.json"];
+            let mut left = others.map(str::to_owned).to_vec();
+            left.push(rim);
             left.sort();
             left.insert(0, "ad.root.der".to_owned());
             left

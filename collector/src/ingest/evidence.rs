@@ -3,6 +3,8 @@
 use std::sync::{Arc, PoisonError};
 
 use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, certified_gpus, devices};
+use bailiwick_attestation::cvm::snp::MAX_TABLE;
+use bailiwick_attestation::cvm::tdx::MAX_QUOTE_BYTES;
 use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
@@ -480,6 +482,19 @@ fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
             ));
         }
         seen.push(name);
+    }
+    if let Some(tee) = &evidence.tee {
+        let report = tee.report.as_ref().map_or(0, |report| report.report.len());
+        let parts = [
+            ("report", report, MAX_QUOTE_BYTES),
+            ("certificates", tee.certificates.len(), MAX_TABLE),
+        ];
+        if let Some((part, _, most)) = parts.iter().find(|(_, found, most)| found > most) {
+            return Err(Refusal::new(
+                "evidence-too-large",
+                format!("Evidence.tee: {part} exceeds {most} bytes"),
+            ));
+        }
     }
     Ok(())
 }

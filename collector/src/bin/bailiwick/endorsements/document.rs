@@ -3,13 +3,15 @@
 use std::borrow::Cow;
 use std::error::Error;
 
+use bailiwick_attestation::cvm::tdx::{Collateral, MAX_COLLATERAL_BYTES, TdxRefused, endorse};
+use bailiwick_attestation::cvm::{MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
 use bailiwick_attestation::gpu::rim::{self, Checked, MAX_RIM_FILE};
 use bailiwick_attestation::gpu::{
     Anchors, MAX_CRL_BYTES, MAX_OCSP_BYTES, MAX_ROOT_BYTES, Response, Root, crl_document, parse_crl,
 };
 use bailiwick_attestation::x509::{Certificate, RevocationList};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
-use bailiwick_collector::endorsements::{CRL, OCSP, RIM, ROOT};
+use bailiwick_collector::endorsements::{CERTIFICATES, COLLATERAL, CRL, OCSP, RIM, ROOT};
 use serde_json::{Value, json};
 
 use super::DAY;
@@ -18,8 +20,12 @@ use crate::format::time;
 /// The longest of all.
 pub(super) const MAX_FILE: usize = {
     assert!(MAX_RIM_FILE >= MAX_CRL_BYTES && MAX_RIM_FILE >= MAX_OCSP_BYTES);
-    assert!(MAX_RIM_FILE >= MAX_ROOT_BYTES);
-    MAX_RIM_FILE
+    assert!(MAX_RIM_FILE >= MAX_ROOT_BYTES && MAX_RIM_FILE >= MAX_CERTIFICATES_BYTES);
+    if MAX_RIM_FILE > MAX_COLLATERAL_BYTES {
+        MAX_RIM_FILE
+    } else {
+        MAX_COLLATERAL_BYTES
+    }
 };
 
 /// What an operator may bring.
@@ -33,6 +39,10 @@ pub(super) enum Kind {
     Crl,
     /// A root.
     Root,
+    /// Certificates of processors' keys, and what stands above them.
+    Certificates,
+    /// What Intel says of processors.
+    Collateral,
 }
 
 /// Whose reference values will do.
@@ -45,15 +55,24 @@ pub(super) struct Trust {
 }
 
 impl Kind {
-    pub(super) const ALL: [Self; 4] = [Self::Rim, Self::Ocsp, Self::Crl, Self::Root];
+    pub(super) const ALL: [Self; 6] = [
+        Self::Rim,
+        Self::Ocsp,
+        Self::Crl,
+        Self::Root,
+        Self::Certificates,
+        Self::Collateral,
+    ];
 
-    /// `rim`, `ocsp`, `crl`, `root`.
+    /// `rim`, `ocsp`, `crl`, `root`, `certificates`, `collateral`.
     const fn name(self) -> &'static str {
         match self {
             Self::Rim => "rim",
             Self::Ocsp => "ocsp",
             Self::Crl => "crl",
             Self::Root => "root",
+            Self::Certificates => "certificates",
+            Self::Collateral => "collateral",
         }
     }
 
@@ -64,12 +83,20 @@ impl Kind {
             Self::Ocsp => OCSP,
             Self::Crl => CRL,
             Self::Root => ROOT,
+            Self::Certificates => CERTIFICATES,
+            Self::Collateral => COLLATERAL,
         }
     }
 
     /// By content. What is neither a response, a list nor a certificate is held to be reference
     /// values, and says what it lacks to be that.
     pub(super) fn of(file: &[u8]) -> Self {
+        if is_certificates(file) {
+            return Self::Certificates;
+        }
+        if Collateral::parse(file).is_ok() {
+            return Self::Collateral;
+        }
         if file.starts_with(b"-----BEGIN CERTIFICATE-----") {
             return Self::Root;
         }
@@ -120,6 +147,8 @@ enum Content {
     Ocsp(Box<Response>),
     Crl(Box<RevocationList>),
     Root(Box<Root>),
+    Certificates(Vec<Certificate>),
+    Collateral(Box<Collateral>),
 }
 
 /// A document, read as of a time.
@@ -168,12 +197,25 @@ impl Document {
                 Ok(root) => (Some(Content::Root(Box::new(root))), None),
                 Err(why) => (None, Some((why.code(), words(&why)))),
             },
+            // Whose keys these are, and whether AMD says so, shows beside the reports they signed.
+            Kind::Certificates => match parse_certificates(file) {
+                Ok(all) => (Some(Content::Certificates(all)), None),
+                Err(why) => (None, Some(("certificates-malformed", words(&why)))),
+            },
+            Kind::Collateral => match Collateral::parse(file) {
+                Ok(collateral) => {
+                    let why = forged(&collateral, at);
+                    (Some(Content::Collateral(Box::new(collateral))), why)
+                }
+                Err(why) => (None, Some(("collateral-malformed", words(&why)))),
+            },
         };
         let bytes = match kind {
             Kind::Rim => rim::document(file).ok(),
             Kind::Ocsp => Response::document(file).ok(),
             Kind::Crl => crl_document(file).ok(),
             Kind::Root => Root::document(file).ok(),
+            Kind::Certificates | Kind::Collateral => None,
         };
         let bytes = bytes.map_or_else(|| file.to_vec(), Cow::into_owned);
         Self {
@@ -207,6 +249,12 @@ impl Document {
                 let certificate = root.certificate();
                 Some((certificate.not_before(), certificate.not_after()))
             }
+            Content::Certificates(all) => {
+                let from = all.iter().map(Certificate::not_before).max();
+                let until = all.iter().map(Certificate::not_after).min();
+                from.zip(until)
+            }
+            Content::Collateral(collateral) => collateral.counts(),
         }
     }
 
@@ -248,6 +296,14 @@ impl Document {
                     }
                 }
             }
+            Some(Content::Certificates(all)) => {
+                let names: Vec<String> = all.iter().map(|one| one.subject().label()).collect();
+                names.join(", ")
+            }
+            Some(Content::Collateral(collateral)) => {
+                let about = collateral.fmspc().map(hex::encode).unwrap_or_default();
+                format!("processors {about}")
+            }
             None => String::new(),
         }
     }
@@ -281,6 +337,21 @@ impl Document {
             "detail": self.refused.as_ref().map(|(_, words)| words),
         })
     }
+}
+
+/// What is wrong with the signatures of collateral, as of the time asked about; that it has ended, or
+/// begins later, refuses nothing here.
+fn forged(collateral: &Collateral, at: UnixTime) -> Option<(&'static str, String)> {
+    let why = endorse(collateral, at).err()?;
+    let timely = |why: &TdxRefused| {
+        let ended = ["expired", "not-yet-valid"];
+        matches!(
+            why,
+            TdxRefused::Stale { .. } | TdxRefused::NotYetValid { .. }
+        ) || matches!(why, TdxRefused::Path { .. }) && ended.contains(&why.code())
+    };
+    let first = why.iter().find(|why| !timely(why))?;
+    Some((first.code(), words(first)))
 }
 
 /// An error with all its causes.

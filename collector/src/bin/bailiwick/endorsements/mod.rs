@@ -1,4 +1,4 @@
-//! `endorsements import|status`: reference values, what is known of revocation, and roots, as an
+//! `endorsements import|status|coming`: reference values, what is known of revocation, and roots, as an
 //! operator brings them, kept by digest.
 //!
 //! A store is a folder with one file for each document, named by its SHA-256: what is there is
@@ -6,6 +6,7 @@
 //! the documents, and how, does not matter: they are checked when they come in, and whenever they
 //! are looked at.
 
+mod coming;
 mod document;
 mod relying;
 mod store;
@@ -39,14 +40,18 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Takes GPU reference values (RIM), OCSP responses, lists of revoked certificates (CRL) and roots
-    /// out of folders, archives or files into a store. If one file is something else, or reference
+    /// Takes GPU reference values (RIM), OCSP responses, lists of revoked certificates (CRL), certificates
+    /// of AMD's keys with what stands above them, Intel's collateral, and roots out of folders, archives
+    /// or files into a store. If one file is something else, or reference
     /// values are endorsed neither by NVIDIA nor under a root that comes along or is there, nothing is
     /// taken. A root, and what is under it, counts where approvers name it in a profile, by its digest
     /// (`[gpu] rim_roots`, `device_roots`); what it vouches for is never hardware.
     Import(Import),
     /// Lists what a store holds and when it ends.
     Status(Status),
+    /// Says what collateral to come would make of the newest report of each confidential guest: whose
+    /// firmware would be out of date, or taken back, once it is in the store. Nothing is changed.
+    Coming(coming::Args),
 }
 
 #[derive(Debug, clap::Args)]
@@ -142,6 +147,10 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
             let (exit, listing) = status(args, relying.as_ref())?;
             (exit, listing, args.common.output)
         }
+        Command::Coming(args) => match coming::run(args)? {
+            Ok(listing) => (Exit::Good, listing, args.common.output),
+            Err(status) => return refused(&status),
+        },
     };
     listing.print(output)?;
     Ok(exit)

@@ -374,3 +374,49 @@ fn a_document_names_the_nodes_that_hang_on_it() {
         .filter(|row| row["sha256"] != digest.as_str());
     assert!(others.into_iter().all(|row| row["nodes"] == 0));
 }
+
+/// A chip's certificate, as AMD writes one: it names the chip in an extension.
+fn of_a_chip() -> Vec<u8> {
+    let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap();
+    let mut params = rcgen::CertificateParams::default();
+    params.not_before = rcgen::date_time_ymd(2025, 1, 1);
+    params.not_after = rcgen::date_time_ymd(2027, 1, 1);
+    let id = [1, 3, 6, 1, 4, 1, 3704, 1, 4];
+    let chip = rcgen::CustomExtension::from_oid_content(&id, vec![7; 64]);
+    params.custom_extensions = vec![chip];
+    params.self_signed(&key).unwrap().der().to_vec()
+}
+
+#[test]
+fn what_vouches_for_processors_is_kept_and_its_end_is_told() {
+    let (source, home) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let key = source.path().join("vcek.der");
+    fs::write(&key, of_a_chip()).unwrap();
+    let (exit, outcome) = imported(home.path(), &[&key]);
+    assert_eq!((exit, outcome), (Exit::Good, vec!["taken".to_owned()]));
+    for (case, at, want) in [
+        ("long before", AT, "valid"),
+        ("60 days before", ENDS - 60 * DAY, "ends soon"),
+        ("after", ENDS + 1, "ended"),
+    ] {
+        let (_, listing) = status(&asked(home.path(), at), None).unwrap();
+        assert_eq!(words(&listing, "standing"), [want], "{case}");
+        assert_eq!(words(&listing, "kind"), ["certificates"], "{case}");
+    }
+    let at = UnixTime::from_secs(AT);
+    let read = bailiwick_collector::endorsements::read(home.path(), at).unwrap();
+    assert_eq!(read.endorsements.processors.held(), (1, 0));
+
+    // Collateral that Intel did not sign takes the others along.
+    let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fuzz/seeds/tdx_collateral");
+    for seed in fs::read_dir(seeds).unwrap() {
+        let seed = seed.unwrap().path();
+        let home = tempfile::tempdir().unwrap();
+        let (exit, listing) = under_nvidias(home.path(), &[&key, &seed]);
+        assert_eq!(exit, Exit::Refused, "{}", seed.display());
+        assert_eq!(words(&listing, "outcome")[0], "good, not taken");
+        assert_eq!(count(home.path()), 0);
+    }
+    let (_, listing) = under_nvidias(home.path(), &[&source.path().join("vcek.der")]);
+    assert_eq!(words(&listing, "outcome"), ["there already"]);
+}
