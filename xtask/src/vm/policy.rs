@@ -172,7 +172,8 @@ impl Approvers {
     }
 }
 
-/// What it may without a lease is what it may: nobody inside grants one.
+/// What it may without a lease is what it may: nobody inside grants one. Its frames are made, so that
+/// they can be judged.
 fn study(name: &str, allowed: &str, own: &str) -> String {
     format!(
         r#"name = "{name}"
@@ -180,6 +181,9 @@ mode = "enforce"
 
 [select]
 cgroups = ["/studies/{name}"]
+
+[devices]
+raw_sockets = true
 
 [allow]
 jurisdictions = ["{allowed}"]
