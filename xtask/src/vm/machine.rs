@@ -10,6 +10,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -445,7 +446,10 @@ impl Drop for Sockets {
 
 fn tempfile_dir() -> Result<Sockets> {
     use std::os::unix::fs::DirBuilderExt as _;
-    let path = std::env::temp_dir().join(format!("bailiwick-vm-{}", std::process::id()));
+    // Machines run side by side.
+    static MADE: AtomicU32 = AtomicU32::new(0);
+    let (pid, number) = (std::process::id(), MADE.fetch_add(1, Ordering::Relaxed));
+    let path = std::env::temp_dir().join(format!("bailiwick-vm-{pid}-{number}"));
     drop(fs::remove_dir_all(&path));
     fs::DirBuilder::new()
         .mode(0o700)
