@@ -36,6 +36,7 @@ mod floor;
 pub mod geotag;
 pub mod ipc;
 pub mod log;
+mod netlink;
 pub mod notify;
 pub mod outward;
 pub mod probe;

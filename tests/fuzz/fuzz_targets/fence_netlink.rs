@@ -1,6 +1,6 @@
 #![no_main]
 // An answer of rtnetlink, taken apart as the fence does: messages, their attributes, and theirs.
-#[path = "../../../agent/src/fence/lines/netlink/parse.rs"]
+#[path = "../../../agent/src/netlink/parse.rs"]
 mod parse;
 
 bailiwick_fuzz::fuzz_target!(|data: &[u8]| {

@@ -9,7 +9,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use super::netlink::{
+use crate::netlink::{
     CREATE, DUMP, EXCLUSIVE, Message, Netlink, attribute, attributes, number, text,
 };
 use crate::sys::tcx::Side;

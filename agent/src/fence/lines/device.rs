@@ -4,8 +4,8 @@ use std::io;
 
 use bailiwick_ebpf_common::frame::link;
 
-use super::netlink::{DUMP, Message, Netlink, attributes, number, text};
 use crate::config::Devices;
+use crate::netlink::{DUMP, Message, Netlink, attributes, number, text};
 
 /// `RTM_NEWLINK`, `RTM_GETLINK`.
 const NEW_LINK: u16 = 16;
@@ -141,7 +141,8 @@ fn read((kind, body): &Message) -> Option<Device> {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::netlink::attribute, *};
+    use super::*;
+    use crate::netlink::attribute;
 
     fn device(name: &str, kind: Option<&str>) -> Device {
         Device {

@@ -6,7 +6,6 @@
 //!
 //! | module | holds |
 //! |---|---|
-//! | `netlink` | questions to the kernel about devices |
 //! | `device` | devices, and what each is to the fence |
 //! | `stand` | one program on one side of one device, first in its chain |
 //! | `clsact` | the same where there is no tcx |
@@ -16,7 +15,6 @@
 
 mod clsact;
 mod device;
-mod netlink;
 mod owner;
 mod said;
 mod stand;
@@ -36,7 +34,6 @@ use tracing::{info, warn};
 
 use self::{
     device::Device,
-    netlink::{Changes, Netlink},
     stand::{Judge, Repair, Way, amiss},
     tables::{port_key, write_link},
 };
@@ -51,6 +48,7 @@ use super::{
 };
 use crate::{
     config::{Devices, FenceSection},
+    netlink::{Changes, Netlink},
     sys::{bpf, hash, packet, tcx},
 };
 

@@ -12,11 +12,11 @@ use std::{
 
 use bailiwick_ebpf_common::{PolicyImage, policy::kind};
 
-use super::{
-    device::Device,
+use super::device::Device;
+use crate::{
+    fence::place::{Hierarchy, Root},
     netlink::{Netlink, attribute, attributes},
 };
-use crate::fence::place::{Hierarchy, Root};
 
 /// `RTM_NEWNSID`, `RTM_GETNSID`; `NETNSA_NSID`, `NETNSA_FD`.
 const NEW_NUMBER: u16 = 88;

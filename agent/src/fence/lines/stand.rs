@@ -8,7 +8,6 @@ use std::{
 use super::{
     clsact,
     device::{Device, Role},
-    netlink::Netlink,
 };
 use crate::{
     fence::{
@@ -16,6 +15,7 @@ use crate::{
         changed::{self, Changed, Where, Who},
         pins::{Kind, Pins},
     },
+    netlink::Netlink,
     sys::{
         bpf::{self, ProgramInfo},
         tcx::{self, Side},

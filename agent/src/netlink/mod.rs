@@ -1,4 +1,4 @@
-//! rtnetlink: questions to the kernel about network devices, and its word that they changed.
+//! Netlink: questions to the kernel about network devices, and its word that they changed.
 //!
 //! Layouts: `struct nlmsghdr`, `nlattr` of `include/uapi/linux/netlink.h`, numbers of
 //! `include/uapi/linux/rtnetlink.h`. All integers are in the machine's order.
@@ -16,14 +16,14 @@ use rustix::net::{
 };
 
 use self::parse::split;
-pub(super) use self::parse::{attributes, number, text};
+pub(crate) use self::parse::{attributes, number, text};
 
 /// `NLM_F_REQUEST`, `NLM_F_ACK`, `NLM_F_DUMP`, `NLM_F_EXCL`, `NLM_F_CREATE`.
 const REQUEST: u16 = 1;
 const ACK: u16 = 4;
-pub(super) const DUMP: u16 = 0x300;
-pub(super) const EXCLUSIVE: u16 = 0x200;
-pub(super) const CREATE: u16 = 0x400;
+pub(crate) const DUMP: u16 = 0x300;
+pub(crate) const EXCLUSIVE: u16 = 0x200;
+pub(crate) const CREATE: u16 = 0x400;
 
 /// `NLMSG_ERROR`, `NLMSG_DONE`.
 const ERROR: u16 = 2;
@@ -38,18 +38,18 @@ const PIECE: usize = 32 * 1024;
 const PIECES: usize = 4096;
 
 /// A message: its type, and what follows the header.
-pub(super) type Message = (u16, Vec<u8>);
+pub(crate) type Message = (u16, Vec<u8>);
 
 /// A socket for questions.
 #[derive(Debug)]
-pub(super) struct Netlink {
+pub(crate) struct Netlink {
     socket: OwnedFd,
     number: u32,
 }
 
 impl Netlink {
-    /// In this thread's network namespace.
-    pub(super) fn new() -> io::Result<Self> {
+    /// rtnetlink, in this thread's network namespace.
+    pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
             socket: open(0, SocketFlags::CLOEXEC)?,
             number: 0,
@@ -57,7 +57,7 @@ impl Netlink {
     }
 
     /// Asks, and hears all that is answered; an error the kernel names is an error.
-    pub(super) fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Message>> {
+    pub(crate) fn ask(&mut self, kind: u16, flags: u16, body: &[u8]) -> io::Result<Vec<Message>> {
         self.number = self.number.wrapping_add(1);
         let flags = flags | REQUEST | if flags & DUMP == DUMP { 0 } else { ACK };
         let message = encode(kind, flags, self.number, body)?;
@@ -93,17 +93,17 @@ impl Netlink {
 
 /// A socket that becomes readable when devices come, go or change.
 #[derive(Debug)]
-pub(super) struct Changes(OwnedFd);
+pub(crate) struct Changes(OwnedFd);
 
 impl Changes {
     /// In this thread's network namespace.
-    pub(super) fn new() -> io::Result<Self> {
+    pub(crate) fn new() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         open(GROUP_LINK, flags).map(Self)
     }
 
     /// Takes note of all that changed; what it was is found out by looking.
-    pub(super) fn drain(&self) -> bool {
+    pub(crate) fn drain(&self) -> bool {
         let mut room = [0; 4096];
         let mut any = false;
         loop {
@@ -145,7 +145,7 @@ fn encode(kind: u16, flags: u16, number: u32, body: &[u8]) -> io::Result<Vec<u8>
 }
 
 /// Appends an attribute.
-pub(super) fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
+pub(crate) fn attribute(to: &mut Vec<u8>, kind: u16, value: &[u8]) {
     let length = u16::try_from(value.len().saturating_add(4)).unwrap_or(u16::MAX);
     to.extend(length.to_ne_bytes());
     to.extend(kind.to_ne_bytes());
