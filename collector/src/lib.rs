@@ -11,6 +11,7 @@
 //! | [`ingest`] | the evidence port: challenges, streams, what is accepted |
 //! | [`appraise`] | from a verified statement to a result and a lease |
 //! | [`outward`] | what others believe of an affirmed node |
+//! | [`place`] | what is beside a node, and what was when somebody stood there |
 //! | [`plan`] | what another profile would say |
 //! | [`record`] | the store and the log |
 //! | [`recorded`] | a stored statement read again under its AK |
@@ -39,6 +40,7 @@ pub mod ingest;
 pub mod init;
 pub mod keys;
 pub mod outward;
+pub mod place;
 pub mod plan;
 pub mod proto;
 pub mod query;

@@ -12,6 +12,7 @@ use bailiwick_collector::alert::send::Sender;
 use bailiwick_collector::config;
 use bailiwick_collector::direct::{Direction, LeaseKeys};
 use bailiwick_collector::init::{Plan, StateDir, init};
+use bailiwick_collector::place::{ShownPlace, Surroundings};
 use bailiwick_collector::record::{
     AlertChange, AlertRow, FenceFacts, NewAlert, NewEnrolment, NewStatement, Store, Verdict,
 };
@@ -213,6 +214,11 @@ fn showing(number: u8, gpu: &str, received: u64) -> NewStatement {
         gap: None,
         devices: Some(vec![gpu.to_owned()]),
         gpus: vec![gpu.to_owned()],
+        place: ShownPlace {
+            tag: Err("geotag-absent".into()),
+            around: Surroundings::default(),
+            affirmed: true,
+        },
     }
 }
 

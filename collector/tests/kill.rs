@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{NoteSigner, verify_receipt};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
+use bailiwick_collector::place::{ShownPlace, Surroundings};
 use bailiwick_collector::record::{
     FenceFacts, NewEnrolment, NewStatement, Store, StoreError, Verdict,
 };
@@ -63,6 +64,11 @@ fn statement(sequence: u64) -> NewStatement {
         gap: None,
         devices: None,
         gpus: Vec::new(),
+        place: ShownPlace {
+            tag: Err("geotag-absent".into()),
+            around: Surroundings::default(),
+            affirmed: true,
+        },
     }
 }
 

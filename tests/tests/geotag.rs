@@ -44,14 +44,29 @@ struct Node {
     manifest: Sha256Digest,
     previous: Option<Sha256Digest>,
     sequence: u64,
+    /// What it hears at the end of its one wire; nothing said where that is empty.
+    neighbours: &'static str,
+    /// Its geotag is left out.
+    hides: bool,
 }
 
 impl Node {
+    fn beside(&self) -> Vec<v1::Claim> {
+        let claim = |text: &str| v1::Claim {
+            name: "uplink.eth0.neighbours".to_owned(),
+            source: "LLDP on eth0".to_owned(),
+            value: Some(v1::claim::Value::Text(text.to_owned())),
+        };
+        let told = Some(self.neighbours).filter(|text| !text.is_empty());
+        told.map(claim).into_iter().collect()
+    }
+
     /// The next statement, with a geotag certified under `nonce`; what the collector says of it.
     async fn says(&mut self, stand: &Stand, nonce: Option<Nonce>) -> (String, Vec<String>) {
         let statement = v1::Statement {
             sequence: self.sequence,
             previous: self.previous.map(|digest| digest.0.to_vec()),
+            claims: self.beside(),
             ..self.machine.statement(stand, Some(self.manifest))
         };
         let statement = statement.encode_to_vec();
@@ -60,7 +75,7 @@ impl Node {
         let freshness = Freshness::Challenged(nonce.unwrap_or(challenge));
         let binding = geotag_binding(&freshness, &statement);
         let area = self.machine.tpm.certify_geotag(binding.0).await.unwrap();
-        evidence.geotag = area.map(|area| {
+        evidence.geotag = area.filter(|_| !self.hides).map(|area| {
             Box::new(v1::Geotag {
                 nv_public: area.public,
                 attest: area.signed.attest,
@@ -132,6 +147,8 @@ async fn a_place_is_shown_by_the_tpm_and_taken_back_by_the_inventory() {
         manifest,
         previous: None,
         sequence: 0,
+        neighbours: "",
+        hides: false,
     };
     let said = node.says(&stand, None).await;
     assert_eq!(
@@ -193,4 +210,88 @@ async fn a_place_is_shown_by_the_tpm_and_taken_back_by_the_inventory() {
     assert_eq!(code(&said), want, "taken back");
     let report = audit(&stand, &stored(&stand).await);
     assert_eq!(report.outcome(), Outcome::Ok, "{:#?}", report.checks);
+}
+
+/// What the collector says of the node's place, and what fires about it.
+async fn place(stand: &Stand) -> (Vec<String>, Vec<String>) {
+    let mut operator = stand.operator().await;
+    let request = v1::GetNodeRequest {
+        node: "gpu-01".into(),
+        ..v1::GetNodeRequest::default()
+    };
+    let node = operator.get_node(request).await.unwrap().into_inner();
+    let lines = node.standing.into_iter().map(|line| line.code);
+    let lines = lines.filter(|code| code.starts_with("place-") || code.starts_with("geotag-"));
+    let alerts = operator.list_alerts(v1::ListAlertsRequest { all: false });
+    let alerts = alerts.await.unwrap().into_inner().alerts.into_iter();
+    let alerts = alerts.filter(|alert| alert.node == "gpu-01");
+    let alerts = alerts.map(|alert| format!("{} {}", alert.name, alert.severity));
+    (lines.collect(), alerts.collect())
+}
+
+/// Waits until that is what fires.
+async fn fires(stand: &Stand, want: &[&str]) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+    loop {
+        let (_, alerts) = place(stand).await;
+        if alerts == want {
+            return;
+        }
+        assert!(
+            std::time::Instant::now() < deadline,
+            "{alerts:?}, not {want:?}"
+        );
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_beside_another_switch_alerts_until_it_is_back_or_signed_for() {
+    let mut stand = Stand::new().await;
+    let mut machine = stand.machine("gpu-01");
+    let manifest = stand.apply(&entry("gpu-01", &machine)).await;
+    stand.meet(&mut machine);
+    let enrolled = machine.enroll(&stand.maker).await;
+    let stream = machine.stream(&enrolled).await.unwrap();
+    let mut node = Node {
+        machine,
+        stream,
+        manifest,
+        previous: None,
+        sequence: 0,
+        neighbours: "mac 02:00:00:00:00:01 ifname e1",
+        hides: false,
+    };
+    // Without a geotag nobody said where it belongs.
+    assert_eq!(node.says(&stand, None).await.0, "affirming");
+    node.neighbours = "mac 02:00:00:00:00:09 ifname e9";
+    assert_eq!(node.says(&stand, None).await.0, "affirming");
+    assert_eq!(place(&stand).await, (vec![], vec![]));
+
+    let ek = node.machine.ek();
+    provision(&stand, &node.machine, ek, "DE").await;
+    node.neighbours = "mac 02:00:00:00:00:01 ifname e1";
+    assert_eq!(node.says(&stand, None).await.0, "affirming");
+    assert_eq!(place(&stand).await, (vec![], vec![]));
+    // Nothing of it is settled yet: what comes up belongs to it. What is gone is missed.
+    node.neighbours = "none";
+    assert_eq!(node.says(&stand, None).await.0, "affirming");
+    assert_eq!(place(&stand).await.0, ["place-missing"]);
+    node.neighbours = "mac 02:00:00:00:00:01 ifname e1";
+    node.says(&stand, None).await;
+    assert_eq!(place(&stand).await.0, Vec::<String>::new());
+
+    // The geotag is gone, however well everything else is.
+    node.hides = true;
+    assert_eq!(node.says(&stand, None).await.0, "affirming");
+    assert_eq!(place(&stand).await.0, ["geotag-gone"]);
+    fires(&stand, &["BailiwickGeotagEnding critical"]).await;
+    // A later one, signed by somebody who stood there.
+    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    provision(&stand, &node.machine, ek, "DE").await;
+    node.hides = false;
+    node.neighbours = "mac 02:00:00:00:00:09 ifname e9";
+    assert_eq!(node.says(&stand, None).await.0, "affirming");
+    assert_eq!(place(&stand).await.0, Vec::<String>::new());
+    fires(&stand, &[]).await;
 }

@@ -25,6 +25,7 @@ pub mod tee;
 mod tests;
 pub(crate) mod time;
 pub(crate) mod unfenced;
+mod uplinks;
 
 use std::{
     collections::BTreeSet,
@@ -36,6 +37,7 @@ use std::{
 use bailiwick_attestation::proto::v1::{Claim, claim::Value};
 
 pub use restarts::Restarts;
+pub use uplinks::Uplinks;
 
 pub use logs::{BOOT_LOG_LIMIT, FENCE_LOG, IMA_LOG_LIMIT, LogFile, read_logs};
 

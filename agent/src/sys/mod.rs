@@ -2,7 +2,7 @@
 //!
 //! [`bpf`] is what aya lacks of bpf(2): inner maps filled from bytes, freezing, pins that are
 //! replaced, links updated in place; [`hash`] is its hash maps, [`ids`] opens maps by id. [`tcx`] is
-//! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame,
+//! what runs on network devices. [`handle`] finds a cgroup by its id, [`packet`] sends a frame and hears some,
 //! [`nvml`] asks what its wrapper has no function for, [`nscq`] asks switches, [`cuda`] has a GPU compute, [`time`] how good the clock
 //! is, [`lsm`] which security modules are in force, [`sev_guest`] asks the processor of a confidential guest.
 
@@ -12,6 +12,7 @@ use std::{
     process::Command,
 };
 
+use rustix::thread::CapabilitySet;
 use tokio::io::{Interest, unix::AsyncFd};
 
 pub(crate) mod bpf;
@@ -37,7 +38,8 @@ pub(crate) fn readable(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
 
 /// Lets a program find nothing of ours open but its own input and output. TPM libraries open sockets
 /// and devices without saying so, and a vendor's library must not be handed the connection that the
-/// node's keys are loaded on.
+/// node's keys are loaded on. Nor may it listen to wires: under `NoNewPrivileges=` what is given up
+/// here stays given up.
 pub(crate) fn hand_nothing_on(command: &mut Command) {
     let close = || {
         // SAFETY: takes three numbers, and touches no memory.
@@ -49,12 +51,21 @@ pub(crate) fn hand_nothing_on(command: &mut Command) {
                 libc::CLOSE_RANGE_CLOEXEC,
             )
         };
-        match done {
-            0 => Ok(()),
-            _ => Err(io::Error::last_os_error()),
+        if done != 0 {
+            return Err(io::Error::last_os_error());
         }
+        let mut left = rustix::thread::capabilities(None)?;
+        for set in [
+            &mut left.effective,
+            &mut left.permitted,
+            &mut left.inheritable,
+        ] {
+            set.remove(CapabilitySet::NET_RAW);
+        }
+        rustix::thread::set_capabilities(None, left)?;
+        Ok(())
     };
-    // SAFETY: between fork and exec one system call is made, and nothing is allocated.
+    // SAFETY: between fork and exec three system calls are made, and nothing is allocated.
     unsafe { command.pre_exec(close) };
 }
 

@@ -25,6 +25,7 @@ impl Node {
         let mut claims = files.unwrap_or_default();
         claims.extend(self.nvml.borrow_and_update().iter().cloned());
         claims.push(self.memory.claim());
+        claims.extend(self.uplinks.look(std::time::Instant::now()));
         let nvml = self.nvml.borrow().clone();
         claims.extend(self.notice_gpus(&nvml));
         self.try_gpus();

@@ -36,7 +36,7 @@ use crate::{
     attest::{AttestError, Attester, Facts, change_digest, unavailable},
     backoff::spread,
     clock,
-    collect::{Host, Restarts},
+    collect::{Host, Restarts, Uplinks},
     config::Config,
     ipc::FenceClient,
     notify::{Notify, alive_every},
@@ -88,6 +88,7 @@ struct Node {
     config: Arc<Config>,
     tpm: Tpm,
     host: Host,
+    uplinks: Uplinks,
     attester: Attester,
     exchange: Exchange,
     /// What of the fence's state is in the log.
@@ -150,6 +151,7 @@ pub async fn run(
     let mut node = Node {
         turned: Turned::default(),
         sealer: None,
+        uplinks: Uplinks::new(config.fence.uplinks()),
         started: Instant::now(),
         exchange: Exchange::new(std::time::Instant::now(), config.evidence.interval(), kept),
         fence: FenceClient::new(&config.fence.socket),

@@ -250,7 +250,7 @@ pub fn brakes(brakes: &Brakes, deployment: Option<&str>) -> Vec<NewAlert> {
 }
 
 /// Labels are few and stable: they are what receivers group and deduplicate by.
-fn alert(subject: &Subject, name: &str, severity: &str, summary: String) -> NewAlert {
+pub(super) fn alert(subject: &Subject, name: &str, severity: &str, summary: String) -> NewAlert {
     let mut labels = json!({
         "alertname": name,
         "severity": severity,

@@ -6,6 +6,7 @@
 pub mod devices;
 pub mod engine;
 pub mod own_clock;
+pub mod place;
 pub mod send;
 
 use std::sync::Arc;
@@ -83,6 +84,10 @@ impl Alerts {
         let shown = self.store.gpus_at_many(devices::since(now)).await?;
         wanted.extend(devices::wanted(&subjects, &shown, owner, retired));
         let deployment = policy.as_ref().map(|policy| policy.deployment().as_str());
+        let places = self.store.place_list().await?;
+        let listed = |ek: &_| policy.as_ref().and_then(|policy| policy.listed(ek));
+        let rules = Rules::new(&self.config);
+        wanted.extend(place::wanted(&subjects, &places, listed, &rules, now));
         wanted.extend(engine::brakes(&self.standing.brakes(), deployment));
         wanted.extend(own_clock::wanted(*self.clock.borrow(), deployment));
         wanted.extend(policy.as_ref().and_then(|policy| {

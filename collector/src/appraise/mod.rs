@@ -6,8 +6,8 @@
 mod ending;
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Boot, Deviation, Finding, GpuAnchor, Previous, Reference, Run,
-    Status, Subject, Tie, VerifiedEvidence, appraise_at, shown_receipt,
+    AkWord, AttestationResult, Boot, Deviation, Finding, GeoWord, GpuAnchor, Previous, Reference,
+    Run, Status, Subject, Tie, VerifiedEvidence, appraise_at, shown_receipt,
 };
 use bailiwick_attestation::evidence::{Freshness, Nonce};
 use bailiwick_attestation::gpu::Endorsements;
@@ -48,6 +48,8 @@ pub struct Appraised {
     pub cause: Option<String>,
     /// What others may believe, beside a lease that grants.
     pub outward: Option<Grant>,
+    /// Whose word it is where the node stands.
+    pub place: GeoWord,
 }
 
 /// A statement and whose it is.
@@ -88,7 +90,8 @@ impl Case<'_> {
         let reference = self
             .policy
             .map(|policy| policy.reference(self.endorsements));
-        let result = self.appraised(reference.as_ref(), self.now);
+        let place = self.geo_word();
+        let result = self.appraised(reference.as_ref(), &place, self.now);
         let verdict = verdict_of(result.status);
         let reasons = reasons(&result);
         // Under a profile that asks for it, or the word is nobody's conclusion.
@@ -151,6 +154,7 @@ impl Case<'_> {
             lease,
             lease_until,
             outward,
+            place,
         })
     }
 }
@@ -163,10 +167,24 @@ impl Case<'_> {
             profile,
             ..policy.reference(self.endorsements)
         });
-        self.appraised(reference.as_ref(), at)
+        self.appraised(reference.as_ref(), &self.geo_word(), at)
     }
 
-    fn appraised(&self, reference: Option<&Reference<'_>>, at: UnixTime) -> AttestationResult {
+    /// Whose word it is where the node stands.
+    fn geo_word(&self) -> GeoWord {
+        let signed = self.policy.and_then(|policy| {
+            let node = policy.listed(&self.row.ek)?;
+            Some((node, policy.approvers()))
+        });
+        geo_word(self.evidence.geotag(), self.deployment, signed, self.now)
+    }
+
+    fn appraised(
+        &self,
+        reference: Option<&Reference<'_>>,
+        place: &GeoWord,
+        at: UnixTime,
+    ) -> AttestationResult {
         let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
         let word = self.ak_word();
         let foreign = match (self.policy, listed) {
@@ -179,13 +197,8 @@ impl Case<'_> {
         let logs = self.policy.map_or(&[][..], Policy::logs);
         let name = listed.map(|node| &node.name);
         let receipt = receipt_of(self.envelope, logs, name, &self.row.ek);
-        let signed = self.policy.and_then(|policy| {
-            let node = policy.listed(&self.row.ek)?;
-            Some((node, policy.approvers()))
-        });
-        let place = geo_word(self.evidence.geotag(), self.deployment, signed, self.now);
         let subject = Subject {
-            geotag: &place,
+            geotag: place,
             endorsed_until: endorsed_until(&self.row.enrolment),
             receipt: receipt.as_ref(),
             deployment: self.deployment,

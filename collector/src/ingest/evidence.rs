@@ -20,6 +20,7 @@ use crate::appraise::{
 };
 use crate::direct::{Policy, node_name};
 use crate::outward::Grant;
+use crate::place::ShownPlace;
 use crate::quiet::Quiet;
 use crate::record::{NewStatement, NodeRow, StoreError, Verdict};
 use crate::standing::{Change, Decision};
@@ -351,6 +352,11 @@ impl Stream {
                 gap,
                 devices: device_names(statement, &certified),
                 gpus: certified,
+                place: ShownPlace::of(
+                    statement,
+                    &appraised.place,
+                    appraised.verdict == Verdict::Affirming,
+                ),
             })
             .await;
         let index = match inserted {

@@ -10,9 +10,11 @@ use prost::Message as _;
 use tonic::Status;
 
 use super::{Query, maybe_digest};
+use crate::alert::place::of_node;
 use crate::clock;
 use crate::direct::{Current, Policy, node_name};
 use crate::ingest::store_failed;
+use crate::place::line;
 use crate::record::NodeRow;
 use crate::standing::why::{Facts, conditions, why};
 
@@ -124,6 +126,9 @@ impl Query {
             None => self.standing_lines(&row, &current, &summary.node),
             Some(_) => Vec::new(),
         };
+        if at.is_none() {
+            standing.extend(self.place_lines(&row, &current).await?);
+        }
         standing.extend(stored.iter().flat_map(fence_conditions));
         let result = stored.map_or_else(Vec::new, |stored| stored.result);
         Ok(v1::GetNodeResponse {
@@ -147,6 +152,20 @@ impl Query {
             // Every accepted statement is under a signed head before it is answered.
             receipts: row.statements,
         })
+    }
+
+    /// What of its place somebody has to look at.
+    async fn place_lines(
+        &self,
+        row: &NodeRow,
+        current: &Current,
+    ) -> Result<Vec<v1::StandingLine>, Status> {
+        let listed = current.as_ref().and_then(|policy| policy.listed(&row.ek));
+        let place = self.store.place_get(&row.ek).await.map_err(store_failed)?;
+        let found = place
+            .zip(listed)
+            .map(|(place, node)| of_node(&place, node, clock::now()));
+        Ok(found.unwrap_or_default().into_iter().map(line).collect())
     }
 
     fn standing_lines(

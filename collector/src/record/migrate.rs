@@ -43,6 +43,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "gpus_shown",
         include_str!("../../migrations/0090_gpus_shown.sql"),
     ),
+    (
+        100,
+        "places",
+        include_str!("../../migrations/0100_places.sql"),
+    ),
 ];
 
 pub(super) async fn connect(

@@ -13,6 +13,7 @@ mod gpus;
 mod log;
 mod migrate;
 mod nodes;
+mod places;
 mod policies;
 mod reads;
 mod rows;

@@ -11,7 +11,7 @@ use sqlx::sqlite::SqliteConnection;
 use super::acts::NewAct;
 use super::rows::{NewEnrolment, NewStatement};
 use super::writer::{Outcome, Write, int};
-use super::{Store, StoreError, entries, gpus};
+use super::{Store, StoreError, entries, gpus, places};
 use crate::direct::pending_name;
 
 impl Store {
@@ -122,6 +122,7 @@ pub(super) async fn statement_insert(
     entries::head_insert(connection, new).await?;
     let mut turned = None;
     if new.challenged {
+        places::keep(connection, new).await?;
         let reason = new.reasons.first().map_or("", String::as_str);
         turned = standing_update(
             connection,

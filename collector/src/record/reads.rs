@@ -455,6 +455,9 @@ pub(super) fn time(row: &SqliteRow, column: &'static str) -> Result<UnixTime, St
     number(row, column).map(UnixTime)
 }
 
-fn maybe_time(row: &SqliteRow, column: &'static str) -> Result<Option<UnixTime>, StoreError> {
+pub(super) fn maybe_time(
+    row: &SqliteRow,
+    column: &'static str,
+) -> Result<Option<UnixTime>, StoreError> {
     Ok(maybe_number(row, column)?.map(UnixTime))
 }

@@ -8,6 +8,7 @@ use prost::Message as _;
 
 use super::acts::NewAct;
 use crate::direct::pending_name;
+use crate::place::ShownPlace;
 
 /// What is concluded about a node, in the words of the wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -154,6 +155,8 @@ pub struct NewStatement {
     pub devices: Option<Vec<String>>,
     /// GPUs whose maker certified them and whose reports it cites: `PDI-` and 16 hex digits.
     pub gpus: Vec<String>,
+    /// Its place.
+    pub place: ShownPlace,
 }
 
 /// One enrolled TPM and the newest that is known of it.

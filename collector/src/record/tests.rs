@@ -10,6 +10,7 @@ use sqlx::Row as _;
 use tempfile::TempDir;
 
 use super::*;
+use crate::place::{ShownPlace, Surroundings};
 
 const EK: Sha256Digest = Sha256Digest([7; 32]);
 
@@ -80,6 +81,11 @@ fn statement(sequence: u64, verdict: Verdict, received: u64) -> NewStatement {
         gap: None,
         devices: None,
         gpus: Vec::new(),
+        place: ShownPlace {
+            tag: Err("geotag-absent".into()),
+            around: Surroundings::default(),
+            affirmed: true,
+        },
     }
 }
 
