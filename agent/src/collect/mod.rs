@@ -8,6 +8,7 @@
 mod addresses;
 mod boot;
 mod cpu;
+mod devlink;
 mod disk;
 mod dmi;
 mod firmware;
@@ -32,6 +33,7 @@ use std::{
     io,
     net::IpAddr,
     path::{Path, PathBuf},
+    time::Instant,
 };
 
 use bailiwick_attestation::proto::v1::{Claim, claim::Value};
@@ -62,6 +64,7 @@ pub struct Host {
     /// Folders that hold studies' data.
     mounts: Vec<PathBuf>,
     hashed: firmware::Hashed,
+    cards: devlink::Asked,
 }
 
 impl Host {
@@ -77,6 +80,7 @@ impl Host {
             lib: section.lib.clone(),
             mounts: section.mounts.clone(),
             hashed: firmware::Hashed::default(),
+            cards: devlink::Asked::default(),
         }
     }
 
@@ -92,6 +96,7 @@ impl Host {
         nvidia::claims(self, &mut claims);
         modules::claims(self, &mut claims);
         firmware::claims(self, &mut claims);
+        self.cards.claims(Instant::now(), &mut claims);
         iommu::claims(self, &mut claims);
         disk::claims(self, &mut claims);
         time::claims(&mut claims);

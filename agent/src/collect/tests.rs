@@ -10,6 +10,7 @@ fn host(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Host) {
         fs::write(path, content).unwrap();
     }
     let host = Host {
+        cards: devlink::Asked::default(),
         proc: dir.path().join("proc"),
         sys: dir.path().join("sys"),
         nvml: None,

@@ -11,8 +11,8 @@ use std::{
 };
 
 use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv, send,
-    socket_with,
+    AddressFamily, Protocol, RecvFlags, SendFlags, SocketFlags, SocketType, bind, netlink, recv,
+    send, socket_with,
 };
 
 use self::parse::split;
@@ -51,7 +51,15 @@ impl Netlink {
     /// rtnetlink, in this thread's network namespace.
     pub(crate) fn new() -> io::Result<Self> {
         Ok(Self {
-            socket: open(0, SocketFlags::CLOEXEC)?,
+            socket: open(0, SocketFlags::CLOEXEC, None)?,
+            number: 0,
+        })
+    }
+
+    /// Generic netlink, likewise.
+    pub(crate) fn generic() -> io::Result<Self> {
+        Ok(Self {
+            socket: open(0, SocketFlags::CLOEXEC, Some(netlink::GENERIC))?,
             number: 0,
         })
     }
@@ -99,7 +107,7 @@ impl Changes {
     /// In this thread's network namespace.
     pub(crate) fn new() -> io::Result<Self> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        open(GROUP_LINK, flags).map(Self)
+        open(GROUP_LINK, flags, None).map(Self)
     }
 
     /// Takes note of all that changed; what it was is found out by looking.
@@ -124,10 +132,10 @@ impl AsFd for Changes {
     }
 }
 
-fn open(groups: u32, flags: SocketFlags) -> io::Result<OwnedFd> {
+/// No protocol is `NETLINK_ROUTE`.
+fn open(groups: u32, flags: SocketFlags, protocol: Option<Protocol>) -> io::Result<OwnedFd> {
     let kind = SocketType::RAW;
-    // No protocol is `NETLINK_ROUTE`.
-    let socket = socket_with(AddressFamily::NETLINK, kind, flags, None)?;
+    let socket = socket_with(AddressFamily::NETLINK, kind, flags, protocol)?;
     bind(&socket, &netlink::SocketAddrNetlink::new(0, groups))?;
     Ok(socket)
 }
