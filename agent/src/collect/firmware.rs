@@ -31,7 +31,7 @@ type Known = BTreeMap<PathBuf, (Stamp, Vec<u8>)>;
 pub(super) struct Hashed(Arc<Mutex<Known>>);
 
 impl Hashed {
-    fn digest(&self, file: &Path) -> std::io::Result<Vec<u8>> {
+    pub(super) fn digest(&self, file: &Path) -> std::io::Result<Vec<u8>> {
         let found = fs::metadata(file)?;
         let stamp = (
             found.dev(),

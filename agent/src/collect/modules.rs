@@ -15,7 +15,7 @@ use bailiwick_attestation::{
     proto::v1::{Claim, claim::Value},
 };
 
-use super::{Host, MAX_TEXT, claim, from_file, read_text, text, why};
+use super::{Host, MAX_TEXT, claim, firmware::Hashed, from_file, read_text, text, why};
 use crate::files::read_bounded;
 
 /// Most folders looked at; a large host has some 300 modules, and as many parts built in.
@@ -58,6 +58,11 @@ pub(super) fn claims(host: &Host, out: &mut Vec<Claim>) {
         describe(&folder.join(name), name, taint, out);
         let (source, value) = files.signer(name);
         out.push(claim(&format!("module.{name}.signer"), &source, value));
+        if name.starts_with("nvidia")
+            && let Some((source, value)) = files.digest(name, &host.hashed)
+        {
+            out.push(claim(&format!("module.{name}.sha256"), &source, value));
+        }
     }
 }
 
@@ -126,6 +131,18 @@ impl Files {
             folder: folder.unwrap_or_default(),
             table,
         }
+    }
+
+    /// What lies where the module was loaded from, by now; the kernel's measurement list says what
+    /// was loaded.
+    fn digest(&self, module: &str, hashed: &Hashed) -> Option<(String, Value)> {
+        let path = listed_at(self.table.as_ref().ok()?, module)?;
+        let file = self.folder.join(path);
+        let value = match hashed.digest(&file) {
+            Ok(digest) => Value::Data(digest),
+            Err(err) => Value::Unavailable(why(&err)),
+        };
+        Some((file.display().to_string(), value))
     }
 
     /// Who signed the module's file, as its end says: the kernel checked that when it was loaded,

@@ -145,6 +145,7 @@ fn what_lies_beneath_a_host_is_told() {
     let claims = host.file_claims();
     let text = |text: &str| Some(Value::Text(text.to_owned()));
     let digest = bailiwick_attestation::Sha256Digest::of(&[b"firmware"]);
+    let module = bailiwick_attestation::Sha256Digest::of(&[b"\x7fELF, unsigned"]);
     let cases = [
         ("kernel.modules", Some(Value::Number(2))),
         ("kernel.modules-tainting", text("nvidia:POE")),
@@ -152,6 +153,7 @@ fn what_lies_beneath_a_host_is_told() {
         ("module.nvidia.srcversion", text("ABCDEF")),
         ("module.nvidia.version", text("580.65.06")),
         ("module.nvidia.signer", text("unsigned")),
+        ("module.nvidia.sha256", Some(Value::Data(module.0.to_vec()))),
         ("module.ext4.taint", None),
         (
             "nvidia.firmware.gsp_ga10x",
@@ -218,6 +220,7 @@ fn what_cannot_be_seen_of_a_host_is_not_denied() {
         ("module.nvidia.taint", Some(Value::Text("?".to_owned()))),
         ("module.nvidia.version", None),
         ("module.nvidia.signer", missing()),
+        ("module.nvidia.sha256", None),
         ("iommu.groups", missing()),
         ("cpu.vulnerabilities", missing()),
         ("bmc.present", Some(Value::Flag(false))),

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
     claims::{Found, hash_of},
+    ima,
     logs::{LogsRead, Part},
     result::{AppraisedClaim, AttestationResult, Finding},
     verify::VerifiedEvidence,
@@ -158,7 +159,7 @@ fn is_boot(claim: &str) -> bool {
 }
 
 pub(super) fn is_ima(claim: &str) -> bool {
-    IMA.contains(&claim)
+    IMA.contains(&claim) || claim.starts_with(ima::MODULE)
 }
 
 impl Measured {

@@ -69,6 +69,7 @@ pub(super) fn demands(
         };
         require(result, requirement, found, now);
     }
+    host::modules(result, evidence, &measured);
     strict::judge(result, profile, &measured);
     strict::revoked(result, evidence, profile, &measured, now);
 }

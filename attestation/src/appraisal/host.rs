@@ -1,10 +1,15 @@
 //! What a host's own words show by not agreeing with each other.
 
 use super::{
+    boot::Measured,
+    ima::MODULE,
     result::{AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
-use crate::{evidence::ClaimValue, profile::Provenance};
+use crate::{
+    evidence::ClaimValue,
+    profile::{Provenance, Value},
+};
 
 /// Where the version of NVIDIA's driver is said: by the driver, by the module's own description,
 /// by the library that speaks to it.
@@ -34,5 +39,36 @@ pub(super) fn judge(result: &mut AttestationResult, evidence: &VerifiedEvidence)
             found: format!("{} by {other}", short(found)),
             provenance: Some(Provenance::SelfReported),
         });
+    }
+}
+
+/// What lies on disk is what was loaded, where both are told: a module loaded from elsewhere under the
+/// name of NVIDIA's, or one that was exchanged since, shows.
+pub(super) fn modules(
+    result: &mut AttestationResult,
+    evidence: &VerifiedEvidence,
+    measured: &Measured,
+) {
+    let claims = &evidence.statement.claims;
+    for (name, loaded) in &measured.0.ima.claims {
+        let (Some(module), Value::Text(loaded)) = (name.strip_prefix(MODULE), &loaded.value) else {
+            continue;
+        };
+        let claim = format!("module.{module}.sha256");
+        let Some(ClaimValue::Data(digest)) = claims.get(&claim) else {
+            continue;
+        };
+        let file = format!("sha256:{}", hex::encode(digest));
+        // Of a list of other digests nothing can be told.
+        if loaded.starts_with("sha256:") && *loaded != file {
+            result.deviate(Deviation {
+                claim,
+                finding: Finding::Refused,
+                code: "module-not-as-loaded".to_owned(),
+                expected: format!("{loaded}, as it was loaded by {name}"),
+                found: format!("{file} in its file"),
+                provenance: Some(Provenance::SelfReported),
+            });
+        }
     }
 }

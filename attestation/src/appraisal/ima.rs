@@ -1,5 +1,7 @@
 //! The kernel's measurement list, held against PCR 10 and against what the profile knows.
 
+use std::collections::BTreeMap;
+
 use super::{
     boot::{IMA_PCR, is_ima},
     claims::hash_of,
@@ -24,6 +26,13 @@ const NAMED: usize = 16;
 const NAME: usize = 160;
 /// Most bytes that a list may run ahead of its quote and still be read on from there.
 const AHEAD: usize = 8 * 1024;
+
+/// NVIDIA's modules as they were loaded: `ima.module.nvidia_uvm`.
+pub(super) const MODULE: &str = "ima.module.";
+/// What begins their names, and most of them; the driver has six.
+const MODULES: (&[u8], usize) = (b"nvidia", 16);
+/// Ends of a module's file: as it is, or compressed.
+const MODULE_ENDS: [&[u8]; 4] = [b".ko", b".ko.xz", b".ko.zst", b".ko.gz"];
 
 /// Whether the profile asks about the list.
 fn asked(profile: &Profile) -> bool {
@@ -69,6 +78,8 @@ struct Tally {
     files: Part,
     named: usize,
     more: u64,
+    /// Digests of NVIDIA's modules by the name of their file, of each the last that was loaded.
+    modules: BTreeMap<String, KnownDigest>,
 }
 
 /// One statement's list, and what it is held against.
@@ -202,6 +213,7 @@ impl<'a> Against<'a> {
             return;
         }
         self.digest(tally, entry);
+        module(tally, entry);
         let ima = self.profile.ima.as_ref();
         if let Some(files) = ima.and_then(|ima| ima.files.as_ref()) {
             self.file(tally, files, number, entry);
@@ -312,12 +324,42 @@ impl<'a> Against<'a> {
                 part.deviate(FILE, finding, "file-more", KNOWN, found);
             }
         }
+        let modules = tally.modules.iter().map(|(name, digest)| {
+            let value = Value::Text(digest.to_string());
+            (format!("{MODULE}{name}"), value)
+        });
+        let rows = rows
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value));
         let provenance = Provenance::Measured;
         part.claims = rows
-            .into_iter()
-            .map(|(name, value)| (name.to_owned(), AppraisedClaim { value, provenance }))
+            .chain(modules)
+            .map(|(name, value)| (name, AppraisedClaim { value, provenance }))
             .collect();
         part
+    }
+}
+
+/// Takes note of a module. The kernel measures a file again when it is loaded after it changed, or
+/// from elsewhere. A name is chosen by whoever made the file: this tells which file was loaded under
+/// that name, not that nothing was loaded under another; what may be loaded at all says `[ima]`.
+fn module(tally: &mut Tally, entry: &Entry<'_>) {
+    let (head, most) = MODULES;
+    let path = entry.file_name().unwrap_or_default();
+    let file = path.rsplit(|byte| *byte == b'/').next().unwrap_or_default();
+    let stem = MODULE_ENDS.iter().find_map(|end| file.strip_suffix(*end));
+    let Some(stem) = stem.filter(|stem| stem.starts_with(head) && stem.len() <= 64) else {
+        return;
+    };
+    let plain = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"_-".contains(b);
+    let measured = entry.file_digest().as_ref().and_then(KnownDigest::of);
+    let (Some(measured), true) = (measured, stem.iter().all(plain)) else {
+        return;
+    };
+    // The kernel writes one where files have the other.
+    let name = String::from_utf8_lossy(stem).replace('-', "_");
+    if tally.modules.len() < most || tally.modules.contains_key(&name) {
+        tally.modules.insert(name, measured);
     }
 }
 

@@ -7,7 +7,7 @@ use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair
 use super::*;
 use crate::crypto::{Curve, HashAlgorithm, PublicKey};
 use crate::ima::KeyId;
-use crate::profile::Value;
+use crate::profile::{Provenance, Value};
 use crate::x509::pem_block;
 
 #[test]
@@ -335,4 +335,105 @@ fn files_that_somebody_signed_are_counted_apart() {
     let result = node.result();
     assert_eq!(found(&result).len(), 1);
     assert_eq!(counts(&result), [2, 3, 1].map(Value::Number));
+}
+
+#[test]
+fn a_module_on_disk_is_the_one_that_was_loaded() {
+    const KO: &str = "/lib/modules/6.1.0/updates/dkms/nvidia.ko";
+    type Row<'a> = (
+        &'a str,
+        &'a [(&'a str, u8)],
+        &'a str,
+        Option<u8>,
+        &'a [&'a str],
+    );
+    let differs: &[&str] = &["module-not-as-loaded"];
+    let rows: &[Row<'_>] = &[
+        ("the same", &[(KO, 5)], "nvidia", Some(5), &[]),
+        ("another on disk", &[(KO, 5)], "nvidia", Some(6), differs),
+        (
+            "loaded from elsewhere",
+            &[(KO, 5), ("/tmp/nvidia.ko", 6)],
+            "nvidia",
+            Some(5),
+            differs,
+        ),
+        ("loaded anew", &[(KO, 5), (KO, 6)], "nvidia", Some(6), &[]),
+        (
+            "compressed",
+            &[("/m/nvidia-uvm.ko.zst", 5)],
+            "nvidia_uvm",
+            Some(6),
+            differs,
+        ),
+        ("another module", &[(KO, 5)], "nvidia_uvm", Some(6), &[]),
+        ("never loaded", &[], "nvidia", Some(6), &[]),
+        (
+            "not a module",
+            &[("/usr/bin/nvidia.ko.txt", 5)],
+            "nvidia",
+            Some(6),
+            &[],
+        ),
+        ("nothing told of the disk", &[(KO, 5)], "nvidia", None, &[]),
+    ];
+    for (name, loaded, module, on_disk, want) in rows {
+        let mut node = Booted::new();
+        for (file, content) in *loaded {
+            node.measured(entry(file, *content));
+        }
+        let claim = |byte: &u8| v1::Claim {
+            name: format!("module.{module}.sha256"),
+            source: KO.to_owned(),
+            value: Some(v1::claim::Value::Data(vec![*byte; 32])),
+        };
+        node.case.statement.claims.extend(on_disk.iter().map(claim));
+        let codes: Vec<String> = node.codes().into_iter().map(|(_, code)| code).collect();
+        assert_eq!(codes, *want, "{name}");
+    }
+}
+
+#[test]
+fn modules_that_were_loaded_are_claims_and_a_node_cannot_make_them() {
+    let ask = |node: &mut Booted, byte: u8| {
+        let value = format!(
+            "is = \"sha256:{}\"\nprovenance = \"measured\"",
+            hex::encode([byte; 32])
+        );
+        node.case.require("ima.module.nvidia", &value);
+    };
+    let mut node = Booted::new();
+    node.measured(entry("/lib/modules/6.1.0/nvidia.ko", 5));
+    ask(&mut node, 5);
+    assert_eq!(node.codes(), []);
+    let claims = &node.result().submods["tpm"].claims;
+    assert_eq!(claims["ima.module.nvidia"].provenance, Provenance::Measured);
+
+    let mut other = Booted::new();
+    other.measured(entry("/lib/modules/6.1.0/nvidia.ko", 6));
+    ask(&mut other, 5);
+    assert_eq!(other.codes(), want(&[("ima.module.nvidia", "claim-value")]));
+
+    let mut said = Booted::new();
+    ask(&mut said, 5);
+    said.case.statement.claims.push(v1::Claim {
+        name: "ima.module.nvidia".to_owned(),
+        source: "a node".to_owned(),
+        value: Some(v1::claim::Value::Text(format!(
+            "sha256:{}",
+            hex::encode([5; 32])
+        ))),
+    });
+    assert_eq!(
+        said.codes(),
+        want(&[("ima.module.nvidia", "claim-missing")])
+    );
+
+    let mut many = Booted::new();
+    for number in 0..40 {
+        many.measured(entry(&format!("/m/nvidia{number}.ko"), 5));
+    }
+    let claims = many.result().submods.remove("tpm").unwrap().claims;
+    let told = claims.keys().filter(|name| name.starts_with("ima.module."));
+    assert_eq!(told.count(), 16);
 }

@@ -343,6 +343,8 @@ fn demanded(name: &str, source: Provenance) -> Result<(), Why> {
     match name {
         // What `[ima]` asks, and a list that grows while the machine runs.
         "ima.entries" | "ima.violations" => Err(Why::Count),
+        // Modules come when they are asked for; which may come is in the files of `[ima]`.
+        module if module.starts_with("ima.module.") => Err(Why::NotStack),
         fence if fence.starts_with("fence.") => {
             let kept = FENCE.contains(&fence);
             kept.then_some(()).ok_or(Why::NotStack)

@@ -178,6 +178,10 @@ pub(crate) fn restore(code: &str) -> &'static str {
         "device-granted" => {
             "a study holds a device that the policy gives to nobody or to another: end what holds it"
         }
+        "module-not-as-loaded" => {
+            "its file is another than what was loaded: after an update of the driver, reboot or load it \
+             anew; if nobody updated it, treat the machine as tampered with"
+        }
         "driver-versions-differ" => {
             "library, module and /proc are of two drivers: reload the module, or reboot the machine"
         }
