@@ -11,6 +11,7 @@ mod host;
 mod identity;
 mod ima;
 mod logs;
+mod merge;
 mod strict;
 mod time;
 

@@ -9,6 +9,7 @@ mod diff;
 mod draft;
 mod gpu;
 mod ima;
+mod merge;
 mod provenance;
 mod raw;
 mod strict;
@@ -22,6 +23,7 @@ pub use cvm::CvmProfile;
 pub use diff::{Difference, Way, diff};
 pub use draft::{Demand, Draft, Seen, Why, draft};
 pub use gpu::{GpuProfile, Versions};
+pub use merge::{MergeRefused, Merged, merge};
 pub use provenance::{Provenance, UnknownProvenance};
 pub use strict::{Revoked, Strict, StrictSet};
 

@@ -1,8 +1,9 @@
-//! `profile capture|diff|plan`: the validated stack, drafted from what good nodes showed, compared,
+//! `profile capture|diff|merge|plan`: the validated stack, drafted from what good nodes showed, compared,
 //! and tried on what is recorded.
 
 mod capture;
 mod diff;
+mod merge;
 pub(crate) mod plan;
 
 use anyhow::Context as _;
@@ -32,6 +33,9 @@ enum Command {
     Capture(capture::Args),
     /// Says what the second profile allows that the first does not, and the reverse.
     Diff(diff::Args),
+    /// Makes one profile of two for the time of an update: the second, and until a date what the first
+    /// allows besides.
+    Merge(merge::Args),
     /// Says which nodes would turn under a new profile, and why, by what they showed last.
     Plan(plan::Args),
 }
@@ -41,6 +45,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
     match &args.command {
         Command::Capture(capture) => capture::run(&args.connection, capture),
         Command::Diff(args) => diff::run(args),
+        Command::Merge(args) => merge::run(args),
         Command::Plan(plan) => plan::run(&args.connection, plan),
     }
 }
