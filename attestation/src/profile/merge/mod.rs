@@ -2,7 +2,8 @@
 //!
 //! The new profile is the frame: its terms, and everything that it demands, count from now on. Values
 //! that only the old one knows (registers, claims, files, keys) join its own, each until the date, so
-//! a node of either is good while the update rolls out and one of the new alone afterwards. What
+//! a node of either is good while the update rolls out and one of the new alone afterwards. What the old
+//! one took back comes along, too, and stays so. What
 //! cannot be said so is not: a claim that only the new profile judges has no old value, a quirk no
 //! time. That is told, in the words in which two profiles are told apart ([`diff`]).
 
@@ -82,6 +83,7 @@ pub fn merge(old: File<'_>, new: File<'_>, until: UnixTime) -> Result<Merged, Me
         merge.keys(before, after);
     }
     merge.agents(&before, &after);
+    merge.revoked(&after);
     let text = format!(
         "# {}, and until {} what {} allows besides.\n# It says what was merged, not what is right: \
          read it before you sign it.\n\n{}",
@@ -232,6 +234,25 @@ impl Merge {
             .as_array_mut();
         if let Some(list) = list {
             list.extend(added);
+        }
+    }
+
+    /// What the old one took back stays so: it may stand among the values that come along.
+    fn revoked(&mut self, new: &Profile) {
+        let old = self.old.get("revoked").and_then(Toml::as_array);
+        let named = |one: &&Toml| {
+            let digest = one.get("digest").and_then(Toml::as_str);
+            let digest = digest.and_then(|text| hex::decode(text).ok());
+            digest.is_some_and(|digest| !new.revoked.contains_key(&digest))
+        };
+        let taken: Vec<Toml> = old.into_iter().flatten().filter(named).cloned().collect();
+        if taken.is_empty() {
+            return;
+        }
+        let list = self.table.entry("revoked");
+        let list = list.or_insert_with(|| Toml::Array(Vec::new()));
+        if let Some(list) = list.as_array_mut() {
+            list.extend(taken);
         }
     }
 

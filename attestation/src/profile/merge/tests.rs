@@ -251,3 +251,32 @@ fn what_cannot_be_one_profile_is_refused() {
     let head = format!("# r17, and until {DATE} what r17 allows besides.\n");
     assert!(merged.text.starts_with(&head), "{}", merged.text);
 }
+
+#[test]
+fn what_the_old_profile_took_back_stays_so() {
+    let taken = |byte: &str, reason: &str| {
+        let digest = digest(byte);
+        format!("[[revoked]]\ndigest = \"{digest}\"\nreason = \"{reason}\"\n")
+    };
+    let old = profile(
+        "r17",
+        &register(4, &["aa", "cc"]),
+        &(taken("aa", "signed by mistake") + &taken("cc", "of old")),
+    );
+    let new = profile("r18", &register(4, &["bb"]), &taken("cc", "of late"));
+    let (merged, _) = merged(&old, &new);
+    let reasons: Vec<(String, &str)> = merged
+        .revoked
+        .iter()
+        .map(|(digest, revoked)| (hex::encode(digest), revoked.reason.as_str()))
+        .collect();
+    let want = [
+        (digest("aa"), "signed by mistake"),
+        (digest("cc"), "of late"),
+    ];
+    assert_eq!(reasons, want);
+    // Nothing of it makes a table of its own where there is none to make.
+    let plain = profile("r17", &register(4, &["aa"]), "");
+    let (merged, _) = super::tests::merged(&plain, &profile("r18", &register(4, &["bb"]), ""));
+    assert!(merged.revoked.is_empty());
+}
