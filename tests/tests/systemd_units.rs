@@ -299,6 +299,8 @@ fn vendors_libraries_have_what_they_take_and_no_more() {
         "char-nvidia-frontend",
         "char-nvidia-uvm",
         "char-nvidia-nvswitch",
+        // The agent's own, in a confidential guest.
+        "/dev/sev-guest",
     ];
     let want: Vec<&str> = want.into_iter().flat_map(|name| [name, "rw"]).collect();
     assert_eq!(devices, want);
