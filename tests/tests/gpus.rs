@@ -2,11 +2,11 @@
 //! hang on which endorsement. The GPUs are the ABI double's, asked by the agent's own code.
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
+mod client;
 mod stand;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::path::Path;
 
 use bailiwick_agent::collect::gpu::{LOGS, PATIENCE, ask, cited};
 use bailiwick_attestation::Sha256Digest;
@@ -14,6 +14,7 @@ use bailiwick_attestation::evidence::gpu_nonce;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::x509::Bundle;
 use bailiwick_nvml_double::{Staged, library};
+use client::{built, client};
 use prost::Message as _;
 use serde_json::Value;
 use stand::{Came, Conversation, Machine, Stand, entry};
@@ -83,25 +84,6 @@ fn doubled(folder: &Path) -> Staged {
     double.add_made(1).unwrap();
     double.write().unwrap();
     double
-}
-
-/// A program of this build.
-fn built(name: &str) -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    here.ancestors().nth(2).unwrap().join(name)
-}
-
-/// The client, beside the collector in this process.
-async fn client(words: &[&str], config: Option<&Path>) -> Output {
-    let mut command = Command::new(built("bailiwick"));
-    command.args(words);
-    if let Some(config) = config {
-        command.arg("--config").arg(config);
-    }
-    tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .unwrap()
 }
 
 /// One node whose GPU is a double, and one that has none, under a profile that does not ask.

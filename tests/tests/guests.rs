@@ -3,11 +3,10 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
 mod chip;
+mod client;
 mod stand;
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
 
 use bailiwick_agent::collect::tee::Tee;
 use bailiwick_agent::config::TeeSection;
@@ -15,6 +14,7 @@ use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::evidence::{Freshness, tee_report_data};
 use bailiwick_attestation::proto::v1;
 use chip::{Chip, Kernel};
+use client::client;
 use prost::Message as _;
 use serde_json::Value;
 use stand::{Came, Conversation, Machine, Stand, entry};
@@ -66,25 +66,6 @@ impl Guest {
         self.last.previous = Some(Sha256Digest::of(&[&bytes]).as_bytes().to_vec());
         accepted
     }
-}
-
-/// A program of this build.
-fn built(name: &str) -> PathBuf {
-    let here = std::env::current_exe().unwrap();
-    here.ancestors().nth(2).unwrap().join(name)
-}
-
-/// The client, beside the collector in this process.
-async fn client(words: &[&str], config: Option<&Path>) -> Output {
-    let mut command = Command::new(built("bailiwick"));
-    command.args(words);
-    if let Some(config) = config {
-        command.arg("--config").arg(config);
-    }
-    tokio::task::spawn_blocking(move || command.output())
-        .await
-        .unwrap()
-        .unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -174,8 +174,9 @@ fn unchecked(code: &'static str, why: impl Into<String>) -> Fault {
     }
 }
 
-/// An error with all its causes.
-fn words(error: &dyn Error) -> String {
+/// An error with all its causes, in a line.
+#[must_use]
+pub fn words(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

@@ -18,7 +18,7 @@ mod tests;
 
 pub use coming::{Turn, turn};
 pub use endorsements::{Endorsements, MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
-pub use judge::{Asked, Facts, Fault, Judged, Revocation, judge, tcb_text};
+pub use judge::{Asked, Facts, Fault, Judged, Revocation, judge, tcb_text, words};
 
 /// How an inventory's name of a chip by AMD begins; behind it stands `CHIP_ID`.
 pub const SNP_PREFIX: &str = "SNP-";

@@ -1,10 +1,11 @@
 //! One document an operator brings: what kind it is, what it says, until when it counts.
 
 use std::borrow::Cow;
-use std::error::Error;
 
 use bailiwick_attestation::cvm::tdx::{Collateral, MAX_COLLATERAL_BYTES, TdxRefused, endorse};
-use bailiwick_attestation::cvm::{MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
+use bailiwick_attestation::cvm::{
+    MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates, words,
+};
 use bailiwick_attestation::gpu::rim::{self, Checked, MAX_RIM_FILE};
 use bailiwick_attestation::gpu::{
     Anchors, MAX_CRL_BYTES, MAX_OCSP_BYTES, MAX_ROOT_BYTES, Response, Root, crl_document, parse_crl,
@@ -352,15 +353,4 @@ fn forged(collateral: &Collateral, at: UnixTime) -> Option<(&'static str, String
     };
     let first = why.iter().find(|why| !timely(why))?;
     Some((first.code(), words(first)))
-}
-
-/// An error with all its causes.
-fn words(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
