@@ -12,7 +12,7 @@ mod verify;
 pub use hash::{Digest, HashAlgorithm};
 pub use key::{Curve, KeyError, PublicKey};
 pub(crate) use verify::ecdsa_der;
-pub use verify::{SignatureScheme, Unsupported, VerifyError, verify, verify_digest};
+pub use verify::{PreparedKey, SignatureScheme, Unsupported, VerifyError, verify, verify_digest};
 
 #[cfg(test)]
 mod tests;

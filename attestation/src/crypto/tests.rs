@@ -166,6 +166,46 @@ fn signatures_verify_and_their_neighbours_do_not() {
 }
 
 #[test]
+fn a_key_read_before_answers_as_one_that_was_not() {
+    let all = all();
+    let of_curves = |signed: &&Signed| matches!(signed.key, PublicKey::Ec { .. });
+    assert_eq!(all.iter().filter(of_curves).count(), 5);
+    for signed in &all {
+        let prepared = PreparedKey::new(&signed.key, signed.scheme);
+        assert_eq!(prepared.is_some(), of_curves(&signed), "{}", signed.name);
+        let Some(prepared) = prepared else { continue };
+        let asked = |scheme, message, signature: &[u8]| {
+            let answer = prepared.verify(scheme, message, signature);
+            let at_once = verify(&signed.key, scheme, message, signature);
+            assert_eq!(answer, at_once, "{}", signed.name);
+            answer
+        };
+        assert_eq!(asked(signed.scheme, MESSAGE, &signed.signature), Ok(()));
+        let other = asked(signed.scheme, b"what was not signed", &signed.signature);
+        assert_eq!(other, Err(VerifyError::Mismatch), "{}", signed.name);
+        let mut flipped = signed.signature.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let flipped = asked(signed.scheme, MESSAGE, &flipped);
+        assert_eq!(flipped, Err(VerifyError::Mismatch), "{}", signed.name);
+        let kind = asked(SignatureScheme::Ed25519, MESSAGE, &signed.signature);
+        assert_eq!(kind, Err(VerifyError::KeyKind), "{}", signed.name);
+    }
+    // With another hash than it was read for: no signature of such a key.
+    let p256 = &all[0];
+    let Some(prepared) = PreparedKey::new(&p256.key, p256.scheme) else {
+        panic!("P-256");
+    };
+    let other = SignatureScheme::Ecdsa(HashAlgorithm::Sha384);
+    let refused = prepared.verify(other, MESSAGE, &p256.signature);
+    assert_eq!(refused, Err(VerifyError::KeyKind));
+    // A point beside the curve is no key, whenever it is read.
+    let beside = PublicKey::ec_from_coordinates(Curve::P256, &[1], &[1]).unwrap();
+    assert!(PreparedKey::new(&beside, p256.scheme).is_none());
+    let refused = verify(&beside, p256.scheme, MESSAGE, &p256.signature);
+    assert_eq!(refused, Err(VerifyError::Mismatch));
+}
+
+#[test]
 fn what_is_not_supported_says_so() {
     let all = kinds();
     let key = |name| &all.iter().find(|signed| signed.name == name).unwrap().key;

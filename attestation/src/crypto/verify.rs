@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use aws_lc_rs::digest;
-use aws_lc_rs::signature::{self, RsaParameters, RsaPssSaltLength, VerificationAlgorithm};
+use aws_lc_rs::signature::{
+    self, ParsedPublicKey, RsaParameters, RsaPssSaltLength, VerificationAlgorithm,
+};
 use der::{Encode, Sequence, asn1::UintRef};
 
 use super::{Curve, HashAlgorithm, PublicKey};
@@ -89,6 +91,42 @@ pub fn verify(
             one_shot(&signature::ED25519, key, message, signature)
         }
         _ => Err(VerifyError::KeyKind),
+    }
+}
+
+/// A key of a curve, read once for one hash: for whoever checks many signatures by it.
+#[derive(Clone, Debug)]
+pub struct PreparedKey {
+    scheme: SignatureScheme,
+    key: ParsedPublicKey,
+}
+
+impl PreparedKey {
+    /// `None` where there is nothing to gain, and for a key that is none: [`verify`] says why.
+    #[must_use]
+    pub fn new(key: &PublicKey, scheme: SignatureScheme) -> Option<Self> {
+        let (PublicKey::Ec { curve, point }, SignatureScheme::Ecdsa(hash)) = (key, scheme) else {
+            return None;
+        };
+        let key = ParsedPublicKey::new(ecdsa(*curve, hash).ok()?, point).ok()?;
+        Some(Self { scheme, key })
+    }
+
+    /// Checks `signature` over `message`, as [`verify`] does. Of another scheme than the key was read
+    /// for it is no signature of this key's.
+    pub fn verify(
+        &self,
+        scheme: SignatureScheme,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), VerifyError> {
+        if scheme != self.scheme {
+            return Err(VerifyError::KeyKind);
+        }
+        match self.key.verify_sig(message, signature) {
+            Ok(()) => Ok(()),
+            Err(_) => Err(VerifyError::Mismatch),
+        }
     }
 }
 

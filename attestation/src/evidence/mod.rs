@@ -6,6 +6,7 @@
 //! signature covers.
 
 mod binding;
+mod claims;
 mod log;
 mod statement;
 
@@ -14,8 +15,7 @@ pub use binding::{
     TpmQuoteSigner, geotag_binding, gpu_nonce, iak_binding, tee_report_data, tee_report_data_of,
     transport_binding,
 };
+pub use claims::ClaimValue;
 pub use log::log_name;
-pub use statement::{
-    ClaimValue, GpuCitation, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused,
-};
 pub(crate) use statement::{GPU_CHAINS, GPU_REPORTS};
+pub use statement::{GpuCitation, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused};

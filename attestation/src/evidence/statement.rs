@@ -1,10 +1,11 @@
 //! The statement, read once into a form that cannot be wrong.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
-use prost::Message;
-
-use super::Nonce;
+use super::{
+    Nonce,
+    claims::{self, ClaimValue},
+};
 use crate::{
     ids::{DeploymentId, IdError, NodeId, Sha256Digest, UnixTime},
     proto::v1,
@@ -13,29 +14,14 @@ use crate::{
 
 /// Longest statement read. A node with eight GPUs and a full fence needs some 20 KiB.
 pub const MAX_STATEMENT: usize = 256 * 1024;
-/// Most claims in a statement; an ordinary node makes about a hundred.
-const MAX_CLAIMS: usize = 4096;
 /// Most links, maps, log digests and gaps: each is a small fixed set on an honest node.
 const MAX_PARTS: usize = 256;
-/// Longest claim name, source or reason.
-const MAX_NAME: usize = 256;
 /// The format this version writes and reads.
 const FORMAT: u32 = 1;
 /// Under which name reports of GPUs travel beside a statement.
 pub(crate) const GPU_REPORTS: &str = "gpu";
 /// Likewise their chains.
 pub(crate) const GPU_CHAINS: &str = "gpu-chains";
-
-/// Claims the appraiser makes itself; a node that uses the names would speak for it.
-const RESERVED: [&str; 7] = [
-    "tpm.",
-    "fence.",
-    "policy.",
-    "node.",
-    "evidence.",
-    "geo.",
-    "gpu.",
-];
 
 /// A statement that is not one.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -84,21 +70,6 @@ impl StatementRefused {
     pub const fn code(&self) -> &'static str {
         "statement-malformed"
     }
-}
-
-/// What a node says of one named fact.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub enum ClaimValue {
-    /// Text as the source spells it.
-    Text(String),
-    /// A count, size or version number.
-    Number(u64),
-    /// Yes or no.
-    Flag(bool),
-    /// Bytes, for example a digest.
-    Data(Vec<u8>),
-    /// It could not be read, and why. Not the same as a claim that was never made.
-    Unavailable(String),
 }
 
 /// A well-formed statement. Who made it is for the signer to show.
@@ -201,8 +172,8 @@ impl ParsedStatement {
         if bytes.len() > MAX_STATEMENT {
             return Err(StatementRefused::TooLong { found: bytes.len() });
         }
-        let raw = v1::Statement::decode(bytes)
-            .map_err(|error| StatementRefused::Decode(error.to_string()))?;
+        let raw =
+            claims::decode(bytes).map_err(|error| StatementRefused::Decode(error.to_string()))?;
         fn rule<T>(field: &'static str, fault: &'static str) -> Result<T, StatementRefused> {
             Err(StatementRefused::Field { field, fault })
         }
@@ -299,7 +270,7 @@ impl ParsedStatement {
             approvers: digest("approvers_digest", &raw.approvers_digest)?,
             policy,
             fence,
-            claims: claims(raw.claims)?,
+            claims: claims::read(raw.claims)?,
             logs,
             gaps: raw.gaps,
             log,
@@ -308,51 +279,10 @@ impl ParsedStatement {
     }
 }
 
-fn claims(raw: Vec<v1::Claim>) -> Result<BTreeMap<String, ClaimValue>, StatementRefused> {
-    if raw.len() > MAX_CLAIMS {
-        let fault = "has more than 4096 elements";
-        return Err(StatementRefused::Field {
-            field: "claims",
-            fault,
-        });
-    }
-    let mut out = BTreeMap::new();
-    for (index, claim) in raw.into_iter().enumerate() {
-        let refuse = |name: &str, fault| {
-            let name = name.chars().take(80).collect();
-            Err(StatementRefused::Claim { index, name, fault })
-        };
-        let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-');
-        if claim.name.is_empty() || claim.name.len() > MAX_NAME || !claim.name.bytes().all(plain) {
-            return refuse(
-                &claim.name,
-                "a name is 1 to 256 of a-z, 0-9, '.', '_' and '-'",
-            );
-        }
-        if RESERVED.iter().any(|prefix| claim.name.starts_with(prefix)) {
-            return refuse(
-                &claim.name,
-                "the appraiser's own names are not the node's to use",
-            );
-        }
-        let value = match claim.value {
-            Some(v1::claim::Value::Text(text)) => ClaimValue::Text(text),
-            Some(v1::claim::Value::Number(number)) => ClaimValue::Number(number),
-            Some(v1::claim::Value::Flag(flag)) => ClaimValue::Flag(flag),
-            Some(v1::claim::Value::Data(data)) => ClaimValue::Data(data),
-            Some(v1::claim::Value::Unavailable(why)) => ClaimValue::Unavailable(why),
-            None => return refuse(&claim.name, "has no value; what could not be read says why"),
-        };
-        match out.entry(claim.name) {
-            Entry::Vacant(place) => place.insert(value),
-            Entry::Occupied(other) => return refuse(other.key(), "is made twice"),
-        };
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
 mod tests {
+    use prost::Message;
+
     use super::*;
 
     fn raw() -> v1::Statement {

@@ -1,9 +1,9 @@
 //! The attestation key: a public area whose attributes keep it from signing lies.
 
-use crate::crypto::{HashAlgorithm, PublicKey, VerifyError};
+use crate::crypto::{HashAlgorithm, PreparedKey, PublicKey, VerifyError};
 
 use super::public::{KeyScheme, Name, ObjectAttributes, Public, PublicKind, TPM_ALG_NULL};
-use super::signature::{ECDSA, RSAPSS, RSASSA, Signature};
+use super::signature::{self, ECDSA, RSAPSS, RSASSA, Signature};
 
 /// What an AK must be: a key the TPM drew itself, that never leaves it, and that signs nothing a
 /// stranger composed.
@@ -62,13 +62,24 @@ impl AkRefused {
 
 /// An AK whose attributes were checked. That it lives in a real TPM is for credential activation
 /// to show, not for this type.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct AkPublic {
     public: Public,
     key: PublicKey,
+    /// The same, read for the one scheme it is fixed to: it signs a statement a minute for months.
+    prepared: Option<PreparedKey>,
     scheme: KeyScheme,
     hash: HashAlgorithm,
     name: Name,
+}
+
+impl Eq for AkPublic {}
+
+impl PartialEq for AkPublic {
+    fn eq(&self, other: &Self) -> bool {
+        // All else comes from it.
+        self.public == other.public
+    }
 }
 
 impl AkPublic {
@@ -77,9 +88,11 @@ impl AkPublic {
         check_attributes(public.attributes())?;
         let (key, scheme, hash) = check_key(&public)?;
         let name = public.name().ok_or(AkRefused::Name)?;
+        let prepared = PreparedKey::new(&key, signature::scheme(scheme.algorithm, hash));
         Ok(Self {
             public,
             key,
+            prepared,
             scheme,
             hash,
             name,
@@ -112,7 +125,10 @@ impl AkPublic {
 
     /// Checks `signature` over `message`. Callers have asked [`Self::allows`] first.
     pub(super) fn verify(&self, signature: &Signature, message: &[u8]) -> Result<(), VerifyError> {
-        signature.verify(&self.key, message)
+        match &self.prepared {
+            Some(key) => signature.verify_prepared(key, message),
+            None => signature.verify(&self.key, message),
+        }
     }
 }
 

@@ -1,6 +1,6 @@
 //! `TPMT_SIGNATURE`.
 
-use crate::crypto::{self, HashAlgorithm, PublicKey, SignatureScheme, VerifyError};
+use crate::crypto::{self, HashAlgorithm, PreparedKey, PublicKey, SignatureScheme, VerifyError};
 use crate::error::{Fault, ParseError};
 use crate::reader::Reader;
 
@@ -76,11 +76,24 @@ impl Signature {
 
     /// Checks the signature by `key` over `message`, whatever the key may be allowed to sign.
     pub fn verify(&self, key: &PublicKey, message: &[u8]) -> Result<(), VerifyError> {
-        let scheme = match self.algorithm {
-            RSASSA => SignatureScheme::RsaPkcs1(self.hash),
-            RSAPSS => SignatureScheme::RsaPss(self.hash),
-            _ => SignatureScheme::Ecdsa(self.hash),
-        };
-        crypto::verify(key, scheme, message, &self.value)
+        crypto::verify(key, scheme(self.algorithm, self.hash), message, &self.value)
+    }
+
+    /// The same by a key that was read before.
+    pub(super) fn verify_prepared(
+        &self,
+        key: &PreparedKey,
+        message: &[u8],
+    ) -> Result<(), VerifyError> {
+        key.verify(scheme(self.algorithm, self.hash), message, &self.value)
+    }
+}
+
+/// As the primitives call it.
+pub(super) const fn scheme(algorithm: u16, hash: HashAlgorithm) -> SignatureScheme {
+    match algorithm {
+        RSASSA => SignatureScheme::RsaPkcs1(hash),
+        RSAPSS => SignatureScheme::RsaPss(hash),
+        _ => SignatureScheme::Ecdsa(hash),
     }
 }
