@@ -30,9 +30,15 @@ pub(crate) struct Args {
     /// How long each target runs at most; ten million executions end it sooner
     #[arg(long, default_value_t = SECONDS)]
     seconds: u32,
-    /// Prints what the runs so far came to, and runs nothing
+    /// Prints what the runs so far came to, those kept with the sources too, and runs nothing
     #[arg(long)]
     report: bool,
+    /// Keeps what this machine's runs came to with the sources, and runs nothing
+    #[arg(long, conflicts_with = "report")]
+    keep: bool,
+    /// Leaves out targets whose budget is spent by the runs so far
+    #[arg(long)]
+    rest: bool,
     /// Only these targets
     targets: Vec<String>,
 }
@@ -46,19 +52,27 @@ const FLAGS: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer
 pub(crate) fn run(args: &Args) -> Result<()> {
     let out = paths::target().join("fuzz");
     let manifest = paths::root().join("tests/fuzz/Cargo.toml");
-    if !args.report {
+    let kept = paths::root().join("tests/fuzz/runs.jsonl");
+    if !args.report && !args.keep {
         install::for_build()?;
     }
     let all = targets(&manifest)?;
     if let Some(unknown) = args.targets.iter().find(|name| !all.contains(name)) {
         bail!("no fuzz target {unknown}; there are: {}", all.join(", "));
     }
-    let chosen: Vec<&String> = all
+    let mut chosen: Vec<&String> = all
         .iter()
         .filter(|name| args.targets.is_empty() || args.targets.contains(name))
         .collect();
     if args.report {
-        return record::report(&out, &chosen);
+        return record::report(&kept, &out, &chosen);
+    }
+    if args.keep {
+        let commit = cmd::output(cmd::command("git").args(["rev-parse", "--short", "HEAD"]))?;
+        return record::keep(&kept, &out, &chosen, commit.trim());
+    }
+    if args.rest {
+        chosen.retain(|name| !record::so_far(&kept, &out, name).is_some_and(spent));
     }
     let programs = build(&manifest, &out, &args.targets)?;
     let mut broken = Vec::new();
@@ -90,6 +104,11 @@ pub(crate) fn run(args: &Args) -> Result<()> {
         bail!("not as it must be: {}", broken.join(", "));
     }
     Ok(())
+}
+
+/// It ran as often, or as long, as it has to.
+fn spent(run: Run) -> bool {
+    run.executions >= EXECUTIONS || run.seconds >= f64::from(SECONDS)
 }
 
 /// Where one target lives, and what it works on.

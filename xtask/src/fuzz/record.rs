@@ -1,4 +1,6 @@
 //! What the runs of the fuzz targets came to: a line of JSON each, below `target/`, and their sums.
+//! A budget of half an hour for each of sixty targets is days of one machine: what runs on others
+//! came to is kept with the sources, a line per target and commit.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -76,13 +78,47 @@ pub(super) fn add(out: &Path, name: &str, run: &Run) -> Result<()> {
     writeln!(kept, "{}", run.to_json()).with_context(|| format!("write {}", file.display()))
 }
 
+/// All runs of a target: those kept with the sources, and those of this machine since.
+pub(super) fn so_far(kept: &Path, out: &Path, name: &str) -> Option<Run> {
+    let elsewhere = fs::read_to_string(kept).unwrap_or_default();
+    let elsewhere = elsewhere.lines().filter(|line| is_of(line, name));
+    let here = fs::read_to_string(file(out, name)).unwrap_or_default();
+    sum(elsewhere.chain(here.lines()))
+}
+
+fn is_of(line: &str, name: &str) -> bool {
+    serde_json::from_str(line).is_ok_and(|run: Value| run["target"] == name)
+}
+
+/// Moves this machine's runs to those kept with the sources.
+pub(super) fn keep(kept: &Path, out: &Path, names: &[&String], commit: &str) -> Result<()> {
+    let mut lines = fs::read_to_string(kept).unwrap_or_default();
+    for name in names {
+        let file = file(out, name);
+        let Some(run) = sum(fs::read_to_string(&file).unwrap_or_default().lines()) else {
+            continue;
+        };
+        let mut line = run.to_json();
+        line["target"] = json!(name);
+        line["commit"] = json!(commit);
+        lines += &format!("{line}\n");
+    }
+    fs::write(kept, lines).with_context(|| format!("write {}", kept.display()))?;
+    for name in names {
+        let file = file(out, name);
+        if file.exists() {
+            fs::remove_file(&file).with_context(|| format!("remove {}", file.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// Prints the sums, a line per target, those that never ran too.
-pub(super) fn report(out: &Path, names: &[&String]) -> Result<()> {
+pub(super) fn report(kept: &Path, out: &Path, names: &[&String]) -> Result<()> {
     let mut all = Run::default();
     let mut never = 0_u32;
     for name in names {
-        let kept = fs::read_to_string(file(out, name)).unwrap_or_default();
-        match sum(&kept) {
+        match so_far(kept, out, name) {
             Some(run) => {
                 cmd::result(line(name, &run))?;
                 all = Run {
@@ -104,8 +140,8 @@ pub(super) fn report(out: &Path, names: &[&String]) -> Result<()> {
 }
 
 /// Of the lines that were kept; `None` where there is none.
-fn sum(kept: &str) -> Option<Run> {
-    kept.lines().filter_map(Run::of).reduce(Run::and)
+fn sum<'a>(kept: impl Iterator<Item = &'a str>) -> Option<Run> {
+    kept.filter_map(Run::of).reduce(Run::and)
 }
 
 pub(super) fn line(name: &str, run: &Run) -> String {
@@ -162,7 +198,7 @@ mod unit {
         };
         let (first, second) = (run(100, 1, Some(1.25)), run(50, 0, None));
         let kept = format!("{}\n{}\nnot a run\n", first.to_json(), second.to_json());
-        let sum = sum(&kept).unwrap();
+        let sum = sum(kept.lines()).unwrap();
         let want = Run {
             executions: 150,
             seconds: 3.0,
@@ -182,6 +218,31 @@ mod unit {
         ] {
             assert!(told.contains(part), "{part}: {told}");
         }
-        assert_eq!(super::sum(""), None);
+        assert_eq!(super::sum("".lines()), None);
+    }
+
+    #[test]
+    fn runs_of_other_machines_count_and_are_kept_once() {
+        let folder = std::env::temp_dir().join(format!("bailiwick-fuzz-{}", std::process::id()));
+        fs::create_dir_all(&folder).unwrap();
+        let (kept, out) = (folder.join("runs.jsonl"), folder.join("out"));
+        let run = |executions| Run {
+            executions,
+            seconds: 1.0,
+            ..Run::default()
+        };
+        let (one, other) = ("ima_list".to_owned(), "ima".to_owned());
+        assert_eq!(so_far(&kept, &out, &one), None);
+        add(&out, &one, &run(100)).unwrap();
+        add(&out, &one, &run(20)).unwrap();
+        keep(&kept, &out, &[&one, &other], "abc").unwrap();
+        assert!(fs::read_to_string(&kept).unwrap().contains("\"abc\""));
+        add(&out, &one, &run(3)).unwrap();
+        let sum = |name: &str| so_far(&kept, &out, name).map(|run| run.executions);
+        assert_eq!((sum(&one), sum(&other)), (Some(123), None));
+        keep(&kept, &out, &[&one, &other], "def").unwrap();
+        assert_eq!(sum(&one), Some(123));
+        assert_eq!(fs::read_to_string(&kept).unwrap().lines().count(), 2);
+        fs::remove_dir_all(&folder).unwrap();
     }
 }
