@@ -16,6 +16,7 @@ use crate::cmd;
 pub(super) struct Run {
     /// Inputs tried.
     pub(super) executions: u64,
+    /// Of one processor.
     pub(super) seconds: f64,
     /// Inputs kept for what they reach, at the end.
     pub(super) corpus: u64,
