@@ -19,7 +19,7 @@ use aws_lc_rs::{
 };
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
-    appraisal::{AkWord, GeoWord, Reference, Status, Subject, VerifiedEvidence, appraise},
+    appraisal::{AkWord, GeoWord, Reference, Status, Subject, TpmKind, VerifiedEvidence, appraise},
     evidence::{Freshness, Nonce},
     profile::Profile,
 };
@@ -56,6 +56,7 @@ fn main() {
         node: Some(&node),
         jurisdiction: None,
         ak: &ak,
+        tpm: TpmKind::Chip,
         ak_word: &AkWord::Collector,
         listed_ak: None,
         chassis_serial: None,

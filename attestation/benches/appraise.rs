@@ -23,7 +23,7 @@ use aws_lc_rs::{
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest, UnixTime,
     appraisal::{
-        AkWord, AttestationResult, GeoWord, LogsRead, Previous, Reference, Subject,
+        AkWord, AttestationResult, GeoWord, LogsRead, Previous, Reference, Subject, TpmKind,
         VerifiedEvidence, appraise,
     },
     boot::{EventLog, EventType, Facts, examine},
@@ -213,6 +213,7 @@ impl Node {
             node: Some(&node),
             jurisdiction: None,
             ak: &self.ak,
+            tpm: TpmKind::Chip,
             ak_word: &AkWord::Collector,
             listed_ak: None,
             chassis_serial: None,

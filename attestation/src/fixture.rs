@@ -3,7 +3,10 @@
 
 use aws_lc_rs::{
     rand::SystemRandom,
-    signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair},
+    rsa::KeySize,
+    signature::{
+        ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_SHA256, RsaKeyPair,
+    },
 };
 use bailiwick_attestation::{
     Sha256Digest, UnixTime,
@@ -18,8 +21,13 @@ use prost::Message;
 /// `fixedTPM | fixedParent | sensitiveDataOrigin | userWithAuth | restricted | sign`.
 const AK_ATTRIBUTES: u32 = 0x0005_0072;
 
+enum Pair {
+    Ecdsa(Box<EcdsaKeyPair>),
+    Rsa(Box<RsaKeyPair>),
+}
+
 pub(crate) struct SoftTpm {
-    pair: EcdsaKeyPair,
+    pair: Pair,
     pub(crate) clock: ClockInfo,
     pub(crate) pcrs: Vec<[u8; 32]>,
 }
@@ -36,6 +44,16 @@ impl SoftTpm {
                 .expect("a key");
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, pkcs8.as_ref())
             .expect("a key");
+        Self::with(Pair::Ecdsa(Box::new(pair)))
+    }
+
+    /// With an AK of RSA-2048.
+    pub(crate) fn rsa() -> Self {
+        let pair = RsaKeyPair::generate(KeySize::Rsa2048).expect("a key");
+        Self::with(Pair::Rsa(Box::new(pair)))
+    }
+
+    fn with(pair: Pair) -> Self {
         let clock = ClockInfo {
             clock: 1000,
             reset_count: 7,
@@ -49,17 +67,32 @@ impl SoftTpm {
         }
     }
 
-    /// TPMT_PUBLIC of an ECDSA P-256 / SHA-256 signing key.
+    /// `TPMT_PUBLIC` of a signing key: ECDSA on P-256, or RSASSA of 2048 bits, each with SHA-256.
     pub(crate) fn ak(&self) -> AkPublic {
-        let point = self.pair.public_key().as_ref();
-        let mut out = vec![0x00, 0x23, 0x00, 0x0b];
+        let mut out = match &self.pair {
+            Pair::Ecdsa(_) => vec![0x00, 0x23, 0x00, 0x0b],
+            Pair::Rsa(_) => vec![0x00, 0x01, 0x00, 0x0b],
+        };
         out.extend(AK_ATTRIBUTES.to_be_bytes());
-        // No policy; symmetric null; ECDSA with SHA-256; P-256; no KDF.
-        out.extend([
-            0, 0, 0x00, 0x10, 0x00, 0x18, 0x00, 0x0b, 0x00, 0x03, 0x00, 0x10,
-        ]);
-        out.extend(sized(&point[1..33]));
-        out.extend(sized(&point[33..]));
+        match &self.pair {
+            Pair::Ecdsa(pair) => {
+                let point = pair.public_key().as_ref();
+                // No policy; symmetric null; ECDSA with SHA-256; P-256; no KDF.
+                out.extend([
+                    0, 0, 0x00, 0x10, 0x00, 0x18, 0x00, 0x0b, 0x00, 0x03, 0x00, 0x10,
+                ]);
+                out.extend(sized(&point[1..33]));
+                out.extend(sized(&point[33..]));
+            }
+            Pair::Rsa(pair) => {
+                // RSAPublicKey: two lengths and a zero before the modulus, the exponent behind it.
+                let modulus = pair.public_key().as_ref()[9..265].to_vec();
+                // No policy; symmetric null; RSASSA with SHA-256; 2048 bits; the usual exponent.
+                out.extend([0, 0, 0x00, 0x10, 0x00, 0x14, 0x00, 0x0b, 0x08, 0x00]);
+                out.extend([0; 4]);
+                out.extend(sized(&modulus));
+            }
+        }
         AkPublic::new(Public::parse(&out).expect("well-formed")).expect("an AK")
     }
 
@@ -88,12 +121,20 @@ impl SoftTpm {
 
     /// `TPMT_SIGNATURE`.
     fn sign(&self, attest: &[u8]) -> Vec<u8> {
-        let signed = self
-            .pair
-            .sign(&SystemRandom::new(), attest)
-            .expect("a signature");
-        let (r, s) = signed.as_ref().split_at(32);
-        [&[0x00, 0x18, 0x00, 0x0b], sized(r).as_slice(), &sized(s)].concat()
+        let random = SystemRandom::new();
+        match &self.pair {
+            Pair::Ecdsa(pair) => {
+                let signed = pair.sign(&random, attest).expect("a signature");
+                let (r, s) = signed.as_ref().split_at(32);
+                [&[0x00, 0x18, 0x00, 0x0b], sized(r).as_slice(), &sized(s)].concat()
+            }
+            Pair::Rsa(pair) => {
+                let mut signed = vec![0; pair.public_modulus_len()];
+                pair.sign(&RSA_PKCS1_SHA256, &random, attest, &mut signed)
+                    .expect("a signature");
+                [&[0x00, 0x14, 0x00, 0x0b], sized(&signed).as_slice()].concat()
+            }
+        }
     }
 
     /// Certifies an area at the geotag's index, written and locked for good.

@@ -2,7 +2,7 @@
 //! `bailiwick verify`, from what was presented at enrolment and what approvers signed.
 
 use bailiwick_attestation::appraisal::{
-    AkWord, GeoWord, GeotagShown, VerifiedEvidence, devices, named_gpus,
+    AkWord, GeoWord, GeotagShown, TpmKind, VerifiedEvidence, devices, named_gpus,
 };
 use bailiwick_attestation::evidence::iak_binding;
 use bailiwick_attestation::proto::v1;
@@ -107,6 +107,14 @@ pub fn makers_word(
     }
 }
 
+/// What the TPM is: by approvers, else by the certificates that enrolment saw. Without either nobody
+/// says that it is a chip.
+#[must_use]
+pub fn tpm_kind(enrolment: &v1::Enrolment, listed: Option<&Node>) -> TpmKind {
+    let word = listed.and_then(|node| node.tpm);
+    word.unwrap_or_else(|| TpmKind::of_chain(&enrolment.ek_chain))
+}
+
 /// Whose word it is that AK and EK live in one TPM: an approver's before the maker's, and the
 /// collector's alone where neither vouches.
 #[must_use]
@@ -178,4 +186,53 @@ pub fn foreign_devices<'a>(
             Some((name, owner.name.clone()))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn approvers_know_a_tpm_better_than_its_certificate() {
+        use TpmKind::{Chip, Virtual};
+        let key = rcgen::KeyPair::generate().unwrap();
+        let params = rcgen::CertificateParams::default();
+        let certificate = params.self_signed(&key).unwrap().der().to_vec();
+        let with = |chain: &[Vec<u8>], word: Option<TpmKind>| {
+            let enrolment = v1::Enrolment {
+                ek_chain: chain.to_vec(),
+                ..v1::Enrolment::default()
+            };
+            tpm_kind(&enrolment, Some(&listed_as(word)))
+        };
+        let (none, some) = (vec![], vec![certificate]);
+        let rows = [
+            (&some, None, Chip),
+            (&some, Some(Virtual), Virtual),
+            (&none, None, Virtual),
+            (&none, Some(Chip), Chip),
+        ];
+        for (chain, word, want) in rows {
+            assert_eq!(with(chain, word), want, "{}, {word:?}", chain.len());
+        }
+        assert_eq!(tpm_kind(&v1::Enrolment::default(), None), Virtual);
+    }
+
+    fn listed_as(tpm: Option<TpmKind>) -> Node {
+        Node {
+            name: NodeId::new("gpu-01").unwrap(),
+            ek: Sha256Digest([1; 32]),
+            ak: None,
+            chassis_serial: None,
+            devices: Vec::new(),
+            place: None,
+            jurisdiction: "DE".to_owned().try_into().unwrap(),
+            addresses: Vec::new(),
+            epoch: 0,
+            tpm,
+            geotags_since: None,
+            replaces: None,
+            confirmed: None,
+        }
+    }
 }

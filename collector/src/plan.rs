@@ -77,6 +77,7 @@ fn same(one: &Deviation, other: &Deviation) -> bool {
 mod tests {
     use super::*;
     use bailiwick_attestation::appraisal::{AkWord, Submod, TrustVector};
+    use bailiwick_attestation::profile::Provenance;
     use bailiwick_attestation::{Sha256Digest, UnixTime};
 
     /// A result with these findings, each a claim of that name.
@@ -111,6 +112,8 @@ mod tests {
             profile: None,
             policy: None,
             ak_word: AkWord::Collector,
+            tpm: Provenance::HardwareSigned,
+            tpm_unknown: false,
             endorsements: std::collections::BTreeSet::new(),
             submods: std::collections::BTreeMap::from([("host", host)]),
         }

@@ -26,7 +26,7 @@ use bailiwick_policy::model::Node;
 use serde::Serialize;
 
 use crate::appraise::{endorsed_until, previous_of, reasons, receipt_of};
-use crate::identity::{Makers, Presented, ak_word, foreign_devices, geo_word};
+use crate::identity::{Makers, Presented, ak_word, foreign_devices, geo_word, tpm_kind};
 use crate::ingest::error_chain;
 use agree::{as_logged, results, told};
 use keys::{Word, word};
@@ -239,6 +239,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         node: listed.map(|node| &node.name),
         jurisdiction: listed.map(|node| &node.jurisdiction),
         ak: &ak,
+        tpm: tpm_kind(enrolment, listed),
         ak_word: &word,
         listed_ak: listed.and_then(|node| node.ak.as_deref()),
         chassis_serial: listed.and_then(|node| node.chassis_serial.as_deref()),

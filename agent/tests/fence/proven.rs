@@ -11,7 +11,8 @@ use bailiwick_agent::{
 use bailiwick_attestation::{
     DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime,
     appraisal::{
-        AkWord, AttestationResult, GeoWord, Reference, Status, Subject, VerifiedEvidence, appraise,
+        AkWord, AttestationResult, GeoWord, Reference, Status, Subject, TpmKind, VerifiedEvidence,
+        appraise,
     },
     evidence::{Freshness, Nonce, gpu_nonce},
     gpu::Endorsements,
@@ -68,6 +69,7 @@ fn verdict(host: &Host, asked: &str) -> AttestationResult {
         node: Some(&node),
         jurisdiction: Some(&place),
         ak: &ak,
+        tpm: TpmKind::Chip,
         ak_word: &AkWord::Collector,
         listed_ak: None,
         chassis_serial: None,

@@ -316,6 +316,7 @@ fn register(evidence: &VerifiedEvidence, claim: &str) -> Option<Found> {
 }
 
 fn require(result: &mut AttestationResult, requirement: &Requirement, found: Found, now: UnixTime) {
+    let found = result.heard(&requirement.claim, found, requirement.minimum);
     let mut deviate = |finding, code: &str, expected: String, found: String, provenance| {
         result.deviate(Deviation {
             claim: requirement.claim.clone(),

@@ -15,9 +15,9 @@ use super::{
     verify::VerifiedEvidence,
 };
 use crate::{
-    cvm::{self, Facts, Judged, Revocation},
+    cvm::{self, Facts, Judged, LaunchSigner, Revocation},
     ids::UnixTime,
-    profile::{CvmProfile, Profile, Provenance, Value},
+    profile::{CvmProfile, Profile, Provenance, Value, VtpmProfile},
     proto::v1,
     x509::Certificate,
 };
@@ -35,6 +35,20 @@ pub(super) struct CvmClaims {
     claims: BTreeMap<String, AppraisedClaim>,
     /// The result says already why there are none.
     told: bool,
+    /// Whether the processor says of the AK that it is kept beside the guest.
+    keeps_tpm: Keeps,
+}
+
+/// Whether a guest's TPM is out of its reach, and its provider's.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) enum Keeps {
+    /// Nobody says so, or nobody whom the profile believes.
+    #[default]
+    No,
+    /// Something that has to be checked with is missing, and the rest would say so.
+    Unknown,
+    /// What the profile believes to keep a TPM says so, and its processor that it is that.
+    Yes,
 }
 
 impl CvmClaims {
@@ -52,6 +66,11 @@ impl CvmClaims {
         })
     }
 
+    /// What the TPM says is as good as what hardware says, though it is none.
+    pub(super) const fn keeps_tpm(&self) -> Keeps {
+        self.keeps_tpm
+    }
+
     fn put(&mut self, name: &str, value: Value, provenance: Provenance) {
         let claim = AppraisedClaim { value, provenance };
         self.claims.insert(format!("{PREFIX}{name}"), claim);
@@ -59,7 +78,7 @@ impl CvmClaims {
 }
 
 /// A profile that asks for nothing of it refuses no guest, but one whose chip is another node's.
-fn asked(profile: &Profile) -> bool {
+pub(super) fn asked(profile: &Profile) -> bool {
     let mut all = profile.requirements.iter();
     profile.cvm.is_some() || all.any(|one| one.claim.starts_with(PREFIX))
 }
@@ -78,11 +97,17 @@ pub(super) fn judge(
         Ok(came) => came,
         Err(absent) => {
             let told = asked && (profile.cvm.is_some() || !matches!(absent, Absent::None));
+            let vtpm = profile.cvm.as_ref().and_then(|cvm| cvm.vtpm.as_ref());
+            let keeps_tpm = match (vtpm, &absent) {
+                (Some(_), Absent::Unavailable(_)) => Keeps::Unknown,
+                _ => Keeps::No,
+            };
             if told {
                 result.deviate(absent.deviation());
             }
             return CvmClaims {
                 told,
+                keeps_tpm,
                 ..CvmClaims::default()
             };
         }
@@ -99,6 +124,7 @@ pub(super) fn judge(
         report: &report.report,
         table,
         report_data,
+        ak: Some(subject.ak.key()),
         endorsements: &endorsements.processors,
         crls: &endorsements.crls,
         roots: &roots,
@@ -117,17 +143,28 @@ pub(super) fn judge(
     } else {
         Vec::new()
     };
-    let told = !judged.faults.is_empty() || !judged.signed;
+    let stale = stale(&judged, &strict);
+    let keeps_tpm = keeps(&judged, &strict, &faults);
+    let told = !judged.faults.is_empty() || !judged.signed || stale;
     for deviation in faults.into_iter().chain(placed) {
         result.deviate(deviation);
     }
     if told {
         return CvmClaims {
             told: asked,
+            keeps_tpm,
             ..CvmClaims::default()
         };
     }
-    let claims = claims(&judged);
+    let mut claims = CvmClaims {
+        keeps_tpm,
+        ..claims(&judged)
+    };
+    if let Some(vtpm) = judged.vtpm {
+        let by = provenance(&judged);
+        claims.put("vtpm", Value::Flag(keeps_tpm == Keeps::Yes), by);
+        claims.put("vtpm.fresh", Value::Flag(vtpm.fresh), by);
+    }
     for (name, claim) in &claims.claims {
         result.note(name.clone(), claim.clone());
     }
@@ -181,6 +218,39 @@ impl Absent {
     }
 }
 
+/// It is about a TPM, and was made for another question than this statement's. The paravisor makes a new
+/// one some time after it was asked, so it need not be somebody's forgery.
+fn stale(judged: &Judged, profile: &CvmProfile) -> bool {
+    let allowed = profile.vtpm.as_ref().is_some_and(|vtpm| vtpm.stale);
+    judged.vtpm.is_some_and(|vtpm| !vtpm.fresh) && !allowed
+}
+
+/// What was launched is what the profile believes to keep a TPM from its guest.
+fn believed(facts: &Facts, profile: &VtpmProfile) -> bool {
+    let signer = facts.signer.as_ref().map(|signer| &signer.id_key);
+    profile.measurements.contains(&facts.measurement)
+        || signer.is_some_and(|key| profile.id_keys.contains(key))
+}
+
+/// Whether the TPM's word is lifted. Without any fault, and never in a guest that its host reads: it
+/// would read the TPM's keys, whatever a profile allows.
+fn keeps(judged: &Judged, profile: &CvmProfile, faults: &[Deviation]) -> Keeps {
+    let (Some(vtpm), Some(known)) = (judged.vtpm, &profile.vtpm) else {
+        return Keeps::No;
+    };
+    let launched = judged.facts.as_ref();
+    let other = |facts: &Facts| facts.debug || !believed(facts, known);
+    if !vtpm.named || launched.is_some_and(other) {
+        return Keeps::No;
+    }
+    let refused = |it: &Deviation| it.finding == Finding::Refused;
+    match faults {
+        [] if judged.proven() => Keeps::Yes,
+        [_, ..] if !faults.iter().any(refused) => Keeps::Unknown,
+        _ => Keeps::No,
+    }
+}
+
 /// Whose word a report is.
 fn provenance(judged: &Judged) -> Provenance {
     match judged.signed && judged.hardware {
@@ -219,6 +289,11 @@ fn faults(judged: &Judged, profile: &CvmProfile) -> Vec<Deviation> {
     let Some(facts) = &judged.facts else {
         return out;
     };
+    if stale(judged, profile) && judged.faults.is_empty() {
+        let expected = "a report that was made for this statement";
+        let found = "one that was made before, or for another".to_owned();
+        out.push(unchecked("report", "cvm-not-fresh", expected, found));
+    }
     if facts.debug && !profile.debug {
         let found = format!("policy {}", facts.policy);
         let expected = "a guest that its host cannot read";
@@ -323,6 +398,7 @@ fn claims(judged: &Judged) -> CvmClaims {
         host_data,
         policy,
         registers,
+        signer,
     } = facts;
     let mut put = |name: &str, value| claims.put(name, value, by);
     put("hardware", Value::Flag(judged.proven()));
@@ -338,6 +414,18 @@ fn claims(judged: &Judged) -> CvmClaims {
     }
     for (number, register) in registers.iter().enumerate() {
         put(&format!("rtmr.{number}"), text(register));
+    }
+    if let Some(signer) = signer {
+        let LaunchSigner {
+            id_key,
+            family,
+            image,
+            svn,
+        } = signer;
+        put("id_key", text(id_key));
+        put("family_id", text(family));
+        put("image_id", text(image));
+        put("guest_svn", Value::Number((*svn).into()));
     }
     if let Some(chip) = chip {
         put("chip_id", text(chip));

@@ -24,12 +24,13 @@ mod strict;
 mod tests;
 mod time;
 mod verify;
+mod voice;
 
 use crate::{
     evidence::Freshness,
     gpu::Endorsements,
     ids::{DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime},
-    profile::{Profile, TimeProfile},
+    profile::{Profile, Provenance, TimeProfile},
     tlog::{Head, LogEntry},
     tpm::{AkPublic, ClockInfo},
 };
@@ -47,6 +48,7 @@ pub use result::{
 pub use shown::{Shown, shown};
 pub use time::{Run, Tie, shown_receipt};
 pub use verify::{EvidenceRefused, GeotagShown, VerifiedEvidence};
+pub use voice::TpmKind;
 
 /// Whose evidence it is, as enrolment and the signed inventory say.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +61,8 @@ pub struct Subject<'a> {
     pub jurisdiction: Option<&'a JurisdictionCode>,
     /// The enrolled AK.
     pub ak: &'a AkPublic,
+    /// Whether its TPM is a chip, as its certificates and approvers say.
+    pub tpm: TpmKind,
     /// Whose word it is that AK and EK are one TPM's.
     pub ak_word: &'a AkWord,
     /// Name of the AK the inventory binds the node to, where it does.
@@ -189,14 +193,17 @@ struct Devices {
 }
 
 /// Holds what evidence shows against the demands of a profile, and against nothing else: not
-/// against the statement before, the inventory or the policy in force.
+/// against the statement before, the inventory or the policy in force. Nor is a processor heard: a
+/// guest's TPM is held for its provider's.
 #[must_use]
 pub fn held_against(
     evidence: &VerifiedEvidence,
+    tpm: TpmKind,
     profile: &Profile,
     at: UnixTime,
 ) -> AttestationResult {
     let mut result = AttestationResult::empty(evidence, at);
+    result.tpm = voice::voice(evidence, tpm, Some(profile));
     // Nor is there anybody whose GPUs these could be.
     let devices = Devices::default();
     claims::demands(&mut result, evidence, None, profile, &devices, at);
@@ -232,6 +239,17 @@ pub fn appraise_at(
     at: UnixTime,
 ) -> AttestationResult {
     let mut result = AttestationResult::new(evidence, subject, reference, now);
+    let profile = reference.map(|reference| reference.profile);
+    result.tpm = voice::voice(evidence, subject.tpm, profile);
+    let guest = match (subject.node, reference) {
+        (Some(_), Some(reference)) => cvm::judge(&mut result, evidence, subject, reference, at),
+        _ => cvm::CvmClaims::default(),
+    };
+    match guest.keeps_tpm() {
+        cvm::Keeps::Yes => result.tpm = Provenance::HardwareSigned,
+        cvm::Keeps::Unknown => result.tpm_unknown = true,
+        cvm::Keeps::No => {}
+    }
     chain::judge(&mut result, evidence, previous);
     if let Freshness::Unchallenged { .. } = evidence.freshness {
         result.deviate(Deviation {
@@ -266,7 +284,6 @@ pub fn appraise_at(
             let asked = reference.profile.gpu.is_some();
             identity::judge(&mut result, evidence, subject, asked);
             let gpus = gpu::judge(&mut result, evidence, subject, reference, previous, at);
-            let guest = cvm::judge(&mut result, evidence, subject, reference, at);
             let devices = Devices { gpus, guest };
             claims::judge(&mut result, evidence, node, reference, now);
             claims::demands(

@@ -216,6 +216,12 @@ pub struct AttestationResult {
     pub policy: Option<(u64, Sha256Digest)>,
     /// Whose word it is that AK and EK are one TPM's.
     pub ak_word: AkWord,
+    /// The best that what rests on the TPM can be: `hardware-signed`, or `provider-signed` of a vTPM for
+    /// which no processor speaks.
+    pub tpm: Provenance,
+    /// Whether a processor speaks for the TPM could not be checked: what it says may be better than
+    /// `tpm`.
+    pub tpm_unknown: bool,
     /// Documents that what is concluded of GPUs and processors hangs on, by SHA-256: reference values,
     /// certificates, collateral, and what is known of revocation.
     pub endorsements: BTreeSet<Sha256Digest>,
@@ -264,6 +270,9 @@ impl AttestationResult {
             profile: None,
             policy: None,
             ak_word: AkWord::Collector,
+            // Until it is known to be a chip.
+            tpm: Provenance::ProviderSigned,
+            tpm_unknown: false,
             endorsements: BTreeSet::new(),
             submods: SUBMODS
                 .iter()
@@ -281,14 +290,17 @@ impl AttestationResult {
         Some(submod.or_insert_with(|| Submod::new(*vector)))
     }
 
-    pub(super) fn deviate(&mut self, deviation: Deviation) {
+    pub(super) fn deviate(&mut self, mut deviation: Deviation) {
+        let by = |said| self.by(&deviation.claim, said);
+        deviation.provenance = deviation.provenance.map(by);
         if let Some(submod) = self.submod_of(&deviation.claim) {
             submod.status = submod.status.max(deviation.finding.status());
             submod.deviations.push(deviation);
         }
     }
 
-    pub(super) fn note(&mut self, claim: String, value: AppraisedClaim) {
+    pub(super) fn note(&mut self, claim: String, mut value: AppraisedClaim) {
+        value.provenance = self.by(&claim, value.provenance);
         if let Some(submod) = self.submod_of(&claim) {
             submod.claims.insert(claim, value);
         }
@@ -348,11 +360,15 @@ impl AttestationResult {
             }),
             "bailiwick.ak": self.ak_word.to_string(),
         });
-        if let Some(members) = ear
-            .as_object_mut()
-            .filter(|_| !self.endorsements.is_empty())
-        {
+        let Some(members) = ear.as_object_mut() else {
+            return ear;
+        };
+        if !self.endorsements.is_empty() {
             members.insert(ENDORSEMENTS.to_owned(), json!(self.endorsements));
+        }
+        // A chip's word is what nobody wonders about.
+        if self.tpm != Provenance::HardwareSigned {
+            members.insert("bailiwick.tpm".to_owned(), json!(self.tpm));
         }
         ear
     }

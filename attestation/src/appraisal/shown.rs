@@ -10,6 +10,7 @@ use super::{
     fence::{self, FenceClaims, LogSays},
     result::{AppraisedClaim, AttestationResult, Deviation},
     verify::VerifiedEvidence,
+    voice::{TpmKind, voice},
 };
 use crate::{
     crypto::HashAlgorithm,
@@ -34,9 +35,10 @@ pub struct Shown {
 }
 
 /// Reads all of it. Of `profile` counts how it has logs read (bank, quirks, registers that do not
-/// replay, the fence's register), and nothing of what it demands.
+/// replay, the fence's register), and nothing of what it demands. No processor is heard: a guest's TPM is
+/// held for its provider's.
 #[must_use]
-pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
+pub fn shown(evidence: &VerifiedEvidence, tpm: TpmKind, profile: &Profile) -> Shown {
     let mut look = profile.clone();
     // What was read under the profile itself does not answer for this.
     look.digest = Sha256Digest([0; 32]);
@@ -48,6 +50,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
     look.fence = profile.fence.or_else(|| register(evidence, profile));
     let bank = claims::hash_of(profile.tpm.bank);
     let mut result = AttestationResult::empty(evidence, UnixTime(0));
+    result.tpm = voice(evidence, tpm, None);
     let logged = look.fence;
     let shown = logged.map_or(LogSays::Nothing, |log| {
         fence::replay(&mut result, evidence, log.pcr, bank)
@@ -60,6 +63,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
         fence: look.fence.map(|log| log.pcr),
         ..Shown::default()
     };
+    let best = result.by("tpm.", Provenance::HardwareSigned);
     for submod in result.submods.into_values() {
         shown.claims.extend(submod.claims);
         shown.faults.extend(submod.deviations);
@@ -68,7 +72,7 @@ pub fn shown(evidence: &VerifiedEvidence, profile: &Profile) -> Shown {
         let claim = AppraisedClaim { value, provenance };
         shown.claims.entry(name).or_insert(claim);
     };
-    let hardware = Provenance::HardwareSigned;
+    let hardware = best;
     for (found, index, digest) in evidence.pcrs.iter().filter(|(found, ..)| *found == bank) {
         let value = Value::Text(digest.to_string());
         put(format!("tpm.pcr.{found}.{index}"), value, hardware);

@@ -14,6 +14,7 @@ mod logs;
 mod merge;
 mod strict;
 mod time;
+mod vtpm;
 
 use super::*;
 use crate::{
@@ -37,6 +38,7 @@ struct Case {
     version: u64,
     now: UnixTime,
     previous: Option<Previous>,
+    kind: TpmKind,
     ak_word: AkWord,
     listed_ak: Option<Vec<u8>>,
     chassis_serial: Option<String>,
@@ -63,6 +65,7 @@ impl Case {
             now: NOW,
             previous: Some(previous(&tpm)),
             tpm,
+            kind: TpmKind::Chip,
             ak_word: AkWord::Collector,
             listed_ak: None,
             chassis_serial: None,
@@ -98,6 +101,7 @@ impl Case {
             node: self.listed.then_some(&node),
             jurisdiction: Some(&place),
             ak: &ak,
+            tpm: self.kind,
             ak_word: &self.ak_word,
             listed_ak: self.listed_ak.as_deref(),
             chassis_serial: self.chassis_serial.as_deref(),

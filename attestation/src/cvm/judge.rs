@@ -5,24 +5,29 @@
 //! somebody has to bring first: the certificate of a key, collateral, a newer list.
 
 mod amd;
+mod azure;
 mod intel;
 
 use std::collections::BTreeSet;
 use std::error::Error;
 
 use super::endorsements::Endorsements;
+use super::hcl::HclReport;
 use super::snp::Report;
 use super::tdx::{Quote, TcbStatus};
+use crate::crypto::PublicKey;
 use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::{Certificate, RevocationList};
 
 /// Code of a report whose data are another's.
 pub(super) const ANOTHER_QUESTION: &str = "cvm-report-data";
+/// Code of a report that names another TPM's key.
+pub(super) const ANOTHER_AK: &str = "cvm-vtpm-ak";
 
 /// A report, and what it is held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// `sev-snp` or `tdx`, as the envelope says.
+    /// `sev-snp`, `tdx` or `azure-vtpm`, as the envelope says.
     pub kind: &'a str,
     /// The report as it came.
     pub report: &'a [u8],
@@ -30,6 +35,9 @@ pub struct Asked<'a> {
     pub table: &'a [u8],
     /// What the guest was to bind.
     pub report_data: &'a [u8; 64],
+    /// The key that signed the quote beside it, which a report of a vTPM has to name; `None`: nobody
+    /// asks.
+    pub ak: Option<&'a PublicKey>,
     /// Certificates and collateral, as an operator brought them.
     pub endorsements: &'a Endorsements,
     /// Lists of revoked certificates, likewise.
@@ -79,6 +87,30 @@ pub struct Facts {
     pub policy: String,
     /// `RTMR0` to `RTMR3`, hex, of TDX.
     pub registers: Vec<String>,
+    /// Who signed the measurement before the launch, of SEV-SNP, where somebody did.
+    pub signer: Option<LaunchSigner>,
+}
+
+/// Whose signature the processor checked over a measurement before it launched that.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct LaunchSigner {
+    /// `ID_KEY_DIGEST`, hex.
+    pub id_key: String,
+    /// `FAMILY_ID`, hex: whatever the signer means by it.
+    pub family: String,
+    /// `IMAGE_ID`, hex, likewise.
+    pub image: String,
+    /// `GUEST_SVN`, likewise.
+    pub svn: u32,
+}
+
+/// What a report says of the TPM beside the guest, where it is about one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Vtpm {
+    /// It names the AK that was asked about.
+    pub named: bool,
+    /// It was made for this question.
+    pub fresh: bool,
 }
 
 /// What is known of revocation.
@@ -102,6 +134,9 @@ pub struct Judged {
     pub signed: bool,
     /// That root is its maker's.
     pub hardware: bool,
+    /// What it says of a TPM. Whoever launched the guest has to be believed, too: this is what was launched
+    /// that speaks.
+    pub vtpm: Option<Vtpm>,
     /// Whether keys of the path were taken back.
     pub revocation: Revocation,
     /// Documents that the conclusion hangs on, by SHA-256.
@@ -115,6 +150,7 @@ impl Judged {
             faults: vec![fault],
             signed: false,
             hardware: false,
+            vtpm: None,
             revocation: Revocation::Unknown("nothing to ask about".to_owned()),
             relied_on: BTreeSet::new(),
         }
@@ -126,6 +162,7 @@ impl Judged {
             faults: Vec::new(),
             signed: false,
             hardware: false,
+            vtpm: None,
             revocation: Revocation::Unknown("its key was not found good".to_owned()),
             relied_on: BTreeSet::new(),
         }
@@ -148,6 +185,10 @@ pub fn judge(asked: &Asked<'_>) -> Judged {
         },
         "tdx" => match Quote::parse(asked.report) {
             Ok(quote) => intel::judge(asked, &quote),
+            Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
+        },
+        "azure-vtpm" => match HclReport::parse(asked.report) {
+            Ok(hcl) => azure::judge(asked, &hcl),
             Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
         },
         other => {

@@ -2,6 +2,7 @@
 //!
 //! | module | holds |
 //! |---|---|
+//! | [`hcl`] | what Azure's paravisor says of its vTPM, and the report it says it with |
 //! | [`snp`] | AMD SEV-SNP attestation reports and the keys that sign them |
 //! | [`tdx`] | Intel TDX quotes, the keys that sign them, and what Intel says of their firmware |
 //!
@@ -10,6 +11,7 @@
 
 mod coming;
 mod endorsements;
+pub mod hcl;
 mod judge;
 pub mod snp;
 pub mod tdx;
@@ -18,7 +20,9 @@ mod tests;
 
 pub use coming::{Turn, turn};
 pub use endorsements::{Endorsements, MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
-pub use judge::{Asked, Facts, Fault, Judged, Revocation, judge, tcb_text, words};
+pub use judge::{
+    Asked, Facts, Fault, Judged, LaunchSigner, Revocation, Vtpm, judge, tcb_text, words,
+};
 
 /// How an inventory's name of a chip by AMD begins; behind it stands `CHIP_ID`.
 pub const SNP_PREFIX: &str = "SNP-";

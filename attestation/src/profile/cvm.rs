@@ -14,6 +14,8 @@ use crate::toml_file::{FileError, TomlFile};
 const TECHNOLOGIES: [&str; 2] = ["sev-snp", "tdx"];
 /// VMPL 0 to 3.
 const VMPL_LIMIT: u32 = 3;
+/// A digest by SHA-384.
+const DIGEST_DIGITS: usize = 96;
 
 /// What a guest has to show.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -35,6 +37,23 @@ pub struct CvmProfile {
     /// Roots beside the makers', by digest, that keys may have, if they are among the endorsements.
     /// What is under one can be looked at, and is never hardware.
     pub roots: Option<BTreeSet<Sha256Digest>>,
+    /// What may keep the guest's TPM out of its reach; `None`: nothing, and what that TPM says is its
+    /// provider's word.
+    pub vtpm: Option<VtpmProfile>,
+}
+
+/// What is believed to keep a TPM beside a guest: a paravisor, by what was launched.
+///
+/// Any guest can have its processor bind what looks like a paravisor's word, so a launch that nobody
+/// named here lends its TPM nothing.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct VtpmProfile {
+    /// Measurements of the launch, hex.
+    pub measurements: BTreeSet<String>,
+    /// Keys of whoever signs launches, by `ID_KEY_DIGEST`, hex: all that they sign is believed.
+    pub id_keys: BTreeSet<String>,
+    /// A report that was made for an earlier question will do, too.
+    pub stale: bool,
 }
 
 impl Default for CvmProfile {
@@ -47,6 +66,7 @@ impl Default for CvmProfile {
             revocation: true,
             listed: false,
             roots: None,
+            vtpm: None,
         }
     }
 }
@@ -61,6 +81,15 @@ pub(super) struct RawCvm {
     revocation: Option<bool>,
     listed: Option<bool>,
     roots: Option<Spanned<Vec<Spanned<String>>>>,
+    vtpm: Option<Spanned<RawVtpm>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RawVtpm {
+    measurements: Option<Spanned<Vec<Spanned<String>>>>,
+    id_keys: Option<Spanned<Vec<Spanned<String>>>>,
+    stale: Option<bool>,
 }
 
 pub(super) fn check(file: &TomlFile<'_>, raw: &RawCvm) -> Result<CvmProfile, FileError> {
@@ -80,7 +109,31 @@ pub(super) fn check(file: &TomlFile<'_>, raw: &RawCvm) -> Result<CvmProfile, Fil
         revocation: raw.revocation.unwrap_or(strict.revocation),
         listed: raw.listed.unwrap_or(strict.listed),
         roots: digests(file, raw.roots.as_ref())?,
+        vtpm: raw.vtpm.as_ref().map(|raw| vtpm(file, raw)).transpose()?,
     })
+}
+
+fn vtpm(file: &TomlFile<'_>, spanned: &Spanned<RawVtpm>) -> Result<VtpmProfile, FileError> {
+    let raw = spanned.get_ref();
+    // SHA-384, in the one spelling that claims have.
+    let digest = |word: &str| {
+        let lower = |b: u8| b.is_ascii_digit() || (b'a'..=b'f').contains(&b);
+        (word.len() == DIGEST_DIGITS && word.bytes().all(lower)).then(|| word.to_owned())
+    };
+    let all = |raw: &Option<Spanned<Vec<Spanned<String>>>>| {
+        let found = words(file, raw.as_ref(), digest)?;
+        Ok::<BTreeSet<String>, FileError>(found.into_iter().flatten().collect())
+    };
+    let found = VtpmProfile {
+        measurements: all(&raw.measurements)?,
+        id_keys: all(&raw.id_keys)?,
+        stale: raw.stale.unwrap_or_default(),
+    };
+    if found.measurements.is_empty() && found.id_keys.is_empty() {
+        let fault = "names neither measurements nor id_keys: nothing would keep a TPM";
+        return Err(file.error(spanned.span(), fault));
+    }
+    Ok(found)
 }
 
 #[cfg(test)]
@@ -104,10 +157,12 @@ mod tests {
         assert!(!least.debug && least.revocation);
         assert_eq!(least.tcb, [TcbStatus::UpToDate]);
         let root = "ab".repeat(32);
+        let (launch, signer) = ("cd".repeat(48), "ef".repeat(48));
         let whole = parse(&format!(
             "technologies = [\"tdx\"]\nmax_vmpl = 0\ndebug = true\n\
              tcb = [\"UpToDate\", \"SWHardeningNeeded\"]\nrevocation = false\nlisted = true\n\
-             roots = [\"{root}\"]\n"
+             roots = [\"{root}\"]\n[cvm.vtpm]\nmeasurements = [\"{launch}\"]\n\
+             id_keys = [\"{signer}\"]\nstale = true\n"
         ));
         let want = CvmProfile {
             technologies: Some(vec!["tdx"]),
@@ -117,12 +172,20 @@ mod tests {
             revocation: false,
             listed: true,
             roots: Some([Sha256Digest([0xab; 32])].into()),
+            vtpm: Some(VtpmProfile {
+                measurements: [launch].into(),
+                id_keys: [signer].into(),
+                stale: true,
+            }),
         };
         assert_eq!(whole.unwrap(), want);
     }
 
     #[test]
     fn what_could_never_be_met_is_refused() {
+        let upper = format!("[cvm.vtpm]\nmeasurements = [\"{}\"]", "AB".repeat(48));
+        let fault = parse(&upper).unwrap_err().to_string();
+        assert!(fault.contains("is none that is known"), "{fault}");
         let rows = [
             ("technologies = []", "1 to 1024 of them"),
             ("technologies = [\"sev\"]", "\"sev\" is none that is known"),
@@ -131,6 +194,14 @@ mod tests {
             ("tcb = []", "1 to 1024 of them"),
             ("roots = [\"amd\"]", "\"amd\" is none that is known"),
             ("vmpl = 0", "unknown field"),
+            ("[cvm.vtpm]", "nothing would keep a TPM"),
+            ("[cvm.vtpm]\nstale = true", "nothing would keep a TPM"),
+            ("[cvm.vtpm]\nid_keys = []", "1 to 1024 of them"),
+            (
+                "[cvm.vtpm]\nid_keys = [\"ab\"]",
+                "\"ab\" is none that is known",
+            ),
+            ("[cvm.vtpm]\nlevel = 0", "unknown field"),
         ];
         for (text, want) in rows {
             let fault = parse(text).unwrap_err().to_string();

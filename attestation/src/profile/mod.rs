@@ -19,7 +19,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-pub use cvm::CvmProfile;
+pub use cvm::{CvmProfile, VtpmProfile};
 pub use diff::{Difference, Way, diff};
 pub use draft::{Demand, Draft, Seen, Why, draft};
 pub use gpu::{GpuProfile, Versions};

@@ -109,6 +109,7 @@ mod tests {
             jurisdiction: JurisdictionCode::new("DE").unwrap(),
             addresses: vec!["192.0.2.0/24".parse().unwrap()],
             epoch: 0,
+            tpm: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

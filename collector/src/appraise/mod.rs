@@ -22,7 +22,7 @@ use bailiwick_policy::model::LogKey;
 
 use crate::direct::{Policy, pending_name};
 use crate::enroll::EkTrust;
-use crate::identity::{Makers, Presented, ak_word, foreign_devices, geo_word};
+use crate::identity::{Makers, Presented, ak_word, foreign_devices, geo_word, tpm_kind};
 use crate::outward::Grant;
 use crate::record::{FenceFacts, NodeRow, Verdict};
 
@@ -205,6 +205,7 @@ impl Case<'_> {
             node: listed.map(|node| &node.name),
             jurisdiction: listed.map(|node| &node.jurisdiction),
             ak: self.ak,
+            tpm: tpm_kind(&self.row.enrolment, listed),
             ak_word: &word,
             listed_ak: listed.and_then(|node| node.ak.as_deref()),
             chassis_serial: listed.and_then(|node| node.chassis_serial.as_deref()),

@@ -241,6 +241,9 @@ pub(super) fn entry(request: &v1::EnrollRequest, ek: &Sha256Digest) -> String {
     if !serial.is_empty() && serial.chars().all(plain) {
         entry.push_str(&format!("chassis_serial = \"{serial}\"\n"));
     }
+    if request.ek_certificates.is_empty() {
+        entry.push_str("# tpm = \"chip\"              # if it is one: no certificate says so\n");
+    }
     entry.push_str("place = \"\"                  # where it stands\n");
     entry.push_str("jurisdiction = \"\"           # for example DE\n");
     entry

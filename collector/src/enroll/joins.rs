@@ -100,6 +100,7 @@ mod tests {
             jurisdiction: JurisdictionCode::new("DE").unwrap(),
             addresses: Vec::new(),
             epoch: 0,
+            tpm: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

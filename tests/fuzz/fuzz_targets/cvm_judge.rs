@@ -11,10 +11,11 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
         return;
     };
     let judged = judge(&Asked {
-        kind: ["sev-snp", "tdx"][usize::from(kind & 1)],
+        kind: ["sev-snp", "tdx", "azure-vtpm"][usize::from(kind % 3)],
         report,
         table,
         report_data: &[0x5a; 64],
+        ak: None,
         endorsements: &Endorsements::default(),
         crls: &[],
         roots: &[],

@@ -372,6 +372,7 @@ impl Stand {
             jurisdiction: "DE".to_owned().try_into().unwrap(),
             addresses: Vec::new(),
             epoch: 0,
+            tpm: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

@@ -32,6 +32,8 @@ impl Guest {
     /// Its profile has `[cvm]` with these keys, nothing asked of revocation unless they do, and its operator brought all certificates.
     fn with(section: &str) -> Self {
         let mut case = Case::ordinary();
+        // In a guest it is its provider's word.
+        case.profile = case.profile.replace("hardware-signed", "provider-signed");
         let unasked = match section.contains("revocation") {
             true => "",
             false => "revocation = false\n",
@@ -291,6 +293,7 @@ fn what_was_not_shown_is_no_claim() {
 
     // A node that makes such a claim by itself has said nothing.
     let mut word = Case::ordinary();
+    word.profile = word.profile.replace("hardware-signed", "provider-signed");
     word.require("cvm.debug", "is = false\nprovenance = \"self-reported\"");
     word.statement.claims.push(v1::Claim {
         name: "cvm.debug".to_owned(),

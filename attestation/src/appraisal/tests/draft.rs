@@ -8,7 +8,7 @@ fn seen(node: &mut Booted) -> (VerifiedEvidence, Shown) {
     node.result();
     let evidence = node.case.verify().unwrap();
     let profile = Profile::parse("p", node.case.profile.as_bytes()).unwrap();
-    let shown = shown(&evidence, &profile);
+    let shown = shown(&evidence, TpmKind::Chip, &profile);
     (evidence, shown)
 }
 
@@ -102,7 +102,7 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     let mut node = Booted::new();
     let (evidence, draft) = drafted(&mut node);
     let profile = Profile::parse("draft", draft.to_toml().as_bytes()).unwrap();
-    let result = held_against(&evidence, &profile, NOW);
+    let result = held_against(&evidence, TpmKind::Chip, &profile, NOW);
     assert_eq!(super::boot::found(&result), []);
     assert_eq!(result.status, Status::Affirming);
     // What no evidence shows is not demanded, and would be missing: there is no inventory here.
@@ -110,7 +110,7 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     let more =
         "[[require]]\nclaim = \"node.ak_confirmed\"\nis = true\nprovenance = \"operator-signed\"\n";
     let profile = Profile::parse("draft", format!("{text}\n{more}").as_bytes()).unwrap();
-    let result = held_against(&evidence, &profile, NOW);
+    let result = held_against(&evidence, TpmKind::Chip, &profile, NOW);
     assert_eq!(
         super::boot::found(&result),
         super::boot::want(&[("node.ak_confirmed", "claim-missing")])
@@ -137,7 +137,7 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     other.entries = super::boot::entries(&other.case.tpm.pcrs);
     other.case.tpm.pcrs[10] = super::boot::ima_pcr(&other.entries);
     let (evidence, _) = seen(&mut other);
-    let result = held_against(&evidence, &profile, NOW);
+    let result = held_against(&evidence, TpmKind::Chip, &profile, NOW);
     assert_eq!(
         super::boot::found(&result),
         super::boot::want(&[

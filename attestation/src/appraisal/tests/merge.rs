@@ -16,7 +16,7 @@ fn of(change: impl FnOnce(&mut Booted)) -> (VerifiedEvidence, String) {
     let seen = Seen {
         node: "gpu-01".to_owned(),
         at: NOW,
-        shown: shown(&evidence, &terms),
+        shown: shown(&evidence, TpmKind::Chip, &terms),
     };
     (evidence, draft("drafted", &terms, &[seen]).to_toml())
 }
@@ -46,7 +46,7 @@ fn old_and_new_are_good_until_the_date_and_new_alone_after_it() {
     let parse = |text: &str| Profile::parse("p", text.as_bytes()).unwrap();
     let (old, new, both) = (parse(&old), parse(&new), parse(&merged.text));
     let status = |evidence: &VerifiedEvidence, profile: &Profile, at: UnixTime| {
-        held_against(evidence, profile, at).status
+        held_against(evidence, TpmKind::Chip, profile, at).status
     };
     let (good, bad) = (Status::Affirming, Status::Contraindicated);
     assert_eq!(

@@ -453,3 +453,39 @@ fn what_is_not_measured_is_no_answer() {
     assert_eq!(found(&result), []);
     assert_eq!(word(&result), (&root(), Provenance::SelfReported));
 }
+
+/// A vTPM's logs replay to what its provider has it sign: nothing of them is measured by hardware.
+#[test]
+fn what_a_provider_says_is_no_measurement() {
+    let mut node = strict(STRICT);
+    with_set(&mut node, 2);
+    node.case.kind = TpmKind::Virtual;
+    let kernel = node
+        .case
+        .profile
+        .find("claim = \"boot.applications\"")
+        .unwrap();
+    let rest = node.case.profile.split_off(kernel);
+    let rest = rest.replacen("measured", "provider-signed", 1);
+    node.case.profile.push_str(&rest);
+    node.case.profile = node
+        .case
+        .profile
+        .replace("hardware-signed", "provider-signed");
+    let result = node.result();
+    let codes: Vec<&str> = result.deviations().map(|one| one.code.as_str()).collect();
+    assert_eq!(
+        codes,
+        [
+            "strict-secure-boot",
+            "strict-command-line",
+            "strict-unknown"
+        ]
+    );
+    assert_eq!(word(&result), (&root(), Provenance::SelfReported));
+    for submod in ["host", "tpm"] {
+        let claims = &result.submods[submod].claims;
+        let best = claims.values().map(|claim| claim.provenance).max();
+        assert_eq!(best, Some(Provenance::ProviderSigned), "{submod}");
+    }
+}

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::{
-    Asked, Facts, Fault, Judged, Revocation, answers, chip, refused, tcb_text, unchecked, words,
+    Asked, Facts, Fault, Judged, LaunchSigner, Revocation, answers, chip, refused, tcb_text,
+    unchecked, words,
 };
 use crate::cvm::SNP_PREFIX;
 use crate::cvm::snp::{self, Endorsement, Product, Report, SigningKey, SnpRefused, Table};
@@ -249,5 +250,16 @@ fn facts(report: &Report<'_>, product: Product) -> Facts {
         host_data: hex::encode(report.host_data),
         policy: format!("{:016x}", report.policy),
         registers: Vec::new(),
+        // Zeros: nobody signed for it, and the processor asked nobody.
+        signer: report
+            .id_key_digest
+            .iter()
+            .any(|byte| *byte != 0)
+            .then(|| LaunchSigner {
+                id_key: hex::encode(report.id_key_digest),
+                family: hex::encode(report.family_id),
+                image: hex::encode(report.image_id),
+                svn: report.guest_svn,
+            }),
     }
 }

@@ -25,6 +25,7 @@ pub(super) fn judge(asked: &Asked<'_>, quote: &Quote<'_>) -> Judged {
         host_data: hex::encode(body.mr_config_id),
         policy: hex::encode(body.td_attributes),
         registers: body.rtmr.map(hex::encode).to_vec(),
+        signer: None,
     };
     let mut judged = Judged::of(facts);
     judged

@@ -101,6 +101,10 @@ pub struct Report<'a> {
     pub guest_svn: u32,
     /// `POLICY` the guest was launched with.
     pub policy: u64,
+    /// `FAMILY_ID`, as whoever signed the launch says.
+    pub family_id: &'a [u8; 16],
+    /// `IMAGE_ID`, likewise.
+    pub image_id: &'a [u8; 16],
     /// `VMPL` that asked, 0 (most privileged) to 3; 0xffffffff where the host asked.
     pub vmpl: u32,
     /// `CURRENT_TCB`
@@ -117,6 +121,8 @@ pub struct Report<'a> {
     pub measurement: &'a [u8; 48],
     /// `HOST_DATA`
     pub host_data: &'a [u8; 32],
+    /// `ID_KEY_DIGEST`: SHA-384 of the key that signed `MEASUREMENT` before the launch; zeros: none did.
+    pub id_key_digest: &'a [u8; 48],
     /// `REPORT_ID`
     pub report_id: &'a [u8; 32],
     /// `REPORTED_TCB`: the versions the key stands for.
@@ -146,8 +152,8 @@ impl<'a> Report<'a> {
         }
         let guest_svn = r.u32_le("GUEST_SVN")?;
         let policy = r.u64_le("POLICY")?;
-        r.take("FAMILY_ID", 16)?;
-        r.take("IMAGE_ID", 16)?;
+        let family_id = r.array_ref("FAMILY_ID")?;
+        let image_id = r.array_ref("IMAGE_ID")?;
         let vmpl = r.u32_le("VMPL")?;
         let at = r.offset();
         let algorithm = r.u32_le("SIGNATURE_ALGO")?;
@@ -162,7 +168,7 @@ impl<'a> Report<'a> {
         let report_data = r.array_ref("REPORT_DATA")?;
         let measurement = r.array_ref("MEASUREMENT")?;
         let host_data = r.array_ref("HOST_DATA")?;
-        r.take("ID_KEY_DIGEST", 48)?;
+        let id_key_digest = r.array_ref("ID_KEY_DIGEST")?;
         r.take("AUTHOR_KEY_DIGEST", 48)?;
         let report_id = r.array_ref("REPORT_ID")?;
         r.take("REPORT_ID_MA", 32)?;
@@ -185,6 +191,8 @@ impl<'a> Report<'a> {
             version,
             guest_svn,
             policy,
+            family_id,
+            image_id,
             vmpl,
             current_tcb,
             platform_info,
@@ -198,6 +206,7 @@ impl<'a> Report<'a> {
             report_data,
             measurement,
             host_data,
+            id_key_digest,
             report_id,
             reported_tcb,
             cpuid: (version >= 3).then_some((family, model)),

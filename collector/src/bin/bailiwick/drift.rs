@@ -53,8 +53,8 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
     };
     let terms = terms(&record)?;
     let (old, new) = (
-        shown(&before.verified, &terms),
-        shown(&after.verified, &terms),
+        shown(&before.verified, before.tpm, &terms),
+        shown(&after.verified, after.tpm, &terms),
     );
     let all = drift(&old, &new);
     let rows: Vec<Value> = all
@@ -154,7 +154,7 @@ pub(crate) fn since_affirmed(
     if before.verified.statement().digest == after.verified.statement().digest {
         return Ok(Ok(None));
     }
-    let look = |one: &Evidence| -> Shown { shown(&one.verified, &terms) };
+    let look = |one: &Evidence| -> Shown { shown(&one.verified, one.tpm, &terms) };
     let mut drift = drift(&look(before), &look(after));
     drift.retain(|one| !one.running);
     Ok(Ok(Some(Since {

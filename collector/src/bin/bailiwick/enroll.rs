@@ -6,6 +6,7 @@ use std::process::{Command as Process, Stdio};
 
 use anyhow::{Context as _, bail, ensure};
 use aws_lc_rs::rand;
+use bailiwick_attestation::appraisal::TpmKind;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::make_credential;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
@@ -74,6 +75,24 @@ enum Command {
     },
 }
 
+/// What an approver says of a TPM.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Tpm {
+    /// A part of the machine.
+    Chip,
+    /// A program of its provider's.
+    Virtual,
+}
+
+impl From<Tpm> for TpmKind {
+    fn from(tpm: Tpm) -> Self {
+        match tpm {
+            Tpm::Chip => Self::Chip,
+            Tpm::Virtual => Self::Virtual,
+        }
+    }
+}
+
 #[derive(Debug, clap::Args)]
 struct Approve {
     /// The node: what it calls itself, or `ek-…`.
@@ -99,6 +118,9 @@ struct Approve {
     /// Serial number of the chassis as read at the machine.
     #[arg(long)]
     chassis_serial: Option<String>,
+    /// What its TPM is, where its certificate does not say so, or says it wrongly.
+    #[arg(long, value_enum)]
+    tpm: Option<Tpm>,
     /// Name in the inventory; default what it calls itself.
     #[arg(long)]
     name: Option<String>,
@@ -417,6 +439,10 @@ fn entry(
         addresses,
         // Whoever approves has looked: the epoch the node is in is acknowledged with it.
         epoch: seen_epoch.max(same.map_or(0, |same| same.epoch)),
+        tpm: args
+            .tpm
+            .map(TpmKind::from)
+            .or_else(|| same.and_then(|same| same.tpm)),
         geotags_since: same.and_then(|same| same.geotags_since),
         replaces: replaces.or_else(|| same.and_then(|same| same.replaces)),
         confirmed: None,

@@ -243,6 +243,18 @@ pub(crate) fn restore(code: &str) -> &'static str {
             "its report is of another statement, challenge or TPM: somebody played an old one, or brings \
              another guest's; treat the node as impersonated"
         }
+        "cvm-runtime-data" | "cvm-vtpm-ak" | "cvm-vtpm-level" => {
+            "what names its vTPM's key is not its paravisor's word for the key that signs: name the paravisor's \
+             key in tpm.ak_handle and enrol again; if it is there, treat the node as impersonated"
+        }
+        "cvm-not-fresh" => {
+            "its paravisor has not made a report for this question yet: ask again with bailiwick challenge \
+             NODE; where it never does, sign stale = true under [cvm.vtpm]"
+        }
+        "cvm-quote-missing" => {
+            "a TD report proves nothing to anybody but its own processor: ask for no more of this guest than \
+             provider-signed, and for nothing under cvm.*"
+        }
         "cvm-debug" => {
             "its host can read this guest: launch it with another policy; what it held is no secret any more"
         }
@@ -271,7 +283,7 @@ fn of_family(code: &str) -> &'static str {
         (
             &["cvm-"],
             "what spoke is no processor that proves itself under its maker's root, or not of the guest that \
-             [cvm] asks for: look at its report with bailiwick inspect snp-report or tdx-quote",
+             [cvm] asks for: look at its report with bailiwick inspect snp-report, tdx-quote or hcl-report",
         ),
         (
             &[
@@ -345,7 +357,12 @@ mod tests {
             }
         }
         // Those of a report stand beside what they are found by.
-        let judge = ["judge.rs", "judge/amd.rs", "judge/intel.rs"];
+        let judge = [
+            "judge.rs",
+            "judge/amd.rs",
+            "judge/azure.rs",
+            "judge/intel.rs",
+        ];
         let judge = judge.map(|file| std::fs::read_to_string(attestation.join("cvm").join(file)));
         let judge: Vec<String> = judge.into_iter().map(Result::unwrap).collect();
         let words = judge

@@ -19,7 +19,7 @@
 //! at 2026-11-21T16:00:00Z
 //! ```
 //!
-//! No value holds a control character, so no value can pretend to be a line. `epoch` and
+//! No value holds a control character, so no value can pretend to be a line. `epoch`, `tpm` and
 //! `geotags_since` are not in it: they are the bundle's signers' word, and say nothing about keys.
 
 use bailiwick_attestation::{DeploymentId, UnixTime};

@@ -9,7 +9,7 @@ use bailiwick_attestation::{FileError, NodeId, UnixTime};
 use ipnet::IpNet;
 
 use super::confirm::rfc3339;
-use super::inventory::{self, Inventory, Node};
+use super::inventory::{self, Inventory, Node, TPM_KINDS};
 
 /// The file's name in a policy folder.
 pub const INVENTORY: &str = "inventory.toml";
@@ -66,6 +66,10 @@ pub fn render(node: &Node) -> String {
     }
     if node.epoch > 0 {
         line("epoch", node.epoch.to_string());
+    }
+    let word = |kind| TPM_KINDS.iter().find(|(_, own)| *own == kind);
+    if let Some((word, _)) = node.tpm.and_then(word) {
+        line("tpm", quoted(word));
     }
     if let Some(since) = node.geotags_since {
         line("geotags_since", quoted(&rfc3339(since)));
@@ -179,6 +183,7 @@ fn quoted(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use bailiwick_attestation::Sha256Digest;
+    use bailiwick_attestation::appraisal::TpmKind;
 
     use super::*;
     use crate::model::Confirmed;
@@ -194,6 +199,7 @@ mod tests {
             jurisdiction: "DE".to_owned().try_into().unwrap(),
             addresses: vec![format!("10.9.{byte}.0/24").parse().unwrap()],
             epoch: 4,
+            tpm: Some(TpmKind::Virtual),
             geotags_since: Some(UnixTime(1_795_276_800_000)),
             replaces: Some(Sha256Digest([byte + 100; 32])),
             confirmed: Some(Confirmed {
@@ -214,6 +220,7 @@ mod tests {
             place: None,
             addresses: Vec::new(),
             epoch: 0,
+            tpm: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use bailiwick_attestation::appraisal::TpmKind;
 use bailiwick_attestation::{
     FileError, JurisdictionCode, NodeId, Sha256Digest, TomlFile, UnixTime,
 };
@@ -102,6 +103,9 @@ pub struct Node {
     pub addresses: Vec<IpNet>,
     /// Highest epoch of the node's log an approver has acknowledged: 0 unless it lost one.
     pub epoch: u64,
+    /// What its TPM is, by approvers' word, which counts before its certificate's; `None`: as the
+    /// certificate says, and without one nobody does.
+    pub tpm: Option<TpmKind>,
     /// Geotags written before this do not count, whoever signed them.
     pub geotags_since: Option<UnixTime>,
     /// The endorsement key this node had before, on another board.
@@ -145,6 +149,7 @@ struct RawNode {
     #[serde(default)]
     addresses: Texts,
     epoch: Option<Spanned<u64>>,
+    tpm: Option<Spanned<String>>,
     geotags_since: Option<Spanned<String>>,
     replaces: Option<Spanned<String>>,
     confirmed: Option<RawConfirmed>,
@@ -320,6 +325,7 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
             .map_err(|fault| file.error(raw.jurisdiction.span(), fault))?,
         addresses,
         epoch,
+        tpm: raw.tpm.as_ref().map(|text| tpm(file, text)).transpose()?,
         geotags_since: raw
             .geotags_since
             .as_ref()
@@ -331,6 +337,20 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
             .map(|text| ek(file, text))
             .transpose()?,
         confirmed,
+    })
+}
+
+/// What a TPM is, as `inventory.toml` spells it.
+pub(super) const TPM_KINDS: [(&str, TpmKind); 2] =
+    [("chip", TpmKind::Chip), ("virtual", TpmKind::Virtual)];
+
+fn tpm(file: &TomlFile<'_>, text: &Spanned<String>) -> Result<TpmKind, FileError> {
+    let mut kinds = TPM_KINDS.iter();
+    let found = kinds.find(|(word, _)| word == text.get_ref());
+    let found = found.map(|(_, kind)| *kind);
+    found.ok_or_else(|| {
+        let fault = format!("{:?} is neither chip nor virtual", text.get_ref());
+        file.error(text.span(), fault)
     })
 }
 

@@ -187,6 +187,12 @@ fn each_entry_is_checked_and_held_against_the_others() {
             "inventory.toml:9: node.epoch: ",
         ),
         (
+            "a TPM that is neither",
+            "epoch = 2",
+            "tpm = \"firmware\"",
+            "inventory.toml:9: node.tpm: \"firmware\" is neither chip nor virtual",
+        ),
+        (
             "replaces a node in service",
             &ek('3'),
             &ek('2'),

@@ -25,6 +25,7 @@ fn node() -> Node {
         jurisdiction: "DE".to_owned().try_into().unwrap(),
         addresses: vec!["10.9.1.0/24".parse().unwrap()],
         epoch: 0,
+        tpm: None,
         geotags_since: None,
         replaces: Some(Sha256Digest([0x33; 32])),
         confirmed: None,

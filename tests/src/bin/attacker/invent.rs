@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use bailiwick_attestation::appraisal::{
-    AkWord, GeoWord, Reference, Subject, VerifiedEvidence, appraise,
+    AkWord, GeoWord, Reference, Subject, TpmKind, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::gpu::Endorsements;
@@ -104,6 +104,7 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             node: Some(&listed.name),
             jurisdiction: Some(&listed.jurisdiction),
             ak: &ak,
+            tpm: TpmKind::Chip,
             // Nobody else's word can be had for a key that no TPM holds.
             ak_word: &AkWord::Collector,
             listed_ak: listed.ak.as_deref(),

@@ -70,6 +70,7 @@ pub(super) fn run(args: &Args) -> anyhow::Result<Result<Listing, Status>> {
                 report: &report.report,
                 table: &[],
                 report_data,
+                ak: None,
                 endorsements: &known.endorsements.processors,
                 crls: &[],
                 roots: &[],

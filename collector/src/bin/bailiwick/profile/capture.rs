@@ -61,7 +61,7 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
         .map(|one| Seen {
             node: one.node.clone(),
             at: one.at,
-            shown: shown(&one.verified, &terms),
+            shown: shown(&one.verified, one.tpm, &terms),
         })
         .collect();
     let name = args.name.as_ref().or_else(|| args.nodes.first());
@@ -93,7 +93,7 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
 fn check(evidence: &[Evidence], profile: &Profile) -> Exit {
     let mut exit = Exit::Good;
     for one in evidence {
-        let result = held_against(&one.verified, profile, one.at);
+        let result = held_against(&one.verified, one.tpm, profile, one.at);
         let refused = |deviation: &&Deviation| deviation.finding != Finding::Warning;
         for deviation in result.deviations().filter(refused) {
             eprintln!(

@@ -8,7 +8,7 @@ pub(crate) mod plan;
 
 use anyhow::Context as _;
 use bailiwick_attestation::UnixTime;
-use bailiwick_attestation::appraisal::VerifiedEvidence;
+use bailiwick_attestation::appraisal::{TpmKind, VerifiedEvidence};
 use bailiwick_attestation::profile::Profile;
 use bailiwick_attestation::proto::v1;
 use bailiwick_collector::recorded::recorded;
@@ -60,6 +60,8 @@ pub(crate) struct Evidence {
     pub(crate) node: String,
     /// When it came.
     pub(crate) at: UnixTime,
+    /// What its TPM is, by its certificate alone.
+    pub(crate) tpm: TpmKind,
     pub(crate) verified: VerifiedEvidence,
 }
 
@@ -104,6 +106,13 @@ pub(crate) fn fetch(
             record.profile = Some(profile);
         }
         let stored = message.statement.context("the answer has no statement")?;
+        // Approvers may know better than the certificate; whether it is so is not verified here.
+        let tpm = stored
+            .enrolment
+            .as_ref()
+            .map_or(TpmKind::Virtual, |enrolment| {
+                TpmKind::of_chain(&enrolment.ek_chain)
+            });
         let (_, verified) = recorded(&stored).map_err(|refused| BytesRefused {
             code: refused.code(),
             detail: format!("{}: {:#}", message.node, anyhow::Error::from(refused)),
@@ -111,6 +120,7 @@ pub(crate) fn fetch(
         record.evidence.push(Evidence {
             node: message.node,
             at: UnixTime(stored.received_ms),
+            tpm,
             verified,
         });
     }
