@@ -171,9 +171,9 @@ impl Attester {
             chain.epoch,
         );
         let mut attester = Self {
+            tee: Tee::new(&config.tee).beside(&tpm),
             tpm,
             host,
-            tee: Tee::new(&config.tee),
             deployment: config.deployment.to_string(),
             node: config.node.to_string(),
             bank: config.tpm.bank,

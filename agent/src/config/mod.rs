@@ -113,6 +113,15 @@ impl Config {
                 "must ascend within 0 to 23, and name one".into(),
             ));
         }
+        let persistent = 0x8100_0000..=0x81ff_ffff_u32;
+        if self
+            .tpm
+            .ak_handle
+            .is_some_and(|handle| !persistent.contains(&handle))
+        {
+            let fault = "is no persistent handle: 0x81000000 to 0x81ffffff";
+            return Err(("tpm.ak_handle", fault.into()));
+        }
         if self.collector.ca_file.is_some() && self.collector.spki_pin.is_some() {
             let fault = "stands beside collector.ca_file; name one of them";
             return Err(("collector.spki_pin", fault.into()));
@@ -181,6 +190,7 @@ impl Config {
             tcti: self.tpm.tcti.clone(),
             ek: self.tpm.ek,
             ak: self.tpm.ak,
+            ak_handle: self.tpm.ak_handle,
             bank: self.tpm.bank,
             pcrs: self.quoted_pcrs(),
             keys: self.state_dir.join("keys"),

@@ -28,6 +28,10 @@ pub struct TpmSection {
     pub ek: EkKind,
     /// Kind of AK, where there is none yet.
     pub ak: AkKind,
+    /// Persistent handle of a key that is the AK, in place of one of ours: what keeps a vTPM beside a
+    /// guest vouches for its own key alone (Azure's lies at `0x81000003`).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ak_handle: Option<u32>,
     /// Bank to quote.
     pub bank: Bank,
     /// PCRs to quote.
@@ -54,6 +58,7 @@ impl Default for TpmSection {
             tcti: Tcti::device(),
             ek: EkKind::default(),
             ak: AkKind::default(),
+            ak_handle: None,
             bank: Bank::default(),
             // Firmware and boot (0 to 7), boot loader (8, 9), IMA (10), UKI (11 to 13), shim (14).
             pcrs: (0..=14).collect(),

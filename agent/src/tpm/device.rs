@@ -3,13 +3,14 @@
 //! A TPM without a resource manager has three transient slots: AK and transport key hold two
 //! while connected, the third is for EK and storage key in turn.
 
+use bailiwick_attestation::cvm::hcl;
 use bailiwick_attestation::tpm::{AkPublic, CertifiedKey, PcrValues, QualifyingData, Quote};
 use tracing::{info, warn};
 use tss_esapi::{
     Context,
     abstraction::{DefaultKey, ek},
     constants::{CapabilityType, response_code::Tss2ResponseCodeKind, tss},
-    handles::{KeyHandle, ObjectHandle},
+    handles::{KeyHandle, ObjectHandle, PersistentTpmHandle, TpmHandle},
     interface_types::{resource_handles::Hierarchy, session_handles::AuthSession},
     structures::{
         Attest, CapabilityData, Data, Digest, EncryptedSecret, HashcheckTicket, IdObject,
@@ -40,10 +41,18 @@ pub(super) struct Session {
     transport: KeyHandle,
 }
 
+/// Where the AK is.
+pub(super) enum Ak {
+    /// Ours, beside the transport key.
+    Kept(Blob),
+    /// Somebody else made it and left it in the TPM.
+    At(PersistentTpmHandle),
+}
+
 /// The TPM as its own thread sees it.
 pub(super) struct Device {
     pub(super) settings: Settings,
-    ak: Blob,
+    ak: Ak,
     transport: Blob,
     /// What everything the AK signs is checked with before it leaves.
     pub(super) ak_public: AkPublic,
@@ -59,11 +68,24 @@ impl Device {
     /// Connects, makes the keys that do not exist yet, reads what identifies the node.
     pub(super) fn open(settings: Settings) -> Result<(Self, Identity), TpmError> {
         let mut context = connect(&settings)?;
-        let kept = Blob::read(&settings.keys, AK)?.is_some();
-        let ak = existing_or_new(&mut context, &settings, AK)?;
+        // Where the AK is not ours, the transport key shows whether this node was here before.
+        let own = settings.ak_handle.map_or(AK, |_| TRANSPORT);
+        let kept = Blob::read(&settings.keys, own)?.is_some();
+        let (ak, ak_public) = match settings.ak_handle {
+            None => {
+                let blob = existing_or_new(&mut context, &settings, AK)?;
+                let public = blob.public.clone();
+                (Ak::Kept(blob), public)
+            }
+            Some(handle) => {
+                let (handle, public) =
+                    at(&mut context, handle).map_err(doing("read the key at tpm.ak_handle"))?;
+                (Ak::At(handle), public)
+            }
+        };
         let transport = existing_or_new(&mut context, &settings, TRANSPORT)?;
         let (ek_public, ek_certificates) = endorsement(&mut context, settings.ek)?;
-        let ak_bytes = ak.public.marshall().map_err(doing("marshal the AK"))?;
+        let ak_bytes = ak_public.marshall().map_err(doing("marshal the AK"))?;
         let ak_public = bailiwick_attestation::tpm::Public::parse(&ak_bytes)
             .ok()
             .and_then(|public| AkPublic::new(public).ok())
@@ -244,6 +266,18 @@ impl Device {
         })
     }
 
+    pub(super) fn ask_paravisor(&mut self, question: &[u8; 64]) -> Result<(), TpmError> {
+        self.with_session("ask the paravisor for a report", |session| {
+            nv::write(&mut session.context, hcl::QUESTION_INDEX, question)
+        })
+    }
+
+    pub(super) fn paravisor_report(&mut self) -> Result<Option<Vec<u8>>, TpmError> {
+        self.with_session("read the paravisor's report", |session| {
+            nv::read_whole(&mut session.context, hcl::NV_INDEX, hcl::MAX_HCL_BYTES)
+        })
+    }
+
     pub(super) fn secret(&mut self) -> Result<Option<[u8; 32]>, TpmError> {
         let read = self.with_session("read the master key", |session| {
             nv::read(&mut session.context, nv::SECRET, 32)
@@ -332,14 +366,24 @@ fn existing_or_new(
 fn load(
     mut context: Context,
     settings: &Settings,
-    ak: &Blob,
+    ak: &Ak,
     transport: &Blob,
 ) -> Result<Session, TpmError> {
     let (ak, transport) = with_storage_key(&mut context, |context, parent| {
-        Ok((
-            context.load(parent, ak.private.clone(), ak.public.clone())?,
-            context.load(parent, transport.private.clone(), transport.public.clone())?,
-        ))
+        let mut load = |blob: &Blob| {
+            context.set_sessions((Some(AuthSession::Password), None, None));
+            context.load(parent, blob.private.clone(), blob.public.clone())
+        };
+        let transport = load(transport)?;
+        let ak = match ak {
+            Ak::Kept(blob) => load(blob)?,
+            Ak::At(handle) => {
+                context.clear_sessions();
+                let key = context.tr_from_tpm_public(TpmHandle::Persistent(*handle))?;
+                KeyHandle::from(key)
+            }
+        };
+        Ok((ak, transport))
     })
     .map_err(|source| match kind(&source) {
         Some(Tss2ResponseCodeKind::Integrity) => TpmError::ForeignKeys {
@@ -356,6 +400,15 @@ fn load(
         ak,
         transport,
     })
+}
+
+/// A key that is in the TPM already.
+fn at(context: &mut Context, handle: u32) -> tss_esapi::Result<(PersistentTpmHandle, Public)> {
+    let handle = PersistentTpmHandle::new(handle)?;
+    context.clear_sessions();
+    let key = context.tr_from_tpm_public(TpmHandle::Persistent(handle))?;
+    let (public, ..) = context.read_public(KeyHandle::from(key))?;
+    Ok((handle, public))
 }
 
 /// Makes the storage key, runs `work` with it, flushes it.

@@ -123,6 +123,8 @@ pub struct Settings {
     pub ek: EkKind,
     /// Kind of AK made where there is none yet.
     pub ak: AkKind,
+    /// Persistent handle of a key that is the AK instead.
+    pub ak_handle: Option<u32>,
     /// Bank to quote.
     pub bank: Bank,
     /// PCRs to quote, ascending, 0 to 23.
@@ -477,6 +479,17 @@ impl Tpm {
     /// Keeps 32 bytes in the TPM's own memory; what was kept before is gone.
     pub async fn keep_secret(&self, secret: [u8; 32]) -> Result<(), TpmError> {
         self.call(move |device| device.keep_secret(&secret)).await
+    }
+
+    /// Tells Azure's paravisor what its next report is to name.
+    pub async fn ask_paravisor(&self, question: [u8; 64]) -> Result<(), TpmError> {
+        self.call(move |device| device.ask_paravisor(&question))
+            .await
+    }
+
+    /// What Azure's paravisor laid into this TPM, as it is now; `None`: there is none.
+    pub async fn paravisor_report(&self) -> Result<Option<Vec<u8>>, TpmError> {
+        self.call(Device::paravisor_report).await
     }
 
     /// Locks a geotag's record into the TPM; what stood there before is gone.

@@ -49,6 +49,40 @@ pub(super) fn read(
     Ok(Some(read?.value().to_vec()))
 }
 
+/// All of an area that somebody else wrote, in as many commands as it takes; `None` where there is none
+/// yet, or one of more than `most` bytes.
+pub(super) fn read_whole(
+    context: &mut Context,
+    index: u32,
+    most: usize,
+) -> tss_esapi::Result<Option<Vec<u8>>> {
+    let Some(handle) = find(context, index)? else {
+        return Ok(None);
+    };
+    // The library takes no more than 2048 bytes at once, whatever the TPM gives.
+    let at_once = buffer(context)?.min(1024);
+    let (public, _) = context.nv_read_public(handle)?;
+    let size = public.data_size();
+    if size > most || !written(&public.attributes()) {
+        return Ok(None);
+    }
+    let mut content = Vec::with_capacity(size);
+    while content.len() < size {
+        let part = at_once.min(size.saturating_sub(content.len()));
+        let (part, offset) = (u16::try_from(part), u16::try_from(content.len()));
+        let (part, offset) = (part.unwrap_or(u16::MAX), offset.unwrap_or(u16::MAX));
+        context.set_sessions((Some(AuthSession::Password), None, None));
+        let read = context.nv_read(NvAuth::Owner, handle, part, offset);
+        context.clear_sessions();
+        let read = read?;
+        if read.value().is_empty() {
+            return Ok(None);
+        }
+        content.extend_from_slice(read.value());
+    }
+    Ok(Some(content))
+}
+
 /// Replaces the content; makes the area where there is none, or one of another size.
 pub(super) fn write(context: &mut Context, index: u32, content: &[u8]) -> tss_esapi::Result<()> {
     let handle = match find(context, index)? {
@@ -72,6 +106,41 @@ pub(super) fn write(context: &mut Context, index: u32, content: &[u8]) -> tss_es
     let written = context.nv_write(NvAuth::Owner, handle, content, 0);
     context.clear_sessions();
     written
+}
+
+/// In as many commands as it takes.
+#[cfg(test)]
+pub(super) fn write_parts(
+    context: &mut Context,
+    index: u32,
+    content: &[u8],
+) -> tss_esapi::Result<()> {
+    let handle = match find(context, index)? {
+        None => {
+            let public = NvPublicBuilder::new()
+                .with_nv_index(NvIndexTpmHandle::new(index)?)
+                .with_index_name_algorithm(HashingAlgorithm::Sha256)
+                .with_index_attributes(
+                    NvIndexAttributesBuilder::new()
+                        .with_owner_write(true)
+                        .with_owner_read(true)
+                        .with_no_da(true)
+                        .build()?,
+                )
+                .with_data_area_size(content.len())
+                .build()?;
+            context.set_sessions((Some(AuthSession::Password), None, None));
+            context.nv_define_space(Provision::Owner, None, public)?
+        }
+        Some(handle) => handle,
+    };
+    for (part, number) in content.chunks(512).zip(0_u16..) {
+        let part = MaxNvBuffer::try_from(part.to_vec())?;
+        context.set_sessions((Some(AuthSession::Password), None, None));
+        context.nv_write(NvAuth::Owner, handle, part, number * 512)?;
+        context.clear_sessions();
+    }
+    Ok(())
 }
 
 /// Most bytes that one command writes, reads or certifies; what no TPM says is the least that the

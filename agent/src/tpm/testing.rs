@@ -10,7 +10,7 @@ use std::{
 
 use tempfile::TempDir;
 
-use super::{AkKind, Bank, EkKind, Settings, Tcti};
+use super::{AkKind, Bank, EkKind, Settings, Tcti, Tpm, nv};
 
 /// One `swtpm` process with state in a temporary folder; killed when dropped.
 pub(crate) struct SoftTpm {
@@ -107,14 +107,64 @@ impl SoftTpm {
             tcti: Tcti::try_from(format!("swtpm:host=127.0.0.1,port={}", self.port)).unwrap(),
             ek: EkKind::default(),
             ak: AkKind::default(),
+            ak_handle: None,
             bank: Bank::default(),
             pcrs: vec![0, 1, 2, 3, 4, 5, 6, 7],
             keys: self.path("keys"),
         }
     }
 
+    /// Runs one of tpm2-tools; nobody else may be connected.
+    pub(crate) fn tool(&self, command: &str) {
+        let mut words = command.split_whitespace();
+        let output = Command::new(words.next().unwrap())
+            .args(words)
+            .env("TPM2TOOLS_TCTI", self.settings().tcti.to_string())
+            .current_dir(self.folder.path())
+            .output()
+            .expect("tpm2-tools are installed");
+        assert!(output.status.success(), "{command}: {output:?}");
+    }
+
+    /// A restricted RSA key at this persistent handle, and nothing loaded.
+    pub(crate) fn key_at(&self, handle: u32) {
+        self.tool("tpm2_createprimary -C o -c parent.ctx");
+        self.tool(
+            "tpm2_create -C parent.ctx -G rsa2048:rsassa-sha256:null -u ak.pub -r ak.priv \
+             -a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign",
+        );
+        self.tool("tpm2_flushcontext -t");
+        self.tool("tpm2_load -C parent.ctx -u ak.pub -r ak.priv -c ak.ctx");
+        self.tool("tpm2_flushcontext -t");
+        self.tool(&format!("tpm2_evictcontrol -C o -c ak.ctx {handle:#x}"));
+        self.tool("tpm2_flushcontext -t");
+    }
+
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
+    }
+}
+
+impl Tpm {
+    /// What a paravisor does: lays this into an area, whoever wrote there before.
+    pub(crate) async fn lay(&self, index: u32, content: Vec<u8>) {
+        self.call(move |device| {
+            device.with_session("lay", |session| {
+                nv::write_parts(&mut session.context, index, &content)
+            })
+        })
+        .await
+        .unwrap();
+    }
+
+    /// What the guest asked.
+    pub(crate) async fn asked(&self, index: u32) -> Option<Vec<u8>> {
+        let read = self.call(move |device| {
+            device.with_session("read", |session| {
+                nv::read_whole(&mut session.context, index, 64)
+            })
+        });
+        read.await.unwrap()
     }
 }
 

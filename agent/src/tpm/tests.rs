@@ -329,3 +329,52 @@ async fn only_the_tpm_it_was_made_for_opens_a_credential() {
         tpm.quote([1; 32]).await.unwrap();
     }
 }
+
+/// A key that somebody left in the TPM speaks for the node: it quotes, certifies, and is what a
+/// credential is activated for.
+#[tokio::test]
+async fn a_key_at_a_persistent_handle_is_the_ak() {
+    const HANDLE: u32 = 0x8100_0003;
+    let soft = SoftTpm::blank();
+    soft.key_at(HANDLE);
+    let mut settings = soft.settings();
+    settings.ak_handle = Some(HANDLE);
+    let tpm = Tpm::open(settings.clone()).unwrap();
+    assert!(!tpm.keys_were_kept());
+    let ak = ak(&tpm);
+    assert_eq!(ak.key().rsa_bits(), Some(2048));
+    for byte in [7, 8, 9, 10] {
+        let quoted = tpm.quote([byte; 32]).await.unwrap();
+        let quote = Quote::parse(&quoted.signed.attest).unwrap();
+        quote
+            .verify(&ak, &quoted.signed.signature, &qualifying(byte))
+            .unwrap();
+    }
+    let signed = tpm.certify_transport([3; 32]).await.unwrap();
+    let transport = Public::parse(&tpm.identity().transport_public).unwrap();
+    CertifiedKey::verify(
+        transport,
+        &signed.attest,
+        &signed.signature,
+        &ak,
+        &qualifying(3),
+    )
+    .unwrap();
+    let ek = EkPublic::new(Public::parse(&tpm.identity().ek_public).unwrap()).unwrap();
+    let secret = [5; 32];
+    let credential = make_credential(&ek, ak.name(), &secret).unwrap();
+    let (blob, sealed) = (credential.id_object, credential.encrypted_secret);
+    assert_eq!(tpm.activate(blob, sealed).await.unwrap(), secret);
+    drop(tpm);
+    // It stays there, whoever opens the TPM.
+    let again = Tpm::open(settings.clone()).unwrap();
+    assert!(again.keys_were_kept());
+    assert_eq!(again.identity().ak_name, ak.name().as_bytes());
+    drop(again);
+    settings.ak_handle = Some(HANDLE + 1);
+    let refused = Tpm::open(settings).unwrap_err();
+    assert!(
+        refused.to_string().contains("tpm.ak_handle"),
+        "{refused}: nothing lies there"
+    );
+}

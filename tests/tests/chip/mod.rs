@@ -80,7 +80,7 @@ impl Chip {
     }
 
     /// `ATTESTATION_REPORT`, version 3, signed.
-    fn report(&self, data: &[u8]) -> Vec<u8> {
+    pub(crate) fn report(&self, data: &[u8]) -> Vec<u8> {
         let mut report = vec![0; 1184];
         let mut put = |at: usize, what: &[u8]| report[at..at + what.len()].copy_from_slice(what);
         put(0, &3_u32.to_le_bytes());

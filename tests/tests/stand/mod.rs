@@ -340,15 +340,38 @@ impl Stand {
         self.machine_quoting(name, tools, &REGISTERS)
     }
 
+    /// One whose AK somebody left in its TPM, as Azure's paravisor does.
+    pub(crate) fn machine_beside_paravisor(&self, name: &str) -> Machine {
+        const HANDLE: u32 = 0x8100_0003;
+        let tools = [
+            "tpm2_createprimary -C o -c parent.ctx",
+            "tpm2_create -C parent.ctx -G rsa2048:rsassa-sha256:null -u ak.pub -r ak.priv \
+             -a fixedtpm|fixedparent|sensitivedataorigin|userwithauth|noda|restricted|sign",
+            "tpm2_load -C parent.ctx -u ak.pub -r ak.priv -c ak.ctx",
+            "tpm2_evictcontrol -C o -c ak.ctx 0x81000003",
+        ];
+        self.machine_as(name, &tools, &REGISTERS, Some(HANDLE))
+    }
+
     /// The same, whose agent quotes these registers.
     pub(crate) fn machine_quoting(&self, name: &str, tools: &[&str], pcrs: &[u8]) -> Machine {
+        self.machine_as(name, tools, pcrs, None)
+    }
+
+    fn machine_as(
+        &self,
+        name: &str,
+        tools: &[&str],
+        pcrs: &[u8],
+        ak_handle: Option<u32>,
+    ) -> Machine {
         let soft = SoftTpm::start().unwrap();
         for tool in tools {
             soft.tool(tool).unwrap();
         }
         let keys = self.dir.path().join(format!("keys-{name}"));
         std::fs::create_dir_all(&keys).unwrap();
-        let tpm = open(&soft, &keys, pcrs);
+        let tpm = open_with(&soft, &keys, pcrs, ak_handle);
         let bound = self.running.as_ref().unwrap().bound;
         let text = format!(
             "deployment = \"demo\"\nnode = \"{name}\"\nstate_dir = {keys:?}\n[collector]\nenroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n[policy]\napprovers = {:?}\nthreshold = 1\n",
@@ -435,10 +458,15 @@ fn let_go(tpm: Tpm) {
 
 /// The TPM as the agent opens it.
 fn open(soft: &SoftTpm, keys: &Path, pcrs: &[u8]) -> Tpm {
+    open_with(soft, keys, pcrs, None)
+}
+
+fn open_with(soft: &SoftTpm, keys: &Path, pcrs: &[u8], ak_handle: Option<u32>) -> Tpm {
     Tpm::open(Settings {
         tcti: Tcti::try_from(soft.tcti()).unwrap(),
         ek: EkKind::EccP256,
         ak: AkKind::EcdsaP256,
+        ak_handle,
         bank: Bank::Sha256,
         pcrs: pcrs.to_vec(),
         keys: keys.to_owned(),

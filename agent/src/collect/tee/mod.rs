@@ -1,10 +1,12 @@
 //! What the processor says of the confidential guest this node runs in, beside each quote.
 //!
 //! Asked through configfs-tsm, which kernels have since 6.7 for every kind of processor; where there
-//! is none, through `/dev/sev-guest`. Three outcomes are kept apart. *There is no such thing*: nothing
+//! is none, through `/dev/sev-guest`; and where a paravisor asks in the guest's place, in the vTPM that
+//! it keeps. Three outcomes are kept apart. *There is no such thing*: nothing
 //! is said of it. *It could not be asked*: permissions, another writer, a time that ran out. *It
 //! refused*: it was asked, and gave no report. Whether a report is any good is the collector's to say.
 
+mod azure;
 mod configfs;
 mod device;
 #[cfg(test)]
@@ -28,6 +30,8 @@ use tracing::warn;
 
 use super::claim;
 use crate::config::TeeSection;
+use crate::tpm::{Tpm, TpmError};
+use azure::Paravisor;
 
 /// How claims about it begin.
 pub const NAMES: &str = "tee.";
@@ -44,7 +48,7 @@ const WORDS: usize = 300;
 /// A report as it came.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Given {
-    /// `sev-snp` or `tdx`.
+    /// `sev-snp`, `tdx` or `azure-vtpm`.
     pub kind: &'static str,
     /// The report.
     pub report: Vec<u8>,
@@ -82,6 +86,9 @@ pub enum TeeError {
     /// No answer in time, or none to an earlier question yet.
     #[error("no answer within {} s", PATIENCE.as_secs())]
     Late,
+    /// The TPM, where the report lies in it.
+    #[error("the paravisor's report")]
+    Tpm(#[source] Box<TpmError>),
     /// An answer that is no answer.
     #[error("{}: {fault}", .file.display())]
     Malformed {
@@ -109,6 +116,7 @@ impl TeeError {
             Self::Disturbed { .. } => "tee-disturbed",
             Self::Provider(_) => "tee-provider",
             Self::Late => "tee-late",
+            Self::Tpm(_) => "tee-tpm",
             Self::Malformed { .. } => "tee-malformed",
             Self::Refused { .. } => "tee-refused",
         }
@@ -175,6 +183,7 @@ pub struct Tee {
     /// A question that was given up is still being answered.
     asking: Arc<AtomicBool>,
     last: Option<Last>,
+    paravisor: Option<Paravisor>,
 }
 
 impl Tee {
@@ -186,12 +195,25 @@ impl Tee {
             patience: PATIENCE,
             asking: Arc::default(),
             last: None,
+            paravisor: None,
+        }
+    }
+
+    /// The same, with a TPM that may have been laid a report into.
+    #[must_use]
+    pub fn beside(self, tpm: &Tpm) -> Self {
+        Self {
+            paravisor: Some(Paravisor::new(tpm.clone())),
+            ..self
         }
     }
 
     /// A report with these data, or why there is none; `None` where there is nobody to ask.
     pub async fn evidence(&mut self, data: [u8; 64]) -> Option<TeeEvidence> {
-        let asked = self.asked(data).await;
+        let asked = match (self.asked(data).await, &mut self.paravisor) {
+            (Ok(None), Some(paravisor)) => paravisor.ask(&data).await,
+            (asked, _) => asked,
+        };
         if let Err(why) = &asked {
             let code = why.code();
             warn!(code, why = %crate::uplink::link::chain(why), "no TEE report");
@@ -249,6 +271,9 @@ impl Tee {
     }
 
     fn source(&self) -> String {
+        if self.last == Some(Last::Given(azure::KIND)) {
+            return "tpm".to_owned();
+        }
         let way = match self.section.reports.is_dir() {
             true => &self.section.reports,
             false => &self.section.device,
