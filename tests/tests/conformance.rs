@@ -17,7 +17,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde_json::Value;
 
 /// Kinds `inspect` knows. Cases of all others are listed as ignored.
-const BUILT: [&str; 9] = [
+const BUILT: [&str; 10] = [
     "tpm-quote",
     "ek-cert",
     "tcg-eventlog",
@@ -27,6 +27,7 @@ const BUILT: [&str; 9] = [
     "gpu-chain",
     "gpu-rim",
     "tdx-quote",
+    "hcl-report",
 ];
 
 /// One entry of a `CASES.json`.
@@ -85,7 +86,40 @@ fn vectors() -> anyhow::Result<Option<Vec<Case>>> {
             read_cases(&folder, &path, &mut cases).with_context(|| path.display().to_string())?;
         }
     }
+    cases.extend(beside_quotes(&root.join("tpm-quote")));
     Ok(Some(cases))
+}
+
+/// What Azure's paravisor said of the vTPM whose quotes are cases of their own, and of another's.
+fn beside_quotes(folder: &Path) -> Vec<Case> {
+    const REPORT: &str = "az_snp_vtpm/hcl-report.bin";
+    if !folder.join(REPORT).is_file() {
+        return Vec::new();
+    }
+    let case = |id: &str, ak: &str, verdict: &str, code: Option<&str>| Case {
+        id: format!("hcl-report/{id}"),
+        folder: folder.to_owned(),
+        args: ["hcl-report", REPORT, "--ak", ak].map(str::to_owned).into(),
+        verdict: verdict.to_owned(),
+        code: code.map(str::to_owned),
+        facts: serde_json::json!({
+            "hardware": "sev-snp",
+            "vmpl": 0,
+            "runtime_data_bound": true,
+            "id_key_digest": "0356215882a825279a85b300b0b742931d113bf7e32dde2e50ffde7ec743ca491e\
+                              cdd7f336dc28a6e0b2bb57af7a44a3",
+        }),
+    };
+    // Nobody published the certificate of the key that signed it.
+    vec![
+        case("azure", "az_snp_vtpm/v1/ak.pem", "undecided", None),
+        case(
+            "azure-other-ak",
+            "az_snp_vtpm/v2/ak.pem",
+            "refused",
+            Some("ak-mismatch"),
+        ),
+    ]
 }
 
 fn read_cases(folder: &Path, path: &Path, cases: &mut Vec<Case>) -> anyhow::Result<()> {

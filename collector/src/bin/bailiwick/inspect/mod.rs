@@ -11,6 +11,7 @@ mod gpu_chain;
 mod gpu_facts;
 mod gpu_lines;
 mod gpu_rim;
+mod hcl_report;
 mod ima;
 mod report;
 mod snp_report;
@@ -42,6 +43,8 @@ enum Kind {
     GpuChain(gpu_chain::Args),
     /// Reference values (RIM) of a GPU or switch: signature, path to NVIDIA's root, what they are for.
     GpuRim(gpu_rim::Args),
+    /// What Azure's paravisor says of its vTPM: the processor's report, and the AK it binds.
+    HclReport(hcl_report::Args),
     /// An IMA measurement list: structure, replay, where a quoted value stands in it.
     Ima(ima::Args),
     /// An SEV-SNP attestation report: signature, chip, firmware versions, path to AMD's root.
@@ -61,6 +64,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<Exit> {
         Kind::Gpu(args) => gpu::inspect(args)?,
         Kind::GpuChain(args) => gpu_chain::inspect(args)?,
         Kind::GpuRim(args) => gpu_rim::inspect(args)?,
+        Kind::HclReport(args) => hcl_report::inspect(args)?,
         Kind::Ima(args) => ima::inspect(args)?,
         Kind::SnpReport(args) => snp_report::inspect(args)?,
         Kind::TcgEventlog(args) => tcg_eventlog::inspect(args)?,

@@ -19,6 +19,13 @@ pub(super) struct Args {
     /// `ATTESTATION_REPORT`, as the firmware returned it.
     #[arg(value_name = "FILE")]
     report: PathBuf,
+    #[command(flatten)]
+    keys: Keys,
+}
+
+/// What vouches for a report, and when.
+#[derive(Debug, clap::Args)]
+pub(super) struct Keys {
     /// Certificate of the chip's key.
     #[arg(long, value_name = "FILE", conflicts_with = "vlek")]
     vcek: Option<PathBuf>,
@@ -30,24 +37,40 @@ pub(super) struct Args {
     chain: Vec<PathBuf>,
     /// The time at which every certificate has to be valid, seconds since 1970. Default: now.
     #[arg(long, value_name = "UNIX")]
-    at: Option<u64>,
+    pub(super) at: Option<u64>,
 }
 
 pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
     let mut report = Report::new("snp-report");
-    let at = file::time(args.at)?;
-    let bytes = read(&args.report, REPORT_LIMIT, &mut report)?;
-    let mut chain = Vec::new();
-    for path in &args.chain {
-        chain.extend(file::certificates(path, CHAIN_LIMIT, &mut report)?);
+    let at = file::time(args.keys.at)?;
+    let Some(bytes) = read(&args.report, REPORT_LIMIT, &mut report)? else {
+        return Ok(report);
+    };
+    match Snp::parse(&bytes) {
+        Ok(snp) => judge(&snp, &args.keys, at, &mut report)?,
+        Err(error) => report.refuse(Finding::from_error("malformed", &error)),
     }
-    let (endorsement, key) = match (&args.vcek, &args.vlek) {
+    Ok(report)
+}
+
+/// Says what stands in a report, and holds it against the keys.
+pub(super) fn judge(
+    snp: &Snp<'_>,
+    keys: &Keys,
+    at: UnixTime,
+    report: &mut Report,
+) -> anyhow::Result<()> {
+    let mut chain = Vec::new();
+    for path in &keys.chain {
+        chain.extend(file::certificates(path, CHAIN_LIMIT, report)?);
+    }
+    let (endorsement, key) = match (&keys.vcek, &keys.vlek) {
         (Some(path), _) => (Endorsement::Vcek, Some(path)),
         (None, Some(path)) => (Endorsement::Vlek, Some(path)),
         (None, None) => (Endorsement::Vcek, None),
     };
     let key = match key {
-        Some(path) => file::certificates(path, CHAIN_LIMIT, &mut report)?
+        Some(path) => file::certificates(path, CHAIN_LIMIT, report)?
             .into_iter()
             .next(),
         None => {
@@ -56,19 +79,11 @@ pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
             None
         }
     };
-    let Some(bytes) = bytes else {
-        return Ok(report);
-    };
-    match Snp::parse(&bytes) {
-        Ok(snp) => {
-            facts(&snp, &mut report);
-            if let Some(key) = key {
-                check(&snp, endorsement, &key, &chain, at, &mut report);
-            }
-        }
-        Err(error) => report.refuse(Finding::from_error("malformed", &error)),
+    facts(snp, report);
+    if let Some(key) = key {
+        check(snp, endorsement, &key, &chain, at, report);
     }
-    Ok(report)
+    Ok(())
 }
 
 fn facts(snp: &Snp<'_>, report: &mut Report) {
@@ -82,6 +97,9 @@ fn facts(snp: &Snp<'_>, report: &mut Report) {
     report.fact("measurement", hex::encode(snp.measurement));
     report.fact("report_data", hex::encode(snp.report_data));
     report.fact("host_data", hex::encode(snp.host_data));
+    report.fact("id_key_digest", hex::encode(snp.id_key_digest));
+    report.fact("family_id", hex::encode(snp.family_id));
+    report.fact("image_id", hex::encode(snp.image_id));
     report.fact("report_id", hex::encode(snp.report_id));
     for (name, tcb) in [
         ("reported_tcb", snp.reported_tcb),

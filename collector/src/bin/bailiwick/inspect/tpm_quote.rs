@@ -44,11 +44,21 @@ fn hex_bytes(text: &str) -> Result<Bytes, hex::FromHexError> {
 }
 
 /// What `--ak` holds.
-enum Ak {
+pub(super) enum Ak {
     /// A public area whose attributes were found good.
-    Checked(AkPublic),
+    Checked(Box<AkPublic>),
     /// A key that may verify the signature, though nobody can say what else it signs.
     Bare(PublicKey),
+}
+
+impl Ak {
+    /// The key itself.
+    pub(super) fn key(&self) -> &PublicKey {
+        match self {
+            Self::Checked(ak) => ak.key(),
+            Self::Bare(key) => key,
+        }
+    }
 }
 
 pub(super) fn inspect(args: &Args) -> anyhow::Result<Report> {
@@ -125,7 +135,7 @@ fn read_attest<'a>(bytes: &'a [u8], report: &mut Report) -> Option<Attest<'a>> {
     Some(attest)
 }
 
-fn read_ak(bytes: &[u8], report: &mut Report) -> Option<Ak> {
+pub(super) fn read_ak(bytes: &[u8], report: &mut Report) -> Option<Ak> {
     match load_ak(bytes, report) {
         Ok(ak) => ak,
         Err(finding) => {
@@ -165,7 +175,7 @@ fn load_ak(bytes: &[u8], report: &mut Report) -> Result<Option<Ak>, Finding> {
     }
     let key = public.key().cloned();
     match AkPublic::new(public) {
-        Ok(ak) => Ok(Some(Ak::Checked(ak))),
+        Ok(ak) => Ok(Some(Ak::Checked(Box::new(ak)))),
         Err(error) => {
             report.refuse(Finding::from_error(error.code(), &error));
             Ok(key.map(Ak::Bare))
