@@ -55,6 +55,7 @@ fn main() {
         deployment: &deployment,
         node: Some(&node),
         jurisdiction: None,
+        ek: &Sha256Digest([0; 32]),
         ak: &ak,
         tpm: TpmKind::Chip,
         ak_word: &AkWord::Collector,

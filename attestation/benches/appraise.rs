@@ -212,6 +212,7 @@ impl Node {
             deployment: &deployment,
             node: Some(&node),
             jurisdiction: None,
+            ek: &Sha256Digest([0; 32]),
             ak: &self.ak,
             tpm: TpmKind::Chip,
             ak_word: &AkWord::Collector,

@@ -238,6 +238,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         deployment: anchors.deployment,
         node: listed.map(|node| &node.name),
         jurisdiction: listed.map(|node| &node.jurisdiction),
+        ek: &ek_digest,
         ak: &ak,
         tpm: tpm_kind(enrolment, listed),
         ak_word: &word,

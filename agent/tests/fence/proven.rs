@@ -68,6 +68,7 @@ fn verdict(host: &Host, asked: &str) -> AttestationResult {
         deployment: &deployment,
         node: Some(&node),
         jurisdiction: Some(&place),
+        ek: &Sha256Digest([0; 32]),
         ak: &ak,
         tpm: TpmKind::Chip,
         ak_word: &AkWord::Collector,

@@ -93,7 +93,7 @@ pub(super) fn judge(
 ) -> CvmClaims {
     let profile = reference.profile;
     let asked = asked(profile);
-    let (report, table, report_data) = match came(evidence) {
+    let (report, tee, report_data) = match came(evidence) {
         Ok(came) => came,
         Err(absent) => {
             let told = asked && (profile.cvm.is_some() || !matches!(absent, Absent::None));
@@ -122,9 +122,13 @@ pub(super) fn judge(
     let judged = cvm::judge(&cvm::Asked {
         kind: &report.kind,
         report: &report.report,
-        table,
+        table: &tee.certificates,
         report_data,
-        ak: Some(subject.ak.key()),
+        manifest: &tee.manifest,
+        tpm: Some(cvm::Keys {
+            ak: subject.ak.key(),
+            ek: subject.ek,
+        }),
         endorsements: &endorsements.processors,
         crls: &endorsements.crls,
         roots: &roots,
@@ -181,8 +185,10 @@ enum Absent {
     Refused(String),
 }
 
-/// The report, the host's table of certificates, and what was to be bound.
-fn came(evidence: &VerifiedEvidence) -> Result<(&v1::TeeReport, &[u8], &[u8; 64]), Absent> {
+/// The report, what came beside it, and what was to be bound.
+fn came(
+    evidence: &VerifiedEvidence,
+) -> Result<(&v1::TeeReport, &v1::TeeEvidence, &[u8; 64]), Absent> {
     let (tee, data) = evidence.tee.as_ref().ok_or(Absent::None)?;
     let clip = |words: &str| words.chars().take(WORDS).collect();
     if !tee.unavailable.is_empty() {
@@ -192,7 +198,7 @@ fn came(evidence: &VerifiedEvidence) -> Result<(&v1::TeeReport, &[u8], &[u8; 64]
         return Err(Absent::Refused(clip(&tee.refused)));
     }
     let report = tee.report.as_ref().ok_or(Absent::None)?;
-    Ok((report, &tee.certificates, data))
+    Ok((report, tee, data))
 }
 
 impl Absent {

@@ -59,6 +59,8 @@ pub struct Subject<'a> {
     pub node: Option<&'a NodeId>,
     /// Where the inventory says it stands.
     pub jurisdiction: Option<&'a JurisdictionCode>,
+    /// SHA-256 of its EK's `TPMT_PUBLIC`.
+    pub ek: &'a Sha256Digest,
     /// The enrolled AK.
     pub ak: &'a AkPublic,
     /// Whether its TPM is a chip, as its certificates and approvers say.

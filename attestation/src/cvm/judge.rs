@@ -7,6 +7,7 @@
 mod amd;
 mod azure;
 mod intel;
+mod svsm;
 
 use std::collections::BTreeSet;
 use std::error::Error;
@@ -24,10 +25,13 @@ pub(super) const ANOTHER_QUESTION: &str = "cvm-report-data";
 /// Code of a report that names another TPM's key.
 pub(super) const ANOTHER_AK: &str = "cvm-vtpm-ak";
 
+/// The VMPL that a guest under another program never runs at.
+const PRIVILEGED: u32 = 0;
+
 /// A report, and what it is held against.
 #[derive(Clone, Copy, Debug)]
 pub struct Asked<'a> {
-    /// `sev-snp`, `tdx` or `azure-vtpm`, as the envelope says.
+    /// `sev-snp`, `tdx`, `azure-vtpm` or `svsm-vtpm`, as the envelope says.
     pub kind: &'a str,
     /// The report as it came.
     pub report: &'a [u8],
@@ -35,9 +39,11 @@ pub struct Asked<'a> {
     pub table: &'a [u8],
     /// What the guest was to bind.
     pub report_data: &'a [u8; 64],
-    /// The key that signed the quote beside it, which a report of a vTPM has to name; `None`: nobody
+    /// What the report is about beside the guest, as it came: of an SVSM's vTPM the EK; else empty.
+    pub manifest: &'a [u8],
+    /// Keys of the TPM that quoted beside it, one of which a report of a vTPM has to name; `None`: nobody
     /// asks.
-    pub ak: Option<&'a PublicKey>,
+    pub tpm: Option<Keys<'a>>,
     /// Certificates and collateral, as an operator brought them.
     pub endorsements: &'a Endorsements,
     /// Lists of revoked certificates, likewise.
@@ -46,6 +52,15 @@ pub struct Asked<'a> {
     pub roots: &'a [&'a Certificate],
     /// The time asked about.
     pub at: UnixTime,
+}
+
+/// What a TPM is known by.
+#[derive(Clone, Copy, Debug)]
+pub struct Keys<'a> {
+    /// Signed the quote.
+    pub ak: &'a PublicKey,
+    /// SHA-256 of the EK's `TPMT_PUBLIC`.
+    pub ek: &'a Sha256Digest,
 }
 
 /// One thing that is wrong with a report.
@@ -107,7 +122,7 @@ pub struct LaunchSigner {
 /// What a report says of the TPM beside the guest, where it is about one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Vtpm {
-    /// It names the AK that was asked about.
+    /// It names the AK that was asked about, or the EK.
     pub named: bool,
     /// It was made for this question.
     pub fresh: bool,
@@ -187,6 +202,10 @@ pub fn judge(asked: &Asked<'_>) -> Judged {
             Ok(quote) => intel::judge(asked, &quote),
             Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
         },
+        "svsm-vtpm" => match Report::parse(asked.report) {
+            Ok(report) => svsm::judge(asked, &report),
+            Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
+        },
         "azure-vtpm" => match HclReport::parse(asked.report) {
             Ok(hcl) => azure::judge(asked, &hcl),
             Err(why) => Judged::unread(refused("cvm-malformed", words(&why))),
@@ -197,6 +216,16 @@ pub fn judge(asked: &Asked<'_>) -> Judged {
             Judged::unread(unchecked("cvm-kind", why))
         }
     }
+}
+
+/// What keeps a TPM asks from where no guest beside it runs. From any other level it is not its word.
+fn privileged(judged: &Judged) -> Option<Fault> {
+    let level = judged.facts.as_ref()?.vmpl?;
+    (level != PRIVILEGED).then(|| {
+        let why =
+            format!("VMPL {level:#x} asked for it, and what keeps a TPM asks at {PRIVILEGED}");
+        refused("cvm-vtpm-level", why)
+    })
 }
 
 fn refused(code: &'static str, why: impl Into<String>) -> Fault {

@@ -21,7 +21,7 @@ mod tests;
 pub use coming::{Turn, turn};
 pub use endorsements::{Endorsements, MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
 pub use judge::{
-    Asked, Facts, Fault, Judged, LaunchSigner, Revocation, Vtpm, judge, tcb_text, words,
+    Asked, Facts, Fault, Judged, Keys, LaunchSigner, Revocation, Vtpm, judge, tcb_text, words,
 };
 
 /// How an inventory's name of a chip by AMD begins; behind it stands `CHIP_ID`.

@@ -204,6 +204,7 @@ impl Case<'_> {
             deployment: self.deployment,
             node: listed.map(|node| &node.name),
             jurisdiction: listed.map(|node| &node.jurisdiction),
+            ek: &self.row.ek,
             ak: self.ak,
             tpm: tpm_kind(&self.row.enrolment, listed),
             ak_word: &word,

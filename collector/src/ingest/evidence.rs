@@ -25,6 +25,8 @@ use crate::quiet::Quiet;
 use crate::record::{NewStatement, NodeRow, StoreError, Verdict};
 use crate::standing::{Change, Decision};
 
+/// Longest manifest of a service beside a guest: what the kernel has room for.
+const MAX_MANIFEST: usize = 4096;
 /// Longest envelope, its logs included.
 const ENVELOPE: usize = 8 * 1024 * 1024;
 /// Longest log by name; others are not taken.
@@ -494,6 +496,7 @@ fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
         let parts = [
             ("report", report, MAX_QUOTE_BYTES),
             ("certificates", tee.certificates.len(), MAX_TABLE),
+            ("manifest", tee.manifest.len(), MAX_MANIFEST),
         ];
         if let Some((part, _, most)) = parts.iter().find(|(_, found, most)| found > most) {
             return Err(Refusal::new(

@@ -11,11 +11,12 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
         return;
     };
     let judged = judge(&Asked {
-        kind: ["sev-snp", "tdx", "azure-vtpm"][usize::from(kind % 3)],
+        kind: ["sev-snp", "tdx", "azure-vtpm", "svsm-vtpm"][usize::from(kind % 4)],
         report,
         table,
         report_data: &[0x5a; 64],
-        ak: None,
+        manifest: table,
+        tpm: None,
         endorsements: &Endorsements::default(),
         crls: &[],
         roots: &[],

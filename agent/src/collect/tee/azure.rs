@@ -69,6 +69,7 @@ impl Paravisor {
             kind: KIND,
             report,
             certificates: Vec::new(),
+            manifest: Vec::new(),
         }))
     }
 

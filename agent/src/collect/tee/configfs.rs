@@ -11,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{Given, MAX_CERTIFICATES, MAX_REPORT, TeeError, kernel_says};
 use crate::files::read_bounded;
@@ -19,6 +19,12 @@ use crate::files::read_bounded;
 /// The entry of the one agent on this machine. One that is there already was left behind by an agent
 /// that was killed; were it somebody's, its generation would say so.
 const ENTRY: &str = "bailiwick";
+/// The entry of questions about a vTPM: what is set in one stays set.
+const SERVICE_ENTRY: &str = "bailiwick-vtpm";
+/// The vTPM's, among the services of an SVSM.
+const VTPM_SERVICE: &[u8] = b"c476f1eb-0123-45a5-9641-b4e7dde5bfe3";
+/// What the kernel has room for.
+const MAX_MANIFEST: usize = 4096;
 /// Longest of the texts: a number, a name.
 const MAX_TEXT: usize = 128;
 /// How often an entry that somebody else writes to is tried.
@@ -29,25 +35,36 @@ pub(super) fn ask(root: &Path, data: &[u8; 64]) -> Result<Option<Given>, TeeErro
     if !root.is_dir() {
         return Ok(None);
     }
-    let Some(entry) = Entry::make(root)? else {
+    let Some(entry) = Entry::make(root, ENTRY)? else {
         return Ok(None);
     };
-    let mut asked = entry.ask(data);
-    for _ in 1..TRIES {
-        if !matches!(asked, Err(TeeError::Disturbed { .. })) {
-            break;
-        }
-        asked = entry.ask(data);
+    let given = entry.tried(|entry| entry.ask(data))?;
+    if !entry.0.join("service_provider").exists() {
+        return Ok(Some(given));
     }
-    asked.map(Some)
+    let Some(service) = Entry::make(root, SERVICE_ENTRY)? else {
+        return Ok(Some(given));
+    };
+    match service.tried(|entry| entry.ask_svsm(data)) {
+        // It hands out no certificates, and its processor is the same.
+        Ok(service) => Ok(Some(Given {
+            certificates: given.certificates,
+            ..service
+        })),
+        Err(why) if why.refused() => {
+            debug!(%why, "the SVSM keeps no vTPM");
+            Ok(Some(given))
+        }
+        Err(why) => Err(why),
+    }
 }
 
 /// A folder that is removed when it is dropped.
 struct Entry(PathBuf);
 
 impl Entry {
-    fn make(root: &Path) -> Result<Option<Self>, TeeError> {
-        let file = root.join(ENTRY);
+    fn make(root: &Path, name: &str) -> Result<Option<Self>, TeeError> {
+        let file = root.join(name);
         match fs::create_dir(&file) {
             Ok(()) => Ok(Some(Self(file))),
             Err(err) if err.kind() == io::ErrorKind::AlreadyExists => Ok(Some(Self(file))),
@@ -59,6 +76,42 @@ impl Entry {
                 source,
             }),
         }
+    }
+
+    /// A few times, where somebody else writes in between.
+    fn tried(&self, ask: impl Fn(&Self) -> Result<Given, TeeError>) -> Result<Given, TeeError> {
+        let mut asked = ask(self);
+        for _ in 1..TRIES {
+            if !matches!(asked, Err(TeeError::Disturbed { .. })) {
+                break;
+            }
+            asked = ask(self);
+        }
+        asked
+    }
+
+    /// Asks the SVSM about its vTPM: it asks the processor in its own name, over this question and the
+    /// EK.
+    fn ask_svsm(&self, data: &[u8; 64]) -> Result<Given, TeeError> {
+        let mut expected = self.number("generation")?;
+        for (name, value) in [
+            ("service_provider", b"svsm".as_slice()),
+            ("service_guid", VTPM_SERVICE),
+            ("inblob", data),
+        ] {
+            self.write(name, value)?;
+            expected = expected.saturating_add(1);
+        }
+        self.undisturbed(expected)?;
+        let report = self.answer("outblob", MAX_REPORT)?;
+        let manifest = self.answer("manifestblob", MAX_MANIFEST)?;
+        self.undisturbed(expected)?;
+        Ok(Given {
+            kind: "svsm-vtpm",
+            report,
+            certificates: Vec::new(),
+            manifest,
+        })
     }
 
     fn ask(&self, data: &[u8; 64]) -> Result<Given, TeeError> {
@@ -101,6 +154,7 @@ impl Entry {
             kind,
             report,
             certificates,
+            manifest: Vec::new(),
         })
     }
 

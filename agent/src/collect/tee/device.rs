@@ -77,6 +77,7 @@ fn given(device: &Path, response: &Response) -> Result<Given, TeeError> {
             Some(last) => table.iter().take(last + 1).copied().collect(),
             None => Vec::new(),
         },
+        manifest: Vec::new(),
     })
 }
 

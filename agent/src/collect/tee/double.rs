@@ -26,6 +26,8 @@ pub(crate) struct Play {
     pub(crate) behind: usize,
     /// Bytes behind the question in the answer.
     pub(crate) more: usize,
+    /// An SVSM that keeps a TPM with this manifest.
+    pub(crate) svsm: Option<Vec<u8>>,
 }
 
 /// Its folder; dropping it removes the pipes, and its thread waits for ever.
@@ -51,6 +53,22 @@ impl Double {
         for name in pipes {
             let mode = Mode::RUSR | Mode::WUSR;
             mknodat(CWD, entry.join(name), FileType::Fifo, mode, 0).unwrap();
+        }
+        if play.svsm.is_some() {
+            fs::write(entry.join("service_provider"), "").unwrap();
+            let entry = root.join("bailiwick-vtpm");
+            fs::create_dir(&entry).unwrap();
+            for name in [
+                "generation",
+                "service_provider",
+                "service_guid",
+                "inblob",
+                "outblob",
+                "manifestblob",
+            ] {
+                let mode = Mode::RUSR | Mode::WUSR;
+                mknodat(CWD, entry.join(name), FileType::Fifo, mode, 0).unwrap();
+            }
         }
         thread::spawn(move || play.run(&entry));
         Self { _dir: dir, root }
@@ -97,6 +115,29 @@ impl Play {
                 generation += 1;
             }
             say(generation);
+            if let Some(manifest) = &self.svsm {
+                serve(&entry.with_file_name("bailiwick-vtpm"), manifest);
+            }
         }
     }
+}
+
+/// One question to an SVSM.
+fn serve(entry: &Path, manifest: &[u8]) {
+    let give = |name: &str, bytes: &[u8]| {
+        let opened = OpenOptions::new().write(true).open(entry.join(name));
+        drop(opened.and_then(|mut pipe| pipe.write_all(bytes)));
+    };
+    let take = |name: &str| fs::read(entry.join(name)).unwrap_or_default();
+    give("generation", b"0\n");
+    let provider = take("service_provider");
+    let service = take("service_guid");
+    let question = take("inblob");
+    give("generation", b"3\n");
+    give(
+        "outblob",
+        &[provider, b" ".to_vec(), service, b" ".to_vec(), question].concat(),
+    );
+    give("manifestblob", manifest);
+    give("generation", b"3\n");
 }

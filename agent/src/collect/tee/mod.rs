@@ -1,7 +1,7 @@
 //! What the processor says of the confidential guest this node runs in, beside each quote.
 //!
 //! Asked through configfs-tsm, which kernels have since 6.7 for every kind of processor; where there
-//! is none, through `/dev/sev-guest`; and where a paravisor asks in the guest's place, in the vTPM that
+//! is none, through `/dev/sev-guest`; where an SVSM keeps a vTPM, it is asked about that; and where a paravisor asks in the guest's place, in the vTPM that
 //! it keeps. Three outcomes are kept apart. *There is no such thing*: nothing
 //! is said of it. *It could not be asked*: permissions, another writer, a time that ran out. *It
 //! refused*: it was asked, and gave no report. Whether a report is any good is the collector's to say.
@@ -48,12 +48,14 @@ const WORDS: usize = 300;
 /// A report as it came.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Given {
-    /// `sev-snp`, `tdx` or `azure-vtpm`.
+    /// `sev-snp`, `tdx`, `azure-vtpm` or `svsm-vtpm`.
     pub kind: &'static str,
     /// The report.
     pub report: Vec<u8>,
     /// What the host keeps of certificates; empty where it keeps none.
     pub certificates: Vec<u8>,
+    /// What the report is about beside the guest, where it is.
+    pub manifest: Vec<u8>,
 }
 
 /// Why there is no report, though there is somebody to ask.
@@ -293,6 +295,7 @@ fn told(asked: Result<Option<Given>, TeeError>) -> (Last, Option<TeeEvidence>) {
                     report: given.report,
                 }),
                 certificates: given.certificates,
+                manifest: given.manifest,
                 ..TeeEvidence::default()
             };
             (Last::Given(given.kind), Some(evidence))

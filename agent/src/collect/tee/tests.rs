@@ -65,12 +65,31 @@ fn a_report_answers_the_question_that_was_asked() {
             kind,
             report: report(),
             certificates,
+            manifest: Vec::new(),
         };
         for _ in 0..2 {
             let given = ask(&section(&double.root), &DATA).unwrap();
             assert_eq!(given.as_ref(), Some(&want), "{name}");
         }
     }
+}
+
+#[test]
+fn an_svsm_is_asked_about_the_tpm_it_keeps() {
+    let double = Double::start(Play {
+        certificates: Some(b"table".to_vec()),
+        svsm: Some(b"an EK".to_vec()),
+        ..Play::default()
+    });
+    let service = b"svsm c476f1eb-0123-45a5-9641-b4e7dde5bfe3 ";
+    let want = Given {
+        kind: "svsm-vtpm",
+        report: [&service[..], &DATA].concat(),
+        certificates: b"table".to_vec(),
+        manifest: b"an EK".to_vec(),
+    };
+    let given = ask(&section(&double.root), &DATA).unwrap();
+    assert_eq!(given, Some(want));
 }
 
 #[test]

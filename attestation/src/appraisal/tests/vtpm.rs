@@ -269,6 +269,50 @@ fn a_vtpm_for_which_nobody_speaks_is_its_providers_word() {
     }
 }
 
+/// An SVSM names the EK, and lifts what it names as a paravisor does.
+#[test]
+fn a_vtpm_speaks_as_hardware_where_an_svsm_names_its_ek() {
+    let appraised = |ek: Option<Sha256Digest>, section: &str| {
+        let mut guest = Guest::with(section);
+        let case = &mut guest.case;
+        let mut manifest = vec![0, 1, 0, 0x0b, 0, 3, 0, 0xb2, 0, 32];
+        manifest.extend([3; 32]);
+        manifest.extend([0, 6, 0, 128, 0, 0x43, 0, 0x10, 8, 0, 0, 0, 0, 0, 1, 0]);
+        manifest.extend([0xc1; 256]);
+        case.ek = ek.unwrap_or_else(|| Sha256Digest::of(&[&manifest]));
+        let statement = encode(&case.statement);
+        let mut evidence = case.tpm.evidence(&statement, &case.freshness);
+        let ak = case.tpm.ak();
+        let question = tee_report_data(&case.freshness, &statement, ak.name().as_bytes());
+        let hash = crate::crypto::HashAlgorithm::Sha512;
+        let data = hash.digest(&[&question, &manifest]).unwrap();
+        evidence.tee = Some(Box::new(v1::TeeEvidence {
+            report: Some(v1::TeeReport {
+                kind: "svsm-vtpm".to_owned(),
+                report: MILAN.report_with(&[(0x50, data.as_slice())]),
+            }),
+            manifest,
+            ..v1::TeeEvidence::default()
+        }));
+        let verified = VerifiedEvidence::verify(&evidence, &ak, &case.freshness).unwrap();
+        case.appraise_verified(&verified)
+    };
+    let known = format!("[cvm.vtpm]\nmeasurements = [\"{}\"]", "06".repeat(48));
+    let result = appraised(None, &known);
+    assert_eq!((result.status, codes(&result)), (Status::Affirming, vec![]));
+    assert_eq!(result.tpm, Provenance::HardwareSigned);
+    assert!(result.shows("cvm.vtpm"));
+    let result = appraised(Some(Sha256Digest([9; 32])), &known);
+    assert!(
+        codes(&result).contains(&"cvm-vtpm-ek"),
+        "{:?}",
+        codes(&result)
+    );
+    assert_eq!(result.tpm, Provenance::ProviderSigned);
+    let result = appraised(None, "");
+    assert_eq!(codes(&result), ["claim-provenance"]);
+}
+
 /// A root of the operator's own is no hardware's, and lifts nothing.
 #[test]
 fn a_double_of_a_processor_speaks_for_no_tpm() {

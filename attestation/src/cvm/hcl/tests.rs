@@ -5,7 +5,7 @@ use std::sync::LazyLock;
 
 use super::*;
 use crate::cvm::snp::tests::{Made, made, milan};
-use crate::cvm::{Asked, Endorsements, Judged, judge};
+use crate::cvm::{Asked, Endorsements, Judged, Keys, judge};
 use crate::fixture::SoftTpm;
 use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::Certificate;
@@ -364,7 +364,11 @@ impl Scene {
             report: &bytes,
             table: &[],
             report_data: &self.question,
-            ak: Some(&self.ak),
+            manifest: &[],
+            tpm: Some(Keys {
+                ak: &self.ak,
+                ek: &Sha256Digest([2; 32]),
+            }),
             endorsements: &endorsements,
             crls: &[],
             roots: &[],

@@ -5,12 +5,9 @@
 //! only if what was launched is a paravisor: that is for the profile to know, by its measurement or by
 //! the key that signed it.
 
-use super::{ANOTHER_AK, Asked, Judged, Vtpm, amd, refused, unchecked, words};
+use super::{ANOTHER_AK, Asked, Judged, Vtpm, amd, privileged, refused, unchecked, words};
 use crate::cvm::hcl::{Hardware, HclReport};
 use crate::cvm::snp::Report;
-
-/// What the paravisor asks at.
-const PARAVISOR: u32 = 0;
 
 pub(super) fn judge(asked: &Asked<'_>, hcl: &HclReport<'_>) -> Judged {
     let bound = hcl.report_data();
@@ -47,11 +44,7 @@ pub(super) fn judge(asked: &Asked<'_>, hcl: &HclReport<'_>) -> Judged {
             format!("the processor bound {found}, and the runtime data that came would be {bound}");
         judged.faults.push(refused("cvm-runtime-data", why));
     }
-    let level = judged.facts.as_ref().and_then(|facts| facts.vmpl);
-    if let Some(level) = level.filter(|level| *level != PARAVISOR) {
-        let why = format!("VMPL {level:#x} asked for it, and a paravisor asks at {PARAVISOR}");
-        judged.faults.push(refused("cvm-vtpm-level", why));
-    }
+    judged.faults.extend(privileged(&judged));
     let runtime = match hcl.runtime() {
         Ok(runtime) => runtime,
         Err(why) => {
@@ -59,7 +52,8 @@ pub(super) fn judge(asked: &Asked<'_>, hcl: &HclReport<'_>) -> Judged {
             return judged;
         }
     };
-    if let Some(ak) = asked.ak.filter(|ak| **ak != runtime.ak) {
+    let ak = asked.tpm.map(|keys| keys.ak);
+    if let Some(ak) = ak.filter(|ak| **ak != runtime.ak) {
         let digest = |key: &crate::crypto::PublicKey| {
             crate::ids::Sha256Digest::of(&[&key.to_spki_der()]).to_string()
         };
@@ -71,7 +65,7 @@ pub(super) fn judge(asked: &Asked<'_>, hcl: &HclReport<'_>) -> Judged {
         judged.faults.push(refused(ANOTHER_AK, why));
     }
     judged.vtpm = Some(Vtpm {
-        named: asked.ak == Some(&runtime.ak),
+        named: ak == Some(&runtime.ak),
         fresh: runtime.question == Some(*asked.report_data),
     });
     judged

@@ -247,6 +247,10 @@ pub(crate) fn restore(code: &str) -> &'static str {
             "what names its vTPM's key is not its paravisor's word for the key that signs: name the paravisor's \
              key in tpm.ak_handle and enrol again; if it is there, treat the node as impersonated"
         }
+        "cvm-vtpm-ek" => {
+            "its SVSM keeps a TPM with another EK than it enrolled with: set tpm.ek in agent.toml to the kind \
+             the SVSM has (rsa-2048) and enrol again; if it is that, treat the node as impersonated"
+        }
         "cvm-not-fresh" => {
             "its paravisor has not made a report for this question yet: ask again with bailiwick challenge \
              NODE; where it never does, sign stale = true under [cvm.vtpm]"
@@ -362,6 +366,7 @@ mod tests {
             "judge/amd.rs",
             "judge/azure.rs",
             "judge/intel.rs",
+            "judge/svsm.rs",
         ];
         let judge = judge.map(|file| std::fs::read_to_string(attestation.join("cvm").join(file)));
         let judge: Vec<String> = judge.into_iter().map(Result::unwrap).collect();

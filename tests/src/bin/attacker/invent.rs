@@ -103,6 +103,7 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             deployment: &identity.deployment,
             node: Some(&listed.name),
             jurisdiction: Some(&listed.jurisdiction),
+            ek: &ek,
             ak: &ak,
             tpm: TpmKind::Chip,
             // Nobody else's word can be had for a key that no TPM holds.
