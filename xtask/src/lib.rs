@@ -48,7 +48,7 @@ enum Chore {
     Bench(bench::Args),
     /// Runs each fuzz target for a while
     Fuzz(fuzz::Args),
-    /// Breaks the guarded functions one by one; a test must notice each
+    /// Breaks the guarded functions in every way there is; a test must notice each
     Mutants(mutants::Args),
     /// Asks the advisory database about the dependencies
     Advisories,

@@ -44,8 +44,10 @@ pub(crate) fn for_bench() -> Result<()> {
 
 /// cargo-mutants, for the guarded functions.
 pub(crate) fn for_mutants() -> Result<()> {
-    for_test()?;
-    tools::cargo_tool("cargo-mutants", "breaks the guarded functions one by one")
+    apt::ensure(&[apt::BUILD, apt::RUN, apt::TEST].concat())?;
+    tools::bpf_linker()?;
+    tools::cargo_tool("cargo-nextest", "lists the tests")?;
+    tools::cargo_tool("cargo-mutants", "says how a function can be broken")
 }
 
 /// What virtual machines take: what runs them, and what makes their disks.

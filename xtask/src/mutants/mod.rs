@@ -1,310 +1,151 @@
 //! Breaks each guarded function in every way cargo-mutants knows; a named test must notice.
 //!
 //! The table in `tests/README.md` is the list: what it names is broken, and the tests it names
-//! are all that may notice. The tests of the function's own package are asked first. What they
-//! let pass goes to the other tests of the function's rows, which take longer to build and to run.
+//! are all that may notice. The tests of the function's own package are asked first.
+//!
+//! A build for each mutant would take days. So one copy of the workspace has nearly all of them in
+//! it, each behind a number, and a test program is told which one is awake. What rustc does not
+//! take in company is built by itself afterwards. What was judged is kept, and judged again when
+//! the function or the test that noticed reads otherwise.
+//!
+//! - [`table`]: the rows
+//! - [`list`], [`source`]: what there is to break, and where
+//! - [`plan`]: which of it is asked for
+//! - [`rewrite`], [`copy`], [`blame`]: one program with all of it
+//! - [`suites`], [`judge`], [`round`]: who notices
+//! - [`results`]: what is known already
 
+mod blame;
+mod copy;
+mod judge;
+mod list;
+mod plan;
+mod results;
+mod rewrite;
+mod round;
+mod source;
+mod suites;
 mod table;
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 
-use anyhow::{Context as _, Result, bail};
-use serde_json::Value;
+use anyhow::{Result, bail};
 
+use self::plan::{Entry, Plan, TestTexts, asked_for, plan};
+use self::results::{Results, Word};
+use self::round::{Round, Verdicts};
 pub(crate) use self::table::check_table;
-use self::table::{Row, listed_tests, resolve};
 use crate::cmd::{self, step};
-use crate::{build, install, paths};
-
-/// Seconds for the tests of one mutant: longer than nextest lets one of them hang, which it then
-/// counts as a failure.
-const PATIENCE: &str = "900";
-
-/// These start the programs as they were built, and nothing broken is in them: what they would
-/// notice, a test beside the function has to notice as well.
-const STARTS_PROGRAMS: [&str; 3] = [
-    "bailiwick-tests::agent_service",
-    "bailiwick-tests::node",
-    "bailiwick-tests::spine",
-];
+use crate::{build, install};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
     /// Only guarded functions whose file or name contains this
     filter: Option<String>,
-}
-
-/// Tests, as nextest lists them: binary and name.
-type Tests = BTreeSet<(String, String)>;
-
-/// One way to break a guarded function.
-#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
-struct Mutant {
-    package: String,
-    file: String,
-    /// With its type, without type parameters.
-    function: String,
-    /// What cargo-mutants calls it: place, change and function.
-    name: String,
+    /// Only guarded functions that read otherwise than there, or were not guarded
+    #[arg(long, value_name = "REF")]
+    changed_since: Option<String>,
+    /// Believe nothing that was judged before
+    #[arg(long)]
+    again: bool,
+    /// Leave out what has to be built by itself; it counts as not judged
+    #[arg(long)]
+    together: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<()> {
-    let rows = asked_for(table::read()?, args.filter.as_deref());
-    if rows.is_empty() {
+    let rows = table::read()?;
+    let asked = asked_for(&rows, args.filter.as_deref(), args.changed_since.as_deref())?;
+    if asked.is_empty() {
         bail!("tests/README.md names no such function");
     }
     install::for_mutants()?;
-    build::kernel_side()?;
-    let mutants = mutants(&rows)?;
-    let listed = listed_tests()?;
-    let (mut own, mut rest) = (BTreeMap::new(), BTreeMap::new());
-    for mutant in &mutants {
-        let (beside, elsewhere) = tests_of(mutant, &rows, &listed)?;
-        rest.insert(mutant, elsewhere);
-        let round: &mut (Vec<&Mutant>, Tests) = own.entry(&mutant.package).or_default();
-        round.0.push(mutant);
-        round.1.extend(beside);
-    }
-
-    let mut left = Vec::new();
-    for (package, (mutants, tests)) in own {
-        step(format_args!("{package}: its own tests"));
-        left.extend(unnoticed(mutants, &tests)?);
-    }
-    let mut groups: BTreeMap<&Tests, Vec<&Mutant>> = BTreeMap::new();
-    for mutant in left {
-        groups.entry(&rest[mutant]).or_default().push(mutant);
-    }
-    let mut survivors = Vec::new();
-    for (tests, mutants) in groups {
-        step(format_args!("{} mutants: tests elsewhere", mutants.len()));
-        survivors.extend(unnoticed(mutants, tests)?);
-    }
-    if !survivors.is_empty() {
-        let names: Vec<&str> = survivors.iter().map(|mutant| &*mutant.name).collect();
-        bail!("no test notices:\n{}", names.join("\n"));
-    }
-    cmd::result(format_args!("no survivor of {} mutants", mutants.len()))
-}
-
-/// The rows, with those of their functions that the filter leaves.
-fn asked_for(mut rows: Vec<Row>, filter: Option<&str>) -> Vec<Row> {
-    for row in &mut rows {
-        row.guarded.retain(|(file, function)| {
-            filter.is_none_or(|part| file.contains(part) || function.contains(part))
-        });
-    }
-    rows.retain(|row| !row.guarded.is_empty());
-    rows
-}
-
-/// Every mutant of every function of the rows; a function that has none is an error.
-fn mutants(rows: &[Row]) -> Result<BTreeSet<Mutant>> {
-    let guarded: BTreeSet<_> = rows.iter().flat_map(|row| &row.guarded).collect();
-    let mut list = cmd::cargo();
-    list.args(["mutants", "--list", "--json"])
-        .env("PATH", cmd::path_with_tools()?);
-    for (file, _) in &guarded {
-        list.args(["--file", file]);
-    }
-    let all = parse(&cmd::output(&mut list)?)?;
-    let mut mutants = BTreeSet::new();
-    for (file, function) in guarded {
-        let before = mutants.len();
-        let broken = all.iter().filter(|mutant| mutant.breaks(file, function));
-        mutants.extend(broken.cloned());
-        if mutants.len() == before {
-            bail!("tests/README.md names `{file}` `{function}`, which cannot be broken");
+    let plan = plan(&rows)?;
+    let results = Results::open(args.again)?;
+    let texts = TestTexts::of_workspace()?;
+    let mut verdicts = Verdicts::new();
+    let mut open = Vec::new();
+    for (at, entry) in plan.entries.iter().enumerate() {
+        let mut asked = asked.iter();
+        if !asked.any(|(file, function)| entry.mutant.breaks(file, function)) {
+            continue;
+        }
+        match known(entry, &results, &texts) {
+            Some(word) => drop(verdicts.insert(at, word)),
+            None => open.push(at),
         }
     }
-    Ok(mutants)
+    let all = verdicts.len().saturating_add(open.len());
+    step(format_args!(
+        "{} of {all} mutants are to be judged",
+        open.len()
+    ));
+    let mut failing = BTreeSet::new();
+    if !open.is_empty() {
+        build::kernel_side()?;
+        let round = Round {
+            plan: &plan,
+            results: &results,
+            texts: &texts,
+            verdicts: Mutex::new(verdicts),
+        };
+        (verdicts, failing) = round.judge(&open, args.together)?;
+    }
+    let left = open.iter().filter(|at| !verdicts.contains_key(at));
+    report(&plan, &verdicts, left, &failing)
 }
 
-/// What cargo-mutants lists.
-fn parse(json: &str) -> Result<Vec<Mutant>> {
-    let list: Vec<Value> = serde_json::from_str(json).context("cargo mutants --list --json")?;
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    let mutant = |value: &Value| Mutant {
-        package: text(&value["package"]),
-        file: text(&value["file"]),
-        function: without_parameters(&text(&value["function"]["function_name"])),
-        name: text(&value["name"]),
+/// What was judged before and still holds.
+fn known(entry: &Entry, results: &Results, texts: &TestTexts) -> Option<Word> {
+    let word = results.of(&entry.key)?;
+    let holds = match word {
+        Word::DoesNotBuild => true,
+        Word::Noticed { by, digest } => entry.tests.contains(by) && texts.digest(by) == *digest,
+        Word::Alone | Word::NotNoticed => false,
     };
-    Ok(list.iter().map(mutant).collect())
+    holds.then(|| word.clone())
 }
 
-/// `Quote<'a>::verify` is in the table as `Quote::verify`, or as `verify`.
-fn without_parameters(function: &str) -> String {
-    let mut depth = 0_u32;
-    let mut bare = String::new();
-    for letter in function.chars() {
-        match letter {
-            '<' => depth = depth.saturating_add(1),
-            '>' => depth = depth.saturating_sub(1),
-            _ if depth == 0 => bare.push(letter),
-            _ => {}
-        }
-    }
-    bare
-}
-
-impl Mutant {
-    fn breaks(&self, file: &str, function: &str) -> bool {
-        self.file == file
-            && (self.function == function || self.function.ends_with(&format!("::{function}")))
-    }
-}
-
-/// The tests of the rows that name its function: of its own package, and of others.
-fn tests_of(mutant: &Mutant, rows: &[Row], listed: &str) -> Result<(Tests, Tests)> {
-    let named = |row: &&Row| {
-        let mut guarded = row.guarded.iter();
-        guarded.any(|(file, function)| mutant.breaks(file, function))
+/// Says what came of all of them; fails unless each is noticed or cannot be built.
+fn report<'a>(
+    plan: &Plan,
+    verdicts: &Verdicts,
+    left: impl Iterator<Item = &'a usize>,
+    failing: &BTreeSet<String>,
+) -> Result<()> {
+    let name = |at: &usize| plan.entries.get(*at).map(|entry| &*entry.mutant.name);
+    let of = |wanted: fn(&Word) -> bool| {
+        let chosen = verdicts.iter().filter(move |(_, word)| wanted(word));
+        chosen.filter_map(|(at, _)| name(at)).collect::<Vec<_>>()
     };
-    let mut tests = Tests::new();
-    for test in rows.iter().filter(named).flat_map(|row| &row.tests) {
-        let (binary, name) = resolve(test, listed)?;
-        if !STARTS_PROGRAMS.contains(&binary) {
-            tests.insert((binary.to_owned(), name.to_owned()));
+    let noticed = of(|word| matches!(word, Word::Noticed { .. }));
+    let unbuilt = of(|word| *word == Word::DoesNotBuild);
+    let missed = of(|word| *word == Word::NotNoticed);
+    let left: Vec<&str> = left.filter_map(name).collect();
+    for (what, names) in [("not noticed", &missed), ("not judged", &left)] {
+        for name in names {
+            cmd::result(format_args!("{what}: {name}"))?;
         }
     }
-    Ok(tests
-        .into_iter()
-        .partition(|(binary, _)| package(binary) == mutant.package))
+    for test in failing {
+        cmd::result(format_args!("fails with nothing broken: {test}"))?;
+    }
+    cmd::result(format_args!(
+        "{} mutants: {} noticed, {} not noticed, {} do not build, {} not judged",
+        verdicts.len().saturating_add(left.len()),
+        noticed.len(),
+        missed.len(),
+        unbuilt.len(),
+        left.len(),
+    ))?;
+    if !missed.is_empty() || !left.is_empty() || !failing.is_empty() {
+        bail!("no test notices, or nobody asked");
+    }
+    Ok(())
 }
 
 /// Package of a binary as nextest names it.
 fn package(binary: &str) -> &str {
     binary.split("::").next().unwrap_or(binary)
-}
-
-/// Breaks one after the other, in a copy; returns those that the tests let pass.
-fn unnoticed<'a>(mutants: Vec<&'a Mutant>, tests: &Tests) -> Result<Vec<&'a Mutant>> {
-    if tests.is_empty() {
-        return Ok(mutants);
-    }
-    let out = paths::target().join("mutants");
-    let mut cargo = cmd::cargo();
-    cargo
-        .args(["mutants", "--no-shuffle", "--colors", "never"])
-        .args(["--caught", "--test-tool", "nextest"])
-        .args(["--baseline", "skip", "--timeout", PATIENCE])
-        .arg("--output")
-        .arg(&out)
-        // A copy is as new as the change in it, so what was built of another is built again; what
-        // they depend on is not.
-        .env("CARGO_TARGET_DIR", out.join("build"))
-        // The copy has no `target/`.
-        .env("BAILIWICK_BPF_OBJECT", paths::bpf_object())
-        .env("PATH", cmd::path_with_tools()?);
-    for mutant in &mutants {
-        let exact = format!("^{}$", literal(&mutant.name));
-        cargo.args(["--file", &mutant.file]).args(["--re", &exact]);
-    }
-    let packages: BTreeSet<&str> = tests.iter().map(|(b, _)| package(b)).collect();
-    for package in &packages {
-        cargo.args(["--test-package", package]);
-    }
-    let targets: BTreeSet<String> = tests.iter().map(|(b, _)| target(b)).collect();
-    for target in &targets {
-        cargo.arg(format!("--cargo-arg={target}"));
-    }
-    cargo
-        .args(["--", "--fail-fast", "-E"])
-        .arg(selection(tests));
-
-    // cargo-mutants would look for these tests in the package of the mutants.
-    let mut unbroken = cmd::cargo();
-    unbroken.args(["nextest", "run"]).args(&targets);
-    for package in &packages {
-        unbroken.args(["--package", package]);
-    }
-    unbroken.arg("-E").arg(selection(tests));
-    cmd::run(unbroken.env("PATH", cmd::path_with_tools()?)).context("with nothing broken")?;
-    let status = cargo.status().context("start cargo mutants")?;
-    // 2: some were missed; 3: some never ended.
-    if !matches!(status.code(), Some(0 | 2 | 3)) {
-        bail!("cargo mutants ended with {status}");
-    }
-    let mut left = BTreeSet::new();
-    for list in ["missed.txt", "timeout.txt"] {
-        let file = out.join("mutants.out").join(list);
-        let text = fs::read_to_string(&file).with_context(|| format!("read {}", file.display()))?;
-        left.extend(text.lines().map(str::to_owned));
-    }
-    Ok(mutants
-        .into_iter()
-        .filter(|mutant| left.contains(&mutant.name))
-        .collect())
-}
-
-/// What cargo builds for a binary as nextest names it.
-fn target(binary: &str) -> String {
-    match binary.split_once("::").map(|(_, target)| target) {
-        None => "--lib".to_owned(),
-        Some(target) => match target.strip_prefix("bin/") {
-            Some(program) => format!("--bin={program}"),
-            None => format!("--test={target}"),
-        },
-    }
-}
-
-/// As a regular expression that matches just this.
-fn literal(text: &str) -> String {
-    let mut escaped = String::new();
-    for letter in text.chars() {
-        if r"\.+*?()|[]{}^$".contains(letter) {
-            escaped.push('\\');
-        }
-        escaped.push(letter);
-    }
-    escaped
-}
-
-/// The tests as nextest selects them.
-fn selection(tests: &Tests) -> String {
-    let one = |(binary, name): &(String, String)| format!("(binary_id(={binary}) & test(={name}))");
-    tests.iter().map(one).collect::<Vec<_>>().join(" | ")
-}
-
-#[cfg(test)]
-mod unit {
-    use super::{Mutant, literal, parse, target};
-
-    #[test]
-    fn a_mutant_is_of_the_function_that_the_table_names() {
-        let json = r#"[{"package": "p", "file": "a.rs", "name": "a.rs:1:2: replace",
-                        "function": {"function_name": "Quote<'a, B<C>>::verify"}},
-                       {"package": "p", "file": "a.rs", "name": "b", "function": null}]"#;
-        let [mutant, of_none]: [Mutant; 2] = parse(json).unwrap().try_into().unwrap();
-        let cases = [
-            ("a.rs", "Quote::verify", true),
-            ("a.rs", "verify", true),
-            ("a.rs", "erify", false),
-            ("a.rs", "Other::verify", false),
-            ("b.rs", "verify", false),
-        ];
-        for (file, function, want) in cases {
-            assert_eq!(mutant.breaks(file, function), want, "{file} {function}");
-            assert!(!of_none.breaks(file, function), "{file} {function}");
-        }
-    }
-
-    #[test]
-    fn binaries_are_targets_of_cargo() {
-        let cases = [
-            ("p", "--lib"),
-            ("p::wire", "--test=wire"),
-            ("p::bin/q", "--bin=q"),
-        ];
-        for (binary, want) in cases {
-            assert_eq!(target(binary), want);
-        }
-    }
-
-    #[test]
-    fn a_name_matches_itself_alone() {
-        assert_eq!(literal("a.rs: <T> || (x)"), r"a\.rs: <T> \|\| \(x\)");
-    }
 }
