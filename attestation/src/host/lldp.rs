@@ -238,7 +238,9 @@ mod tests {
         assert_eq!(Neighbour::parse(&bytes), Ok(want.clone()));
         assert_eq!(want.to_string(), "mac 00:11:22:33:44:55 ifname Ethernet1/3");
         bytes.extend([0xff; 20]);
-        assert_eq!(Neighbour::parse(&bytes), Ok(want), "padded");
+        assert_eq!(Neighbour::parse(&bytes), Ok(want.clone()), "padded");
+        bytes.resize(LLDP_LIMIT, 0xff);
+        assert_eq!(Neighbour::parse(&bytes), Ok(want), "as long as may be");
         let bare = Neighbour::parse(&frame(&[MAC, IFNAME, (3, &[0, 0])])).unwrap();
         assert_eq!(
             (bare.ttl, bare.system),

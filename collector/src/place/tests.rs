@@ -125,6 +125,8 @@ fn another_switch_or_address_is_told_until_it_is_back() {
         let at = 30 * MINUTE;
         let other = then(settled(), &shown(Ok(tag(1, 0)), seen.clone()), at);
         assert_eq!(codes(&other, at), *want, "{name}");
+        let since = (!want.is_empty()).then_some(UnixTime(at));
+        assert_eq!(other.differs, since, "{name}");
         let (first, same) = (
             other.differs,
             then(other.clone(), &shown(Ok(tag(1, 0)), seen.clone()), at + 1),

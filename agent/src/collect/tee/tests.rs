@@ -122,6 +122,12 @@ fn an_answer_to_somebody_else_is_not_taken() {
             (other, _) => panic!("{name}: {other:?}"),
         }
     }
+    let longest = Double::start(Play {
+        more: MAX_REPORT - report().len(),
+        ..Play::default()
+    });
+    let given = ask(&section(&longest.root), &DATA).unwrap().unwrap();
+    assert_eq!(given.report.len(), MAX_REPORT);
     let long = Double::start(Play {
         more: MAX_REPORT,
         ..Play::default()

@@ -8,6 +8,7 @@ use crate::{
         Product,
         tests::{Made, made, milan},
     },
+    cvm::tdx::{Collateral, tests::made as intel},
     evidence::tee_report_data,
     profile::{Provenance, Value},
     x509::Certificate,
@@ -200,6 +201,13 @@ fn each_attack_on_a_report_is_refused_and_each_lack_is_not() {
             "cvm-vmpl",
         ),
         (
+            "from the last level that may",
+            "max_vmpl = 1",
+            |g| g.over.push((0x30, vec![1])),
+            Affirming,
+            "",
+        ),
+        (
             "of another kind of processor",
             "technologies = [\"tdx\"]",
             |_| {},
@@ -265,6 +273,58 @@ fn each_attack_on_a_report_is_refused_and_each_lack_is_not() {
             .filter(|code| !code.is_empty())
             .collect();
         assert_eq!((result.status, codes(&result)), (*status, want), "{name}");
+        // What could not be checked is nobody's word.
+        if *status == Undecided {
+            let by: Vec<_> = result.deviations().map(|it| it.provenance).collect();
+            assert_eq!(by, [None], "{name}");
+        }
+    }
+}
+
+/// Intel says how current a processor's firmware is, and the profile which of that will do.
+#[test]
+fn firmware_that_is_not_current_is_refused_unless_the_profile_says_so() {
+    use Status::{Affirming, Contraindicated};
+    let rows: [(&str, &str, Status, &[&str]); 3] = [
+        ("UpToDate", "", Affirming, &[]),
+        ("OutOfDate", "", Contraindicated, &["cvm-tcb-status"]),
+        (
+            "OutOfDate",
+            "tcb = [\"UpToDate\", \"OutOfDate\"]",
+            Affirming,
+            &[],
+        ),
+    ];
+    for (firmware, section, status, want) in rows {
+        let mut case = Case::ordinary();
+        case.now = intel::AT;
+        case.statement.wall_time_ms = case.now.0;
+        case.profile = format!("{}\n[cvm]\nrevocation = false\n{section}\n", case.profile);
+        let bytes = encode(&case.statement);
+        let ak = case.tpm.ak();
+        let data = tee_report_data(&case.freshness, &bytes, ak.name().as_bytes());
+        let mut made = intel::made(&intel::Plan {
+            body_over: vec![(520, data.to_vec())],
+            ..intel::Plan::v5()
+        });
+        made.collateral.tcb_info["tcbLevels"][0]["tcbStatus"] = firmware.into();
+        let collateral = made.collateral.publish().to_string();
+        let collateral = Collateral::parse(collateral.as_bytes()).unwrap();
+        let processors = &mut case.endorsements.processors;
+        *processors = processors.clone().where_hardware_is(&[], &made.root);
+        assert!(processors.add_collateral(FILE, collateral));
+        let mut evidence = case.tpm.evidence(&bytes, &case.freshness);
+        evidence.tee = Some(Box::new(v1::TeeEvidence {
+            report: Some(v1::TeeReport {
+                kind: "tdx".to_owned(),
+                report: made.quote,
+            }),
+            ..v1::TeeEvidence::default()
+        }));
+        let verified = VerifiedEvidence::verify(&evidence, &ak, &case.freshness).unwrap();
+        let result = case.appraise_verified(&verified);
+        let found = (result.status, codes(&result));
+        assert_eq!(found, (status, want.to_vec()), "{firmware} {section}");
     }
 }
 
@@ -375,6 +435,9 @@ fn a_guest_runs_where_the_inventory_has_it() {
         let want: Vec<String> = want.iter().map(|code| (*code).to_owned()).collect();
         assert_eq!(appraised(section, devices), (*status, want), "{name}");
     }
+    let told = Guest::with("listed = true").appraise();
+    let by: Vec<_> = told.deviations().map(|it| it.provenance).collect();
+    assert_eq!(by, [None], "nobody said what is not written down");
     // Whatever the profile asks: another chip than the one approvers wrote down is refused.
     let mut unasked = Guest::with("");
     let cut = unasked.case.profile.find("[cvm]").unwrap();

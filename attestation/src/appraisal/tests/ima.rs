@@ -429,11 +429,23 @@ fn modules_that_were_loaded_are_claims_and_a_node_cannot_make_them() {
         want(&[("ima.module.nvidia", "claim-missing")])
     );
 
+    let told = |node: &mut Booted| {
+        let claims = node.result().submods.remove("tpm").unwrap().claims;
+        let modules = claims
+            .into_keys()
+            .filter(|name| name.starts_with("ima.module."));
+        modules.collect::<Vec<_>>()
+    };
+    let longest = format!("nvidia{}", "x".repeat(58));
+    let mut names = Booted::new();
+    for name in ["snd", &longest, &format!("{longest}x")] {
+        names.measured(entry(&format!("/m/{name}.ko"), 5));
+    }
+    assert_eq!(told(&mut names), [format!("ima.module.{longest}")]);
+
     let mut many = Booted::new();
     for number in 0..40 {
         many.measured(entry(&format!("/m/nvidia{number}.ko"), 5));
     }
-    let claims = many.result().submods.remove("tpm").unwrap().claims;
-    let told = claims.keys().filter(|name| name.starts_with("ima.module."));
-    assert_eq!(told.count(), 16);
+    assert_eq!(told(&mut many).len(), 16);
 }

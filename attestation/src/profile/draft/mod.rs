@@ -349,7 +349,6 @@ fn demanded(name: &str, source: Provenance) -> Result<(), Why> {
             let kept = FENCE.contains(&fence);
             kept.then_some(()).ok_or(Why::NotStack)
         }
-        "kernel.taint" => Ok(()),
         // Each AK is shown the version under another number, as the counters are.
         "tpm.firmware_version" => Err(Why::OfOneMachine),
         tpm if tpm.starts_with("tpm.") => Err(Why::Count),

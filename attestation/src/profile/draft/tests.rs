@@ -419,7 +419,9 @@ fn what_is_proven_is_demanded_and_words_only_of_the_stack() {
         ("gpu.0.mode", SelfReported, Err(Why::NotStack)),
         ("kernel.release", SelfReported, Ok(())),
         ("kernel.release", Measured, Ok(())),
+        ("kernel.taint", SelfReported, Ok(())),
         ("ima.entries", Measured, Err(Why::Count)),
+        ("ima.module.nvidia", Measured, Err(Why::NotStack)),
         ("board.serial", HardwareSigned, Err(Why::OfOneMachine)),
     ];
     for (name, source, want) in rows {

@@ -105,6 +105,7 @@ fn terms_that_were_there_are_kept_and_none_is_made_longer() {
             value("05", ""),
             value("06", ""),
             value("07", ""),
+            value("08", ", not_before = \"2026-12-01T00:00:00Z\""),
         ]),
         "",
     );
@@ -127,6 +128,7 @@ fn terms_that_were_there_are_kept_and_none_is_made_longer() {
         ("02", end),
         ("04", 0),
         ("05", end),
+        ("08", end),
     ];
     let want = want.map(|(byte, end)| (digest(byte), end));
     let found = &merged.tpm.values[&4];
@@ -135,7 +137,7 @@ fn terms_that_were_there_are_kept_and_none_is_made_longer() {
     let revoked: Vec<bool> = found.iter().map(|one| one.term.revoked.is_some()).collect();
     assert_eq!(
         revoked,
-        [false, true, false, false, false, true, false],
+        [false, true, false, false, false, true, false, false],
         "taken back stays so"
     );
 }
