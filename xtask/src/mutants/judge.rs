@@ -64,7 +64,7 @@ pub(super) fn tests_of(entry: &Entry, listed: &str) -> Result<(Vec<Named>, Vec<N
 
 impl Usual {
     /// What it takes; none of a test that fails.
-    fn of(&self, (test, name): &Named, suites: &Suites) -> Result<Option<Duration>> {
+    pub(super) fn of(&self, (test, name): &Named, suites: &Suites) -> Result<Option<Duration>> {
         let cell = {
             let mut took = self.took.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(took.entry(test.clone()).or_default())

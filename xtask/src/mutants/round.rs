@@ -136,6 +136,14 @@ impl Round<'_> {
         usual: &Usual,
     ) -> Result<()> {
         step(format_args!("{} mutants by themselves", alone.len()));
+        // While nothing is broken: what a test usually takes is found out when it is first asked, and
+        // here it would be asked of what is broken and cannot be put to sleep.
+        for (_, entry) in alone {
+            let (own, rest) = tests_of(entry, &suites.listed)?;
+            for test in own.iter().chain(&rest) {
+                usual.of(test, suites)?;
+            }
+        }
         for &(at, entry) in alone {
             step(format_args!("by itself: {}", entry.mutant.name));
             let word = match by_itself(entry, self.plan, settled, suites, usual)? {

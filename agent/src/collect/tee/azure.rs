@@ -154,6 +154,12 @@ mod tests {
             (said[0].name.as_str(), said[0].source.as_str()),
             ("tee.report", "tpm")
         );
+        // What is there already is not waited for.
+        let mut at_once = tee(&soft, &tpm);
+        at_once.paravisor.as_mut().unwrap().pause = Duration::from_secs(3600);
+        let asked = tokio::time::timeout(Duration::from_secs(20), at_once.evidence([8; 64]));
+        let evidence = asked.await.expect("an answer at once").unwrap();
+        assert_eq!(evidence.report.unwrap().report, content(&[8; 64]));
         stop.cancel();
         paravisor.await.unwrap();
         // One that makes none leaves the old one, which still names the AK.

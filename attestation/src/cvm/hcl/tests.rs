@@ -189,6 +189,36 @@ fn malformed_contents_say_where() {
 }
 
 #[test]
+fn what_is_just_as_long_as_may_be_is_read() {
+    let refused = |bytes: &[u8]| HclReport::parse(bytes).unwrap_err().to_string();
+    let padded = |length: usize| {
+        let mut text = text(&AK_KEY, &QUESTION).into_bytes();
+        text.resize(length, b' ');
+        content(&MILAN.report, SNP, &text)
+    };
+    let longest = padded(MAX_RUNTIME_BYTES);
+    let hcl = HclReport::parse(&longest).unwrap();
+    assert_eq!(hcl.runtime.len(), MAX_RUNTIME_BYTES);
+    assert_eq!(hcl.runtime().unwrap().ak, *AK_KEY);
+    let longer = refused(&padded(MAX_RUNTIME_BYTES + 1));
+    assert!(longer.ends_with("exceeds the limit of 8192"), "{longer}");
+
+    let mut whole = ordinary();
+    whole.resize(MAX_HCL_BYTES, 0);
+    assert!(HclReport::parse(&whole).is_ok());
+    whole.push(0);
+    let longer = refused(&whole);
+    assert!(longer.ends_with("exceeds the limit of 16384"), "{longer}");
+
+    let PublicKey::Rsa { modulus, .. } = &*AK_KEY else {
+        panic!("not RSA");
+    };
+    let key = PublicKey::rsa(modulus, &[1; MAX_EXPONENT]);
+    let bytes = content(&MILAN.report, SNP, text(&key, &QUESTION).as_bytes());
+    assert_eq!(HclReport::parse(&bytes).unwrap().runtime().unwrap().ak, key);
+}
+
+#[test]
 fn a_text_says_one_thing_in_one_way() {
     let good = text(&AK_KEY, &QUESTION);
     let ak = jwk(AK, "sign", &AK_KEY);
