@@ -42,6 +42,12 @@ fn active_measurements_are_read_with_all_they_may_be() {
     );
     assert!(rim.covers(12) && !rim.covers(63) && !rim.covers(13));
     assert_eq!(rim.edition, "GPU");
+    // Up to the last index that SPDM has for measurements.
+    let text = tag().text();
+    let last = signed(&text.replacen("index=\"12\"", "index=\"253\"", 1));
+    let rim = last.endorsed().unwrap().rim();
+    let indices: Vec<u8> = rim.golden.iter().map(|golden| golden.index).collect();
+    assert_eq!(indices, [0, 9, 253]);
 }
 
 #[test]
