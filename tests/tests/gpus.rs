@@ -34,10 +34,7 @@ impl Node {
         policy: Sha256Digest,
         double: Option<Staged>,
     ) -> Self {
-        stand.meet(&mut machine);
-        let enrolled = machine.enroll(&stand.maker).await;
-        let stream = machine.stream(&enrolled).await.unwrap();
-        let last = machine.statement(stand, Some(policy));
+        let (stream, last) = machine.joined(stand, policy).await;
         Self {
             machine,
             stream,

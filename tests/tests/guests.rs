@@ -34,10 +34,7 @@ struct Guest {
 
 impl Guest {
     async fn new(stand: &Stand, mut machine: Machine, policy: Sha256Digest, chip: Chip) -> Self {
-        stand.meet(&mut machine);
-        let enrolled = machine.enroll(&stand.maker).await;
-        let stream = machine.stream(&enrolled).await.unwrap();
-        let last = machine.statement(stand, Some(policy));
+        let (stream, last) = machine.joined(stand, policy).await;
         let kernel = Kernel::start(chip);
         let tee = Tee::new(&TeeSection {
             reports: kernel.root.clone(),
@@ -169,10 +166,7 @@ struct Beside {
 
 impl Beside {
     async fn new(stand: &Stand, mut machine: Machine, policy: Sha256Digest, chip: Chip) -> Self {
-        stand.meet(&mut machine);
-        let enrolled = machine.enroll(&stand.maker).await;
-        let stream = machine.stream(&enrolled).await.unwrap();
-        let last = machine.statement(stand, Some(policy));
+        let (stream, last) = machine.joined(stand, policy).await;
         Self {
             machine,
             stream,

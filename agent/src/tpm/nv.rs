@@ -59,7 +59,7 @@ pub(super) fn read_whole(
     let Some(handle) = find(context, index)? else {
         return Ok(None);
     };
-    // The library takes no more than 2048 bytes at once, whatever the TPM gives.
+    // A TPM may say that it gives more than the library takes at once, which is 2048 bytes: half of that.
     let at_once = buffer(context)?.min(1024);
     let (public, _) = context.nv_read_public(handle)?;
     let size = public.data_size();

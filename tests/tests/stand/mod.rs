@@ -623,6 +623,19 @@ impl Machine {
         envelope
     }
 
+    /// Enrolled at the collector that runs now: an open stream, and the first statement for it.
+    pub(crate) async fn joined(
+        &mut self,
+        stand: &Stand,
+        policy: Sha256Digest,
+    ) -> (Conversation, v1::Statement) {
+        stand.meet(self);
+        let enrolled = self.enroll(&stand.maker).await;
+        let stream = self.stream(&enrolled).await.unwrap();
+        let first = self.statement(stand, Some(policy));
+        (stream, first)
+    }
+
     /// The first statement of a node that enforces `policy`.
     pub(crate) fn statement(&self, stand: &Stand, policy: Option<Sha256Digest>) -> v1::Statement {
         v1::Statement {

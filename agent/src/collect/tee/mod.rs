@@ -1,10 +1,11 @@
 //! What the processor says of the confidential guest this node runs in, beside each quote.
 //!
 //! Asked through configfs-tsm, which kernels have since 6.7 for every kind of processor; where there
-//! is none, through `/dev/sev-guest`; where an SVSM keeps a vTPM, it is asked about that; and where a paravisor asks in the guest's place, in the vTPM that
-//! it keeps. Three outcomes are kept apart. *There is no such thing*: nothing
-//! is said of it. *It could not be asked*: permissions, another writer, a time that ran out. *It
-//! refused*: it was asked, and gave no report. Whether a report is any good is the collector's to say.
+//! is none, through `/dev/sev-guest`; where an SVSM keeps a vTPM, it is asked about that; and where a
+//! paravisor asks in the guest's place, in the vTPM that it keeps. Three outcomes are kept apart.
+//! *There is no such thing*: nothing is said of it. *It could not be asked*: permissions, another
+//! writer, a time that ran out. *It refused*: it was asked, and gave no report. Whether a report is any
+//! good is the collector's to say.
 
 mod azure;
 mod configfs;
