@@ -136,7 +136,7 @@ impl Node {
     pub(super) fn entry(&self) -> String {
         format!(
             "[[node]]\nname = \"{}\"\nek = \"{}\"\nak = \"{}\"\nplace = \"nowhere\"\n\
-             jurisdiction = \"DE\"\naddresses = [\"{}/32\"]\n",
+             jurisdiction = \"DE\"\ntpm = \"chip\"\naddresses = [\"{}/32\"]\n",
             self.name,
             self.tpm.ek_digest(),
             hex::encode(self.tpm.ak_name()),
