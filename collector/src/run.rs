@@ -34,8 +34,8 @@ use crate::query::{KeysHeld, Query};
 use crate::record::{Store, StoreError};
 use crate::standing::Standing;
 
-/// Longest message of a node: an envelope of 8 MiB and what is around it.
-const EVIDENCE_MESSAGE: usize = 16 * 1024 * 1024;
+/// Longest message of a node: an envelope of 36 MiB and what is around it.
+const EVIDENCE_MESSAGE: usize = 40 * 1024 * 1024;
 /// Longest message of a TPM that enrols, and of an operator: a slice of policy.
 const SMALL_MESSAGE: usize = 1024 * 1024;
 /// Streams on one connection.

@@ -287,3 +287,51 @@ async fn a_part_that_does_not_follow_earns_nothing() {
     let accepted = node.say().await;
     assert_eq!(accepted.verdict, "affirming", "{:?}", accepted.reasons);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_list_is_taken_of_a_listed_node_and_less_of_anybody_else() {
+    const MIB: usize = 1024 * 1024;
+    let mut stand = Stand::new().await;
+    let mut node = Node::new(&mut stand).await;
+    // It replays to nothing; here it is about the room for it.
+    let list = |bytes: usize| v1::Log {
+        name: "ima".to_owned(),
+        content: vec![0; bytes],
+        follows: Vec::new(),
+    };
+    let accepted = node.say_with(vec![list(32 * MIB)]).await;
+    let reasons = accepted.reasons.join("\n");
+    assert_eq!(accepted.verdict, "contraindicated", "{reasons}");
+    let (stored, _) = audited(&stand).await;
+    let kept = stored.evidence.unwrap().logs;
+    assert_eq!(kept[0].content.len(), 32 * MIB);
+    // As what the next statement names, it is read from what was stored.
+    node.say_with(Vec::new()).await;
+    let (stored, _) = audited(&stand).await;
+    assert_eq!(stored.logs[0].content.len(), 32 * MIB);
+    assert_eq!(
+        sent(&mut node, list(32 * MIB + 1)).await,
+        "evidence-too-large"
+    );
+
+    stand.bring("").await;
+    assert_eq!(
+        sent(&mut node, list(6 * MIB + 1)).await,
+        "evidence-too-large"
+    );
+    assert_eq!(sent(&mut node, list(6 * MIB)).await, "accepted");
+}
+
+/// Sends a list; what comes of it.
+async fn sent(node: &mut Node, list: v1::Log) -> String {
+    node.last.wall_time_ms = bailiwick_collector::clock::now().millis();
+    let bytes = node.last.encode_to_vec();
+    let mut evidence = node.machine.quote(&bytes, node.stream.nonce).await;
+    evidence.logs.push(list);
+    node.stream
+        .evidence(evidence)
+        .await
+        .unwrap()
+        .code()
+        .to_owned()
+}

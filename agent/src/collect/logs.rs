@@ -10,8 +10,9 @@ use crate::files::read_bounded;
 /// Longest boot event log sent. Real ones have 15 to 60 KiB.
 pub const BOOT_LOG_LIMIT: usize = 1 << 20;
 
-/// Longest IMA list sent: some 50,000 entries.
-pub const IMA_LOG_LIMIT: usize = 6 << 20;
+/// Longest IMA list sent: a quarter of a million entries. A collector takes that much of a node which
+/// approvers listed, and 6 MiB of any other.
+pub const IMA_LOG_LIMIT: usize = 32 << 20;
 
 /// Name of the fence's own log. It is short, and travels with every statement: whoever has the
 /// statement can replay it.

@@ -28,8 +28,8 @@ use crc::crc32c;
 /// Length and checksum before each payload.
 const HEADER: u64 = 8;
 
-/// Longest payload: an envelope (8 MiB) and room for its framing.
-pub const MAX_RECORD: usize = 9 << 20;
+/// Longest payload: an envelope (36 MiB) and room for its framing.
+pub const MAX_RECORD: usize = 37 << 20;
 
 /// Largest segment; a sixteenth of the bound where that is less, so that forgetting frees room
 /// in small steps.

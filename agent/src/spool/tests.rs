@@ -216,3 +216,19 @@ fn a_full_disk_reads_as_full_and_the_spool_goes_on() {
         "needs root: a mount namespace with a tmpfs of its own"
     );
 }
+
+#[test]
+fn a_record_as_long_as_the_longest_envelope_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut spool, _) = Spool::open(dir.path(), 256 << 20).unwrap();
+    let longest = vec![7; MAX_RECORD];
+    assert_eq!(spool.append(&longest).unwrap(), 0);
+    assert_eq!(spool.append(b"next").unwrap(), 1);
+    let longer = spool.append(&vec![7; MAX_RECORD + 1]);
+    assert!(matches!(longer, Err(SpoolError::TooLong(bytes)) if bytes == MAX_RECORD + 1));
+    drop(spool);
+    let (spool, recovered) = Spool::open(dir.path(), 256 << 20).unwrap();
+    assert_eq!(recovered, Recovered::default());
+    assert_eq!(spool.read(0).unwrap(), Some(longest));
+    assert_eq!(spool.read(1).unwrap(), Some(b"next".to_vec()));
+}

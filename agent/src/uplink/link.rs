@@ -31,8 +31,8 @@ use crate::{
 /// under way at a time.
 const OUTGOING: usize = 4;
 
-/// Longest message either way.
-const MAX_MESSAGE: usize = 16 << 20;
+/// Longest message either way: an envelope of 36 MiB and what is around it.
+const MAX_MESSAGE: usize = 40 << 20;
 
 /// A node that the inventory does not name asks again this often.
 const PENDING: Duration = Duration::from_secs(300);

@@ -27,17 +27,22 @@ use crate::standing::{Change, Decision};
 
 /// Longest manifest of a service beside a guest: what the kernel has room for.
 const MAX_MANIFEST: usize = 4096;
-/// Longest envelope, its logs included.
-const ENVELOPE: usize = 8 * 1024 * 1024;
-/// Longest log by name; others are not taken.
-const LOGS: [(&str, usize); 6] = [
+/// Longest envelope, all but the measurement list.
+const ENVELOPE: usize = 4 * 1024 * 1024;
+/// Longest list of a node that approvers listed: a quarter of a million entries.
+const LIST_OF_NODES: usize = 32 * 1024 * 1024;
+/// Longest list of anybody else who enrolled: some 50,000 entries.
+const LIST_OF_OTHERS: usize = 6 * 1024 * 1024;
+/// Longest log by name, the list apart; others are not taken.
+const LOGS: [(&str, usize); 5] = [
     ("gpu", 256 * 1024),
     ("gpu-chains", 512 * 1024),
     ("boot", 1024 * 1024),
-    ("ima", 6 * 1024 * 1024),
     ("userspace", 1024 * 1024),
     ("fence", 1024 * 1024),
 ];
+/// The log that is as long as the machine is busy.
+const LIST: &str = "ima";
 
 /// A refusal that is about more than the statement: the node's history is not what it was.
 const LOG_REWRITTEN: &str = "log-rewritten";
@@ -115,7 +120,9 @@ impl Stream {
         digest: Sha256Digest,
         now: UnixTime,
     ) -> Result<Result<Answer, Refusal>, Status> {
-        if let Err(refusal) = bounded(&evidence) {
+        let current = self.shared.director.current();
+        let listed = current.is_some_and(|policy| policy.listed(&self.peer.ek_digest).is_some());
+        if let Err(refusal) = bounded(&evidence, listed) {
             return Ok(Err(refusal));
         }
         // An answer that got lost: the row is there, and nothing is judged twice.
@@ -467,23 +474,29 @@ fn device_names(statement: &ParsedStatement, certified: &[String]) -> Option<Vec
     Some(names)
 }
 
-fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
-    let size = service::size(evidence);
-    if size > ENVELOPE {
+/// Whoever is not listed keeps what evidence of it there is, and is given less room for it.
+fn bounded(evidence: &v1::Evidence, listed: bool) -> Result<(), Refusal> {
+    let list = match listed {
+        true => LIST_OF_NODES,
+        false => LIST_OF_OTHERS,
+    };
+    let (size, limit) = (service::size(evidence), ENVELOPE + list);
+    if size > limit {
         return Err(Refusal::new(
             "evidence-too-large",
-            format!("Evidence: {size} bytes exceed the limit of {ENVELOPE}"),
+            format!("Evidence: {size} bytes exceed the limit of {limit}"),
         ));
     }
     let mut seen = Vec::new();
     for log in &evidence.logs {
-        let Some((name, limit)) = LOGS.iter().find(|(name, _)| *name == log.name) else {
+        let mut limits = LOGS.into_iter().chain([(LIST, list)]);
+        let Some((name, limit)) = limits.find(|(name, _)| *name == log.name) else {
             return Err(Refusal::new(
                 "evidence-malformed",
                 "Evidence.logs names a log other than boot, ima, userspace, fence, gpu and gpu-chains",
             ));
         };
-        if log.content.len() > *limit || seen.contains(name) {
+        if log.content.len() > limit || seen.contains(&name) {
             return Err(Refusal::new(
                 "evidence-too-large",
                 format!("Evidence.logs: {name} is there twice or exceeds {limit} bytes"),

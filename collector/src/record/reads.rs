@@ -20,7 +20,7 @@ const INTERVALS: i64 = 100;
 /// Most parts of a log, and most bytes: agents send one whole before it has so many, and what a node
 /// makes us read must not grow with what it once sent.
 const LOG_PARTS: usize = 64;
-const LOG_BYTES: usize = 8 * 1024 * 1024;
+const LOG_BYTES: usize = 36 * 1024 * 1024;
 
 impl Store {
     /// One TPM.

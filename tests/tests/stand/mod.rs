@@ -290,7 +290,8 @@ impl Stand {
         let at = self.running.as_ref().unwrap().bound.query.to_string();
         let endpoint = Endpoint::try_from(at).unwrap();
         let channel = channel::open(&endpoint, Arc::new(tls)).await.unwrap();
-        QueryServiceClient::new(channel)
+        // As the client has it: a stored statement brings its logs.
+        QueryServiceClient::new(channel).max_decoding_message_size(96 << 20)
     }
 
     /// A configuration for the `bailiwick` client.
