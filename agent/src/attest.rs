@@ -379,6 +379,7 @@ impl Attester {
             gaps,
             log: Some(self.log.head().to_proto()),
             gpu: facts.gpu.as_ref().map(|gpu| gpu.citation.clone()),
+            guest_key: Vec::new(),
         }
     }
 

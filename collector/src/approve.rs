@@ -235,7 +235,7 @@ pub fn observe(evidence: &v1::Evidence, ak: &AkPublic) -> Option<Observed> {
     let names = ["firmware.vendor", "firmware.version", "firmware.date"];
     let found = devices(statement).unwrap_or_default();
     Some(Observed {
-        tpm_firmware: format!("{:016x}", verified.firmware_version()),
+        tpm_firmware: format!("{:016x}", verified.firmware_version()?),
         firmware: names.into_iter().filter_map(text).collect(),
         devices: found
             .iter()

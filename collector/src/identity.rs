@@ -230,6 +230,7 @@ mod tests {
             addresses: Vec::new(),
             epoch: 0,
             tpm,
+            guest: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

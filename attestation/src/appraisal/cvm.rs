@@ -125,8 +125,8 @@ pub(super) fn judge(
         table: &tee.certificates,
         report_data,
         manifest: &tee.manifest,
-        tpm: Some(cvm::Keys {
-            ak: subject.ak.key(),
+        tpm: subject.signer.ak().map(|ak| cvm::Keys {
+            ak: ak.key(),
             ek: subject.ek,
         }),
         endorsements: &endorsements.processors,
@@ -405,6 +405,7 @@ fn claims(judged: &Judged) -> CvmClaims {
         policy,
         registers,
         signer,
+        instance: _,
     } = facts;
     let mut put = |name: &str, value| claims.put(name, value, by);
     put("hardware", Value::Flag(judged.proven()));

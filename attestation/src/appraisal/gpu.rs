@@ -208,7 +208,7 @@ pub(super) fn judge(
     let answer = gpu::appraise(&Asked {
         devices: &given,
         anchors: &anchors,
-        nonce: Some(gpu_nonce(&cited.challenge, subject.ak.name().as_bytes())),
+        nonce: Some(gpu_nonce(&cited.challenge, &subject.signer.name())),
         ocsp: &endorsements.ocsp,
         crls: &endorsements.crls,
         rims: &rims,

@@ -22,6 +22,8 @@ pub enum AkWord {
     Confirmed(String),
     /// The maker's: an IAK certified the AK, and its certificate names the inventory's chassis.
     Iak,
+    /// There is no TPM: the processor bound the guest's key itself.
+    Processor,
     /// The collector's alone.
     Collector,
 }
@@ -31,7 +33,7 @@ impl AkWord {
     #[must_use]
     pub const fn vouched(&self) -> bool {
         match self {
-            Self::Confirmed(_) | Self::Iak => true,
+            Self::Confirmed(_) | Self::Iak | Self::Processor => true,
             Self::Collector => false,
         }
     }
@@ -42,6 +44,7 @@ impl fmt::Display for AkWord {
         match self {
             Self::Confirmed(by) => write!(f, "confirmed by {by}"),
             Self::Iak => f.write_str("iak"),
+            Self::Processor => f.write_str("processor"),
             Self::Collector => f.write_str("collector's word"),
         }
     }
@@ -108,7 +111,7 @@ pub(super) fn judge(
     gpus_asked: bool,
 ) {
     for deviation in [
-        listed_ak(subject.ak.name().as_bytes(), subject.listed_ak),
+        listed_ak(&subject.signer.name(), subject.listed_ak),
         epoch(evidence.statement.epoch, subject.epoch),
         chassis(
             evidence.statement.claims.get("chassis.serial"),

@@ -19,6 +19,7 @@ mod ima;
 mod logs;
 mod result;
 mod shown;
+mod signer;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -27,12 +28,13 @@ mod verify;
 mod voice;
 
 use crate::{
+    cvm::GuestIdentity,
     evidence::Freshness,
     gpu::Endorsements,
     ids::{DeploymentId, JurisdictionCode, NodeId, Sha256Digest, UnixTime},
     profile::{Profile, Provenance, TimeProfile},
     tlog::{Head, LogEntry},
-    tpm::{AkPublic, ClockInfo},
+    tpm::ClockInfo,
 };
 
 pub use boot::asks_logs;
@@ -46,6 +48,7 @@ pub use result::{
     Submod, TrustVector,
 };
 pub use shown::{Shown, shown};
+pub use signer::{Enrolled, NobodyEnrolled, Signer};
 pub use time::{Run, Tie, shown_receipt};
 pub use verify::{EvidenceRefused, GeotagShown, VerifiedEvidence};
 pub use voice::TpmKind;
@@ -59,10 +62,12 @@ pub struct Subject<'a> {
     pub node: Option<&'a NodeId>,
     /// Where the inventory says it stands.
     pub jurisdiction: Option<&'a JurisdictionCode>,
-    /// SHA-256 of its EK's `TPMT_PUBLIC`.
+    /// SHA-256 of its EK's `TPMT_PUBLIC`, or what stands for it: `evidence::guest_id`.
     pub ek: &'a Sha256Digest,
-    /// The enrolled AK.
-    pub ak: &'a AkPublic,
+    /// The enrolled AK, or a guest's key.
+    pub signer: Signer<'a>,
+    /// A guest's chips and launch, by the inventory; `None`: it lists a TPM, or nothing.
+    pub guest: Option<&'a GuestIdentity>,
     /// Whether its TPM is a chip, as its certificates and approvers say.
     pub tpm: TpmKind,
     /// Whose word it is that AK and EK are one TPM's.

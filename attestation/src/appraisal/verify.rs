@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::logs::LogsRead;
+use super::{logs::LogsRead, signer::Signer};
 use crate::{
     crypto::HashAlgorithm,
     evidence::{
@@ -142,11 +142,14 @@ impl VerifiedEvidence {
     ///
     /// Order: shape of the envelope, challenge, statement, quote (scheme, signature, qualifying
     /// data, selection), register values under the labels the quote signed.
-    pub fn verify(
+    pub fn verify<'s>(
         evidence: &v1::Evidence,
-        ak: &AkPublic,
+        signer: impl Into<Signer<'s>>,
         expected: &Freshness,
     ) -> Result<Self, EvidenceRefused> {
+        let Signer::Ak(ak) = signer.into() else {
+            return Err(EvidenceRefused::UnsupportedSigner(SignerKind::TeeReport));
+        };
         let quote = match &evidence.signer {
             Some(v1::evidence::Signer::TpmQuote(quote)) => quote,
             Some(v1::evidence::Signer::TeeReport(_)) => {
@@ -361,16 +364,16 @@ impl VerifiedEvidence {
         &self.statement
     }
 
-    /// The TPM's clock when it was quoted.
+    /// The TPM's clock when it was quoted; `None`: no TPM signed it.
     #[must_use]
-    pub const fn clock(&self) -> ClockInfo {
-        self.clock
+    pub const fn clock(&self) -> Option<ClockInfo> {
+        Some(self.clock)
     }
 
-    /// `TPMS_ATTEST.firmwareVersion`, as the AK signed it.
+    /// `TPMS_ATTEST.firmwareVersion`, as the AK signed it; `None`: no TPM did.
     #[must_use]
-    pub const fn firmware_version(&self) -> u64 {
-        self.firmware_version
+    pub const fn firmware_version(&self) -> Option<u64> {
+        Some(self.firmware_version)
     }
 
     /// The challenge it answers.

@@ -17,6 +17,7 @@ use super::hcl::HclReport;
 use super::snp::Report;
 use super::tdx::{Quote, TcbStatus};
 use crate::crypto::PublicKey;
+use crate::error::ParseError;
 use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::{Certificate, RevocationList};
 
@@ -104,6 +105,8 @@ pub struct Facts {
     pub registers: Vec<String>,
     /// Who signed the measurement before the launch, of SEV-SNP, where somebody did.
     pub signer: Option<LaunchSigner>,
+    /// `REPORT_ID`, of SEV-SNP: one running guest of its chip.
+    pub instance: Option<[u8; 32]>,
 }
 
 /// Whose signature the processor checked over a measurement before it launched that.
@@ -215,6 +218,15 @@ pub fn judge(asked: &Asked<'_>) -> Judged {
             let why = format!("{kind:?} is no kind of report that is known here");
             Judged::unread(unchecked("cvm-kind", why))
         }
+    }
+}
+
+/// What tells the guest of a report from others that run on its chip, by bytes nobody has verified yet;
+/// `None`: nothing does.
+pub fn instance(kind: &str, report: &[u8]) -> Result<Option<[u8; 32]>, ParseError> {
+    match kind {
+        "sev-snp" => Report::parse(report).map(|report| Some(*report.report_id)),
+        _ => Ok(None),
     }
 }
 

@@ -13,6 +13,7 @@ mod coming;
 mod endorsements;
 pub mod hcl;
 mod judge;
+mod launch;
 pub mod snp;
 pub mod tdx;
 #[cfg(test)]
@@ -21,8 +22,10 @@ mod tests;
 pub use coming::{Turn, turn};
 pub use endorsements::{Endorsements, MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
 pub use judge::{
-    Asked, Facts, Fault, Judged, Keys, LaunchSigner, Revocation, Vtpm, judge, tcb_text, words,
+    Asked, Facts, Fault, Judged, Keys, LaunchSigner, Revocation, Vtpm, instance, judge, tcb_text,
+    words,
 };
+pub use launch::{GuestIdentity, Launch, LaunchKey, Other};
 
 /// How an inventory's name of a chip by AMD begins; behind it stands `CHIP_ID`.
 pub const SNP_PREFIX: &str = "SNP-";

@@ -153,7 +153,7 @@ pub fn tee_report_data_of(
     padded(&digest.0)
 }
 
-fn padded(digest: &[u8; 32]) -> [u8; 64] {
+pub(super) fn padded(digest: &[u8; 32]) -> [u8; 64] {
     let mut out = [0; 64];
     let (front, _) = out.split_at_mut(32);
     front.copy_from_slice(digest);

@@ -76,6 +76,8 @@ pub(super) struct Statement {
     pub(super) log: Option<v1::LogHead>,
     #[prost(message, optional, tag = "110")]
     pub(super) gpu: Option<v1::GpuCitation>,
+    #[prost(bytes = "vec", tag = "111")]
+    pub(super) guest_key: Vec<u8>,
 }
 
 /// [`v1::Claim`], its source where it lies in the statement.
@@ -198,6 +200,7 @@ mod tests {
                 asked_boot_ns: 8,
                 ..Default::default()
             }),
+            guest_key: vec![9; 32],
         };
         let mut bytes = raw.encode_to_vec();
         let at = bytes

@@ -7,6 +7,7 @@
 
 mod binding;
 mod claims;
+mod guest;
 mod log;
 mod statement;
 
@@ -16,6 +17,7 @@ pub use binding::{
     transport_binding,
 };
 pub use claims::ClaimValue;
+pub use guest::{GuestSigner, guest_id, guest_transport_data};
 pub use log::log_name;
 pub(crate) use statement::{GPU_CHAINS, GPU_REPORTS};
 pub use statement::{GpuCitation, MAX_STATEMENT, ParsedStatement, PolicyClaim, StatementRefused};

@@ -109,6 +109,8 @@ pub struct ParsedStatement {
     pub log: Head,
     /// The newest reports of its GPUs; `None`: none were asked for.
     pub gpu: Option<GpuCitation>,
+    /// SHA-256 of the `SubjectPublicKeyInfo` that a guest without a TPM speaks for.
+    pub guest_key: Option<Sha256Digest>,
 }
 
 /// Reports of GPUs, by what names them.
@@ -245,6 +247,10 @@ impl ParsedStatement {
             })
         });
         let gpu = gpu.transpose()?;
+        let guest_key = match raw.guest_key.as_slice() {
+            [] => None,
+            key => Some(digest("guest_key", key)?),
+        };
         let Some(log) = raw.log.as_ref().and_then(Head::of) else {
             return rule("log", "must name a size and its root of 32 bytes");
         };
@@ -275,6 +281,7 @@ impl ParsedStatement {
             gaps: raw.gaps,
             log,
             gpu,
+            guest_key,
         })
     }
 }

@@ -110,6 +110,7 @@ mod tests {
             addresses: vec!["192.0.2.0/24".parse().unwrap()],
             epoch: 0,
             tpm: None,
+            guest: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

@@ -106,7 +106,7 @@ impl Case<'_> {
             (listed, self.policy, signer, challenged)
         {
             let before = self.previous.map(|previous| previous.boot.reset_count);
-            let boot = self.evidence.clock().reset_count;
+            let (clock_ms, boot) = self.lease_clock();
             let leased = stands(self.row.lease_until, self.now, before, boot);
             let length = match verdict {
                 Verdict::Affirming => Some(policy.lease_ms()),
@@ -115,21 +115,20 @@ impl Case<'_> {
                 Verdict::None | Verdict::Warning | Verdict::Stale => None,
             };
             if let Some(length) = length {
-                let clock = self.evidence.clock();
                 let until_clock_ms = match length {
                     0 => 0,
-                    length => clock.clock.saturating_add(length),
+                    length => clock_ms.saturating_add(length),
                 };
                 lease = Some(signer.sign(&v1::LeaseBody {
                     deployment: self.deployment.to_string(),
                     node: node.name.to_string(),
                     ak_name: self.row.ak_name.clone(),
-                    reset_count: clock.reset_count,
+                    reset_count: boot,
                     until_clock_ms,
                     statement_digest: self.evidence.statement().digest.as_bytes().to_vec(),
                     manifest_digest: policy.manifest_digest().as_bytes().to_vec(),
                     reason: reason(verdict, &reasons),
-                    quoted_clock_ms: clock.clock,
+                    quoted_clock_ms: clock_ms,
                     quoted_boot_time_ns: self.envelope.quoted_boot_time_ns,
                     gpus_proven: length > 0 && proven,
                 })?);
@@ -160,6 +159,15 @@ impl Case<'_> {
 }
 
 impl Case<'_> {
+    /// The clock a lease counts on, ms, and the boot it is for: the TPM's and its `resetCount`. A guest
+    /// without one has the kernel's, and its key is of one boot.
+    fn lease_clock(&self) -> (u64, u32) {
+        match self.evidence.clock() {
+            Some(clock) => (clock.clock, clock.reset_count),
+            None => (self.envelope.quoted_boot_time_ns / 1_000_000, 0),
+        }
+    }
+
     /// What another profile would conclude of it at `at`, all else being as it is.
     #[must_use]
     pub fn under(&self, profile: &Profile, at: UnixTime) -> AttestationResult {
@@ -205,7 +213,8 @@ impl Case<'_> {
             node: listed.map(|node| &node.name),
             jurisdiction: listed.map(|node| &node.jurisdiction),
             ek: &self.row.ek,
-            ak: self.ak,
+            signer: self.ak.into(),
+            guest: None,
             tpm: tpm_kind(&self.row.enrolment, listed),
             ak_word: &word,
             listed_ak: listed.and_then(|node| node.ak.as_deref()),

@@ -101,6 +101,7 @@ mod tests {
             addresses: Vec::new(),
             epoch: 0,
             tpm: None,
+            guest: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

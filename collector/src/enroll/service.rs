@@ -220,6 +220,7 @@ impl Enroll {
                     node: node.clone(),
                     activated_ms: now.millis(),
                     ek_chain: applicant.ek_chain,
+                    guest: None,
                 },
                 now,
             })

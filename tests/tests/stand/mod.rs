@@ -397,6 +397,7 @@ impl Stand {
             addresses: Vec::new(),
             epoch: 0,
             tpm: None,
+            guest: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

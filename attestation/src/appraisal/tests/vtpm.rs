@@ -13,6 +13,7 @@ use crate::{
     },
     evidence::tee_report_data,
     profile::Provenance,
+    tpm::AkPublic,
     x509::Certificate,
 };
 

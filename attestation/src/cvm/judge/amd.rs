@@ -261,5 +261,6 @@ fn facts(report: &Report<'_>, product: Product) -> Facts {
                 image: hex::encode(report.image_id),
                 svn: report.guest_svn,
             }),
+        instance: Some(*report.report_id),
     }
 }

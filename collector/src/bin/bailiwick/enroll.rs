@@ -428,6 +428,7 @@ fn entry(
     let seen_epoch = seen.observed.as_ref().map_or(0, |observed| observed.epoch);
     Ok(Node {
         ek: applicant.ek_digest,
+        guest: None,
         ak: Some(applicant.ak.name().as_bytes().to_vec()),
         chassis_serial: serial.filter(|serial| !serial.is_empty()),
         devices,

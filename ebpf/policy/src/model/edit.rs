@@ -200,6 +200,7 @@ mod tests {
             addresses: vec![format!("10.9.{byte}.0/24").parse().unwrap()],
             epoch: 4,
             tpm: Some(TpmKind::Virtual),
+            guest: None,
             geotags_since: Some(UnixTime(1_795_276_800_000)),
             replaces: Some(Sha256Digest([byte + 100; 32])),
             confirmed: Some(Confirmed {
@@ -221,6 +222,7 @@ mod tests {
             addresses: Vec::new(),
             epoch: 0,
             tpm: None,
+            guest: None,
             geotags_since: None,
             replaces: None,
             confirmed: None,

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use bailiwick_attestation::appraisal::TpmKind;
+use bailiwick_attestation::cvm::GuestIdentity;
 use bailiwick_attestation::{
     FileError, JurisdictionCode, NodeId, Sha256Digest, TomlFile, UnixTime,
 };
@@ -85,8 +86,12 @@ impl Inventory {
 pub struct Node {
     /// Its name.
     pub name: NodeId,
-    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`.
+    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`; of a guest without a TPM what stands
+    /// for it: `bailiwick_attestation::evidence::guest_id`.
     pub ek: Sha256Digest,
+    /// The chips a guest without a TPM may run on, and what has to be launched there; `None`: it has a
+    /// TPM.
+    pub guest: Option<GuestIdentity>,
     /// Name of the attestation key (`TPM2B_NAME` without its size), where approvers bind the
     /// node to one. Whose word it is that EK and AK are one TPM's, says [`Node::confirmed`].
     pub ak: Option<Vec<u8>>,
@@ -317,6 +322,7 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
     Ok(Node {
         name: node_id(file, &raw.name)?,
         ek: ek(file, &raw.ek)?,
+        guest: None,
         ak,
         chassis_serial: maybe_words(&raw.chassis_serial)?,
         devices,

@@ -26,6 +26,7 @@ fn node() -> Node {
         addresses: vec!["10.9.1.0/24".parse().unwrap()],
         epoch: 0,
         tpm: None,
+        guest: None,
         geotags_since: None,
         replaces: Some(Sha256Digest([0x33; 32])),
         confirmed: None,

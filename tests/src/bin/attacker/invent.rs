@@ -104,7 +104,8 @@ fn forge(args: &Args, honest: v1::StoredStatement) -> anyhow::Result<v1::StoredS
             node: Some(&listed.name),
             jurisdiction: Some(&listed.jurisdiction),
             ek: &ek,
-            ak: &ak,
+            signer: (&ak).into(),
+            guest: None,
             tpm: TpmKind::Chip,
             // Nobody else's word can be had for a key that no TPM holds.
             ak_word: &AkWord::Collector,
