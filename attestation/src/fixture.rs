@@ -268,12 +268,12 @@ pub(crate) fn previous(tpm: &SoftTpm) -> Previous {
             id: [1; 16],
             reset_count: 7,
         },
-        clock: ClockInfo {
+        clock: Some(ClockInfo {
             clock: 900,
             reset_count: 7,
             restart_count: 0,
             safe: true,
-        },
+        }),
         ak: Sha256Digest::of(&[tpm.ak().name().as_bytes()]),
     }
 }

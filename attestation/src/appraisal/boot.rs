@@ -277,7 +277,7 @@ impl Look<'_> {
         replay: &Replay,
         later: &UserspaceLog,
     ) -> Option<usize> {
-        let quoted = self.evidence.pcrs.get(self.bank, register)?.clone();
+        let quoted = self.evidence.register(self.bank, register)?.clone();
         let index = u32::from(register);
         let found = match replay.values.get(&index) {
             Some(value) => value.clone(),

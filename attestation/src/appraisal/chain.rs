@@ -111,7 +111,9 @@ fn sequence(result: &mut AttestationResult, evidence: &VerifiedEvidence, previou
 /// them alike: it goes back to zero when the TPM is cleared, and some way after an unorderly loss
 /// of power (it says that it is not safe then).
 fn another_ak(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
-    let (now, before) = (evidence.clock, previous.clock);
+    let (Some(now), Some(before)) = (evidence.clock(), previous.clock) else {
+        return;
+    };
     if now.clock >= before.clock {
         return;
     }
@@ -131,7 +133,9 @@ fn another_ak(result: &mut AttestationResult, evidence: &VerifiedEvidence, previ
 }
 
 fn clock(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
-    let (now, before) = (evidence.clock, previous.clock);
+    let (Some(now), Some(before)) = (evidence.clock(), previous.clock) else {
+        return;
+    };
     let mut refuse = |claim: &str, code: &str, expected: String, found: String| {
         result.deviate(Deviation {
             claim: claim.to_owned(),
@@ -182,13 +186,14 @@ pub(super) fn boots_agree(now: &Boot, before: &Boot) -> bool {
 }
 
 fn boot(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &Previous) {
-    let now = Boot {
-        id: evidence.statement.boot_id,
-        reset_count: evidence.clock.reset_count,
-    };
-    let cleared = evidence.clock.reset_count < previous.clock.reset_count;
+    let now = Boot::of(evidence);
+    let before = previous.clock.map(|clock| clock.reset_count);
+    let cleared = before.is_some_and(|before| now.reset_count < before);
     if boots_agree(&now, &previous.boot) || cleared {
         return;
+    }
+    if evidence.alone() {
+        return outlived(result, &now, &previous.boot);
     }
     let (code, expected, found) = if now.id == previous.boot.id {
         // The chip was reset under a running kernel: its registers no longer speak of this boot.
@@ -210,6 +215,21 @@ fn boot(result: &mut AttestationResult, evidence: &VerifiedEvidence, previous: &
         code: code.to_owned(),
         expected: expected.to_owned(),
         found: found.to_owned(),
+        provenance: Some(Provenance::SelfReported),
+    });
+}
+
+/// A guest keeps its key in memory: whoever speaks for it in another boot took it along.
+fn outlived(result: &mut AttestationResult, now: &Boot, before: &Boot) {
+    result.deviate(Deviation {
+        claim: "evidence.boot_id".to_owned(),
+        finding: Finding::Refused,
+        code: "guest-key-outlived-boot".to_owned(),
+        expected: format!(
+            "boot {}, in which the key was drawn",
+            hex::encode(before.id)
+        ),
+        found: format!("boot {}", hex::encode(now.id)),
         provenance: Some(Provenance::SelfReported),
     });
 }

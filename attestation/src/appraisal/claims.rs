@@ -109,7 +109,7 @@ fn registers(
             Some(many) => format!("one of {} values of profile", many.len()),
             None => "any value, quoted".to_owned(),
         };
-        let Some(value) = evidence.pcrs.get(bank, *index) else {
+        let Some(value) = evidence.register(bank, *index) else {
             result.deviate(Deviation {
                 claim,
                 finding: Finding::Refused,
@@ -269,12 +269,20 @@ fn find(
     let statement = &evidence.statement;
     let text = |text: &str| Value::Text(text.to_owned());
     match claim {
-        "tpm.firmware_version" => {
-            hardware(Value::Text(format!("{:016x}", evidence.firmware_version)))
+        "tpm.firmware_version" => evidence
+            .firmware_version()
+            .map_or(Found::Missing, |version| {
+                hardware(Value::Text(format!("{version:016x}")))
+            }),
+        "tpm.reset_count" | "tpm.restart_count" | "tpm.clock_safe" => {
+            evidence.clock().map_or(Found::Missing, |clock| {
+                hardware(match claim {
+                    "tpm.reset_count" => Value::Number(clock.reset_count.into()),
+                    "tpm.restart_count" => Value::Number(clock.restart_count.into()),
+                    _ => Value::Flag(clock.safe),
+                })
+            })
         }
-        "tpm.reset_count" => hardware(Value::Number(evidence.clock.reset_count.into())),
-        "tpm.restart_count" => hardware(Value::Number(evidence.clock.restart_count.into())),
-        "tpm.clock_safe" => hardware(Value::Flag(evidence.clock.safe)),
         "policy.version" => statement
             .policy
             .map_or(Found::Missing, |policy| said(Value::Number(policy.version))),
@@ -309,7 +317,7 @@ fn register(evidence: &VerifiedEvidence, claim: &str) -> Option<Found> {
     let (bank, index) = claim.strip_prefix("tpm.pcr.")?.split_once('.')?;
     let value = HashAlgorithm::from_name(bank)
         .zip(index.parse().ok())
-        .and_then(|(bank, index)| evidence.pcrs.get(bank, index));
+        .and_then(|(bank, index)| evidence.register(bank, index));
     Some(value.map_or(Found::Missing, |value| {
         Found::Is(Value::Text(value.to_string()), Provenance::HardwareSigned)
     }))

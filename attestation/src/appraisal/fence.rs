@@ -111,7 +111,7 @@ pub(super) fn replay(
     };
     let log = || "fence.log".to_owned();
     let register = format!("tpm.pcr.{bank}.{pcr}");
-    let Some(quoted) = evidence.pcrs.get(bank, pcr) else {
+    let Some(quoted) = evidence.register(bank, pcr) else {
         let expected = "quoted, since the fence's log is extended into it".to_owned();
         let found = "not in the quote".to_owned();
         deviate(

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message;
 
 use super::{
-    Previous, Reference, Subject,
+    Boot, Previous, Reference, Subject,
     claims::Found,
     result::{AppraisedClaim, AttestationResult},
     verify::VerifiedEvidence,
@@ -38,17 +38,34 @@ const MEASUREMENTS: &str = "measurements";
 const MAX_DEVICES: usize = 64;
 
 /// Reports that answered a challenge which a statement answered, too: when that was, on the TPM's
-/// clock.
+/// clock, or on the kernel's of a guest without one.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct GpuAnchor {
     /// SHA-256 of the reports, as cited.
     pub reports: Sha256Digest,
     /// The challenge.
     pub challenge: Nonce,
-    /// The TPM's clock when that statement was quoted, ms.
+    /// The TPM's clock when that statement was quoted, ms; `CLOCK_BOOTTIME` of a guest without one when
+    /// it was put together.
     pub clock_ms: u64,
-    /// Its boot.
+    /// Its boot; zero in a guest without a TPM, whose boot id and key have to be the same.
     pub reset_count: u32,
+}
+
+/// What ages are counted on, ms: the TPM's clock, or the kernel's word where there is none.
+fn counted_ms(evidence: &VerifiedEvidence) -> u64 {
+    let kernels = evidence.statement.boot_time_ns / 1_000_000;
+    evidence.clock().map_or(kernels, |clock| clock.clock)
+}
+
+/// How old reports are that an earlier statement of this boot showed. A TPM's clock that went back is
+/// told as such; a kernel's says nothing then.
+fn age_since(anchor: &GpuAnchor, evidence: &VerifiedEvidence) -> Option<u64> {
+    let now = counted_ms(evidence);
+    match evidence.alone() {
+        false => Some(now.saturating_sub(anchor.clock_ms)),
+        true => now.checked_sub(anchor.clock_ms),
+    }
 }
 
 /// What later statements may cite, once `evidence` is recorded.
@@ -61,8 +78,8 @@ pub(super) fn anchor(
         return Some(GpuAnchor {
             reports: cited.reports,
             challenge: cited.challenge,
-            clock_ms: evidence.clock.clock,
-            reset_count: evidence.clock.reset_count,
+            clock_ms: counted_ms(evidence),
+            reset_count: Boot::of(evidence).reset_count,
         });
     }
     anchored(evidence, cited, previous).copied()
@@ -79,10 +96,13 @@ fn anchored<'a>(
     cited: &GpuCitation,
     previous: Option<&'a Previous>,
 ) -> Option<&'a GpuAnchor> {
-    let anchor = previous?.gpu.as_ref()?;
+    let previous = previous?;
+    let anchor = previous.gpu.as_ref()?;
+    let boot = Boot::of(evidence);
     let same = anchor.reports == cited.reports
         && anchor.challenge == cited.challenge
-        && anchor.reset_count == evidence.clock.reset_count;
+        && anchor.reset_count == boot.reset_count
+        && (!evidence.alone() || (previous.boot == boot && previous.ak == evidence.ak));
     same.then_some(anchor)
 }
 
@@ -218,7 +238,7 @@ pub(super) fn judge(
     let anchor = anchored(evidence, &cited, previous);
     let age_ms = match (answers(evidence, &cited), anchor) {
         (true, _) => Some(0),
-        (false, Some(anchor)) => Some(evidence.clock.clock.saturating_sub(anchor.clock_ms)),
+        (false, Some(anchor)) => age_since(anchor, evidence),
         (false, None) => None,
     };
     let judged = Judged {

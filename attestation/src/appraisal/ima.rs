@@ -184,7 +184,7 @@ impl<'a> Against<'a> {
     }
 
     fn quoted(&self) -> Option<&Digest> {
-        self.evidence.pcrs.get(self.bank, IMA_PCR)
+        self.evidence.register(self.bank, IMA_PCR)
     }
 
     /// Counts the entries after `from` and up to `to`; answers what follows them. What follows was
@@ -278,8 +278,8 @@ impl<'a> Against<'a> {
     }
 
     fn aggregate_of(&self, entry: &Entry<'_>) -> Option<Aggregate> {
-        let pcrs = &self.evidence.pcrs;
-        ima::boot_aggregate(entry, self.bank, |index| pcrs.get(self.bank, index))
+        let quoted = |index| self.evidence.register(self.bank, index);
+        ima::boot_aggregate(entry, self.bank, quoted)
     }
 
     /// What the entries come to.

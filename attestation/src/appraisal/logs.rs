@@ -10,7 +10,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    boot, claims, ima,
+    Boot, boot, claims, ima,
     result::{AppraisedClaim, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -161,14 +161,14 @@ impl Basis {
         let own = |index: &u8| *index != boot::IMA_PCR && Some(*index) != fence;
         let mut registers = Vec::with_capacity(1024);
         for index in (0..REGISTERS).filter(own) {
-            if let Some(value) = evidence.pcrs.get(bank, index) {
+            if let Some(value) = evidence.register(bank, index) {
                 registers.push(index);
                 registers.extend(value.as_slice());
             }
         }
         Self {
             ak: evidence.ak,
-            reset_count: evidence.clock.reset_count,
+            reset_count: Boot::of(evidence).reset_count,
             boot_id: evidence.statement.boot_id,
             epoch: evidence.statement.epoch,
             profile: profile.digest,

@@ -19,6 +19,7 @@ mod ima;
 mod logs;
 mod result;
 mod shown;
+mod signed;
 mod signer;
 mod strict;
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use result::{
     Submod, TrustVector,
 };
 pub use shown::{Shown, shown};
+pub use signed::ReportRefused;
 pub use signer::{Enrolled, NobodyEnrolled, Signer};
 pub use time::{Run, Tie, shown_receipt};
 pub use verify::{EvidenceRefused, GeotagShown, VerifiedEvidence};
@@ -111,7 +113,7 @@ pub struct Reference<'a> {
     pub endorsements: &'a Endorsements,
 }
 
-/// The statement accepted before this one from the same TPM.
+/// The statement accepted before this one from the same TPM, or of the same guest.
 #[derive(Clone, Copy, Debug)]
 pub struct Previous {
     /// SHA-256 of its bytes.
@@ -122,11 +124,11 @@ pub struct Previous {
     pub sequence: u64,
     /// The boot it was made in.
     pub boot: Boot,
-    /// The TPM's clock when it was quoted.
-    pub clock: ClockInfo,
+    /// The TPM's clock when it was quoted; `None`: no TPM signed it.
+    pub clock: Option<ClockInfo>,
     /// The node's own log as it named it.
     pub log: Head,
-    /// SHA-256 of the name of the AK that signed it. Another AK hides the TPM's counters behind
+    /// SHA-256 of the name of the AK that signed it, or of what stands for one. Another AK hides the TPM's counters behind
     /// other numbers (TPM 2.0 Library Part 1, "Attestation Data"); the clock it cannot hide.
     pub ak: Sha256Digest,
     /// The node's word about UTC.
@@ -146,8 +148,19 @@ pub struct Previous {
 pub struct Boot {
     /// The kernel's random boot id.
     pub id: [u8; 16],
-    /// `TPMS_CLOCK_INFO.resetCount` when that id was first seen.
+    /// `TPMS_CLOCK_INFO.resetCount` when that id was first seen; zero where no TPM signs, for which
+    /// one key is of one boot.
     pub reset_count: u32,
+}
+
+impl Boot {
+    /// The boot that evidence speaks of.
+    pub(super) fn of(evidence: &VerifiedEvidence) -> Self {
+        Self {
+            id: evidence.statement.boot_id,
+            reset_count: evidence.clock().map_or(0, |clock| clock.reset_count),
+        }
+    }
 }
 
 impl Previous {
@@ -158,10 +171,7 @@ impl Previous {
     #[must_use]
     pub fn after(evidence: &VerifiedEvidence, previous: Option<&Self>) -> Self {
         let statement = &evidence.statement;
-        let now = Boot {
-            id: statement.boot_id,
-            reset_count: evidence.clock.reset_count,
-        };
+        let now = Boot::of(evidence);
         let boot = match previous {
             Some(previous)
                 if previous.ak == evidence.ak && !chain::boots_agree(&now, &previous.boot) =>
@@ -173,7 +183,7 @@ impl Previous {
         // Quoted again after later ones were signed: their clocks are no step back.
         let clock = match previous {
             Some(previous) if time::quoted_late(evidence, Some(previous)) => previous.clock,
-            _ => evidence.clock,
+            _ => evidence.clock(),
         };
         Self {
             digest: statement.digest,
@@ -185,7 +195,7 @@ impl Previous {
             ak: evidence.ak,
             wall_time: statement.wall_time,
             boot_time_ns: statement.boot_time_ns,
-            tie: Some(time::tie_after(evidence, previous)),
+            tie: time::tie_after(evidence, previous),
             run: time::run_after(evidence, previous),
             gpu: gpu::anchor(evidence, previous),
         }

@@ -73,12 +73,14 @@ pub fn shown(evidence: &VerifiedEvidence, tpm: TpmKind, profile: &Profile) -> Sh
         shown.claims.entry(name).or_insert(claim);
     };
     let hardware = best;
-    for (found, index, digest) in evidence.pcrs.iter().filter(|(found, ..)| *found == bank) {
+    for (found, index, digest) in evidence.registers().filter(|(found, ..)| *found == bank) {
         let value = Value::Text(digest.to_string());
         put(format!("tpm.pcr.{found}.{index}"), value, hardware);
     }
-    let version = Value::Text(format!("{:016x}", evidence.firmware_version));
-    put("tpm.firmware_version".to_owned(), version, hardware);
+    if let Some(version) = evidence.firmware_version() {
+        let version = Value::Text(format!("{version:016x}"));
+        put("tpm.firmware_version".to_owned(), version, hardware);
+    }
     for (name, value) in &evidence.statement.claims {
         let value = match value {
             ClaimValue::Text(text) => Value::Text(text.clone()),
@@ -99,7 +101,7 @@ pub fn shown(evidence: &VerifiedEvidence, tpm: TpmKind, profile: &Profile) -> Sh
 fn files(evidence: &VerifiedEvidence, bank: HashAlgorithm) -> BTreeMap<String, String> {
     let mut files = BTreeMap::new();
     let list = evidence.ima_list.as_deref().map(ima::List::parse);
-    let (Some(Ok(list)), Some(quoted)) = (list, evidence.pcrs.get(bank, boot::IMA_PCR)) else {
+    let (Some(Ok(list)), Some(quoted)) = (list, evidence.register(bank, boot::IMA_PCR)) else {
         return files;
     };
     let Some(matched) = ima::match_pcr(&list, bank, quoted.as_slice()) else {
@@ -130,7 +132,7 @@ fn register(evidence: &VerifiedEvidence, profile: &Profile) -> Option<FenceProfi
         .filter(|log| !log.is_empty())?;
     let mut registers = 0..=FENCE_PCR_MAX;
     let pcr = registers.find(|index| {
-        let quoted = evidence.pcrs.get(bank, *index);
+        let quoted = evidence.register(bank, *index);
         quoted.is_some_and(|quoted| fence_log::replay(log, bank, quoted).is_ok())
     })?;
     Some(FenceProfile { pcr })

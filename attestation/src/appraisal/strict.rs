@@ -256,7 +256,7 @@ pub(super) fn revoked(
         found.extend(digests.map(|digest| (name.clone(), digest, claim.provenance)));
     }
     let bank = hash_of(profile.tpm.bank);
-    let registers = evidence.pcrs.iter().filter(|(found, ..)| *found == bank);
+    let registers = evidence.registers().filter(|(found, ..)| *found == bank);
     found.extend(registers.map(|(bank, index, digest)| {
         let name = format!("tpm.pcr.{bank}.{index}");
         (name, digest.as_slice().to_vec(), Provenance::HardwareSigned)

@@ -7,6 +7,7 @@ mod drift;
 mod fence;
 mod geo;
 mod gpu;
+mod guest;
 mod host;
 mod identity;
 mod ima;
@@ -368,19 +369,19 @@ fn every_way_to_fall_short_has_its_own_code() {
         ),
         (
             "clock went back",
-            |c| c.previous().clock.clock = 1001,
+            |c| c.previous().clock.as_mut().unwrap().clock = 1001,
             Contraindicated,
             "clock-went-back",
         ),
         (
             "resumes went back",
-            |c| c.previous().clock.restart_count = 1,
+            |c| c.previous().clock.as_mut().unwrap().restart_count = 1,
             Contraindicated,
             "clock-went-back",
         ),
         (
             "TPM cleared",
-            |c| c.previous().clock.reset_count = 8,
+            |c| c.previous().clock.as_mut().unwrap().reset_count = 8,
             Contraindicated,
             "tpm-cleared",
         ),
@@ -425,12 +426,12 @@ fn a_register_outside_the_quote_cannot_be_demanded_into_it() {
 #[test]
 fn what_happens_on_every_reboot_is_no_deviation() {
     let mut case = Case::ordinary();
-    case.previous().clock = ClockInfo {
+    case.previous().clock = Some(ClockInfo {
         clock: 900,
         reset_count: 6,
         restart_count: 3,
         safe: true,
-    };
+    });
     case.previous().boot = Boot {
         id: [2; 16],
         reset_count: 6,
@@ -601,7 +602,7 @@ fn evidence_that_is_not_this_nodes_is_refused_before_it_is_read() {
         (
             "TEE report",
             Box::new(|e| e.signer = Some(v1::evidence::Signer::TeeReport(tee.clone()))),
-            "signer-unsupported",
+            "signer-kind",
         ),
     ];
     VerifiedEvidence::verify(&good, &ak, &CHALLENGE).unwrap();

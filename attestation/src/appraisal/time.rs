@@ -92,7 +92,7 @@ impl Elapsed {
             .boot_time_ns
             .checked_sub(tie.boot_time_ns)?;
         Some(Self {
-            tpm: evidence.clock.clock.checked_sub(tie.clock.clock)?,
+            tpm: evidence.clock()?.clock.checked_sub(tie.clock.clock)?,
             boot: boot_ns / 1_000_000,
         })
     }
@@ -112,27 +112,28 @@ const fn tolerance(span_ms: u64, percent: u64) -> u64 {
     SLACK_MS.saturating_add(span_ms.saturating_mul(percent) / 100)
 }
 
-/// What the next statement of this boot is measured from.
-pub(super) fn tie_after(evidence: &VerifiedEvidence, previous: Option<&Previous>) -> Tie {
+/// What the next statement of this boot is measured from; `None`: there is one clock alone.
+pub(super) fn tie_after(evidence: &VerifiedEvidence, previous: Option<&Previous>) -> Option<Tie> {
+    let clock = evidence.clock()?;
     let fresh = matches!(evidence.freshness, Freshness::Challenged(_));
     let kept = previous.and_then(|previous| tie_of(evidence, previous));
-    match kept {
+    Some(match kept {
         Some(tie) if !fresh => *tie,
         _ => Tie {
-            clock: evidence.clock,
+            clock,
             boot_time_ns: evidence.statement.boot_time_ns,
             fresh,
         },
-    }
+    })
 }
 
 /// The tie of the statement's own boot, with no resume in between: the TPM's clock may have stood
 /// still, as the kernel's does not.
 fn tie_of<'a>(evidence: &VerifiedEvidence, previous: &'a Previous) -> Option<&'a Tie> {
-    let tie = previous.tie.as_ref()?;
+    let (tie, clock) = (previous.tie.as_ref()?, evidence.clock()?);
     let one_boot = previous.boot.id == evidence.statement.boot_id
-        && tie.clock.reset_count == evidence.clock.reset_count
-        && tie.clock.restart_count == evidence.clock.restart_count;
+        && tie.clock.reset_count == clock.reset_count
+        && tie.clock.restart_count == clock.restart_count;
     one_boot.then_some(tie)
 }
 

@@ -2,13 +2,16 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use super::{logs::LogsRead, signer::Signer};
+use super::{
+    logs::LogsRead,
+    signed::{ReportRefused, Signature, Signed},
+    signer::Signer,
+};
 use crate::{
-    crypto::HashAlgorithm,
+    crypto::{Digest, HashAlgorithm},
     evidence::{
-        Binding, Freshness, GPU_CHAINS, GPU_REPORTS, Nonce, NonceError, ParsedStatement,
-        SignerKind, StatementRefused, StatementSigner, TpmQuoteSigner, geotag_binding, log_name,
-        tee_report_data_of,
+        Freshness, GPU_CHAINS, GPU_REPORTS, Nonce, NonceError, ParsedStatement, SignerKind,
+        StatementRefused, geotag_binding, log_name, tee_report_data_of,
     },
     geotag::GEOTAG_INDEX,
     ids::{Sha256Digest, UnixTime},
@@ -16,7 +19,7 @@ use crate::{
     proto::v1,
     tpm::{
         AkPublic, BoundPcrs, CertifiedNv, ClockInfo, NvRefused, PcrRefused, PcrValueError,
-        PcrValues, QualifyingData, Quote, QuoteRefused,
+        QuoteRefused,
     },
 };
 
@@ -26,8 +29,6 @@ const IMA_LIST: &str = "ima";
 const USERSPACE_LOG: &str = "userspace";
 /// Most characters of a node's own words.
 const WORDS: usize = 400;
-/// Most banks and registers presented: eight banks of 32.
-const MAX_REGISTERS: usize = 256;
 
 /// Why bytes are not this node's evidence. Nothing of them is believed or recorded as its own.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
@@ -46,15 +47,31 @@ pub enum EvidenceRefused {
     /// The envelope answers another challenge than the one asked about.
     #[error("the evidence answers another challenge")]
     Freshness,
-    /// A signer this version cannot check. Not a refusal of the node.
-    #[error("statements signed by {0:?} cannot be checked yet")]
-    UnsupportedSigner(SignerKind),
+    /// Another kind of signer than enrolled: neither may stand in the place of the other.
+    #[error("signed by {found}, and what enrolled signs by {enrolled}")]
+    SignerKind {
+        /// Of the envelope.
+        found: SignerKind,
+        /// Of the enrolment.
+        enrolled: SignerKind,
+    },
     /// The statement is malformed.
     #[error("malformed statement")]
     Statement(#[source] StatementRefused),
     /// The quote is not the AK's, or not over this statement and challenge.
     #[error("quote refused")]
     Quote(#[source] QuoteRefused),
+    /// The report that was to sign the statement is not one, or not over this statement and challenge.
+    #[error("report refused")]
+    Report(#[source] ReportRefused),
+    /// The statement speaks for another key than enrolled, or for one beside a quote.
+    #[error("Statement.guest_key is {}, and the key that enrolled is {}", key(*.found), key(*.enrolled))]
+    GuestKey {
+        /// By the statement.
+        found: Option<Sha256Digest>,
+        /// By the enrolment; `None`: an AK enrolled.
+        enrolled: Option<Sha256Digest>,
+    },
     /// The register values are not well-formed.
     #[error("Evidence.pcrs")]
     PcrValue(#[source] PcrValueError),
@@ -70,13 +87,20 @@ impl EvidenceRefused {
         match self {
             Self::Envelope { .. } | Self::Nonce(_) => "evidence-malformed",
             Self::Freshness => "nonce",
-            Self::UnsupportedSigner(_) => "signer-unsupported",
+            Self::SignerKind { .. } => "signer-kind",
             Self::Statement(refused) => refused.code(),
             Self::Quote(refused) => refused.code(),
+            Self::Report(refused) => refused.code(),
+            Self::GuestKey { .. } => "guest-key",
             Self::PcrValue(error) => error.code(),
             Self::Pcrs(refused) => refused.code(),
         }
     }
+}
+
+/// A key in words.
+fn key(digest: Option<Sha256Digest>) -> String {
+    digest.map_or_else(|| "none".to_owned(), |digest| digest.to_string())
 }
 
 /// What the TPM certified of the node's geotag.
@@ -92,15 +116,15 @@ pub enum GeotagShown {
     Certified(CertifiedNv),
 }
 
-/// Evidence that the enrolled AK signed in answer to a known challenge. Only
-/// [`VerifiedEvidence::verify`] makes one.
+/// Evidence that the enrolled AK signed in answer to a known challenge, or that comes with a report of
+/// a guest's processor on just that. Only [`VerifiedEvidence::verify`] makes one.
+///
+/// A report's own signature is judged in [`super::appraise`]: it takes a maker's word, and a time.
 #[derive(Clone, Debug)]
 pub struct VerifiedEvidence {
     pub(super) statement: ParsedStatement,
     pub(super) freshness: Freshness,
-    pub(super) clock: ClockInfo,
-    pub(super) firmware_version: u64,
-    pub(super) pcrs: BoundPcrs,
+    pub(super) signed: Signed,
     /// The fence's own log as it came, read after the quote.
     pub(super) fence_log: Option<Vec<u8>>,
     /// The boot event log, as it came or as it was kept.
@@ -125,7 +149,7 @@ pub struct VerifiedEvidence {
     pub(super) gpu_reports: Option<Arc<[u8]>>,
     /// Their chains, likewise.
     pub(super) gpu_chains: Option<Arc<[u8]>>,
-    /// SHA-256 of the name of the AK that signed it.
+    /// SHA-256 of the name of the AK that signed it, or of what stands for one.
     pub(super) ak: Sha256Digest,
 }
 
@@ -138,44 +162,42 @@ struct Names {
 }
 
 impl VerifiedEvidence {
-    /// Checks the envelope against the enrolled AK and the challenge it is to answer.
+    /// Checks the envelope against who enrolled and the challenge it is to answer.
     ///
-    /// Order: shape of the envelope, challenge, statement, quote (scheme, signature, qualifying
-    /// data, selection), register values under the labels the quote signed.
+    /// Order: shape of the envelope, kind of signer, challenge, statement, quote (scheme, signature,
+    /// qualifying data, selection), register values under the labels the quote signed. Of a guest
+    /// without a TPM: its key, what may not come beside a report, and the report's data.
     pub fn verify<'s>(
         evidence: &v1::Evidence,
         signer: impl Into<Signer<'s>>,
         expected: &Freshness,
     ) -> Result<Self, EvidenceRefused> {
-        let Signer::Ak(ak) = signer.into() else {
-            return Err(EvidenceRefused::UnsupportedSigner(SignerKind::TeeReport));
-        };
-        let quote = match &evidence.signer {
-            Some(v1::evidence::Signer::TpmQuote(quote)) => quote,
-            Some(v1::evidence::Signer::TeeReport(_)) => {
-                return Err(EvidenceRefused::UnsupportedSigner(SignerKind::TeeReport));
-            }
-            None => {
-                return Err(EvidenceRefused::Envelope {
-                    field: "signer",
-                    fault: "is absent",
-                });
-            }
-        };
+        let signer = signer.into();
+        let signature = Signature::of(evidence, signer)?;
         let freshness = freshness_of(evidence)?;
         if freshness != *expected {
             return Err(EvidenceRefused::Freshness);
         }
         let statement =
             ParsedStatement::parse(&evidence.statement).map_err(EvidenceRefused::Statement)?;
-        let binding = Binding::of(&freshness, &statement.digest);
-        let want = QualifyingData::from(Sha256Digest(TpmQuoteSigner::carrier(&binding)));
-        let verified = Quote::parse(&quote.attest)
-            .and_then(|parsed| parsed.verify(ak, &quote.signature, &want))
-            .map_err(EvidenceRefused::Quote)?;
-        let pcrs = verified
-            .pcrs(&presented(evidence)?)
-            .map_err(EvidenceRefused::Pcrs)?;
+        let (signed, ak, tee, geotag) = match signature {
+            Signature::Quote(quote, ak) => {
+                let signed = Signed::by_quote(evidence, quote, ak, &freshness, &statement)?;
+                let name = ak.name();
+                let tee = evidence.tee.clone().map(|tee| {
+                    let data = tee_report_data_of(&freshness, &statement.digest, name.as_bytes());
+                    (tee, data)
+                });
+                let ak_digest = Sha256Digest::of(&[name.as_bytes()]);
+                (signed, ak_digest, tee, geotag(evidence, &freshness, ak))
+            }
+            Signature::Report(report, guest) => {
+                let (signed, tee) =
+                    Signed::by_report(evidence, report, guest, &freshness, &statement)?;
+                let name = Sha256Digest::of(&[&guest.name()]);
+                (signed, name, Some(tee), GeotagShown::Absent)
+            }
+        };
         let boot_log = whole(evidence, BOOT_LOG)?.map(Arc::from);
         let userspace_log = whole(evidence, USERSPACE_LOG)?.map(Arc::from);
         let (ima_list, ima_part) = measurement_list(evidence)?;
@@ -188,20 +210,14 @@ impl VerifiedEvidence {
         let gpu_reports = log_cited(evidence, GPU_REPORTS, cited.map(|gpu| gpu.reports))?;
         let gpu_chains = log_cited(evidence, GPU_CHAINS, cited.map(|gpu| gpu.chains))?;
         Ok(Self {
-            tee: evidence.tee.clone().map(|tee| {
-                let name = ak.name();
-                let data = tee_report_data_of(&freshness, &statement.digest, name.as_bytes());
-                (tee, data)
-            }),
-            geotag: geotag(evidence, &freshness, ak),
+            tee,
+            geotag,
             gpu_reports,
             gpu_chains,
             statement,
             freshness,
-            clock: verified.clock_info(),
-            firmware_version: verified.firmware_version(),
-            ak: Sha256Digest::of(&[ak.name().as_bytes()]),
-            pcrs,
+            signed,
+            ak,
             fence_log: whole(evidence, "fence")?,
             boot_log,
             ima_list,
@@ -367,13 +383,35 @@ impl VerifiedEvidence {
     /// The TPM's clock when it was quoted; `None`: no TPM signed it.
     #[must_use]
     pub const fn clock(&self) -> Option<ClockInfo> {
-        Some(self.clock)
+        match &self.signed {
+            Signed::Tpm { clock, .. } => Some(*clock),
+            Signed::Tee => None,
+        }
     }
 
     /// `TPMS_ATTEST.firmwareVersion`, as the AK signed it; `None`: no TPM did.
     #[must_use]
     pub const fn firmware_version(&self) -> Option<u64> {
-        Some(self.firmware_version)
+        match &self.signed {
+            Signed::Tpm {
+                firmware_version, ..
+            } => Some(*firmware_version),
+            Signed::Tee => None,
+        }
+    }
+
+    /// What signed it.
+    #[must_use]
+    pub const fn signer_kind(&self) -> SignerKind {
+        match &self.signed {
+            Signed::Tpm { .. } => SignerKind::TpmQuote,
+            Signed::Tee => SignerKind::TeeReport,
+        }
+    }
+
+    /// A report of the processor alone signed it: no register stands behind anything in it.
+    pub(super) const fn alone(&self) -> bool {
+        matches!(self.signed, Signed::Tee)
     }
 
     /// The challenge it answers.
@@ -395,10 +433,23 @@ impl VerifiedEvidence {
         self.tee.as_ref().map(|(tee, data)| (&**tee, data))
     }
 
-    /// The register values the TPM signed for.
+    /// The register values the TPM signed for; `None`: no TPM signed anything.
     #[must_use]
-    pub const fn pcrs(&self) -> &BoundPcrs {
-        &self.pcrs
+    pub const fn pcrs(&self) -> Option<&BoundPcrs> {
+        match &self.signed {
+            Signed::Tpm { pcrs, .. } => Some(pcrs),
+            Signed::Tee => None,
+        }
+    }
+
+    /// One register that somebody signed for.
+    pub(super) fn register(&self, bank: HashAlgorithm, index: u8) -> Option<&Digest> {
+        self.pcrs()?.get(bank, index)
+    }
+
+    /// All of them.
+    pub(super) fn registers(&self) -> impl Iterator<Item = (HashAlgorithm, u8, &Digest)> {
+        self.pcrs().into_iter().flat_map(BoundPcrs::iter)
     }
 }
 
@@ -526,35 +577,4 @@ fn log_cited(
         });
     }
     Ok(Some(found.into()))
-}
-
-fn presented(evidence: &v1::Evidence) -> Result<PcrValues, EvidenceRefused> {
-    let registers = evidence
-        .pcrs
-        .iter()
-        .map(|bank| bank.values.len())
-        .sum::<usize>();
-    if registers > MAX_REGISTERS {
-        let fault = "has more than 256 values";
-        return Err(EvidenceRefused::Envelope {
-            field: "pcrs",
-            fault,
-        });
-    }
-    let mut values = PcrValues::new();
-    for bank in &evidence.pcrs {
-        let algorithm = u16::try_from(bank.algorithm)
-            .ok()
-            .and_then(HashAlgorithm::from_tpm_id)
-            .ok_or(EvidenceRefused::Envelope {
-                field: "pcrs.algorithm",
-                fault: "is not a TPM_ALG_ID of a hash",
-            })?;
-        for value in &bank.values {
-            values
-                .insert(algorithm, value.index, &value.digest)
-                .map_err(EvidenceRefused::PcrValue)?;
-        }
-    }
-    Ok(values)
 }

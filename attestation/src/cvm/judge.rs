@@ -230,6 +230,16 @@ pub fn instance(kind: &str, report: &[u8]) -> Result<Option<[u8; 32]>, ParseErro
     }
 }
 
+/// What a guest bound in a report that says nothing of a TPM, by bytes nobody has verified yet; `None`: it
+/// is of another kind.
+pub fn bound(kind: &str, report: &[u8]) -> Result<Option<[u8; 64]>, ParseError> {
+    match kind {
+        "sev-snp" => Report::parse(report).map(|report| Some(*report.report_data)),
+        "tdx" => Quote::parse(report).map(|quote| Some(*quote.body.report_data)),
+        _ => Ok(None),
+    }
+}
+
 /// What keeps a TPM asks from where no guest beside it runs. From any other level it is not its word.
 fn privileged(judged: &Judged) -> Option<Fault> {
     let level = judged.facts.as_ref()?.vmpl?;

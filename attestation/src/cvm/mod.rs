@@ -22,8 +22,8 @@ mod tests;
 pub use coming::{Turn, turn};
 pub use endorsements::{Endorsements, MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
 pub use judge::{
-    Asked, Facts, Fault, Judged, Keys, LaunchSigner, Revocation, Vtpm, instance, judge, tcb_text,
-    words,
+    Asked, Facts, Fault, Judged, Keys, LaunchSigner, Revocation, Vtpm, bound, instance, judge,
+    tcb_text, words,
 };
 pub use launch::{GuestIdentity, Launch, LaunchKey, Other};
 

@@ -1,5 +1,7 @@
 //! What a signer signs: the statement's digest under a nonce, and nothing else.
 
+use std::fmt;
+
 use crate::ids::{DeploymentId, Sha256Digest};
 
 const CHALLENGED: &[u8] = b"bailiwick evidence v1";
@@ -167,6 +169,15 @@ pub enum SignerKind {
     TpmQuote,
     /// A SEV-SNP or TDX report.
     TeeReport,
+}
+
+impl fmt::Display for SignerKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::TpmQuote => "a TPM's quote",
+            Self::TeeReport => "a processor's report",
+        })
+    }
 }
 
 /// How one kind of signer carries a [`Binding`].

@@ -300,7 +300,6 @@ fn reason(verdict: Verdict, reasons: &[String]) -> String {
 /// The statement before, as appraisal wants it; none if what is stored is not whole.
 #[must_use]
 pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
-    let clock = message.clock.as_ref()?;
     Some(Previous {
         digest: Sha256Digest::from_slice(&message.digest)?,
         epoch: message.epoch,
@@ -309,7 +308,7 @@ pub fn previous_of(message: &v1::PreviousStatement) -> Option<Previous> {
             id: message.boot_id.as_slice().try_into().ok()?,
             reset_count: message.boot_reset_count,
         },
-        clock: clock_of(clock),
+        clock: message.clock.as_ref().map(clock_of),
         log: Head::of(message.log.as_ref()?)?,
         ak: Sha256Digest::from_slice(&message.ak)?,
         wall_time: UnixTime(message.wall_time_ms),
@@ -397,7 +396,7 @@ pub fn previous_message(previous: &Previous) -> v1::PreviousStatement {
         sequence: previous.sequence,
         boot_id: previous.boot.id.to_vec(),
         boot_reset_count: previous.boot.reset_count,
-        clock: Some(clock_message(previous.clock)),
+        clock: previous.clock.map(clock_message),
         log: Some(previous.log.to_proto()),
         ak: previous.ak.as_bytes().to_vec(),
         wall_time_ms: previous.wall_time.millis(),

@@ -96,7 +96,7 @@ fn history() -> Case {
         safe: true,
     };
     let previous = case.previous();
-    previous.clock = clock;
+    previous.clock = Some(clock);
     previous.wall_time = UnixTime(NOW.0 - 60_000);
     previous.boot_time_ns = 500_000_000_000;
     previous.tie = Some(Tie {

@@ -276,7 +276,7 @@ pub(crate) fn restore(code: &str) -> &'static str {
             "its agent is newer than this collector, or something between them changes what it sends"
         }
         "instance-identity" => "two machines show one identity: find the copy",
-        "signer-unsupported" => "this collector does not judge that kind of signer: update it",
+        "signer-kind" => "a TPM signed it and a guest enrolled, or the other way round",
         other => of_family(other),
     }
 }

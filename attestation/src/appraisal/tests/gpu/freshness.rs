@@ -200,7 +200,7 @@ fn a_report_ages_by_the_tpms_clock_and_ends_with_its_boot() {
         let previous = node.case.previous.as_mut().unwrap();
         previous.gpu = anchor;
         previous.boot.reset_count = reset;
-        previous.clock.reset_count = reset;
+        previous.clock.as_mut().unwrap().reset_count = reset;
         let result = node.result();
         let evidence = node.case.verify().unwrap();
         let next = Previous::after(&evidence, node.case.previous.as_ref());

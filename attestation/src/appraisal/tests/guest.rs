@@ -1,0 +1,309 @@
+//! A guest without a TPM, whose processor's report alone signs: affirmed, and each neighbour that is not.
+
+use std::sync::LazyLock;
+
+use super::*;
+use crate::{
+    cvm::snp::tests::{Made, made, milan},
+    evidence::{Binding, GuestSigner, StatementSigner, TeeReportSigner},
+};
+
+/// SHA-256 of the key that the guest drew for its boot.
+const KEY: Sha256Digest = Sha256Digest([0x61; 32]);
+/// `REPORT_ID` of the guest.
+const INSTANCE: [u8; 32] = [0x1d; 32];
+/// Where it stands in a report.
+const REPORT_ID: usize = 0x140;
+
+static MILAN: LazyLock<Made> = LazyLock::new(|| made(&milan()));
+
+/// Everything a guest shows and is held against, each part of which a row may spoil.
+struct Guest {
+    case: Case,
+    enrolled: GuestSigner,
+    /// Bytes put over the report, before it is signed.
+    over: Vec<(usize, Vec<u8>)>,
+    /// What the chip binds instead of what it should.
+    data: Option<[u8; 64]>,
+    /// Spoils what travels.
+    edit: fn(&mut v1::Evidence),
+}
+
+impl Guest {
+    fn ordinary() -> Self {
+        let mut case = Case::ordinary();
+        case.statement.guest_key = KEY.0.to_vec();
+        let enrolled = GuestSigner {
+            key: KEY,
+            instance: Some(INSTANCE),
+        };
+        Self {
+            case,
+            enrolled,
+            over: vec![(REPORT_ID, INSTANCE.to_vec())],
+            data: None,
+            edit: |_| {},
+        }
+    }
+
+    fn evidence(&self) -> v1::Evidence {
+        let statement = encode(&self.case.statement);
+        let binding = Binding::new(&self.case.freshness, &statement);
+        let data = self
+            .data
+            .unwrap_or_else(|| TeeReportSigner::carrier(&binding));
+        let mut over: Vec<(usize, &[u8])> = vec![(0x50, &data)];
+        over.extend(self.over.iter().map(|(at, what)| (*at, what.as_slice())));
+        let mut evidence = self.case.tpm.evidence(&statement, &self.case.freshness);
+        evidence.pcrs.clear();
+        evidence.logs.clone_from(&self.case.logs);
+        evidence.signer = Some(v1::evidence::Signer::TeeReport(v1::TeeReport {
+            kind: "sev-snp".to_owned(),
+            report: MILAN.report_with(&over),
+        }));
+        (self.edit)(&mut evidence);
+        evidence
+    }
+
+    fn verify(&self) -> Result<VerifiedEvidence, EvidenceRefused> {
+        VerifiedEvidence::verify(&self.evidence(), &self.enrolled, &self.case.freshness)
+    }
+}
+
+fn report(evidence: &mut v1::Evidence) -> &mut v1::TeeReport {
+    match &mut evidence.signer {
+        Some(v1::evidence::Signer::TeeReport(report)) => report,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn evidence_of_a_guest_is_what_its_report_binds_for_its_key() {
+    let guest = Guest::ordinary();
+    let verified = guest.verify().unwrap();
+    assert_eq!(
+        verified.signer_kind(),
+        crate::evidence::SignerKind::TeeReport
+    );
+    assert_eq!(
+        (verified.clock(), verified.firmware_version()),
+        (None, None)
+    );
+    assert!(verified.pcrs().is_none());
+    let (tee, data) = verified.tee().unwrap();
+    assert_eq!(tee.report.as_ref().unwrap().kind, "sev-snp");
+    let statement = encode(&guest.case.statement);
+    let binding = Binding::new(&CHALLENGE, &statement);
+    assert_eq!(*data, TeeReportSigner::carrier(&binding));
+
+    let mut hosts = Guest::ordinary();
+    hosts.edit = |evidence| {
+        evidence.tee = Some(Box::new(v1::TeeEvidence {
+            certificates: vec![7; 9],
+            ..v1::TeeEvidence::default()
+        }));
+    };
+    let verified = hosts.verify().unwrap();
+    assert_eq!(verified.tee().unwrap().0.certificates, [7; 9]);
+}
+
+#[test]
+fn bytes_that_a_guest_did_not_sign_are_refused() {
+    type Row = (&'static str, fn(&mut Guest), &'static str);
+    let rows: &[Row] = &[
+        (
+            "a TPM's quote",
+            |g| {
+                g.edit = |evidence| {
+                    evidence.signer = SoftTpm::new()
+                        .evidence(&evidence.statement, &CHALLENGE)
+                        .signer;
+                };
+            },
+            "signer-kind",
+        ),
+        (
+            "no signer",
+            |g| g.edit = |e| e.signer = None,
+            "evidence-malformed",
+        ),
+        (
+            "played again from an earlier challenge",
+            |g| {
+                let before = Freshness::Challenged(Nonce::new([5; 32]));
+                let binding = Binding::new(&before, &encode(&g.case.statement));
+                g.data = Some(TeeReportSigner::carrier(&binding));
+            },
+            "cvm-report-data",
+        ),
+        (
+            "made for another statement",
+            |g| {
+                let mut other = g.case.statement.clone();
+                other.sequence = 6;
+                let binding = Binding::new(&CHALLENGE, &encode(&other));
+                g.data = Some(TeeReportSigner::carrier(&binding));
+            },
+            "cvm-report-data",
+        ),
+        (
+            "a report that was made to lie beside a quote",
+            |g| {
+                let statement = encode(&g.case.statement);
+                let name = g.enrolled.name();
+                let data = crate::evidence::tee_report_data(&CHALLENGE, &statement, &name);
+                g.data = Some(data);
+            },
+            "cvm-report-data",
+        ),
+        (
+            "padded with something",
+            |g| {
+                let binding = Binding::new(&CHALLENGE, &encode(&g.case.statement));
+                let mut data = TeeReportSigner::carrier(&binding);
+                data[63] = 1;
+                g.data = Some(data);
+            },
+            "cvm-report-data",
+        ),
+        (
+            "for another key",
+            |g| g.case.statement.guest_key = vec![0x62; 32],
+            "guest-key",
+        ),
+        (
+            "for no key",
+            |g| g.case.statement.guest_key.clear(),
+            "guest-key",
+        ),
+        (
+            "for half a key",
+            |g| g.case.statement.guest_key.truncate(16),
+            "statement-malformed",
+        ),
+        (
+            "cut short",
+            |g| {
+                g.edit = |e| {
+                    report(e).report.truncate(1183);
+                };
+            },
+            "cvm-malformed",
+        ),
+        (
+            "of a processor of another maker",
+            |g| g.edit = |e| report(e).kind = "tdx".to_owned(),
+            "cvm-malformed",
+        ),
+        (
+            "of a paravisor, which speaks of a TPM",
+            |g| g.edit = |e| report(e).kind = "azure-vtpm".to_owned(),
+            "cvm-kind",
+        ),
+        (
+            "of an SVSM, likewise",
+            |g| g.edit = |e| report(e).kind = "svsm-vtpm".to_owned(),
+            "cvm-kind",
+        ),
+        (
+            "of a kind to come",
+            |g| g.edit = |e| report(e).kind = "cca".to_owned(),
+            "cvm-kind",
+        ),
+        (
+            "registers smuggled in beside it",
+            |g| {
+                g.edit = |evidence| {
+                    evidence.pcrs = SoftTpm::new()
+                        .evidence(&evidence.statement, &CHALLENGE)
+                        .pcrs;
+                };
+            },
+            "evidence-malformed",
+        ),
+        (
+            "a geotag smuggled in beside it",
+            |g| g.edit = |e| e.geotag = Some(Box::new(SoftTpm::new().nv_certify(&[1; 32], b"DE"))),
+            "evidence-malformed",
+        ),
+        (
+            "a second report beside it",
+            |g| {
+                g.edit = |evidence| {
+                    let report = Some(report(evidence).clone());
+                    evidence.tee = Some(Box::new(v1::TeeEvidence {
+                        report,
+                        ..v1::TeeEvidence::default()
+                    }));
+                };
+            },
+            "evidence-malformed",
+        ),
+        (
+            "a vTPM's manifest beside it",
+            |g| {
+                g.edit = |evidence| {
+                    evidence.tee = Some(Box::new(v1::TeeEvidence {
+                        manifest: vec![1],
+                        ..v1::TeeEvidence::default()
+                    }));
+                };
+            },
+            "evidence-malformed",
+        ),
+        (
+            "said to be unavailable, and there",
+            |g| {
+                g.edit = |evidence| {
+                    evidence.tee = Some(Box::new(v1::TeeEvidence {
+                        unavailable: "EACCES".to_owned(),
+                        ..v1::TeeEvidence::default()
+                    }));
+                };
+            },
+            "evidence-malformed",
+        ),
+        (
+            "said to be refused, and there",
+            |g| {
+                g.edit = |evidence| {
+                    evidence.tee = Some(Box::new(v1::TeeEvidence {
+                        refused: "EIO".to_owned(),
+                        ..v1::TeeEvidence::default()
+                    }));
+                };
+            },
+            "evidence-malformed",
+        ),
+        (
+            "another nonce on the envelope",
+            |g| g.edit = |e| e.freshness = Some(v1::evidence::Freshness::Nonce(vec![5; 32])),
+            "nonce",
+        ),
+    ];
+    Guest::ordinary().verify().unwrap();
+    for (name, spoil, code) in rows {
+        let mut guest = Guest::ordinary();
+        spoil(&mut guest);
+        let refused = guest.verify().unwrap_err();
+        assert_eq!(refused.code(), *code, "{name}: {refused:?}");
+    }
+}
+
+/// A node with a TPM is not heard through a report, however good that is.
+#[test]
+fn a_report_signs_nothing_for_a_node_with_a_tpm() {
+    let guest = Guest::ordinary();
+    let ak = guest.case.tpm.ak();
+    let refused = VerifiedEvidence::verify(&guest.evidence(), &ak, &CHALLENGE).unwrap_err();
+    assert_eq!(refused.code(), "signer-kind");
+    assert_eq!(
+        refused.to_string(),
+        "signed by a processor's report, and what enrolled signs by a TPM's quote"
+    );
+    // Nor does a quote speak for a key that a processor would have to vouch for.
+    let mut node = Case::ordinary();
+    node.verify().unwrap();
+    node.statement.guest_key = KEY.0.to_vec();
+    assert_eq!(node.verify().unwrap_err().code(), "guest-key");
+}
