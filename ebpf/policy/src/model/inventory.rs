@@ -1,4 +1,6 @@
-//! `inventory.toml`: which TPM is which node, and which TPMs are none any more.
+//! `inventory.toml`: which TPM is which node, which guests have none, and what is out of service.
+
+mod guest;
 
 use std::collections::BTreeSet;
 
@@ -18,6 +20,7 @@ use super::{
     raw::{self, Texts},
 };
 use crate::ssh::SIGNATURE_LIMIT;
+use guest::RawGuest;
 
 /// Most bytes of a serial number, a place or a device id.
 const WORDS: usize = 200;
@@ -25,19 +28,19 @@ const WORDS: usize = 200;
 /// The nodes of a deployment.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Inventory {
-    /// Sorted by name; names, EK digests, AK names, serials, devices but processors, and addresses are
-    /// each one node's.
+    /// Guests without a TPM among them. Sorted by name; names, EK digests, AK names, serials, devices but
+    /// processors, and addresses are each one node's. No report of a processor is of two guests.
     pub nodes: Vec<Node>,
-    /// TPMs that are no node any more, sorted by EK digest; none of them is a node's.
+    /// TPMs and guests that are no node any more, sorted by EK digest; none of them is a node's.
     pub retired: Vec<Retired>,
 }
 
-/// A TPM that approvers took out of service.
+/// A TPM, or a guest without one, that approvers took out of service.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Retired {
     /// What it was called.
     pub name: NodeId,
-    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`.
+    /// SHA-256 of the endorsement key's marshalled `TPMT_PUBLIC`, or what stands for a guest.
     pub ek: Sha256Digest,
     /// When, whole seconds.
     pub at: UnixTime,
@@ -98,7 +101,8 @@ pub struct Node {
     /// Serial number of the chassis, as DMI spells it.
     pub chassis_serial: Option<String>,
     /// GPU UUIDs, serials, identifiers of chips (`PDI-` and 16 hex digits), and processors that the
-    /// node runs on as a guest (`SNP-…`, `TDX-…`), sorted; empty: nobody wrote them down.
+    /// node runs on as a guest (`SNP-…`, `TDX-…`), sorted; empty: nobody wrote them down. Of a guest
+    /// without a TPM all its chips are among them.
     pub devices: Vec<String>,
     /// Where it stands, for people.
     pub place: Option<String>,
@@ -136,6 +140,8 @@ pub struct Confirmed {
 struct RawInventory {
     #[serde(default)]
     node: Vec<RawNode>,
+    #[serde(default)]
+    guest: Vec<RawGuest>,
     #[serde(default)]
     retired: Vec<RawRetired>,
 }
@@ -181,7 +187,9 @@ struct RawRetired {
 pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Inventory, FileError> {
     let file = TomlFile::new(path, bytes, INVENTORY_FILE_LIMIT)?;
     let raw: RawInventory = file.parse()?;
-    let many = raw.node.get(NODES_LIMIT).map(|extra| &extra.name);
+    let names = raw.node.iter().map(|entry| &entry.name);
+    let mut names = names.chain(raw.guest.iter().map(|entry| &entry.name));
+    let many = names.nth(NODES_LIMIT);
     let many = many.or_else(|| raw.retired.get(NODES_LIMIT).map(|extra| &extra.name));
     if let Some(extra) = many {
         let fault = format!("more than {NODES_LIMIT} nodes");
@@ -195,7 +203,7 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Inventory, FileError> {
         let fault = format!("{kind} {:?} is named twice", text.get_ref());
         Err(file.error(text.span(), fault))
     };
-    let mut nodes = Vec::with_capacity(raw.node.len());
+    let mut nodes = Vec::with_capacity(raw.node.len().saturating_add(raw.guest.len()));
     for entry in &raw.node {
         nodes.push(node(&file, entry)?);
         once("node", &entry.name)?;
@@ -215,36 +223,66 @@ pub(super) fn parse(path: &str, bytes: &[u8]) -> Result<Inventory, FileError> {
             once("device", device)?;
         }
     }
+    let mut guests = Vec::with_capacity(raw.guest.len());
+    for entry in &raw.guest {
+        guests.push(guest::guest(&file, entry)?);
+        once("node", &entry.name)?;
+        if let Some(serial) = &entry.chassis_serial {
+            once("chassis serial", serial)?;
+        }
+        for device in &entry.devices {
+            once("device", device)?;
+        }
+    }
     let mut retired = Vec::with_capacity(raw.retired.len());
     for entry in &raw.retired {
         retired.push(retire(&file, entry)?);
         once("retired EK", &entry.ek)?;
     }
-    // A TPM is in service or out of it.
+    for (entry, guest) in raw.guest.iter().zip(&guests) {
+        let id = guest.ek.to_string();
+        if seen.contains(&("EK", id.clone())) {
+            let fault = format!(
+                "{:?} is known by {id}, which is the EK of a node",
+                entry.name.get_ref()
+            );
+            return Err(file.error(entry.name.span(), fault));
+        }
+        seen.insert(("guest", id));
+    }
+    // A TPM is in service or out of it, and so is a guest.
     let gone = raw.node.iter().filter_map(|entry| entry.replaces.as_ref());
     for text in gone.chain(raw.retired.iter().map(|entry| &entry.ek)) {
-        if seen.contains(&("EK", text.get_ref().clone())) {
-            let fault = format!(
-                "{:?} is out of service, and the EK of a node",
-                text.get_ref()
-            );
-            return Err(file.error(text.span(), fault));
-        }
+        let own = |kind| seen.contains(&(kind, text.get_ref().clone()));
+        let whose = match (own("EK"), own("guest")) {
+            (true, _) => "the EK of a node",
+            (_, true) => "what a guest is known by",
+            _ => continue,
+        };
+        let fault = format!("{:?} is out of service, and {whose}", text.get_ref());
+        return Err(file.error(text.span(), fault));
     }
-    addresses_apart(&file, &raw.node)?;
+    let of_nodes = raw.node.iter().map(|it| (&it.name, &it.addresses));
+    let of_guests = raw.guest.iter().map(|it| (&it.name, &it.addresses));
+    addresses_apart(&file, of_nodes.chain(of_guests))?;
+    guest::apart(&file, &raw.guest, &guests)?;
+    nodes.append(&mut guests);
     nodes.sort_by(|a, b| a.name.cmp(&b.name));
     retired.sort_by_key(|retired| retired.ek);
     Ok(Inventory { nodes, retired })
 }
 
 /// An address is one node's, or its peer entries could name another node's workloads.
-fn addresses_apart(file: &TomlFile<'_>, nodes: &[RawNode]) -> Result<(), FileError> {
+fn addresses_apart<'a>(
+    file: &TomlFile<'_>,
+    nodes: impl Iterator<Item = (&'a Spanned<String>, &'a Texts)>,
+) -> Result<(), FileError> {
     let mut all = Vec::new();
-    for (number, entry) in nodes.iter().enumerate() {
-        for text in &entry.addresses {
+    for (number, (name, addresses)) in nodes.enumerate() {
+        for text in addresses {
             let net =
                 prefix::parse(text.get_ref()).map_err(|fault| file.error(text.span(), fault))?;
-            all.push((net, number, text, &entry.name));
+            all.push((net, number, text, name));
         }
     }
     all.sort_by_key(|(net, ..)| (net.network(), net.prefix_len()));
@@ -293,24 +331,11 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
     };
     let maybe_words =
         |text: &Option<Spanned<String>>| text.as_ref().map(|text| words(file, text)).transpose();
-    let epoch = match &raw.epoch {
-        None => 0,
-        // Stored as a signed number of 64 bits.
-        Some(number) if i64::try_from(*number.get_ref()).is_err() => {
-            return Err(file.error(number.span(), "exceeds 2^63 - 1"));
-        }
-        Some(number) => *number.get_ref(),
-    };
     let mut devices = raw::rules(file, &raw.devices, DEVICES_LIMIT, device)?
         .into_iter()
         .map(|rule| rule.value)
         .collect::<Vec<_>>();
     devices.sort();
-    let mut addresses = raw::rules(file, &raw.addresses, ADDRESSES_LIMIT, prefix::parse)?
-        .into_iter()
-        .map(|rule| rule.value)
-        .collect::<Vec<_>>();
-    addresses.sort();
     let confirmed = match (&raw.confirmed, &ak) {
         (None, _) => None,
         (Some(raw), Some(_)) => Some(confirmed(file, raw)?),
@@ -329,8 +354,8 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
         place: maybe_words(&raw.place)?,
         jurisdiction: raw::jurisdiction(raw.jurisdiction.get_ref())
             .map_err(|fault| file.error(raw.jurisdiction.span(), fault))?,
-        addresses,
-        epoch,
+        addresses: addresses(file, &raw.addresses)?,
+        epoch: epoch(file, raw.epoch.as_ref())?,
         tpm: raw.tpm.as_ref().map(|text| tpm(file, text)).transpose()?,
         geotags_since: raw
             .geotags_since
@@ -344,6 +369,23 @@ fn node(file: &TomlFile<'_>, raw: &RawNode) -> Result<Node, FileError> {
             .transpose()?,
         confirmed,
     })
+}
+
+fn addresses(file: &TomlFile<'_>, texts: &Texts) -> Result<Vec<IpNet>, FileError> {
+    let rules = raw::rules(file, texts, ADDRESSES_LIMIT, prefix::parse)?;
+    let mut addresses: Vec<IpNet> = rules.into_iter().map(|rule| rule.value).collect();
+    addresses.sort();
+    Ok(addresses)
+}
+
+/// Stored as a signed number of 64 bits.
+fn epoch(file: &TomlFile<'_>, number: Option<&Spanned<u64>>) -> Result<u64, FileError> {
+    match number {
+        Some(number) if i64::try_from(*number.get_ref()).is_err() => {
+            Err(file.error(number.span(), "exceeds 2^63 - 1"))
+        }
+        number => Ok(number.map_or(0, |number| *number.get_ref())),
+    }
 }
 
 /// What a TPM is, as `inventory.toml` spells it.

@@ -9,6 +9,8 @@ pub mod confirm;
 mod cross;
 pub mod devices;
 pub mod edit;
+#[cfg(test)]
+mod guest_tests;
 mod host;
 #[cfg(test)]
 mod host_tests;
