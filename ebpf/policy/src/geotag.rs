@@ -1,7 +1,7 @@
 //! Whether a geotag is an approver's word about a node of this deployment.
 
 use bailiwick_attestation::geotag::{Geotag, GeotagMalformed, Record, namespace};
-use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 
 use crate::approvers::{Approval, Approvers, NotAnApprover, Validity};
 use crate::model::Node;
@@ -16,6 +16,9 @@ pub enum GeotagRefused {
     /// Written for another installation.
     #[error("written for deployment {0}")]
     Deployment(DeploymentId),
+    /// About a guest without a TPM: nothing keeps a tag where the guest is.
+    #[error("{0} is a guest without a TPM, which a geotag would have to lie in")]
+    Guest(NodeId),
     /// Written for another machine.
     #[error("written for the TPM with EK {0}")]
     Ek(Sha256Digest),
@@ -44,6 +47,7 @@ impl GeotagRefused {
         match self {
             Self::Malformed(malformed) => malformed.code(),
             Self::Deployment(_) => "geotag-other-deployment",
+            Self::Guest(_) => "geotag-guest",
             Self::Ek(_) => "geotag-other-node",
             Self::Signature(_) => "geotag-signature",
             Self::NotAnApprover(_) => "geotag-not-an-approver",
@@ -63,6 +67,9 @@ pub fn verify(
     approvers: &Approvers,
     now: UnixTime,
 ) -> Result<(Geotag, Approval), GeotagRefused> {
+    if node.guest.is_some() {
+        return Err(GeotagRefused::Guest(node.name.clone()));
+    }
     let record = Record::parse(record)?;
     let tag = Geotag::parse(record.text)?;
     if tag.deployment != *deployment {

@@ -22,7 +22,7 @@
 //! No value holds a control character, so no value can pretend to be a line. `epoch`, `tpm` and
 //! `geotags_since` are not in it: they are the bundle's signers' word, and say nothing about keys.
 
-use bailiwick_attestation::{DeploymentId, UnixTime};
+use bailiwick_attestation::{DeploymentId, NodeId, UnixTime};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -36,6 +36,9 @@ pub enum NotConfirmed {
     /// The entry names no AK, or nobody signed for it.
     #[error("no approver signed that this AK and this EK are one TPM's")]
     Absent,
+    /// The entry is a guest's, which has neither: there is nothing to challenge.
+    #[error("{0} is a guest without a TPM: it has no AK to confirm")]
+    Guest(NodeId),
     /// The entry is about another key.
     #[error("the entry confirms another AK: {listed}")]
     OtherAk {
@@ -56,6 +59,7 @@ impl NotConfirmed {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Absent => "ak-unconfirmed",
+            Self::Guest(_) => "ak-of-a-guest",
             Self::OtherAk { .. } => "ak-confirmed-other",
             Self::Signature(_) => "confirmation-malformed",
             Self::NotAnApprover(_) => "confirmation-refused",
@@ -116,6 +120,9 @@ pub fn verify(
     ak: &[u8],
     approvers: &Approvers,
 ) -> Result<Approval, NotConfirmed> {
+    if node.guest.is_some() {
+        return Err(NotConfirmed::Guest(node.name.clone()));
+    }
     let (Some(listed), Some(confirmed)) = (&node.ak, &node.confirmed) else {
         return Err(NotConfirmed::Absent);
     };

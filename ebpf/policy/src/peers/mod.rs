@@ -60,6 +60,9 @@ pub enum PeerRefused {
     /// Not one of the study's own addresses.
     #[error("{0} is not one of the study's own addresses")]
     NotOfStudy(IpAddr),
+    /// It is a guest without a TPM: it has no AK that could have certified a key.
+    #[error("PeerBody.node {0} is a guest without a TPM, and no AK speaks for it")]
+    Guest(NodeId),
     /// The inventory names no AK for the node: nobody has confirmed one.
     #[error("the inventory names no AK for the node")]
     NoAk,
@@ -106,6 +109,7 @@ impl PeerRefused {
             Self::Life(_) => "peer-life",
             Self::Range(_) => "peer-out-of-range",
             Self::NotOfStudy(_) => "peer-not-of-study",
+            Self::Guest(_) => "peer-guest",
             Self::NoAk => "peer-ak-not-named",
             Self::OtherAk => "peer-other-ak",
             Self::AkPublic(_) | Self::Ak(_) => "peer-ak",
@@ -182,6 +186,9 @@ pub fn verify(
     let unlisted = || PeerRefused::Node(body.node.chars().take(80).collect());
     let name = NodeId::new(&body.node).map_err(|_name| unlisted())?;
     let node = model.inventory.by_name(&name).ok_or_else(unlisted)?;
+    if node.guest.is_some() {
+        return Err(PeerRefused::Guest(name));
+    }
     let unknown = || PeerRefused::Study(body.study.chars().take(80).collect());
     let mut studies = model.studies.iter();
     let study = studies
@@ -211,10 +218,13 @@ pub fn verify(
 }
 
 /// The studies that ask for entries, and which of these addresses of a node each of them may
-/// have there: what the node signs.
+/// have there: what the node signs. A guest without a TPM signs nothing that would count.
 #[must_use]
 pub fn own(model: &Model, node: &Node, candidates: &[IpAddr]) -> BTreeMap<StudyId, Vec<IpAddr>> {
     let mut own: BTreeMap<StudyId, Vec<IpAddr>> = BTreeMap::new();
+    if node.guest.is_some() {
+        return own;
+    }
     for study in model.studies.iter().filter(|study| study.peers_attested) {
         let mut addresses: Vec<IpAddr> = candidates
             .iter()

@@ -25,6 +25,7 @@ fn says(code: &str) -> &'static str {
         "peer-life" => " is not between 1 and 3600000",
         "peer-out-of-range" => " is not in the range the inventory gives the node",
         "peer-not-of-study" => "10.9.2.5 is not one of the study's own addresses",
+        "peer-guest" => "is a guest without a TPM",
         "peer-ak-not-named" => "the inventory names no AK for the node",
         "peer-other-ak" => "PeerEntry.ak_public is not the AK the inventory names",
         "peer-ak" => "PeerEntry.ak_public",
@@ -124,7 +125,8 @@ fn deployment() -> DeploymentId {
     DeploymentId::new("demo").unwrap()
 }
 
-/// `gpu-01` hosts 10.9.1.0/25, `gpu-02` 10.9.1.128/25, `gpu-03` nobody confirmed.
+/// `gpu-01` hosts 10.9.1.0/25, `gpu-02` 10.9.1.128/25, `gpu-03` nobody confirmed, and `vm-01` is a
+/// guest without a TPM.
 fn model(one: &Keys, two: &Keys) -> Model {
     let inventory = format!(
         "[[node]]\nname = \"gpu-01\"\nek = \"{}\"\nak = \"{}\"\njurisdiction = \"DE\"\n\
@@ -132,12 +134,15 @@ fn model(one: &Keys, two: &Keys) -> Model {
          [[node]]\nname = \"gpu-02\"\nek = \"{}\"\nak = \"{}\"\njurisdiction = \"DE\"\n\
          addresses = [\"10.9.1.128/25\"]\n\
          [[node]]\nname = \"gpu-03\"\nek = \"{}\"\njurisdiction = \"DE\"\n\
-         addresses = [\"10.9.3.0/24\"]\n",
+         addresses = [\"10.9.3.0/24\"]\n\
+         [[guest]]\nname = \"vm-01\"\nchips = [\"SNP-0123456789abcdef\"]\nmeasurement = \"{}\"\n\
+         jurisdiction = \"DE\"\naddresses = [\"10.9.4.0/24\"]\n",
         one.ek,
         hex::encode(one.ak.name(AK)),
         two.ek,
         hex::encode(two.ak.name(AK)),
         Sha256Digest([3; 32]),
+        "7".repeat(96),
     );
     let study = |name: &str, peers: &str, attested: bool| {
         format!(
@@ -147,7 +152,7 @@ fn model(one: &Keys, two: &Keys) -> Model {
     };
     let cardio = study(
         "cardio",
-        r#""10.9.1.0/24", "10.9.3.0/24", "2001:db8::/64""#,
+        r#""10.9.1.0/24", "10.9.3.0/24", "10.9.4.0/24", "2001:db8::/64""#,
         true,
     );
     let neuro = study("neuro", r#""10.9.2.0/24""#, false);
@@ -277,6 +282,14 @@ fn an_entry_counts_for_what_the_inventory_gives_its_node() {
                 b.addresses = vec![vec![10, 9, 3, 5]];
             },
             "peer-ak-not-named",
+        ),
+        (
+            "in a guest's name",
+            |b| {
+                b.node = "vm-01".to_owned();
+                b.addresses = vec![vec![10, 9, 4, 5]];
+            },
+            "peer-guest",
         ),
         (
             "a body too long",
@@ -503,4 +516,8 @@ fn a_node_signs_for_what_is_there_and_its_own() {
         .into();
     assert_eq!(found, [(StudyId::new("cardio").unwrap(), want)].into());
     assert!(own(&model, node, &[]).is_empty());
+    // It has an address that is the study's, and no AK to sign for it with.
+    let guest = model.inventory.by_name(&NodeId::new("vm-01").unwrap());
+    let its = ["10.9.4.5".parse().unwrap()];
+    assert!(own(&model, guest.unwrap(), &its).is_empty());
 }

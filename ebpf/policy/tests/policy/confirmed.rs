@@ -1,5 +1,6 @@
 //! Whose word it is that EK and AK of an inventory entry are one TPM's.
 
+use bailiwick_attestation::cvm::GuestIdentity;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
 use bailiwick_policy::approvers::Approvers;
 use bailiwick_policy::model::confirm::{namespace, text, verify};
@@ -91,6 +92,11 @@ fn a_confirmation_is_an_approvers_over_this_entry() {
     let edits: &[(&str, Edit, &str)] = &[
         ("nobody", |n| n.confirmed = None, "ak-unconfirmed"),
         ("no AK", |n| n.ak = None, "ak-unconfirmed"),
+        (
+            "a guest's",
+            |n| n.guest = Some(GuestIdentity::default()),
+            "ak-of-a-guest",
+        ),
         (
             "another AK listed",
             |n| n.ak = Some([&AK[..33], &[8]].concat()),

@@ -127,6 +127,20 @@ fn a_geotag_is_an_approvers_about_this_tpm() {
     for (name, record, want) in rows {
         assert_eq!(code(record, &node(""), &approvers, NOW), *want, "{name}");
     }
+    // Signed for what stands for a guest where an EK would, and it lies in no TPM.
+    let chip = "SNP-0123456789abcdef";
+    let text = format!(
+        "[[guest]]\nname = \"vm-01\"\nchips = [\"{chip}\"]\nmeasurement = \"{}\"\n\
+         jurisdiction = \"DE\"\n",
+        "7".repeat(96)
+    );
+    let guest = edit::read(&text).unwrap().nodes.remove(0);
+    let of_guest = Geotag {
+        ek: guest.ek,
+        ..tag()
+    };
+    let record = record(&fleet, "alice", &space, &of_guest.text());
+    assert_eq!(code(&record, &guest, &approvers, NOW), "geotag-guest");
 }
 
 #[test]
