@@ -181,6 +181,17 @@ mod tests {
         assert_eq!(whole.unwrap(), want);
     }
 
+    /// A guest without a TPM has no register to quote, and its profile has to be one that can be written.
+    #[test]
+    fn where_the_processor_is_asked_no_register_need_be() {
+        let bare = BEFORE.replace("require = [7]", "require = []");
+        let profile = Profile::parse("profile.toml", bare.as_bytes()).unwrap();
+        assert!(profile.tpm.require.is_empty() && profile.cvm.is_some());
+        let nobody = bare.replace("[cvm]\n", "");
+        let refused = Profile::parse("profile.toml", nobody.as_bytes()).unwrap_err();
+        assert!(refused.to_string().contains("over no PCR"), "{refused}");
+    }
+
     #[test]
     fn what_could_never_be_met_is_refused() {
         let upper = format!("[cvm.vtpm]\nmeasurements = [\"{}\"]", "AB".repeat(48));

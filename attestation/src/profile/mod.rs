@@ -118,7 +118,8 @@ impl Default for Brake {
 pub struct TpmProfile {
     /// The one bank that is judged.
     pub bank: Bank,
-    /// PCRs (0 to 23) that the quote must select; at least one.
+    /// PCRs (0 to 23) that the quote must select; at least one, unless the processor is asked (`[cvm]`):
+    /// a guest without a TPM has none.
     pub require: BTreeSet<u8>,
     /// Allowed values of a PCR, lower-case hex, each as long as the bank's digests and good in its
     /// time; keys are all in `require`. A PCR without an entry is recorded, not judged.

@@ -130,7 +130,7 @@ pub(super) fn check(
     }
     let lease_seconds = within(file, &raw.lease_seconds, 86_400)?;
     let max_silence_seconds = within(file, &raw.max_silence_seconds, 604_800)?;
-    let tpm = tpm(file, &raw.tpm)?;
+    let tpm = tpm(file, &raw.tpm, raw.cvm.is_some())?;
     let boot = raw.boot.map(|raw| boot(file, &raw, &tpm)).transpose()?;
     let fence = raw.fence.map(|raw| fence(file, &raw, &tpm)).transpose()?;
     let time = raw
@@ -236,7 +236,8 @@ fn within(file: &TomlFile<'_>, found: &Spanned<u32>, most: u32) -> Result<u32, F
     Ok(value)
 }
 
-fn tpm(file: &TomlFile<'_>, raw: &RawTpm) -> Result<TpmProfile, FileError> {
+/// `processor`: somebody else is asked beside the TPM, or in its place.
+fn tpm(file: &TomlFile<'_>, raw: &RawTpm, processor: bool) -> Result<TpmProfile, FileError> {
     let bank = match raw.bank.get_ref().as_str() {
         "sha256" => Bank::Sha256,
         "sha384" => Bank::Sha384,
@@ -254,8 +255,9 @@ fn tpm(file: &TomlFile<'_>, raw: &RawTpm) -> Result<TpmProfile, FileError> {
             return Err(file.error(index.span(), "PCR is named twice"));
         }
     }
-    if require.is_empty() {
-        let fault = "a quote over no PCR says nothing: name at least one";
+    if require.is_empty() && !processor {
+        let fault =
+            "a quote over no PCR says nothing: name at least one, or ask the processor: [cvm]";
         return Err(file.error(raw.require.span(), fault));
     }
     let mut values = BTreeMap::new();

@@ -217,7 +217,7 @@ fn refusals_name_file_line_and_key() {
             "no PCR",
             "[0, 1, 7]",
             "[]",
-            "profile.toml:7: tpm.require: a quote over no PCR says nothing: name at least one",
+            "profile.toml:7: tpm.require: a quote over no PCR says nothing: name at least one, or ask the processor: [cvm]",
         ),
         (
             "second spelling of an index",
