@@ -113,6 +113,7 @@ mod tests {
             policy: None,
             ak_word: AkWord::Collector,
             tpm: Provenance::HardwareSigned,
+            report: None,
             tpm_unknown: false,
             endorsements: std::collections::BTreeSet::new(),
             submods: std::collections::BTreeMap::from([("host", host)]),

@@ -114,7 +114,7 @@ pub(super) fn read(evidence: &VerifiedEvidence, profile: &Profile) -> Part {
         evidence,
         bank,
     };
-    look.boot(boot, fence);
+    look.boot(boot, fence, profile.boot.is_some());
     if revoked {
         part.revoked = taken_back(evidence, profile, bank);
     }
@@ -206,7 +206,8 @@ impl Look<'_> {
         self.part.claims.insert(name, claim);
     }
 
-    fn boot(&mut self, profile: &BootProfile, fence: Option<u8>) {
+    /// `demanded`: the profile asks more of the log than what it shows.
+    fn boot(&mut self, profile: &BootProfile, fence: Option<u8>, demanded: bool) {
         const LOG: &str = "boot.log";
         const WANT: &str = "the boot event log of this boot";
         let Some(bytes) = self.evidence.boot_log.clone() else {
@@ -237,8 +238,12 @@ impl Look<'_> {
         let replay = log.replay(self.bank);
         let later = self.userspace();
         let mut good: BTreeMap<u8, Provenance> = BTreeMap::new();
+        let alone = self.evidence.alone();
+        if alone && demanded {
+            self.part.unsigned(LOG, "a log that replays to registers");
+        }
         for register in (0..16).filter(|one| *one != IMA_PCR && Some(*one) != fence) {
-            if profile.unreplayable.contains(&register) {
+            if alone || profile.unreplayable.contains(&register) {
                 good.insert(register, Provenance::SelfReported);
             } else if let Some(events) = self.register(register, &log, &replay, &later) {
                 good.insert(register, Provenance::Measured);

@@ -115,7 +115,10 @@ fn registers(
                 finding: Finding::Refused,
                 code: "pcr-not-quoted".to_owned(),
                 expected: expected(),
-                found: "not in the quote".to_owned(),
+                found: match evidence.alone() {
+                    false => "not in the quote".to_owned(),
+                    true => "no TPM: nobody signed a register".to_owned(),
+                },
                 provenance: None,
             });
             continue;

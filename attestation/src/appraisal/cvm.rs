@@ -1,7 +1,8 @@
 //! The confidential guest: what its processor says, held against roots, challenge, inventory and
 //! profile.
 //!
-//! Judged where the profile has `[cvm]` or requires a claim `cvm.*`; noted in any case. A claim is
+//! Judged where the profile has `[cvm]` or requires a claim `cvm.*`, and wherever a report alone signed
+//! the statement: without a processor's word nobody has said anything then. Noted in any case. A claim is
 //! `hardware-signed` only if the maker's root vouches for the key that signed the report, in answer to
 //! this statement; under a root of the operator's own it is somebody's word, a double's for instance.
 //! What could not be checked, or was refused, makes no claim.
@@ -11,6 +12,7 @@ use std::collections::BTreeMap;
 use super::{
     Reference, Subject,
     claims::Found,
+    guest,
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -92,7 +94,8 @@ pub(super) fn judge(
     now: UnixTime,
 ) -> CvmClaims {
     let profile = reference.profile;
-    let asked = asked(profile);
+    let alone = evidence.alone();
+    let asked = alone || asked(profile);
     let (report, tee, report_data) = match came(evidence) {
         Ok(came) => came,
         Err(absent) => {
@@ -112,7 +115,9 @@ pub(super) fn judge(
             };
         }
     };
-    let strict = profile.cvm.clone().unwrap_or_default();
+    let mut strict = profile.cvm.clone().unwrap_or_default();
+    // Whoever reads a guest has its key, and speaks for it.
+    strict.debug &= !alone;
     let endorsements = reference.endorsements;
     let named = strict.roots.as_ref();
     let roots: Vec<&Certificate> = match named {
@@ -141,7 +146,18 @@ pub(super) fn judge(
         result.endorsements.extend(own);
     }
     result.endorsements.extend(judged.relied_on.iter().copied());
-    let placed = placed(&judged, subject, strict.listed && asked);
+    if alone {
+        result.report = Some(match judged.proven() {
+            true => Provenance::HardwareSigned,
+            false => Provenance::SelfReported,
+        });
+    }
+    // Where a guest may run, its own entry says.
+    let placed = placed(&judged, subject, strict.listed && asked && !alone);
+    let other = match alone {
+        true => guest::other(&judged, subject),
+        false => Vec::new(),
+    };
     let faults = if asked {
         faults(&judged, &strict)
     } else {
@@ -150,7 +166,7 @@ pub(super) fn judge(
     let stale = stale(&judged, &strict);
     let keeps_tpm = keeps(&judged, &strict, &faults);
     let told = !judged.faults.is_empty() || !judged.signed || stale;
-    for deviation in faults.into_iter().chain(placed) {
+    for deviation in faults.into_iter().chain(placed).chain(other) {
         result.deviate(deviation);
     }
     if told {
@@ -258,7 +274,7 @@ fn keeps(judged: &Judged, profile: &CvmProfile, faults: &[Deviation]) -> Keeps {
 }
 
 /// Whose word a report is.
-fn provenance(judged: &Judged) -> Provenance {
+pub(super) fn provenance(judged: &Judged) -> Provenance {
     match judged.signed && judged.hardware {
         true => Provenance::HardwareSigned,
         false => Provenance::SelfReported,

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     claims::Found,
+    logs::{NO_TPM, UNSIGNED},
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     verify::VerifiedEvidence,
 };
@@ -111,6 +112,12 @@ pub(super) fn replay(
     };
     let log = || "fence.log".to_owned();
     let register = format!("tpm.pcr.{bank}.{pcr}");
+    if evidence.alone() {
+        let expected = format!("a log that replays to {register}");
+        let (finding, found) = (Finding::Unchecked, NO_TPM.to_owned());
+        deviate(log(), finding, UNSIGNED, expected, found);
+        return LogSays::Nothing;
+    }
     let Some(quoted) = evidence.register(bank, pcr) else {
         let expected = "quoted, since the fence's log is extended into it".to_owned();
         let found = "not in the quote".to_owned();

@@ -278,7 +278,8 @@ fn claims(judged: &Judged<'_>) -> GpuClaims {
     claims.put("reports", Value::Number(reports), of_all);
     claims.put("hardware", Value::Flag(all_proven), of_all);
     if let Some(age) = judged.age_ms {
-        claims.put("age_seconds", Value::Number(age / 1000), of_all);
+        let by = of_all.min(judged.age_by());
+        claims.put("age_seconds", Value::Number(age / 1000), by);
     }
     if let Some(topology) = judged.answer.topology {
         claims.put("topology", Value::Text(topology.name().to_owned()), of_all);
@@ -420,6 +421,16 @@ impl Judged<'_> {
     fn own_values(&self, one: &Comparison) -> bool {
         let mut rims = self.values_of(one);
         rims.any(|rim| self.endorsements.own_root_of(&rim).is_some())
+    }
+
+    /// Whose clock an age is by. Of reports that answer this very challenge none is asked.
+    fn age_by(&self) -> Provenance {
+        let cited = self.evidence.statement.gpu.as_ref();
+        let now = cited.is_some_and(|cited| answers(self.evidence, cited));
+        match self.evidence.alone() && !now {
+            true => Provenance::SelfReported,
+            false => Provenance::HardwareSigned,
+        }
     }
 
     /// Every GPU there is proved itself.

@@ -6,6 +6,7 @@ use std::fmt;
 use super::{
     Subject,
     result::{AttestationResult, Deviation, Finding},
+    signer::Signer,
     verify::VerifiedEvidence,
 };
 use crate::{
@@ -111,7 +112,7 @@ pub(super) fn judge(
     gpus_asked: bool,
 ) {
     for deviation in [
-        listed_ak(&subject.signer.name(), subject.listed_ak),
+        listed_ak(subject.signer, subject.listed_ak),
         epoch(evidence.statement.epoch, subject.epoch),
         chassis(
             evidence.statement.claims.get("chassis.serial"),
@@ -140,8 +141,12 @@ fn said(claim: &str, finding: Finding, code: &str, expected: String, found: Stri
 }
 
 /// Where approvers named an AK, no other speaks for the node.
-fn listed_ak(found: &[u8], listed: Option<&[u8]>) -> Option<Deviation> {
-    let listed = listed.filter(|listed| *listed != found)?;
+fn listed_ak(signer: Signer<'_>, listed: Option<&[u8]>) -> Option<Deviation> {
+    let listed = listed?;
+    let found = signer.name();
+    if listed == found {
+        return None;
+    }
     Some(Deviation {
         claim: "node.ak".to_owned(),
         finding: Finding::Refused,

@@ -82,6 +82,16 @@ struct Tally {
     modules: BTreeMap<String, KnownDigest>,
 }
 
+/// A list that was counted.
+struct Counted {
+    tally: Tally,
+    /// How many entries that are.
+    at: usize,
+    /// Where to read on, and what follows that; of text, of more than may be ahead, and where no TPM
+    /// signed, `None`.
+    rest: Option<(Position, Vec<u8>)>,
+}
+
 /// One statement's list, and what it is held against.
 pub(super) struct Against<'a> {
     evidence: &'a VerifiedEvidence,
@@ -111,9 +121,9 @@ impl<'a> Against<'a> {
         let read = wanted(self.profile).then(|| self.replayed());
         let (part, progress) = match read {
             None => (Part::default(), None),
-            Some(Ok((tally, position, rest))) => {
-                let part = self.concluded(&tally, position.at());
-                let progress = rest.map(|ahead| Progress {
+            Some(Ok(Counted { tally, at, rest })) => {
+                let part = self.concluded(&tally, at);
+                let progress = rest.map(|(position, ahead)| Progress {
                     list: None,
                     position,
                     ahead,
@@ -127,15 +137,15 @@ impl<'a> Against<'a> {
         (Part { absent, ..part }, progress)
     }
 
-    /// What the entries are that the quote covers, how far that is, and what follows; of text, and of
-    /// more than may be ahead, `None`.
-    fn replayed(&self) -> Result<(Tally, Position, Option<Vec<u8>>), Part> {
+    /// What the entries are that the quote covers; where no TPM signed, all of them, by the node's word.
+    fn replayed(&self) -> Result<Counted, Part> {
         let mut fault = Part::default();
-        let Some(quoted) = self.quoted() else {
+        let quoted = self.quoted();
+        if quoted.is_none() && !self.evidence.alone() {
             let found = "PCR 10 is not in the quote".to_owned();
             fault.refuse(LIST, "pcr-not-quoted", WANT, found);
             return Err(fault);
-        };
+        }
         let Some(bytes) = &self.evidence.ima_list else {
             let found = "neither in this envelope nor kept from an earlier one".to_owned();
             fault.deviate(LIST, Finding::Unchecked, "ima-list-missing", WANT, found);
@@ -148,16 +158,28 @@ impl<'a> Against<'a> {
             fault.refuse(LIST, "ima-list-malformed", WANT, format!("{error}{why}"));
             fault
         })?;
+        let mut tally = Tally::default();
+        let Some(quoted) = quoted else {
+            self.count(&mut tally, &list, 0, list.len());
+            return Ok(Counted {
+                tally,
+                at: list.len(),
+                rest: None,
+            });
+        };
         let Some(position) = Position::find(&list, self.bank, quoted.as_slice()) else {
             let found = format!("{} entries, after none of which it is so", list.len());
             fault.refuse(LIST, "ima-replay", WANT, found);
             return Err(fault);
         };
-        let mut tally = Tally::default();
         let ahead = self.count(&mut tally, &list, 0, position.at());
         let binary = list.form() == Form::Binary && ahead.len() <= AHEAD;
         let ahead = binary.then(|| ahead.to_vec());
-        Ok((tally, position, ahead))
+        Ok(Counted {
+            tally,
+            at: position.at(),
+            rest: ahead.map(|ahead| (position, ahead)),
+        })
     }
 
     /// The same of what came since `earlier`. `None`: it does not follow, or does not lead to what is
@@ -293,6 +315,10 @@ impl<'a> Against<'a> {
             return part;
         }
         let ima = self.profile.ima.as_ref();
+        let alone = self.evidence.alone();
+        if alone && ima.is_some() {
+            part.unsigned(LIST, WANT);
+        }
         if let Some(most) = ima.and_then(|ima| ima.max_violations)
             && tally.violations > most
         {
@@ -305,7 +331,8 @@ impl<'a> Against<'a> {
             ("ima.violations", Value::Number(tally.violations)),
             ("ima.kernels", Value::Number(tally.kernels)),
         ];
-        if let Some(same) = aggregate(&mut part, tally.first) {
+        // Without a TPM the kernel has nothing to write there.
+        if !alone && let Some(same) = aggregate(&mut part, tally.first) {
             rows.push(("ima.boot_aggregate", Value::Flag(same)));
         }
         if let Some(files) = ima.and_then(|ima| ima.files.as_ref()) {
@@ -331,7 +358,10 @@ impl<'a> Against<'a> {
         let rows = rows
             .into_iter()
             .map(|(name, value)| (name.to_owned(), value));
-        let provenance = Provenance::Measured;
+        let provenance = match alone {
+            true => Provenance::SelfReported,
+            false => Provenance::Measured,
+        };
         part.claims = rows
             .chain(modules)
             .map(|(name, value)| (name, AppraisedClaim { value, provenance }))

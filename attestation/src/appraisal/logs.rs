@@ -22,6 +22,10 @@ use crate::{
 
 /// Most characters of a log's own words in a deviation.
 const WORDS: usize = 400;
+/// Code of a log that rests on registers which nobody signed.
+pub(super) const UNSIGNED: &str = "registers-unsigned";
+/// Why nobody did, in words.
+pub(super) const NO_TPM: &str = "no TPM: nobody signed a register, and the log is the node's word";
 /// Registers that boot logs are held against.
 const REGISTERS: u8 = 16;
 
@@ -62,6 +66,13 @@ impl Part {
 
     pub(super) fn refuse(&mut self, claim: &str, code: &str, expected: &str, found: String) {
         self.deviate(claim, Finding::Refused, code, expected, found);
+    }
+
+    /// There are no registers that the log could be held against: it may be as it should be, and is
+    /// the node's word.
+    pub(super) fn unsigned(&mut self, claim: &str, expected: &str) {
+        let finding = Finding::Unchecked;
+        self.deviate(claim, finding, UNSIGNED, expected, NO_TPM.to_owned());
     }
 }
 

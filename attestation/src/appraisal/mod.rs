@@ -13,6 +13,7 @@ mod drift;
 mod fence;
 mod geo;
 mod gpu;
+mod guest;
 mod host;
 mod identity;
 mod ima;
@@ -285,7 +286,10 @@ pub fn appraise_at(
             claim: "node.inventory".to_owned(),
             finding: Finding::Unchecked,
             code: "pending".to_owned(),
-            expected: "an entry in the signed inventory that names this EK".to_owned(),
+            expected: match evidence.alone() {
+                false => "an entry in the signed inventory that names this EK".to_owned(),
+                true => "an entry in the signed inventory that lists this guest".to_owned(),
+            },
             found: "none".to_owned(),
             provenance: None,
         }),
@@ -298,6 +302,9 @@ pub fn appraise_at(
             provenance: None,
         }),
         (Some(node), Some(reference)) => {
+            if let Some(deviation) = guest::listed(evidence.signer_kind(), subject) {
+                result.deviate(deviation);
+            }
             let asked = reference.profile.gpu.is_some();
             identity::judge(&mut result, evidence, subject, asked);
             let gpus = gpu::judge(&mut result, evidence, subject, reference, previous, at);

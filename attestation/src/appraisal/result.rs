@@ -219,6 +219,8 @@ pub struct AttestationResult {
     /// The best that what rests on the TPM can be: `hardware-signed`, or `provider-signed` of a vTPM for
     /// which no processor speaks.
     pub tpm: Provenance,
+    /// A processor's report alone signed the statement: whose word that is. `None`: a TPM signed it.
+    pub report: Option<Provenance>,
     /// Whether a processor speaks for the TPM could not be checked: what it says may be better than
     /// `tpm`.
     pub tpm_unknown: bool,
@@ -272,6 +274,8 @@ impl AttestationResult {
             ak_word: AkWord::Collector,
             // Until it is known to be a chip.
             tpm: Provenance::ProviderSigned,
+            // Until its maker vouches for it.
+            report: evidence.alone().then_some(Provenance::SelfReported),
             tpm_unknown: false,
             endorsements: BTreeSet::new(),
             submods: SUBMODS
@@ -366,8 +370,10 @@ impl AttestationResult {
         if !self.endorsements.is_empty() {
             members.insert(ENDORSEMENTS.to_owned(), json!(self.endorsements));
         }
-        // A chip's word is what nobody wonders about.
-        if self.tpm != Provenance::HardwareSigned {
+        if let Some(report) = self.report {
+            members.insert("bailiwick.report".to_owned(), json!(report));
+        } else if self.tpm != Provenance::HardwareSigned {
+            // A chip's word is what nobody wonders about.
             members.insert("bailiwick.tpm".to_owned(), json!(self.tpm));
         }
         ear

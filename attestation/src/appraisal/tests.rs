@@ -93,7 +93,16 @@ impl Case {
     }
 
     fn appraise_verified(&self, verified: &VerifiedEvidence) -> AttestationResult {
-        let ak = self.tpm.ak();
+        self.appraise_of(verified, (&self.tpm.ak()).into(), None)
+    }
+
+    /// The same of somebody with that key, whom the inventory lists so.
+    fn appraise_of(
+        &self,
+        verified: &VerifiedEvidence,
+        signer: Signer<'_>,
+        guest: Option<&GuestIdentity>,
+    ) -> AttestationResult {
         let (deployment, node) = (
             DeploymentId::new("demo").unwrap(),
             NodeId::new("gpu-01").unwrap(),
@@ -104,8 +113,8 @@ impl Case {
             node: self.listed.then_some(&node),
             jurisdiction: Some(&place),
             ek: &self.ek,
-            signer: (&ak).into(),
-            guest: None,
+            signer,
+            guest,
             tpm: self.kind,
             ak_word: &self.ak_word,
             listed_ak: self.listed_ak.as_deref(),

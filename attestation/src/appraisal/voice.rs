@@ -17,7 +17,9 @@ use crate::{
 const VIRTUAL: [&str; 4] = ["id:414d5a4e", "id:474f4f47", "id:4d534654", "id:564d5700"];
 
 /// How the claims begin that rest on a TPM.
-const SPOKEN: [&str; 5] = ["tpm.", "boot.", "ima.", "fence.", "evidence."];
+const SPOKEN: [&str; 5] = ["tpm.", "boot.", "ima.", "fence.", EVIDENCE];
+/// Those of them that rest on whatever signed the statement.
+const EVIDENCE: &str = "evidence.";
 
 /// What is known of the TPM that speaks for a node.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -52,6 +54,10 @@ pub(super) fn voice(
     kind: TpmKind,
     profile: Option<&Profile>,
 ) -> Provenance {
+    // Nobody but the node says what rests on a TPM it does not have.
+    if evidence.alone() {
+        return Provenance::SelfReported;
+    }
     // Only a guest has a processor to ask, and only of a guest is it asked.
     let guest = evidence.tee.is_some() || profile.is_some_and(super::cvm::asked);
     match (kind, guest) {
@@ -81,8 +87,13 @@ impl AttestationResult {
     }
 
     /// Whose word a claim is, said by a source of that kind: no log and no register is better than the
-    /// TPM that signed it.
+    /// TPM that signed it. What shows in the evidence itself is as good as the report that signed that.
     pub(super) fn by(&self, claim: &str, provenance: Provenance) -> Provenance {
+        if let Some(report) = self.report
+            && claim.starts_with(EVIDENCE)
+        {
+            return provenance.min(report);
+        }
         match SPOKEN.iter().any(|prefix| claim.starts_with(prefix)) {
             true => provenance.min(self.tpm),
             false => provenance,

@@ -31,7 +31,7 @@ pub(super) struct Judged<'a> {
     pub(super) rims: &'a [(Slot, rim::Checked)],
     /// Which roots are NVIDIA's.
     pub(super) endorsements: &'a Endorsements,
-    /// By the TPM's clock; `None`: nobody can tell when the GPUs were asked.
+    /// By the TPM's clock, or the kernel's of a guest without one; `None`: nobody can tell when the GPUs were asked.
     pub(super) age_ms: Option<u64>,
     pub(super) now: UnixTime,
 }
@@ -205,8 +205,11 @@ impl Judged<'_> {
                 "made for a challenge that no accepted statement of this boot answered".to_owned(),
             ),
             Some(age) if age / 1000 > u64::from(most) => {
-                let found = format!("{} seconds", age / 1000);
-                let by = Provenance::HardwareSigned;
+                let found = match self.evidence.alone() {
+                    false => format!("{} seconds", age / 1000),
+                    true => format!("{} seconds by its kernel's clock", age / 1000),
+                };
+                let by = self.age_by();
                 told.refuse("age_seconds", "gpu-report-old", wanted, found, by);
             }
             Some(_) => {}

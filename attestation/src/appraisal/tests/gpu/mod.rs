@@ -1,6 +1,7 @@
 //! GPUs made in the test: a node whose GPUs prove themselves, and each neighbour that does not.
 
 mod freshness;
+mod guest;
 mod place;
 mod revocation;
 mod roots;
@@ -69,8 +70,14 @@ impl Node {
 
     /// Two GPUs that answer that challenge, saying this.
     fn ask(&mut self, challenge: Nonce, said: &Said) {
+        let ak = self.case.tpm.ak();
+        self.ask_for(challenge, said, ak.name().as_bytes());
+    }
+
+    /// The same for whoever signs under that name.
+    fn ask_for(&mut self, challenge: Nonce, said: &Said, name: &[u8]) {
         self.challenge = challenge;
-        let nonce = gpu_nonce(&challenge, self.case.tpm.ak().name().as_bytes());
+        let nonce = gpu_nonce(&challenge, name);
         let mut said = Said {
             nonce,
             ..said.clone()

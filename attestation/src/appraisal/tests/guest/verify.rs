@@ -1,90 +1,13 @@
-//! A guest without a TPM, whose processor's report alone signs: affirmed, and each neighbour that is not.
-
-use std::sync::LazyLock;
+//! What is refused as bytes: nothing of it is recorded as the guest's.
 
 use super::*;
-use crate::{
-    cvm::snp::tests::{Made, made, milan},
-    evidence::{Binding, GuestSigner, StatementSigner, TeeReportSigner},
-};
-
-/// SHA-256 of the key that the guest drew for its boot.
-const KEY: Sha256Digest = Sha256Digest([0x61; 32]);
-/// `REPORT_ID` of the guest.
-const INSTANCE: [u8; 32] = [0x1d; 32];
-/// Where it stands in a report.
-const REPORT_ID: usize = 0x140;
-
-static MILAN: LazyLock<Made> = LazyLock::new(|| made(&milan()));
-
-/// Everything a guest shows and is held against, each part of which a row may spoil.
-struct Guest {
-    case: Case,
-    enrolled: GuestSigner,
-    /// Bytes put over the report, before it is signed.
-    over: Vec<(usize, Vec<u8>)>,
-    /// What the chip binds instead of what it should.
-    data: Option<[u8; 64]>,
-    /// Spoils what travels.
-    edit: fn(&mut v1::Evidence),
-}
-
-impl Guest {
-    fn ordinary() -> Self {
-        let mut case = Case::ordinary();
-        case.statement.guest_key = KEY.0.to_vec();
-        let enrolled = GuestSigner {
-            key: KEY,
-            instance: Some(INSTANCE),
-        };
-        Self {
-            case,
-            enrolled,
-            over: vec![(REPORT_ID, INSTANCE.to_vec())],
-            data: None,
-            edit: |_| {},
-        }
-    }
-
-    fn evidence(&self) -> v1::Evidence {
-        let statement = encode(&self.case.statement);
-        let binding = Binding::new(&self.case.freshness, &statement);
-        let data = self
-            .data
-            .unwrap_or_else(|| TeeReportSigner::carrier(&binding));
-        let mut over: Vec<(usize, &[u8])> = vec![(0x50, &data)];
-        over.extend(self.over.iter().map(|(at, what)| (*at, what.as_slice())));
-        let mut evidence = self.case.tpm.evidence(&statement, &self.case.freshness);
-        evidence.pcrs.clear();
-        evidence.logs.clone_from(&self.case.logs);
-        evidence.signer = Some(v1::evidence::Signer::TeeReport(v1::TeeReport {
-            kind: "sev-snp".to_owned(),
-            report: MILAN.report_with(&over),
-        }));
-        (self.edit)(&mut evidence);
-        evidence
-    }
-
-    fn verify(&self) -> Result<VerifiedEvidence, EvidenceRefused> {
-        VerifiedEvidence::verify(&self.evidence(), &self.enrolled, &self.case.freshness)
-    }
-}
-
-fn report(evidence: &mut v1::Evidence) -> &mut v1::TeeReport {
-    match &mut evidence.signer {
-        Some(v1::evidence::Signer::TeeReport(report)) => report,
-        other => panic!("{other:?}"),
-    }
-}
+use crate::evidence::SignerKind;
 
 #[test]
 fn evidence_of_a_guest_is_what_its_report_binds_for_its_key() {
     let guest = Guest::ordinary();
     let verified = guest.verify().unwrap();
-    assert_eq!(
-        verified.signer_kind(),
-        crate::evidence::SignerKind::TeeReport
-    );
+    assert_eq!(verified.signer_kind(), SignerKind::TeeReport);
     assert_eq!(
         (verified.clock(), verified.firmware_version()),
         (None, None)
