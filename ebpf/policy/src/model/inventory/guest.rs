@@ -255,8 +255,8 @@ pub(super) fn apart(
             let first = others.find_map(|kinds| there.get(&(*kinds, named.only(*kinds))));
             if let Some(first) = first {
                 let fault = format!(
-                    "{:?} is told from {:?} by nothing on {chip}: one report would be of both; name \
-                     another measurement or host_data",
+                    "{:?} is told from {:?} by nothing on {chip}: one report would be of both; give \
+                     each host_data of its own, or other chips",
                     raw.name.get_ref(),
                     first.name.get_ref()
                 );
