@@ -14,7 +14,7 @@
 //! | [`world`] | where addresses lie: a geo database and the operator's sites, likewise |
 //! | [`peers`] | addresses of a study, signed by the node that hosts them |
 //! | [`explain`] | what the kernel would say to a packet, and which line makes it say so |
-//! | [`plan`] | the same, of what was recorded |
+//! | [`plan`] | the same, of what was recorded; and what becomes of guests without a TPM |
 //!
 //! Nothing here touches the kernel, a socket or the disk: callers read files and pass bytes and
 //! time in.

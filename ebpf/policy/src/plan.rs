@@ -4,6 +4,8 @@
 //! jurisdiction alone is held against the bitmap that function reads, and where that does not
 //! answer the plan says so instead of guessing.
 
+mod guests;
+
 use std::net::IpAddr;
 
 use bailiwick_ebpf_common::Action;
@@ -13,6 +15,8 @@ use crate::explain::{Direction, Explainer, Query};
 use crate::image::{Who, subjects};
 use crate::model::Protocol;
 use crate::world::Codes;
+
+pub use guests::guests;
 
 /// Something that was denied, or passed.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -389,6 +389,10 @@ fn entry(
             .context("what it calls itself is no name; give one with --name")?,
     };
     let before = inventory.by_name(&name);
+    ensure!(
+        before.is_none_or(|before| before.guest.is_none()),
+        "{name} is a guest without a TPM: retire it first, or choose another name with --name"
+    );
     let replaces = args.replaces.as_deref();
     let replaces = replaces.map(|ek| digest("--replaces", ek)).transpose()?;
     if let Some(before) = before

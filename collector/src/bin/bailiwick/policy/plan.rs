@@ -3,11 +3,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use anyhow::Context as _;
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::proto::v1;
 use bailiwick_collector::clock;
 use bailiwick_policy::explain::{Direction, Explainer};
-use bailiwick_policy::plan::{Change, Recorded, plan};
+use bailiwick_policy::kind::Kind;
+use bailiwick_policy::model::{Inventory, edit};
+use bailiwick_policy::plan::{self, Change, Recorded, plan};
+use prost::Message as _;
 use serde_json::{Value, json};
 
 use crate::Exit;
@@ -18,6 +22,8 @@ use crate::format::{Format, Listing};
 use crate::{profile, why};
 
 const DAY_MS: u64 = 86_400_000;
+/// Changes of guests that are told.
+const GUESTS: usize = 100;
 /// Nodes that are told by name; `profile plan` tells all.
 const NODES: usize = 20;
 
@@ -70,6 +76,7 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
     if told.more || counted.more {
         eprintln!("bailiwick: more was recorded than is looked at: ask for fewer days");
     }
+    guests(connection, &draft.model.inventory);
     nodes(connection, &args.folder);
     let world = draft.world_image();
     let explainer = draft.explainer(&world);
@@ -92,6 +99,50 @@ pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> 
     }
     .print(args.output)?;
     Ok(Exit::Good)
+}
+
+/// Guests without a TPM that would be listed otherwise than now. As with nodes, what is not known of
+/// them hides nothing of what becomes of traffic.
+fn guests(connection: &Connection, after: &Inventory) {
+    let before = block_on(super::fetch(connection, Kind::Policy));
+    for line in changed_guests(before.and_then(listed), after) {
+        eprintln!("bailiwick: {}", why::plain(&line));
+    }
+}
+
+fn changed_guests(before: anyhow::Result<Inventory>, after: &Inventory) -> Vec<String> {
+    let mut lines = match before {
+        Ok(before) => plan::guests(&before, after),
+        Err(error) => vec![format!("guests: {error:#}")],
+    };
+    let more = lines.len().saturating_sub(GUESTS);
+    if more > 0 {
+        lines.truncate(GUESTS);
+        lines.push(format!("and {more} more changes of guests"));
+    }
+    lines
+}
+
+/// The inventory in force. Where no policy is, nothing is listed.
+fn listed(answer: Result<Vec<u8>, tonic::Status>) -> anyhow::Result<Inventory> {
+    match answer {
+        Ok(bundle) => inventory(&bundle),
+        Err(status) if status.code() == tonic::Code::NotFound => Ok(Inventory::default()),
+        Err(status) => anyhow::bail!("{}", status.message()),
+    }
+}
+
+/// Of a serialized policy.
+fn inventory(bundle: &[u8]) -> anyhow::Result<Inventory> {
+    let bundle = v1::PolicyBundle::decode(bundle)?;
+    let mut files = bundle.files.iter();
+    match files.find(|file| file.path == edit::INVENTORY) {
+        Some(file) => {
+            let text = std::str::from_utf8(&file.content).context(edit::INVENTORY)?;
+            Ok(edit::read(text)?)
+        }
+        None => Ok(Inventory::default()),
+    }
 }
 
 /// Nodes that would turn under the new policy's profile, beside what it does to traffic. What is
@@ -209,6 +260,75 @@ mod tests {
 
     use super::*;
     use crate::policy::known_files;
+
+    fn guests(count: usize, digit: char) -> String {
+        (0..count)
+            .map(|n| {
+                format!(
+                    "[[guest]]\nname = \"vm-{n}\"\nchips = [\"SNP-{n:016x}\"]\n\
+                     jurisdiction = \"DE\"\nmeasurement = \"{}\"\n",
+                    digit.to_string().repeat(96)
+                )
+            })
+            .collect()
+    }
+
+    /// Held against the policy in force; what that is not known to be is said, and nothing is new.
+    #[test]
+    fn guests_that_change_are_told() {
+        let bundle = |path: &str, content: Vec<u8>| {
+            let bundle = v1::PolicyBundle {
+                files: vec![v1::PolicyFile {
+                    path: path.to_owned(),
+                    content,
+                }],
+                ..v1::PolicyBundle::default()
+            };
+            bundle.encode_to_vec()
+        };
+        let after = edit::read(&guests(1, 'b')).unwrap();
+        let (was, is) = ("a".repeat(96), "b".repeat(96));
+        let new = format!("guest vm-0 is new: measurement {is} on SNP-0000000000000000");
+        let before = |text: String| Ok(bundle("inventory.toml", text.into_bytes()));
+        let rows = [
+            ("the same", before(guests(1, 'b')), vec![]),
+            (
+                "another launch",
+                before(guests(1, 'a')),
+                vec![format!("guest vm-0: measurement was {was}, is {is}")],
+            ),
+            (
+                "no inventory",
+                Ok(bundle("sites.toml", Vec::new())),
+                vec![new.clone()],
+            ),
+            (
+                "no policy",
+                Err(tonic::Status::not_found("no-policy: none")),
+                vec![new],
+            ),
+            (
+                "no answer",
+                Err(tonic::Status::permission_denied("not-an-operator: who?")),
+                vec!["guests: not-an-operator: who?".to_owned()],
+            ),
+            (
+                "no text",
+                Ok(bundle("inventory.toml", vec![0xff])),
+                vec![
+                    "guests: inventory.toml: invalid utf-8 sequence of 1 bytes from index 0"
+                        .to_owned(),
+                ],
+            ),
+        ];
+        for (name, before, want) in rows {
+            assert_eq!(changed_guests(listed(before), &after), want, "{name}");
+        }
+        let many = edit::read(&guests(GUESTS + 2, 'b')).unwrap();
+        let lines = changed_guests(Ok(Inventory::default()), &many);
+        assert_eq!(lines.len(), GUESTS + 1);
+        assert_eq!(lines[GUESTS], "and 2 more changes of guests");
+    }
 
     /// A set as it was recorded, against the example policy.
     #[test]
