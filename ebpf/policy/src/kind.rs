@@ -130,6 +130,7 @@ fn policy_file(path: &str) -> bool {
             | "sites.toml"
             | "inventory.toml"
             | "profile.toml"
+            | "guest-profile.toml"
             | "collector.toml"
             | "world.csv"
             | "world.txt"

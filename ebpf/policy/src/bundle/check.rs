@@ -455,5 +455,8 @@ pub(super) fn read(files: &ByPath<'_>) -> Result<Model, FileError> {
         inventory: need("inventory.toml")?,
         collector: need("collector.toml")?,
         profile: need("profile.toml")?,
+        guest_profile: files
+            .get("guest-profile.toml")
+            .map(|bytes| bytes.as_slice()),
     })
 }

@@ -70,6 +70,7 @@ fn ask(rows: &[(&str, &str, Protocol, u16, bool, &str)]) {
         collector: b"",
         profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
                    tpm={bank=\"sha256\",require=[0]}\n",
+        guest_profile: None,
     })
     .unwrap();
     let text = b"198.51.100.0/24,DE\n192.0.2.0/24,US\n";
@@ -117,6 +118,7 @@ fn a_device_is_explained_by_the_verdict_on_devices() {
         collector: b"",
         profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
                    tpm={bank=\"sha256\",require=[0]}\n",
+        guest_profile: None,
     })
     .unwrap();
     let source = WorldSource {

@@ -41,6 +41,7 @@ pub(super) fn model(studies: &[&str], host_fence: &str) -> Model {
         collector: b"",
         profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
                    tpm={bank=\"sha256\",require=[0]}\n",
+        guest_profile: None,
     })
     .unwrap()
 }

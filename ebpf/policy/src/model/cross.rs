@@ -264,5 +264,27 @@ fn warnings(model: &Model) -> Vec<FileError> {
                 .error(format!("host service {} {nothing}", host.name)),
         );
     }
+    warnings.extend(guests_without_registers(model));
     warnings
+}
+
+/// A guest without a TPM has no register, and stands under no profile that asks for one.
+fn guests_without_registers(model: &Model) -> Option<FileError> {
+    let guests = model.inventory.nodes.iter();
+    let guest = guests.clone().find(|node| node.guest.is_some())?;
+    let asked = !model.profile_of(Some(guest)).tpm.require.is_empty();
+    let file = match &model.guest_profile {
+        Some(_) => "guest-profile.toml",
+        None => "profile.toml",
+    };
+    asked.then(|| FileError {
+        file: file.to_owned(),
+        line: 1,
+        key: "tpm.require".to_owned(),
+        fault: format!(
+            "asks for registers, and {} has no TPM: it never stands; what guests are held against \
+             instead of profile.toml is guest-profile.toml",
+            guest.name
+        ),
+    })
 }

@@ -7,7 +7,7 @@ use bailiwick_attestation::evidence::guest_id;
 use bailiwick_attestation::{NodeId, Sha256Digest};
 
 use super::inventory::{Inventory, parse};
-use super::{ADDRESSES_LIMIT, DEVICES_LIMIT, NODES_LIMIT};
+use super::{ADDRESSES_LIMIT, DEVICES_LIMIT, Files, Model, NODES_LIMIT};
 
 const SNP: &str = "SNP-0123456789abcdef";
 const TDX: &str = "TDX-0123456789abcdef0123456789abcdef";
@@ -520,4 +520,73 @@ fn what_stands_for_a_guest_is_its_name() {
         assert_eq!(ek(&inventory), ek(&moved), "{guest}");
         assert_ne!(ek(&inventory), Sha256Digest([0; 32]));
     }
+}
+
+/// A policy that lists one guest and a node, under these profiles.
+fn with_profiles(profile: &str, guests: Option<&str>) -> Result<Model, String> {
+    let m = "a".repeat(96);
+    let inventory = format!(
+        "[[guest]]\nname = \"vm-01\"\nchips = [{SNP:?}]\nmeasurement = \"{m}\"\njurisdiction = \"DE\"\n\
+         [[node]]\nname = \"gpu-01\"\nek = \"{}\"\njurisdiction = \"DE\"\n",
+        "1".repeat(64)
+    );
+    let model = Model::parse(&Files {
+        studies: &[],
+        host_fence: b"",
+        sites: b"",
+        inventory: inventory.as_bytes(),
+        collector: b"",
+        profile: profile.as_bytes(),
+        guest_profile: guests.map(str::as_bytes),
+    });
+    model.map_err(|error| error.to_string())
+}
+
+const HOSTS: &str = "name = \"hosts\"\nlease_seconds = 60\nmax_silence_seconds = 60\n\
+                     [tpm]\nbank = \"sha256\"\nrequire = [7]\n";
+const GUESTS: &str = "name = \"guests\"\nlease_seconds = 30\nmax_silence_seconds = 60\n\
+                      [tpm]\nbank = \"sha256\"\nrequire = []\n[cvm]\n";
+
+#[test]
+fn a_guest_has_the_profile_of_guests_where_there_is_one() {
+    let model = with_profiles(HOSTS, Some(GUESTS)).unwrap();
+    let of = |model: &Model, node: &str| {
+        let node = model.inventory.by_name(&name(node));
+        model.profile_of(node).name.clone()
+    };
+    assert_eq!(
+        (of(&model, "vm-01"), of(&model, "gpu-01")),
+        ("guests".into(), "hosts".into())
+    );
+    assert_eq!(of(&model, "nobody"), "hosts");
+    assert_eq!(model.warnings, []);
+
+    let model = with_profiles(HOSTS, None).unwrap();
+    assert_eq!(of(&model, "vm-01"), "hosts");
+    let warned: Vec<String> = model.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(warned.len(), 1, "{warned:?}");
+    assert!(warned[0].starts_with("profile.toml:1: tpm.require: asks for registers, and vm-01"));
+    let asking = GUESTS.replace("[]", "[7]");
+    let model = with_profiles(HOSTS, Some(&asking)).unwrap();
+    let warned = model.warnings[0].to_string();
+    assert!(
+        warned.starts_with("guest-profile.toml:1: tpm.require: "),
+        "{warned}"
+    );
+}
+
+#[test]
+fn what_concerns_every_node_stands_in_one_profile() {
+    for (key, more) in [
+        ("world", "[world]\nmax_age_days = 3\n"),
+        ("brake", "[brake]\nshare_percent = 9\n"),
+    ] {
+        let fault = with_profiles(HOSTS, Some(&format!("{GUESTS}{more}"))).unwrap_err();
+        let want =
+            format!("guest-profile.toml:1: {key}: concerns every node: it stands in profile.toml");
+        assert_eq!(fault, want);
+        with_profiles(&format!("{HOSTS}{more}"), Some(GUESTS)).unwrap();
+    }
+    let fault = with_profiles(HOSTS, Some("")).unwrap_err();
+    assert!(fault.starts_with("guest-profile.toml:"), "{fault}");
 }

@@ -29,6 +29,7 @@ fn parse(studies: &[(&str, &str)], host_fence: &str) -> Result<Model, FileError>
         collector: b"",
         profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
                    tpm={bank=\"sha256\",require=[0]}\n",
+        guest_profile: None,
     })
 }
 

@@ -28,7 +28,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
-use bailiwick_attestation::profile::Profile;
+use bailiwick_attestation::profile::{Brake, Profile, WorldProfile};
 use bailiwick_attestation::{FileError, JurisdictionCode, Place, Sha256Digest, StudyId, Term};
 use bailiwick_ebpf_common::policy::SUBJECTS;
 use ipnet::IpNet;
@@ -93,6 +93,8 @@ pub struct Model {
     pub collector: CollectorKeys,
     /// What a node is held against.
     pub profile: Profile,
+    /// What a guest without a TPM is held against instead; `None`: the same as every other node.
+    pub guest_profile: Option<Profile>,
     /// What is allowed and probably not meant, for whoever signs.
     pub warnings: Vec<FileError>,
 }
@@ -358,6 +360,8 @@ pub struct Files<'a> {
     pub collector: &'a [u8],
     /// `profile.toml`.
     pub profile: &'a [u8],
+    /// `guest-profile.toml`, where there is one.
+    pub guest_profile: Option<&'a [u8]>,
 }
 
 impl Model {
@@ -381,9 +385,37 @@ impl Model {
             inventory: inventory::parse("inventory.toml", files.inventory)?,
             collector: collector::parse("collector.toml", files.collector)?,
             profile: Profile::parse("profile.toml", files.profile)?,
+            guest_profile: files.guest_profile.map(guest_profile).transpose()?,
             warnings: Vec::new(),
         };
         cross::check(&mut model)?;
         Ok(model)
+    }
+
+    /// What this node is held against; `None`: one that nobody listed.
+    #[must_use]
+    pub fn profile_of(&self, node: Option<&Node>) -> &Profile {
+        let guest = node.filter(|node| node.guest.is_some());
+        let own = guest.and(self.guest_profile.as_ref());
+        own.unwrap_or(&self.profile)
+    }
+}
+
+/// What concerns the whole deployment stands in one place, or the two could differ.
+fn guest_profile(bytes: &[u8]) -> Result<Profile, FileError> {
+    const FILE: &str = "guest-profile.toml";
+    let profile = Profile::parse(FILE, bytes)?;
+    let elsewhere = [
+        ("world", profile.world != WorldProfile::default()),
+        ("brake", profile.brake != Brake::default()),
+    ];
+    match elsewhere.into_iter().find(|(_, there)| *there) {
+        None => Ok(profile),
+        Some((key, _)) => Err(FileError {
+            file: FILE.to_owned(),
+            line: 1,
+            key: key.to_owned(),
+            fault: "concerns every node: it stands in profile.toml".to_owned(),
+        }),
     }
 }

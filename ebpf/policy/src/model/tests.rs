@@ -101,6 +101,7 @@ fn parse(file: &str, from: &str, to: &str) -> Result<Model, FileError> {
         inventory: text("inventory", INVENTORY).as_bytes(),
         collector: text("collector", COLLECTOR).as_bytes(),
         profile: PROFILE.as_bytes(),
+        guest_profile: None,
     })
 }
 

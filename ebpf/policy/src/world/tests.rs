@@ -26,6 +26,7 @@ fn sites(text: &str) -> Vec<Site> {
         inventory: b"",
         collector: b"",
         profile,
+        guest_profile: None,
     };
     Model::parse(&files).unwrap().sites
 }
@@ -446,6 +447,7 @@ fn what_a_policy_allows_and_nothing_lies_in_is_told() {
             collector: b"",
             profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
                        tpm={bank=\"sha256\",require=[0]}\n",
+            guest_profile: None,
         })
         .unwrap();
         let source = WorldSource {

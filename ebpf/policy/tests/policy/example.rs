@@ -27,7 +27,7 @@ fn read(dir: &Path) -> BTreeMap<String, Vec<u8>> {
 fn the_example_is_a_policy() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/examples/policy");
     let files = read(&dir);
-    assert_eq!(files.len(), 8);
+    assert_eq!(files.len(), 9);
     let fleet = Fleet::new();
     let bundle = fleet.bundle(&manifest(1, None, &files), &files, &["alice", "bob"]);
     let verified = bundle
@@ -36,6 +36,8 @@ fn the_example_is_a_policy() {
     assert_eq!(verified.model.warnings, []);
     assert_eq!(verified.model.studies.len(), 2);
     assert_eq!(verified.model.profile.name, "fra1-2026");
+    let guests = verified.model.guest_profile.as_ref().unwrap();
+    assert_eq!(guests.name, "fra1-2026-guests");
 }
 
 #[test]

@@ -54,6 +54,7 @@ impl Host {
             collector: b"",
             profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\n\
                        tpm={bank=\"sha256\",require=[0]}\n",
+            guest_profile: None,
         })
         .unwrap();
         let source = WorldSource {
