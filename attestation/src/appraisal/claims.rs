@@ -5,6 +5,7 @@ use super::{
     fence::{self, FenceClaims, LogSays},
     geo::Place,
     gpu, host,
+    logs::{NO_TPM, UNSIGNED},
     result::{AppraisedClaim, AttestationResult, Deviation, Finding},
     strict,
     verify::VerifiedEvidence,
@@ -110,15 +111,16 @@ fn registers(
             None => "any value, quoted".to_owned(),
         };
         let Some(value) = evidence.register(bank, *index) else {
+            let (code, found) = match evidence.alone() {
+                false => ("pcr-not-quoted", "not in the quote"),
+                true => (UNSIGNED, NO_TPM),
+            };
             result.deviate(Deviation {
                 claim,
                 finding: Finding::Refused,
-                code: "pcr-not-quoted".to_owned(),
+                code: code.to_owned(),
                 expected: expected(),
-                found: match evidence.alone() {
-                    false => "not in the quote".to_owned(),
-                    true => "no TPM: nobody signed a register".to_owned(),
-                },
+                found: found.to_owned(),
                 provenance: None,
             });
             continue;

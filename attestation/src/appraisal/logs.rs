@@ -22,10 +22,10 @@ use crate::{
 
 /// Most characters of a log's own words in a deviation.
 const WORDS: usize = 400;
-/// Code of a log that rests on registers which nobody signed.
+/// Code of what rests on registers which nobody signed.
 pub(super) const UNSIGNED: &str = "registers-unsigned";
 /// Why nobody did, in words.
-pub(super) const NO_TPM: &str = "no TPM: nobody signed a register, and the log is the node's word";
+pub(super) const NO_TPM: &str = "no TPM, so nobody signed a register";
 /// Registers that boot logs are held against.
 const REGISTERS: u8 = 16;
 

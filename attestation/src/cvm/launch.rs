@@ -87,3 +87,125 @@ impl GuestIdentity {
         .map(|(claim, own, found)| other(claim, own, found))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cvm::LaunchSigner;
+
+    fn facts() -> Facts {
+        Facts {
+            technology: "sev-snp",
+            version: 3,
+            chip: Some("SNP-07".to_owned()),
+            product: None,
+            tcb: Vec::new(),
+            tcb_status: None,
+            vmpl: Some(0),
+            debug: false,
+            measurement: "06".to_owned(),
+            host_data: "05".to_owned(),
+            policy: String::new(),
+            registers: Vec::new(),
+            signer: Some(LaunchSigner {
+                id_key: "0a".to_owned(),
+                family: "0b".to_owned(),
+                image: "0c".to_owned(),
+                svn: 1,
+            }),
+            instance: None,
+        }
+    }
+
+    /// A guest of which approvers know everything.
+    fn whole() -> GuestIdentity {
+        GuestIdentity {
+            chips: vec!["SNP-06".to_owned(), "SNP-07".to_owned()],
+            launch: Launch {
+                measurement: Some("06".to_owned()),
+                signer: Some(LaunchKey {
+                    id_key: "0a".to_owned(),
+                    family: "0b".to_owned(),
+                    image: "0c".to_owned(),
+                }),
+                host_data: Some("05".to_owned()),
+            },
+        }
+    }
+
+    #[test]
+    fn a_report_is_of_the_guest_that_is_listed_in_all_that_is_listed() {
+        type Row = (
+            &'static str,
+            fn(&mut Facts),
+            Option<(&'static str, &'static str, &'static str)>,
+        );
+        let rows: &[Row] = &[
+            ("as it is", |_| {}, None),
+            (
+                "another chip",
+                |f| f.chip = Some("SNP-08".to_owned()),
+                Some(("cvm.chip_id", "SNP-06 or SNP-07", "SNP-08")),
+            ),
+            (
+                "a chip that hides",
+                |f| f.chip = None,
+                Some(("cvm.chip_id", "SNP-06 or SNP-07", "a chip that is not told")),
+            ),
+            (
+                "another measurement",
+                |f| f.measurement = "07".to_owned(),
+                Some(("cvm.measurement", "06", "07")),
+            ),
+            (
+                "for somebody else",
+                |f| f.host_data = "06".to_owned(),
+                Some(("cvm.host_data", "05", "06")),
+            ),
+            (
+                "signed by nobody",
+                |f| f.signer = None,
+                Some(("cvm.id_key", "0a", "a launch nobody signed")),
+            ),
+            (
+                "signed by another key",
+                |f| f.signer.as_mut().unwrap().id_key = "0d".to_owned(),
+                Some(("cvm.id_key", "0a", "0d")),
+            ),
+            (
+                "of another family",
+                |f| f.signer.as_mut().unwrap().family = "0d".to_owned(),
+                Some(("cvm.family_id", "0b", "0d")),
+            ),
+            (
+                "of another image",
+                |f| f.signer.as_mut().unwrap().image = "0d".to_owned(),
+                Some(("cvm.image_id", "0c", "0d")),
+            ),
+        ];
+        for (name, edit, want) in rows {
+            let mut facts = facts();
+            edit(&mut facts);
+            let want = want.map(|(claim, expected, found)| Other {
+                claim,
+                expected: expected.to_owned(),
+                found: found.to_owned(),
+            });
+            assert_eq!(whole().other(&facts), want, "{name}");
+        }
+    }
+
+    /// What approvers leave open is anybody's to choose, and nothing else is.
+    #[test]
+    fn what_is_not_listed_is_not_asked() {
+        let mut bare = whole();
+        bare.launch.signer = None;
+        bare.launch.host_data = None;
+        let mut other = facts();
+        other.signer = None;
+        other.host_data = "06".to_owned();
+        assert_eq!(bare.other(&other), None);
+        other.measurement = "07".to_owned();
+        assert_eq!(bare.other(&other).unwrap().claim, "cvm.measurement");
+    }
+}

@@ -88,6 +88,9 @@ impl Draft {
             let line = format!("\"{index}\" = [\"{value}\"]\n");
             text.push_str(&line);
         }
+        if self.require.is_empty() {
+            text.push_str("\n[cvm]\n");
+        }
         out.push_str(&text);
     }
 

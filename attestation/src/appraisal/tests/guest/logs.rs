@@ -4,7 +4,7 @@ use super::super::boot::Booted;
 use super::*;
 use crate::{
     crypto::HashAlgorithm,
-    profile::{Provenance, Value},
+    profile::{Provenance, Seen, Value, draft},
 };
 
 /// The logs of a node that booted in order, of a guest whose profile says this of them.
@@ -128,12 +128,19 @@ fn the_strict_part_is_not_met_by_a_guests_word() {
 /// What a log says against its node is believed of it all the same.
 #[test]
 fn what_was_taken_back_is_refused_in_a_guests_logs_too() {
-    let digest = HashAlgorithm::Sha256.digest(&[b"shim"]).unwrap();
-    let revoked = format!("[[revoked]]\ndigest = \"{digest}\"\nreason = \"CVE-1\"\n");
-    let result = logging(&revoked).appraise();
-    assert_eq!(codes(&result), ["revoked"]);
-    let told = result.deviations().next().unwrap();
-    assert_eq!(told.provenance, Some(Provenance::SelfReported));
+    // Of a separator no claim is made: it stands in the log alone.
+    for (what, claim) in [
+        (&b"shim"[..], "boot.applications"),
+        (&[0; 4], "boot.log.pcr.0"),
+    ] {
+        let digest = HashAlgorithm::Sha256.digest(&[what]).unwrap();
+        let revoked = format!("[[revoked]]\ndigest = \"{digest}\"\nreason = \"CVE-1\"\n");
+        let result = logging(&revoked).appraise();
+        assert_eq!(codes(&result), ["revoked"]);
+        let told = result.deviations().next().unwrap();
+        assert_eq!(told.claim, claim);
+        assert_eq!(told.provenance, Some(Provenance::SelfReported), "{claim}");
+    }
 }
 
 /// Kept and put together again they show what they showed when they came.
@@ -149,6 +156,9 @@ fn logs_that_were_kept_say_what_they_said() {
     let mut first = guest.verify().unwrap();
     assert!(first.read_logs(&profile, NOW, None));
     let read = first.logs_read().unwrap();
+    for (name, claim) in read.boot.claims.iter().chain(&read.ima.claims) {
+        assert_eq!(claim.provenance, Provenance::SelfReported, "{name}");
+    }
     assert_eq!(codes(&guest.appraise_verified(&first)), [""; 0]);
     let named = |log: &v1::Log| v1::LogDigest {
         name: log.name.clone(),
@@ -164,4 +174,24 @@ fn logs_that_were_kept_say_what_they_said() {
     second.keep_all(&kept);
     assert!(second.read_logs(&profile, NOW, None));
     assert_eq!(codes(&guest.appraise_verified(&second)), [""; 0]);
+}
+
+/// What is drafted from a guest is what it can meet: its processor asked, and no register.
+#[test]
+fn a_profile_drafted_from_a_guest_asks_its_processor() {
+    let mut guest = logging("");
+    let verified = guest.verify().unwrap();
+    let profile = Profile::parse("p", guest.case.profile.as_bytes()).unwrap();
+    let seen = Seen {
+        node: "gpu-01".to_owned(),
+        at: NOW,
+        shown: shown(&verified, TpmKind::Virtual, &profile),
+    };
+    let text = draft("r17", &profile, &[seen]).to_toml();
+    let drafted = Profile::parse("r17", text.as_bytes()).unwrap();
+    assert!(drafted.tpm.require.is_empty() && drafted.cvm.is_some());
+    assert!(drafted.boot.is_none() && drafted.ima.is_none() && drafted.fence.is_none());
+    guest.case.profile = text.replace("[cvm]\n", "[cvm]\nrevocation = false\n");
+    let result = guest.appraise();
+    assert_eq!((result.status, codes(&result)), (Status::Affirming, vec![]));
 }
