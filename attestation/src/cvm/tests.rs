@@ -408,6 +408,21 @@ fn a_processor_of_intels_speaks_with_collateral_in_its_time() {
 }
 
 #[test]
+fn a_partition_of_a_guest_does_not_speak_for_it() {
+    for (vmid, want) in [(0, vec![]), (1, vec![("cvm-partition", true)])] {
+        let made = tdx_made(&Plan {
+            kind: 4,
+            vmid,
+            ..Plan::v5()
+        });
+        let known = tdx_brought(&made, &[made.collateral.publish()]);
+        let judged = tdx_judge(&made.quote, &known, TDX_AT);
+        assert_eq!(faults(&judged), want);
+        assert_eq!(judged.proven(), vmid == 0);
+    }
+}
+
+#[test]
 fn of_two_editions_the_newer_counts_and_neither_hides_what_the_other_takes_back() {
     let mut made = tdx_made(&Plan::v4());
     let first = made.collateral.publish();

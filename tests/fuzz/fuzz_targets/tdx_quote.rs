@@ -15,8 +15,11 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
         data.get(body + 520..body + 584),
         Some(&quote.body.report_data[..])
     );
-    let tdx_1_5 = quote.version == 5 && data.get(48) == Some(&3);
+    let kind = data.get(48).filter(|_| quote.version == 5);
+    let tdx_1_5 = matches!(kind, Some(3 | 4));
     assert_eq!(quote.body.tee_tcb_svn2.is_some(), tdx_1_5);
+    let vmid = data.get(54 + 648).filter(|_| kind == Some(&4));
+    assert_eq!(quote.body.vmid.as_ref(), vmid);
     // Nobody but Intel has the root's key.
     let chain = quote.pck_chain.as_deref().unwrap_or_default();
     assert!(verify(&quote, chain, UnixTime::from_secs(1_768_003_200)).is_err());

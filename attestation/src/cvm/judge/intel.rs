@@ -32,6 +32,11 @@ pub(super) fn judge(asked: &Asked<'_>, quote: &Quote<'_>) -> Judged {
     judged
         .faults
         .extend(answers(body.report_data, asked.report_data));
+    if let Some(vmid @ 1..) = body.vmid {
+        // It answers for itself, under the measurement of the guest around it.
+        let why = format!("partition {vmid} of the guest asked, not the guest itself");
+        judged.faults.push(refused("cvm-partition", why));
+    }
     let Some(brought) = &quote.pck_chain else {
         let why = "the quote does not hold the certificate of its processor's key";
         judged.faults.push(unchecked("cvm-key-missing", why));

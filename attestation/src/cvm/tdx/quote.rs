@@ -17,6 +17,8 @@ const PCK_CHAIN: u16 = 5;
 /// Body types of version 5.
 const TD_1_0: u16 = 2;
 const TD_1_5: u16 = 3;
+/// TDX 1.5 with what a migration and a partition are told by.
+const TD_1_5_EXTENDED: u16 = 4;
 /// `TUD.DEBUG` in the first byte of `TDATTRIBUTES`.
 const DEBUG: u8 = 1;
 
@@ -53,6 +55,11 @@ pub struct Body<'a> {
     pub tee_tcb_svn2: Option<&'a [u8; 16]>,
     /// `MRSERVICETD`. TDX 1.5.
     pub mr_service_td: Option<&'a [u8; 48]>,
+    /// `VMID`: which partition of the guest asked; 0 is the guest itself. Body type 4.
+    pub vmid: Option<u8>,
+    /// `TD_ID`: which launch of the guest this is, kept when it migrates; zero where the host does not
+    /// have it reported. Body type 4.
+    pub td_id: Option<&'a [u8; 32]>,
 }
 
 impl<'a> Body<'a> {
@@ -77,10 +84,24 @@ impl<'a> Body<'a> {
             report_data: r.array_ref("body.REPORTDATA")?,
             tee_tcb_svn2: None,
             mr_service_td: None,
+            vmid: None,
+            td_id: None,
         };
-        if kind == TD_1_5 {
+        if kind == TD_1_5 || kind == TD_1_5_EXTENDED {
             body.tee_tcb_svn2 = Some(r.array_ref("body.TEE_TCB_SVN_2")?);
             body.mr_service_td = Some(r.array_ref("body.MRSERVICETD")?);
+        }
+        if kind == TD_1_5_EXTENDED {
+            body.vmid = Some(r.u8("body.VMID")?);
+            body.td_id = Some(r.array_ref("body.TD_ID")?);
+            r.take("body.DEVINFO", 48)?;
+            r.take("body.INIT_SERVTD_HASH", 48)?;
+            r.take("body.INIT_SERVTD_ATTR", 8)?;
+            r.take("body.INIT_CPUSVN", 16)?;
+            r.take("body.INIT_TEE_TCB_SVN", 16)?;
+            r.take("body.INIT_TEE_FMSPC", 12)?;
+            r.take("body.CURR_SERVTD_HASH", 48)?;
+            r.take("body.CURR_SERVTD_ATTR", 8)?;
         }
         Ok(body)
     }
@@ -227,8 +248,12 @@ impl<'a> Quote<'a> {
 }
 
 fn body_type(r: &mut Reader<'_>) -> Result<u16, ParseError> {
-    let kind = one_of(r, "body.Type", &[TD_1_0, TD_1_5])?;
-    let want = if kind == TD_1_0 { 584 } else { 648 };
+    let kind = one_of(r, "body.Type", &[TD_1_0, TD_1_5, TD_1_5_EXTENDED])?;
+    let want = match kind {
+        TD_1_0 => 584,
+        TD_1_5 => 648,
+        _ => 885,
+    };
     let at = r.offset();
     let size = r.u32_le("body.Size")?;
     if size != want {

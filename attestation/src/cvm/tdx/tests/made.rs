@@ -22,8 +22,10 @@ pub(crate) const AT: UnixTime = UnixTime::from_secs(1_768_003_200);
 pub(crate) struct Plan {
     /// Quote version 4 or 5.
     pub(crate) version: u16,
-    /// Body type of version 5: 2 or 3.
+    /// Body type of version 5: 2, 3 or 4.
     pub(crate) kind: u16,
+    /// Which partition of the guest asked, of body type 4.
+    pub(crate) vmid: u8,
     pub(crate) svn: [u8; 16],
     pub(crate) svn2: [u8; 16],
     pub(crate) components: [u8; 16],
@@ -52,6 +54,7 @@ impl Plan {
         Self {
             version: 4,
             kind: 2,
+            vmid: 0,
             svn,
             svn2: svn,
             components: [7; 16],
@@ -218,7 +221,11 @@ fn put(bytes: &mut [u8], at: usize, what: &[u8]) {
 }
 
 fn body(plan: &Plan) -> Vec<u8> {
-    let len = if plan.kind == 3 { 648 } else { 584 };
+    let len = match plan.kind {
+        2 => 584,
+        3 => 648,
+        _ => 885,
+    };
     let mut body = vec![0x11; len];
     put(&mut body, 0, &plan.svn);
     // MRSIGNERSEAM and SEAMATTRIBUTES of Intel's module.
@@ -232,8 +239,12 @@ fn body(plan: &Plan) -> Vec<u8> {
         put(&mut body, at, &[register; 48]);
     }
     put(&mut body, 520, &[0x44; 64]);
-    if plan.kind == 3 {
+    if plan.kind >= 3 {
         put(&mut body, 584, &plan.svn2);
+    }
+    if plan.kind == 4 {
+        put(&mut body, 648, &[plan.vmid]);
+        put(&mut body, 649, &[0x55; 32]);
     }
     for (at, what) in &plan.body_over {
         put(&mut body, *at, what);

@@ -32,11 +32,47 @@ fn a_quote_is_believed_of_the_processor_that_signed_it() {
     assert!(!read.body.debug());
     assert_eq!((read.qe_report.isv_prod_id, read.qe_report.isv_svn), (2, 4));
     assert_eq!(Quote::parse(&V4.quote).unwrap().body.tee_tcb_svn2, None);
+    assert_eq!((read.body.vmid, read.body.td_id), (None, None));
     let debug = made(&Plan {
         td_attributes: [1, 0, 0, 0, 0, 0, 0, 0],
         ..Plan::v4()
     });
     assert!(Quote::parse(&debug.quote).unwrap().body.debug());
+}
+
+#[test]
+fn a_body_that_tells_launch_and_partition_is_signed_to_its_last_byte() {
+    let extended = made(&Plan {
+        kind: 4,
+        vmid: 2,
+        ..Plan::v5()
+    });
+    assert_eq!(chained(&extended, &extended.quote, AT), Ok(()));
+    let read = Quote::parse(&extended.quote).unwrap();
+    assert_eq!(
+        (read.body.vmid, read.body.td_id),
+        (Some(2), Some(&[0x55; 32]))
+    );
+    assert_eq!(read.body.mr_td, &[0x22; 48]);
+    assert_eq!(read.body.report_data, &[0x44; 64]);
+    assert_eq!(read.body.tee_tcb_svn2.map(|svn| svn[0]), Some(5));
+    assert_eq!(read.body.mr_service_td, Some(&[0x11; 48]));
+    for at in [54 + 648, 54 + 649, 54 + 681, 54 + 884] {
+        let mut quote = extended.quote.clone();
+        quote[at] ^= 1;
+        let refused = chained(&extended, &quote, AT);
+        assert_eq!(refused, Err(vec!["quote-signature"]), "{at}");
+    }
+    // A body of another kind's size is none of either.
+    for (kind, want) in [
+        (3_u8, "body.Size at offset 50: found 0x375, wanted 0x288"),
+        (5, "body.Type at offset 48: 0x5"),
+    ] {
+        let mut quote = extended.quote.clone();
+        quote[48] = kind;
+        let error = Quote::parse(&quote).unwrap_err().to_string();
+        assert!(error.contains(want), "{error}");
+    }
 }
 
 /// One bit of each byte that anything signs, and of each signature: nothing is left that could be
@@ -153,7 +189,7 @@ fn malformed_quotes_say_where() {
     let v4 = |at: usize, what: &[u8]| over(&V4.quote, at, what);
     let v5 = |at: usize, what: &[u8]| over(&V5.quote, at, what);
     let data = 48 + 584;
-    let rows: [(&str, Vec<u8>, &str); 15] = [
+    let rows: [(&str, Vec<u8>, &str); 16] = [
         (
             "nothing",
             vec![],
@@ -176,6 +212,11 @@ fn malformed_quotes_say_where() {
             "TDX 1.0 of another size",
             v5(48, &[2]),
             "body.Size at offset 50: found 0x288, wanted 0x248",
+        ),
+        (
+            "an extended body of another size",
+            v5(48, &[4]),
+            "body.Size at offset 50: found 0x288, wanted 0x375",
         ),
         (
             "a body one longer",

@@ -127,6 +127,16 @@ fn facts(quote: &Quote<'_>, report: &mut Report) {
     if let Some(service) = body.mr_service_td {
         report.fact("mrservicetd", hex::encode(service));
     }
+    if let Some(id) = body.td_id {
+        report.fact("td_id", hex::encode(id));
+    }
+    if let Some(vmid) = body.vmid {
+        report.fact("vmid", vmid);
+    }
+    if body.vmid.is_some_and(|vmid| vmid != 0) {
+        let detail = "a partition of the guest asked, not the guest itself";
+        report.warn(Finding::new("partition", detail));
+    }
     if body.debug() {
         let detail = "the guest's attributes let its host read it";
         report.warn(Finding::new("debug-allowed", detail));
