@@ -132,6 +132,13 @@ fn a_chip_speaks_for_its_guest_whoever_brings_its_certificates() {
         tcb_text(&facts.tcb),
         "bootloader 3, tee 0, snp 4, microcode 81, fmc 1"
     );
+
+    // A host may have the chip's number left out: then nobody says which it is.
+    let mut scene = Scene::of(&MILAN, &milan());
+    scene.report = MILAN.report_with(&[(0x1a0, &[0; 64])]);
+    let judged = scene.judge();
+    assert!(judged.proven());
+    assert_eq!(judged.facts.unwrap().chip, None);
 }
 
 #[test]

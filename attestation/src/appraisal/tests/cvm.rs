@@ -453,4 +453,13 @@ fn a_guest_runs_where_the_inventory_has_it() {
     // One that is played again says where it was made all the same; nobody asks for its freshness.
     unasked.data = Some([9; 64]);
     assert_eq!(codes(&unasked.appraise()), ["cvm-chip-not-of-node"]);
+    // A host that has the chip's number left out hides it from whoever wrote one down, and only from those.
+    for (devices, want) in [(vec![], vec![]), (vec![own], vec!["cvm-chip-not-of-node"])] {
+        let mut hidden = Guest::with("");
+        hidden.over.push((0x1a0, vec![0; 64]));
+        hidden.case.devices = devices;
+        let result = hidden.appraise();
+        assert_eq!(codes(&result), want);
+        assert_eq!(claim(&result, "chip_id"), None);
+    }
 }

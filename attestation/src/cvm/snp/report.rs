@@ -113,8 +113,6 @@ pub struct Report<'a> {
     pub platform_info: u64,
     /// `SIGNING_KEY`
     pub signing_key: SigningKey,
-    /// `MASK_CHIP_KEY`: the chip's id is left out.
-    pub chip_key_masked: bool,
     /// `REPORT_DATA`: what the guest bound.
     pub report_data: &'a [u8; 64],
     /// `MEASUREMENT` of the guest as launched.
@@ -129,7 +127,7 @@ pub struct Report<'a> {
     pub reported_tcb: Tcb,
     /// Family and model, since version 3.
     pub cpuid: Option<(u8, u8)>,
-    /// `CHIP_ID`
+    /// `CHIP_ID`; zeros where the host has it left out.
     pub chip_id: &'a [u8; 64],
     /// `COMMITTED_TCB`
     pub committed_tcb: Tcb,
@@ -202,7 +200,6 @@ impl<'a> Report<'a> {
                 7 => SigningKey::Unsigned,
                 other => SigningKey::Reserved(other),
             },
-            chip_key_masked: low & 2 != 0,
             report_data,
             measurement,
             host_data,
@@ -222,6 +219,12 @@ impl<'a> Report<'a> {
     #[must_use]
     pub const fn debug(&self) -> bool {
         self.policy & DEBUG != 0
+    }
+
+    /// The host has the chip's id left out. No other field says so: `MASK_CHIP_KEY` is about the key.
+    #[must_use]
+    pub fn hides_chip(&self) -> bool {
+        self.chip_id.iter().all(|byte| *byte == 0)
     }
 }
 

@@ -355,6 +355,52 @@ fn the_certificate_is_of_this_chip_and_this_firmware_now() {
     }
 }
 
+/// `04 06` begins an octet string of six bytes, and `04 3e` one of 62: a chip's number may begin so, too.
+#[test]
+fn a_chips_number_is_told_from_one_that_is_wrapped() {
+    let id = |head: [u8; 2], len: usize| [&head[..], &vec![9; len - 2]].concat();
+    let wrapped = |id: &[u8]| [&[4, u8::try_from(id.len()).unwrap()], id].concat();
+    for chip in [
+        milan(),
+        turin(),
+        Chip {
+            id: id([4, 62], 64),
+            ..milan()
+        },
+        Chip {
+            id: id([4, 6], 8),
+            ..turin()
+        },
+    ] {
+        let plain = made(&chip);
+        let mut all = extensions(&chip);
+        all[4] = extension(&[4], wrapped(&chip.id));
+        for made in [plain, made_with(&chip, all)] {
+            let judged = made.judge(&made.report, chip.product, AT);
+            assert_eq!(judged, Ok(chip.product), "{:x?}", chip.id);
+        }
+    }
+}
+
+/// The host may have the chip's number left out of reports; its key signs all the same, and speaks only
+/// for itself.
+#[test]
+fn a_report_that_hides_its_chip_is_believed_of_the_key_that_signed_it() {
+    for (made, product) in [(&*MILAN, Product::Milan), (&made(&turin()), Product::Turin)] {
+        let hidden = made.report_with(&[(0x1a0, &[0; 64])]);
+        assert_eq!(made.judge(&hidden, product, AT), Ok(product));
+        let mut forged = made.report.clone();
+        forged[0x1a0..0x1e0].fill(0);
+        let refused = made.judge(&forged, product, AT);
+        assert_eq!(refused, Err(vec!["report-signature".to_owned()]));
+        for at in [0x1a0, 0x1df] {
+            let another = made.report_with(&[(0x1a0, &[0; 64]), (at, &[1])]);
+            let refused = made.judge(&another, product, AT);
+            assert_eq!(refused, Err(vec!["chip-id".to_owned()]), "{at:#x}");
+        }
+    }
+}
+
 #[test]
 fn a_report_is_endorsed_by_the_kind_of_key_it_names() {
     let csp = |chip: &Chip| {
@@ -422,12 +468,17 @@ fn malformed_reports_say_where() {
     }
     let mut report = good.clone();
     report[0x08 + 2] = 1 << 3;
-    report[0x48] = 2;
+    report[0x1a0..0x1e0].fill(0);
     let read = Report::parse(&report).unwrap();
-    assert!(read.debug() && read.chip_key_masked);
+    assert!(read.debug() && read.hides_chip());
+    // A key that may not sign hides no chip.
+    report[0x48] = 2;
+    report[0x1df] = 1;
+    let read = Report::parse(&report).unwrap();
+    assert!(read.debug() && !read.hides_chip());
     assert_eq!(read.signing_key, SigningKey::Vcek);
     let read = Report::parse(good).unwrap();
-    assert!(!read.debug() && !read.chip_key_masked);
+    assert!(!read.debug() && !read.hides_chip());
 }
 
 #[test]

@@ -86,7 +86,7 @@ pub enum SnpRefused {
     /// An extension that such a certificate has to have.
     #[error("the certificate has no readable {0}")]
     Extension(&'static str),
-    /// The certificate is of another chip, or the report hides which.
+    /// The certificate is of another chip.
     #[error("CHIP_ID: the report has {found}, the certificate is of {expected}")]
     ChipId {
         /// In the report, hex.
@@ -287,7 +287,7 @@ fn root(
     Ok((product, path.into_iter().cloned().collect()))
 }
 
-/// The chip of the report is the one the certificate was issued for.
+/// The chip of the report, where it names one, is the one the certificate was issued for.
 fn owner(
     report: &Report<'_>,
     endorsement: Endorsement,
@@ -307,14 +307,19 @@ fn owner(
         };
     }
     let id = extension(HW_ID).ok_or(SnpRefused::Extension("hwID"))?;
-    // The bytes themselves, as the KDS issues it; some wrap them once more.
-    let id = <&OctetStringRef>::from_der(id).map_or(id, |wrapped| wrapped.as_bytes());
     let len = match product {
         Product::Turin => 8,
         Product::Milan | Product::Genoa => 64,
     };
-    if id.len() != len {
-        return Err(SnpRefused::Extension("hwID"));
+    // The bytes themselves, as the KDS issues it; some wrap them once more.
+    let id = match <&OctetStringRef>::from_der(id) {
+        _ if id.len() == len => id,
+        Ok(wrapped) if wrapped.as_bytes().len() == len => wrapped.as_bytes(),
+        _ => return Err(SnpRefused::Extension("hwID")),
+    };
+    if report.hides_chip() {
+        // Whose key it is that signed, the certificate alone says.
+        return Ok(());
     }
     let (own, rest) = report.chip_id.split_at(len);
     if own == id && rest.iter().all(|byte| *byte == 0) {

@@ -113,7 +113,7 @@ fn facts(snp: &Snp<'_>, report: &mut Report) {
         let detail = "the guest's policy lets its host read it";
         report.warn(Finding::new("debug-allowed", detail));
     }
-    if snp.chip_key_masked {
+    if snp.hides_chip() {
         let detail = "the host hides which chip this is";
         report.warn(Finding::new("chip-masked", detail));
     }
