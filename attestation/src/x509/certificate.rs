@@ -443,7 +443,7 @@ pub(super) fn extension_list(walk: &mut Walk<'_>) -> Result<Vec<Extension>, Pars
         let mut one = list.enter("extension", Tag::Sequence)?;
         let id = one.read("extension.extnID")?;
         let critical = match one.peek() {
-            Some(Tag::Boolean) => one.read("extension.critical")?,
+            Some(Tag::Boolean) => one.boolean("extension.critical")?,
             _ => false,
         };
         let value: &OctetStringRef = one.read("extension.extnValue")?;
@@ -473,7 +473,7 @@ fn basic_constraints(der: &[u8]) -> Result<BasicConstraints, ParseError> {
     let mut outer = Walk::new("basicConstraints", der)?;
     let mut walk = outer.enter("basicConstraints", Tag::Sequence)?;
     let ca = match walk.peek() {
-        Some(Tag::Boolean) => walk.read("cA")?,
+        Some(Tag::Boolean) => walk.boolean("cA")?,
         _ => false,
     };
     let path_length = match walk.peek() {
@@ -542,58 +542,4 @@ fn pss_hash(algorithm: &AlgorithmIdentifierRef<'_>) -> Option<HashAlgorithm> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn constraints_are_read_as_makers_write_them() {
-        let ca = |ca, path_length| Ok(BasicConstraints { ca, path_length });
-        for (case, der, want) in [
-            ("empty", &[0x30, 0][..], ca(false, None)),
-            (
-                "cA FALSE, which DER leaves out",
-                &[0x30, 3, 1, 1, 0],
-                ca(false, None),
-            ),
-            ("cA TRUE", &[0x30, 3, 1, 1, 0xff], ca(true, None)),
-            (
-                "path length",
-                &[0x30, 6, 1, 1, 0xff, 2, 1, 0],
-                ca(true, Some(0)),
-            ),
-            (
-                "long path",
-                &[0x30, 9, 1, 1, 0xff, 2, 4, 0x7f, 0, 0, 0],
-                ca(true, Some(0x7f00_0000)),
-            ),
-        ] {
-            assert_eq!(basic_constraints(der), want, "{case}");
-        }
-        for (case, der) in [
-            ("nothing", &[][..]),
-            ("cA neither TRUE nor FALSE", &[0x30, 3, 1, 1, 1]),
-            ("negative length", &[0x30, 6, 1, 1, 0xff, 2, 1, 0x80]),
-            ("bytes inside", &[0x30, 5, 1, 1, 0xff, 5, 0]),
-            ("bytes after", &[0x30, 0, 0]),
-        ] {
-            assert!(basic_constraints(der).is_err(), "{case}");
-        }
-    }
-
-    #[test]
-    fn usages_are_bits_from_the_left() {
-        assert_eq!(key_usage(&[3, 2, 5, 0x20]), Ok(0x20));
-        assert_eq!(
-            key_usage(&[3, 2, 0, 0x20]),
-            Ok(0x20),
-            "trailing zeros named"
-        );
-        assert_eq!(
-            key_usage(&[3, 3, 7, 0x08, 0x80]),
-            Ok(0x08),
-            "with decipherOnly"
-        );
-        assert_eq!(key_usage(&[3, 1, 0]), Ok(0));
-        assert!(key_usage(&[4, 1, 0]).is_err());
-    }
-}
+mod tests;

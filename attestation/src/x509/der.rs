@@ -1,7 +1,8 @@
 //! Walks DER that may not be canonical where it does not matter, and knows where it is.
 //!
 //! The decoder for lengths, integers and times is the `der` crate's, which is strict. Only the
-//! order inside a `SET OF` is left alone: makers of TPMs got it wrong and signed it.
+//! order inside a `SET OF` and the byte of a `BOOLEAN` are left alone: makers of TPMs got them wrong
+//! and signed them.
 
 use der::asn1::AnyRef;
 use der::{Decode, Reader as _, SliceReader, Tag, TagNumber, Tagged};
@@ -72,6 +73,15 @@ impl<'a> Walk<'a> {
     pub(crate) fn any(&mut self, field: &'static str) -> Result<(Tag, &'a [u8]), ParseError> {
         let any: AnyRef<'a> = self.read(field)?;
         Ok((any.tag(), any.value()))
+    }
+
+    /// A `BOOLEAN`. DER has one byte for TRUE; some makers have another, which BER reads as TRUE too.
+    pub(crate) fn boolean(&mut self, field: &'static str) -> Result<bool, ParseError> {
+        let start = self.clone();
+        match self.any(field)? {
+            (Tag::Boolean, [byte]) => Ok(*byte != 0),
+            _ => Err(start.rule(field, "is no truth value of one byte")),
+        }
     }
 
     /// Steps into a value with that tag.
