@@ -396,7 +396,7 @@ fn is_policy(event: &Event<'_>) -> bool {
 }
 
 /// The data without that many zero bytes at its end; `None` where it ends otherwise.
-fn without_nuls(data: &[u8], count: usize) -> Option<&[u8]> {
+pub(super) fn without_nuls(data: &[u8], count: usize) -> Option<&[u8]> {
     let (data, end) = data.split_at_checked(data.len().checked_sub(count)?)?;
     end.iter().all(|byte| *byte == 0).then_some(data)
 }

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use super::content::without_nuls;
 use super::event::{Event, EventType};
 use super::log::EventLog;
 use super::variable::UefiVariable;
@@ -125,7 +126,11 @@ impl Facts {
             };
             match (event.register, event.kind) {
                 (_, EventType::S_CRTM_VERSION) if event.register == 0 => {
-                    facts.firmware_version = seen.proven(event.data).then(|| wide(event.data));
+                    let mut ends = [0, 1, 2].into_iter();
+                    let proven = ends.any(|cut| {
+                        without_nuls(event.data, cut).is_some_and(|data| seen.proven(data))
+                    });
+                    facts.firmware_version = proven.then(|| version(event.data));
                 }
                 (
                     pcr::FIRMWARE,
@@ -314,19 +319,34 @@ fn manifest(data: &[u8]) -> Option<String> {
     if !MANIFESTS.contains(&signature) {
         return None;
     }
-    let guid: &[u8; 16] = rest.get(4..)?.first_chunk()?;
-    let [a, b, c, d, e, f, g, h, rest @ ..] = *guid;
+    rest.get(4..)?.first_chunk().map(guid)
+}
+
+/// `EFI_GUID` as people write it: the first three parts are numbers, little-endian in memory.
+fn guid(bytes: &[u8; 16]) -> String {
+    let [a, b, c, d, e, f, g, h, i, j, rest @ ..] = *bytes;
     let first = u32::from_le_bytes([a, b, c, d]);
     let (second, third) = (u16::from_le_bytes([e, f]), u16::from_le_bytes([g, h]));
-    let rest = hex::encode(rest);
-    let (fourth, fifth) = rest.split_at_checked(4)?;
-    Some(format!(
-        "{first:08x}-{second:04x}-{third:04x}-{fourth}-{fifth}"
-    ))
+    let (fourth, fifth) = (hex::encode([i, j]), hex::encode(rest));
+    format!("{first:08x}-{second:04x}-{third:04x}-{fourth}-{fifth}")
 }
 
 fn without_nul(data: &[u8]) -> &[u8] {
     data.strip_suffix(&[0]).unwrap_or(data)
+}
+
+/// A version as firmware writes it: text in one byte or two, or a GUID.
+fn version(data: &[u8]) -> String {
+    let end = data.iter().rposition(|byte| *byte != 0);
+    let text = data.get(..end.map_or(0, |end| end + 1)).unwrap_or_default();
+    let is_wide = data.iter().skip(1).step_by(2).all(|high| *high == 0);
+    match data.first_chunk::<16>() {
+        _ if text.iter().all(|byte| (b' '..=b'~').contains(byte)) => {
+            text.iter().copied().map(char::from).collect()
+        }
+        Some(bytes) if data.len() == bytes.len() && !is_wide => guid(bytes),
+        _ => wide(data),
+    }
 }
 
 /// UTF-16 of mostly ASCII: every other byte is zero.

@@ -21,6 +21,52 @@ fn option(description: &str) -> Vec<u8> {
 }
 
 #[test]
+fn a_firmware_version_is_text_or_a_guid() {
+    let kind = EventType::S_CRTM_VERSION;
+    let guid = [
+        0x1e, 0xfb, 0x6b, 0x54, 0x0c, 0x1d, 0x55, 0x40, 0xa4, 0xad, 0x4e, 0xf4, 0xbf, 0x17, 0xb8,
+        0x3a,
+    ];
+    type Row<'a> = (&'a str, &'a [u8], &'a [u8], Option<&'a str>);
+    let rows: &[Row<'_>] = &[
+        ("two bytes", b"v\x001\0\0\0", b"v\x001\0\0\0", Some("v1")),
+        (
+            "one byte",
+            b"loader 7 (x)\0",
+            b"loader 7 (x)\0",
+            Some("loader 7 (x)"),
+        ),
+        ("an even number of them", b"v1.0", b"v1.0", Some("v1.0")),
+        (
+            "hashed without its end",
+            b"v\x001\0",
+            b"v\x001\0\0\0",
+            Some("v1"),
+        ),
+        (
+            "GUID",
+            &guid,
+            &guid,
+            Some("546bfb1e-1d0c-4055-a4ad-4ef4bf17b83a"),
+        ),
+        (
+            "eight letters",
+            b"A\0B\0C\0D\0E\0F\0G\0H\0",
+            b"A\0B\0C\0D\0E\0F\0G\0H\0",
+            Some("ABCDEFGH"),
+        ),
+        ("none", b"\0\0", b"\0\0", Some("")),
+        ("not what was measured", b"v\x001\0", b"v\x002\0", None),
+    ];
+    for (name, hashed, data, want) in rows {
+        let facts = of(&[measured(0, kind, hashed, data)]);
+        assert_eq!(facts.firmware_version.as_deref(), *want, "{name}");
+    }
+    let elsewhere = of(&[measured(1, kind, b"v1", b"v1")]);
+    assert_eq!(elsewhere.firmware_version, None);
+}
+
+#[test]
 fn boot_options_are_told_if_they_were_measured() {
     let order = variable("BootOrder", &[1, 0, 0x0a, 0]);
     let entry = variable("Boot0001", &option("debian"));
