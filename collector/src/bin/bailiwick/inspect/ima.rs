@@ -12,10 +12,11 @@ use super::report::{Finding, Report};
 /// A server that measures all it runs writes some MiB in a year.
 const LIST_LIMIT: u64 = 256 * 1024 * 1024;
 /// Banks that are replayed unasked.
-const BANKS: [HashAlgorithm; 3] = [
+const BANKS: [HashAlgorithm; 4] = [
     HashAlgorithm::Sha1,
     HashAlgorithm::Sha256,
     HashAlgorithm::Sha384,
+    HashAlgorithm::Sha512,
 ];
 /// Entries of one kind that are named one by one.
 const NAMED: usize = 8;
