@@ -1,7 +1,8 @@
 //! From evidence, profile, policy and a point in time to an attestation result.
 //!
 //! Two steps that cannot be taken in the wrong order: [`VerifiedEvidence::verify`] shows that this
-//! AK spoke these bytes in answer to this challenge; [`appraise`] holds what was said against what
+//! AK spoke these bytes in answer to this challenge, or that the report of a guest's processor is over
+//! just that (whose report it is, takes endorsements and a time); [`appraise`] holds what was said against what
 //! approvers signed. The first refuses bytes, the second a node. *Checked and refused*, *could not
 //! check* and *worth a look* never look alike: see [`Finding`].
 
