@@ -124,6 +124,7 @@ fn two_guests_are_listed_if_no_report_can_be_of_both() {
             for (chips, shared) in [
                 ([&[ONE][..], &[ONE][..]], true),
                 ([&[ONE, TWO], &[ONE, THREE]], true),
+                ([&[ONE, THREE], &[TWO, THREE]], true),
                 ([&[ONE], &[TWO]], false),
             ] {
                 let text = entry("vm-01", chips[0], first) + &entry("vm-02", chips[1], second);
