@@ -1,7 +1,40 @@
 #![no_main]
-// The same bytes as every other file of a policy.
+// The same bytes as every other file of a policy. What an inventory lists of guests is written as it was
+// read, and no two of them could show the same report.
+use bailiwick_attestation::cvm::GuestIdentity;
+use bailiwick_attestation::evidence::guest_id;
 use bailiwick_attestation::profile::Profile;
-use bailiwick_policy::model::{Files, Model};
+use bailiwick_policy::model::{Files, Inventory, Model, edit};
+
+fn guests(inventory: &Inventory) {
+    let guests = inventory.nodes.iter();
+    let guests: Vec<_> = guests
+        .filter_map(|node| Some((node, node.guest.as_ref()?)))
+        .collect();
+    for (at, (node, own)) in guests.iter().enumerate() {
+        assert_eq!(node.ek, guest_id(&node.name));
+        assert!(inventory.retired(&node.ek).is_none());
+        assert!(!own.chips.is_empty() && own.chips.is_sorted());
+        assert!(own.chips.iter().all(|chip| node.devices.contains(chip)));
+        let read = edit::read(&edit::render(node)).expect("what was read can be written");
+        assert_eq!(read.nodes, [(*node).clone()]);
+        for (_, other) in guests.iter().take(at) {
+            assert!(apart(own, other), "{own:?} {other:?}");
+        }
+    }
+}
+
+fn apart(a: &GuestIdentity, b: &GuestIdentity) -> bool {
+    fn differ<T: PartialEq>(a: &Option<T>, b: &Option<T>) -> bool {
+        a.is_some() && b.is_some() && a != b
+    }
+    let (one, two) = (&a.launch, &b.launch);
+    !a.chips.iter().any(|chip| b.chips.contains(chip))
+        || differ(&one.measurement, &two.measurement)
+        || differ(&one.signer, &two.signer)
+        || differ(&one.host_data, &two.host_data)
+}
+
 bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     let profile: &[u8] =
         b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\ntpm={bank=\"sha256\",require=[0]}\n";
@@ -23,11 +56,13 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
         ..empty
     })
     .ok();
-    Model::parse(&Files {
+    let listed = Model::parse(&Files {
         inventory: data,
         ..empty
-    })
-    .ok();
+    });
+    if let Ok(model) = listed {
+        guests(&model.inventory);
+    }
     Model::parse(&Files {
         collector: data,
         ..empty
