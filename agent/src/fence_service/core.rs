@@ -10,6 +10,7 @@ use std::{
 
 use bailiwick_attestation::{
     DeploymentId, NodeId, Sha256Digest,
+    evidence::GuestSigner,
     proto::v1::{FenceEvent, PolicyState, fence_state},
     standing::{LeaseRefused, LeaseTerms, QuotedAt, verify_lease},
 };
@@ -101,8 +102,8 @@ pub enum CoreError {
     /// The policy does not name this TPM.
     #[error("the inventory in force has no node with ek = \"{0}\"")]
     NotListed(Sha256Digest),
-    /// The inventory names another AK.
-    #[error("the inventory in force names another AK for {0}")]
+    /// The inventory names another AK, or the key is of another kind than the node's.
+    #[error("the inventory in force names another AK, or another kind of key, for {0}")]
     OtherAk(String),
     /// A request that breaks the contract.
     #[error("{0}")]
@@ -427,7 +428,10 @@ impl<E: Enforcer> Core<E> {
             .inventory
             .by_ek(&ek)
             .ok_or(CoreError::NotListed(ek))?;
-        if node.ak.as_ref().is_some_and(|ak| *ak != apply.ak_name) {
+        // A guest without a TPM has a key that is no AK, and nobody else has such a one.
+        let of_guest = GuestSigner::key_named(&apply.ak_name).is_some();
+        let other = node.ak.as_ref().is_some_and(|ak| *ak != apply.ak_name);
+        if other || of_guest != node.guest.is_some() {
             return Err(CoreError::OtherAk(node.name.to_string()));
         }
         let keys = policy.model.collector.standing_keys();

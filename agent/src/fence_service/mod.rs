@@ -16,6 +16,8 @@ mod tests;
 #[cfg(test)]
 mod tests_glass;
 #[cfg(test)]
+mod tests_guest;
+#[cfg(test)]
 mod tests_kept;
 
 use std::{collections::BTreeMap, net::IpAddr, os::fd::OwnedFd};
