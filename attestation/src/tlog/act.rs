@@ -25,11 +25,14 @@ pub enum ActKind {
     Erasure,
     /// A node's verdict turned. Body: the [`Turn`](super::Turn).
     Verdict,
+    /// A guest came back that another had followed: two run under one name. Body: the `Enrolment` it
+    /// asked for, serialized, with its processor's report in it.
+    Duplicate,
 }
 
 impl ActKind {
     /// All there are.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Enrolment,
         Self::Policy,
         Self::Retirement,
@@ -37,6 +40,7 @@ impl ActKind {
         Self::Brake,
         Self::Erasure,
         Self::Verdict,
+        Self::Duplicate,
     ];
 
     /// The word in the log.
@@ -50,6 +54,7 @@ impl ActKind {
             Self::Brake => "brake",
             Self::Erasure => "erasure",
             Self::Verdict => "verdict",
+            Self::Duplicate => "duplicate",
         }
     }
 

@@ -18,6 +18,8 @@ pub const FENCE_BROKEN: &str = "BailiwickFenceBroken";
 pub const SPOOL_GAP: &str = "BailiwickSpoolGap";
 /// A node's own log is not what it was.
 pub const LOG_REWRITTEN: &str = "BailiwickLogRewritten";
+/// A guest that another has followed came back: two run under one name.
+pub const GUEST_TWICE: &str = "BailiwickGuestTwice";
 
 /// Too many nodes lost standing for one cause: it is held until a person lets go of it.
 pub const BRAKE: &str = "BailiwickBrake";
@@ -94,6 +96,7 @@ pub fn wanted(subjects: &[Subject], rules: &Rules, now: UnixTime) -> Vec<NewAler
                 fence_broken(subject, rules, now),
                 spool_gap(subject, rules, now),
                 log_rewritten(subject, rules, now),
+                guest_twice(subject, rules, now),
                 break_glass(subject, now),
             ]
         })
@@ -209,6 +212,16 @@ fn log_rewritten(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewA
     (now.since(*at) <= rules.gap_hold_ms).then(|| {
         let summary = format!("the log of {} was changed: {what}", subject.name);
         alert(subject, LOG_REWRITTEN, "critical", summary)
+    })
+}
+
+/// A launch has one running guest at a time, and what was followed is gone: somebody runs it still, or
+/// began it twice.
+fn guest_twice(subject: &Subject, rules: &Rules, now: UnixTime) -> Option<NewAlert> {
+    let (at, which) = subject.row.twice.as_ref()?;
+    (now.since(*at) <= rules.gap_hold_ms).then(|| {
+        let summary = format!("{} runs twice: {which} and is let in no more", subject.name);
+        alert(subject, GUEST_TWICE, "critical", summary)
     })
 }
 

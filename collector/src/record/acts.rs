@@ -34,7 +34,7 @@ impl Store {
     pub async fn act_insert(&self, act: NewAct) -> Result<u64, StoreError> {
         match self.write(Write::Act(Box::new(act))).await? {
             Outcome::Logged(index) => Ok(index),
-            Outcome::Done => Err(StoreError::Forked),
+            Outcome::Done | Outcome::Admitted(_) => Err(StoreError::Forked),
         }
     }
 

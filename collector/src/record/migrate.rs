@@ -48,6 +48,11 @@ const MIGRATIONS: &[(i64, &str, &str)] = &[
         "places",
         include_str!("../../migrations/0100_places.sql"),
     ),
+    (
+        110,
+        "guests",
+        include_str!("../../migrations/0110_guests.sql"),
+    ),
 ];
 
 pub(super) async fn connect(

@@ -10,6 +10,7 @@ mod entries;
 mod error;
 mod flows;
 mod gpus;
+mod guests;
 mod log;
 mod migrate;
 mod nodes;
@@ -38,6 +39,7 @@ pub use entries::{EntryFilter, NewEntry, StoredEntry};
 pub use error::StoreError;
 pub use flows::{FlowFilter, FlowRow, FlowSpan};
 pub use gpus::ShownGpu;
+pub use guests::Admitted;
 pub use log::SignedHead;
 pub use rows::{
     AlertChange, AlertRow, FenceFacts, Interval, NewAlert, NewEnrolment, NewPolicy, NewStatement,

@@ -11,21 +11,24 @@ use sqlx::sqlite::SqliteConnection;
 use super::acts::NewAct;
 use super::rows::{NewEnrolment, NewStatement};
 use super::writer::{Outcome, Write, int};
-use super::{Store, StoreError, entries, gpus, places};
+use super::{Admitted, Store, StoreError, entries, gpus, guests, places};
 use crate::direct::pending_name;
 
 impl Store {
-    /// Records an activated enrolment; the node's earlier certificate counts no more.
-    pub async fn enrolment_insert(&self, enrolment: NewEnrolment) -> Result<(), StoreError> {
-        self.write(Write::Enrolment(Box::new(enrolment))).await?;
-        Ok(())
+    /// Records an activated enrolment; the node's earlier certificate counts no more. One of a guest
+    /// that another has followed since is recorded as that, and changes nothing.
+    pub async fn enrolment_insert(&self, enrolment: NewEnrolment) -> Result<Admitted, StoreError> {
+        match self.write(Write::Enrolment(Box::new(enrolment))).await? {
+            Outcome::Admitted(admitted) => Ok(admitted),
+            Outcome::Done | Outcome::Logged(_) => Err(StoreError::Forked),
+        }
     }
 
     /// Records an appraised statement and says where its entry stands in the log.
     pub async fn statement_insert(&self, statement: NewStatement) -> Result<u64, StoreError> {
         match self.write(Write::Statement(Box::new(statement))).await? {
             Outcome::Logged(index) => Ok(index),
-            Outcome::Done => Err(StoreError::Forked),
+            Outcome::Done | Outcome::Admitted(_) => Err(StoreError::Forked),
         }
     }
 
@@ -50,17 +53,22 @@ impl Store {
 pub(super) async fn enrolment_insert(
     connection: &mut SqliteConnection,
     new: &NewEnrolment,
-) -> Result<(), StoreError> {
+    instance: Option<&[u8; 32]>,
+) -> Result<Admitted, StoreError> {
     let enrolment = new.enrolment.encode_to_vec();
+    let before = guests::last(connection, &new.ek).await?;
+    let took_over =
+        before.is_some_and(|before| Some(before.as_slice()) != instance.map(|it| it.as_slice()));
     sqlx::query(
         "INSERT INTO nodes (ek, claimed_name, ak_name, certificate, certificate_not_after_ms,
-             enrolment, enrolled_ms, since_ms, listed_name, devices)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+             enrolment, enrolled_ms, since_ms, listed_name, devices, instance)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
          ON CONFLICT (ek) DO UPDATE SET claimed_name = excluded.claimed_name,
              ak_name = excluded.ak_name, certificate = excluded.certificate,
              certificate_not_after_ms = excluded.certificate_not_after_ms, revoked_ms = NULL,
              enrolment = excluded.enrolment, enrolled_ms = excluded.enrolled_ms,
-             listed_name = excluded.listed_name, devices = excluded.devices",
+             listed_name = excluded.listed_name, devices = excluded.devices,
+             instance = excluded.instance",
     )
     .bind(new.ek.as_bytes().as_slice())
     .bind(&new.claimed_name)
@@ -72,14 +80,45 @@ pub(super) async fn enrolment_insert(
     .bind(int(new.now.millis()))
     .bind(&new.enrolment.node)
     .bind(json_array(new.devices()))
+    .bind(instance.map(<[u8; 32]>::as_slice))
     .execute(&mut *connection)
     .await?;
-    sqlx::query("INSERT INTO enrolments (ek, activated_ms, enrolment) VALUES (?, ?, ?)")
-        .bind(new.ek.as_bytes().as_slice())
-        .bind(int(new.now.millis()))
-        .bind(&enrolment)
-        .execute(connection)
-        .await?;
+    sqlx::query(
+        "INSERT INTO enrolments (ek, activated_ms, enrolment, instance) VALUES (?, ?, ?, ?)",
+    )
+    .bind(new.ek.as_bytes().as_slice())
+    .bind(int(new.now.millis()))
+    .bind(&enrolment)
+    .bind(instance.map(<[u8; 32]>::as_slice))
+    .execute(&mut *connection)
+    .await?;
+    if !took_over {
+        return Ok(Admitted::Enrolled);
+    }
+    lease_end(connection, &new.ek, new.now, TAKEN_OVER).await?;
+    Ok(Admitted::TookOver)
+}
+
+/// What ends the lease of a guest that another has followed.
+const TAKEN_OVER: &str = "guest-taken-over";
+
+/// The lease that stands is over, and why.
+async fn lease_end(
+    connection: &mut SqliteConnection,
+    ek: &Sha256Digest,
+    now: UnixTime,
+    why: &str,
+) -> Result<(), StoreError> {
+    sqlx::query(
+        "UPDATE nodes SET lease_until_ms = NULL,
+             lease_ended = CASE WHEN lease_until_ms > ? THEN ? ELSE lease_ended END
+         WHERE ek = ?",
+    )
+    .bind(int(now.millis()))
+    .bind(why)
+    .bind(ek.as_bytes().as_slice())
+    .execute(connection)
+    .await?;
     Ok(())
 }
 
@@ -343,16 +382,10 @@ pub(super) async fn revoke(
     now: UnixTime,
     why: &str,
 ) -> Result<(), StoreError> {
-    sqlx::query(
-        "UPDATE nodes SET revoked_ms = ?, lease_until_ms = NULL,
-             lease_ended = CASE WHEN lease_until_ms > ? THEN ? ELSE lease_ended END
-         WHERE ek = ?",
-    )
-    .bind(int(now.millis()))
-    .bind(int(now.millis()))
-    .bind(why)
-    .bind(ek.as_bytes().as_slice())
-    .execute(connection)
-    .await?;
-    Ok(())
+    sqlx::query("UPDATE nodes SET revoked_ms = ? WHERE ek = ?")
+        .bind(int(now.millis()))
+        .bind(ek.as_bytes().as_slice())
+        .execute(&mut *connection)
+        .await?;
+    lease_end(connection, ek, now, why).await
 }

@@ -52,7 +52,8 @@ impl Store {
                  newest_ak, last_seen_ms, policy_version, statements, verdict, reason, since_ms,
                  appraised, appraised_reason, appraised_since_ms, lease_until_ms, lease_ended,
                  break_glass, break_glass_until_ms, fence, fence_reason, fence_since_ms, gap_ms,
-                 gap_reason, log_fault_ms, log_fault, listed_name, devices, enrolled_ms
+                 gap_reason, log_fault_ms, log_fault, twice_ms, twice, listed_name, devices,
+                 enrolled_ms
              FROM nodes ORDER BY rowid",
         )
         .fetch_all(&self.readers)
@@ -337,6 +338,10 @@ fn node(row: &SqliteRow) -> Result<NodeRow, StoreError> {
         log_fault: match maybe_time(row, "log_fault_ms")? {
             None => None,
             Some(at) => Some((at, row.try_get("log_fault")?)),
+        },
+        twice: match maybe_time(row, "twice_ms")? {
+            None => None,
+            Some(at) => Some((at, row.try_get("twice")?)),
         },
         listed_name: row.try_get("listed_name")?,
         devices: {

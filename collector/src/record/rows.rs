@@ -1,11 +1,13 @@
 //! Rows as the rest of the collector sees them.
 
+use bailiwick_attestation::appraisal::Enrolled;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::ActKind;
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use bailiwick_policy::kind::Kind;
 use prost::Message as _;
 
+use super::StoreError;
 use super::acts::NewAct;
 use crate::direct::pending_name;
 use crate::place::ShownPlace;
@@ -75,8 +77,28 @@ pub struct NewEnrolment {
 impl NewEnrolment {
     /// Devices it says it has.
     pub(super) fn devices(&self) -> &[String] {
-        let request = self.enrolment.request.as_ref();
-        request.map_or(&[], |request| &request.devices)
+        let guest = self.enrolment.guest.as_ref();
+        let guest = guest.and_then(|guest| guest.request.as_ref());
+        match (&self.enrolment.request, guest) {
+            (Some(request), _) => &request.devices,
+            (None, Some(guest)) => &guest.devices,
+            (None, None) => &[],
+        }
+    }
+
+    /// The running guest it is of: what its processor calls it, else its key. `None`: there is a TPM.
+    pub(super) fn instance(&self) -> Result<Option<[u8; 32]>, StoreError> {
+        if self.enrolment.guest.is_none() {
+            return Ok(None);
+        }
+        match Enrolled::of(&self.enrolment) {
+            Ok(Enrolled::Guest(guest)) => Ok(Some(guest.instance.unwrap_or(guest.key.0))),
+            // Whoever could not be told from others would be let in beside them.
+            Ok(Enrolled::Ak(_)) | Err(_) => Err(StoreError::Corrupt {
+                table: "enrolments",
+                column: "enrolment",
+            }),
+        }
     }
 
     /// The act it is.
@@ -204,6 +226,8 @@ pub struct NodeRow {
     pub gap: Option<(UnixTime, String)>,
     /// When its own log was last found to be other than it was, and how.
     pub log_fault: Option<(UnixTime, String)>,
+    /// When two running guests were last found to have its name, and which came back.
+    pub twice: Option<(UnixTime, String)>,
     /// Name the inventory last gave it; empty while pending.
     pub listed_name: String,
     /// Devices it says it has.

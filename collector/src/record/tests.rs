@@ -12,6 +12,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::place::{ShownPlace, Surroundings};
 
+mod guests;
+
 const EK: Sha256Digest = Sha256Digest([7; 32]);
 
 struct Fixture {

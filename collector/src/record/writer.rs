@@ -7,7 +7,8 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::log::{self, SignedHead};
 use super::rows::{AlertChange, NewEnrolment, NewPolicy, NewStatement};
-use super::{LogSigners, NewAct, NewEntry, StoreError, acts, brakes, entries, nodes, policies};
+use super::{Admitted, LogSigners, NewAct, NewEntry, StoreError};
+use super::{acts, brakes, entries, guests, nodes, policies};
 use crate::standing::Change;
 
 /// Writes in one commit: bounds how long the first of them waits for the disk.
@@ -44,6 +45,8 @@ pub(super) enum Outcome {
     Done,
     /// Where the entry stands in the log.
     Logged(u64),
+    /// What came of an enrolment.
+    Admitted(Admitted),
 }
 
 pub(super) async fn run(
@@ -124,9 +127,17 @@ async fn apply(
     let logged = Outcome::Logged(size);
     match write {
         Write::Enrolment(enrolment) => {
-            nodes::enrolment_insert(connection, &enrolment).await?;
+            let instance = enrolment.instance()?;
+            if let Some(instance) = &instance
+                && guests::superseded(connection, &enrolment.ek, instance).await?
+            {
+                let leaves = guests::returned(connection, &enrolment, instance, size).await?;
+                return Ok((Outcome::Admitted(Admitted::Superseded), leaves));
+            }
+            let admitted =
+                nodes::enrolment_insert(connection, &enrolment, instance.as_ref()).await?;
             acts::insert(connection, &enrolment.act(), size).await?;
-            return Ok((logged, 1));
+            return Ok((Outcome::Admitted(admitted), 1));
         }
         Write::Statement(statement) => {
             let turned = nodes::statement_insert(connection, &statement, size).await?;

@@ -44,6 +44,7 @@ pub(crate) fn subject() -> Subject {
             fence_since: UnixTime(0),
             gap: None,
             log_fault: None,
+            twice: None,
             listed_name: "gpu-01".into(),
             devices: Vec::new(),
             enrolled: UnixTime(0),
@@ -225,6 +226,16 @@ fn each_state_has_its_alert() {
         (
             "rewritten long ago",
             |s| s.row.log_fault = Some((UnixTime(994_999), "shrank".into())),
+            &[],
+        ),
+        (
+            "two guests of one name",
+            |s| s.row.twice = Some((UnixTime(995_000), "instance 07 came back".into())),
+            &[(GUEST_TWICE, "critical")],
+        ),
+        (
+            "two of them long ago",
+            |s| s.row.twice = Some((UnixTime(994_999), "instance 07 came back".into())),
             &[],
         ),
         (

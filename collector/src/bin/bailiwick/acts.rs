@@ -94,6 +94,6 @@ fn what(act: &v1::Act) -> String {
             let lines = text.lines().filter(|line| !line.starts_with("bailiwick "));
             lines.collect::<Vec<_>>().join("; ")
         }
-        Some(ActKind::Enrolment | ActKind::Policy) | None => String::new(),
+        Some(ActKind::Enrolment | ActKind::Policy | ActKind::Duplicate) | None => String::new(),
     }
 }
