@@ -2,7 +2,7 @@
 //! `bailiwick verify`, from what was presented at enrolment and what approvers signed.
 
 use bailiwick_attestation::appraisal::{
-    AkWord, GeoWord, GeotagShown, TpmKind, VerifiedEvidence, devices, named_gpus,
+    AkWord, Enrolled, GeoWord, GeotagShown, TpmKind, VerifiedEvidence, devices, named_gpus,
 };
 use bailiwick_attestation::evidence::iak_binding;
 use bailiwick_attestation::proto::v1;
@@ -21,13 +21,18 @@ pub struct Presented<'a> {
     /// The installation.
     pub deployment: &'a DeploymentId,
     /// What the node enrolled with.
-    pub request: &'a v1::EnrollRequest,
-    /// When its credential was activated.
-    pub activated: UnixTime,
-    /// Digest of its EK.
+    pub enrolment: &'a v1::Enrolment,
+    /// Digest of its EK, or what stands for it.
     pub ek: &'a Sha256Digest,
-    /// Its AK.
-    pub ak: &'a AkPublic,
+    /// Its AK, or a guest's key.
+    pub signer: &'a Enrolled,
+}
+
+impl<'a> Presented<'a> {
+    /// What a TPM enrolled with, and its AK.
+    fn tpm(&self) -> Option<(&'a v1::EnrollRequest, &'a AkPublic)> {
+        self.enrolment.request.as_ref().zip(self.signer.ak())
+    }
 }
 
 /// Roots and intermediates of device makers.
@@ -45,6 +50,9 @@ pub enum NoMakersWord {
     /// Chain or certification does not hold.
     #[error(transparent)]
     Iak(#[from] IakRefused),
+    /// There is no TPM.
+    #[error("there is no TPM whose AK an IAK could certify")]
+    NoTpm,
     /// The certificate names no device: it vouches for some machine of the maker's.
     #[error("the IAK certificate names no serial number")]
     NoSerial,
@@ -67,6 +75,7 @@ impl NoMakersWord {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Iak(refused) => refused.code(),
+            Self::NoTpm => "iak-no-tpm",
             Self::NoSerial => "iak-no-serial",
             Self::NoChassis => "iak-no-chassis",
             Self::OtherDevice { .. } => "iak-other-device",
@@ -80,7 +89,7 @@ pub fn makers_word(
     listed: &Node,
     makers: &Makers<'_>,
 ) -> Result<(), NoMakersWord> {
-    let request = presented.request;
+    let (request, ak) = presented.tpm().ok_or(NoMakersWord::NoTpm)?;
     let claim = IakClaim {
         public: &request.iak_public,
         certificates: &request.iak_certificates,
@@ -90,11 +99,11 @@ pub fn makers_word(
     let want = QualifyingData::from(iak_binding(presented.deployment, presented.ek));
     let iak = Iak::verify(
         &claim,
-        presented.ak,
+        ak,
         &want,
         makers.intermediates,
         makers.roots,
-        presented.activated,
+        UnixTime(presented.enrolment.activated_ms),
     )?;
     let found = iak.serial().ok_or(NoMakersWord::NoSerial)?;
     match &listed.chassis_serial {
@@ -116,7 +125,8 @@ pub fn tpm_kind(enrolment: &v1::Enrolment, listed: Option<&Node>) -> TpmKind {
 }
 
 /// Whose word it is that AK and EK live in one TPM: an approver's before the maker's, and the
-/// collector's alone where neither vouches.
+/// collector's alone where neither vouches. Of a guest without a TPM it is the processor's that the key is
+/// that of a guest as listed: enrolment saw its report, which is kept, and every statement brings another.
 #[must_use]
 pub fn ak_word(
     presented: &Presented<'_>,
@@ -127,7 +137,11 @@ pub fn ak_word(
     let Some(listed) = listed else {
         return AkWord::Collector;
     };
-    let name = presented.ak.name().as_bytes();
+    let name = match presented.signer {
+        Enrolled::Guest(_) if listed.guest.is_some() => return AkWord::Processor,
+        Enrolled::Guest(_) => return AkWord::Collector,
+        Enrolled::Ak(ak) => ak.name().as_bytes(),
+    };
     match confirm::verify(listed, presented.deployment, name, approvers) {
         Ok(approval) => AkWord::Confirmed(approval.principals),
         Err(_unconfirmed) => match makers_word(presented, listed, makers) {

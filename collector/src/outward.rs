@@ -5,7 +5,7 @@
 //! beside a lease: it ends no later than that, and no result but an affirming one renews it. There
 //! is no revocation; a life of minutes takes its place.
 
-use bailiwick_attestation::crypto::{Curve, PublicKey};
+use bailiwick_attestation::crypto::{Curve, KeyError, PublicKey};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::Public;
 use bailiwick_attestation::{NodeId, ParseError, Sha256Digest, UnixTime};
@@ -32,12 +32,30 @@ pub enum OutwardError {
     /// The stored enrolment.
     #[error("EnrollRequest.transport_public")]
     Malformed(#[from] ParseError),
+    /// The stored enrolment of a guest.
+    #[error("GuestRequest.transport_spki")]
+    Guest(#[from] KeyError),
+    /// There is no request in it.
+    #[error("Enrolment.request is absent")]
+    Absent,
     /// The stored enrolment names a key that enrolment does not let in.
     #[error("the transport key is not on P-256")]
     Kind,
     /// The certificate could not be made.
     #[error("outward CA")]
     Ca(#[from] CaError),
+}
+
+/// The key that a node enrolled with: in its TPM, or a guest's of this boot.
+pub fn transport_key(enrolment: &v1::Enrolment) -> Result<PublicKey, OutwardError> {
+    let guest = enrolment.guest.as_ref();
+    let guest = guest.and_then(|guest| guest.request.as_ref());
+    if let Some(guest) = guest {
+        return Ok(PublicKey::from_spki_der(&guest.transport_spki)?);
+    }
+    let request = enrolment.request.as_ref().ok_or(OutwardError::Absent)?;
+    let public = Public::parse(&request.transport_public)?;
+    public.key().cloned().ok_or(OutwardError::Kind)
 }
 
 /// The authority of outward certificates, and the only one that signs them.
@@ -50,19 +68,17 @@ impl Outward {
         state.authority(Kind::Outward).map(Self)
     }
 
-    /// Issues one for the key that enrolment proved to be in the TPM: `transport_public`, a
-    /// `TPMT_PUBLIC`.
+    /// Issues one for the key that enrolment proved to be the node's ([`transport_key`]).
     pub fn issue(
         &self,
         grant: &Grant,
-        transport_public: &[u8],
+        transport: &PublicKey,
         now: UnixTime,
     ) -> Result<v1::OutwardCertificate, OutwardError> {
-        let public = Public::parse(transport_public)?;
-        let Some(PublicKey::Ec {
+        let PublicKey::Ec {
             curve: Curve::P256,
             point,
-        }) = public.key()
+        } = transport
         else {
             return Err(OutwardError::Kind);
         };
@@ -179,6 +195,17 @@ mod tests {
         (public, point)
     }
 
+    /// The key of a TPM that enrolled with such a public area.
+    fn enrolled(transport_public: &[u8]) -> Result<PublicKey, OutwardError> {
+        transport_key(&v1::Enrolment {
+            request: Some(v1::EnrollRequest {
+                transport_public: transport_public.to_vec(),
+                ..v1::EnrollRequest::default()
+            }),
+            ..v1::Enrolment::default()
+        })
+    }
+
     #[test]
     fn it_says_what_was_granted_and_lasts_no_longer() {
         let (_dir, state) = made();
@@ -193,7 +220,8 @@ mod tests {
         ];
         for (name, lease_ms, seconds) in cases {
             let grant = grant(lease_ms);
-            let issued = outward.issue(&grant, &public, NOW).unwrap();
+            let issued = outward.issue(&grant, &enrolled(&public).unwrap(), NOW);
+            let issued = issued.unwrap();
             assert!(issued.not_after_ms <= grant.until.millis(), "{name}");
             let leaf = Certificate::from_der(&issued.certificate_chain[0]).unwrap();
             let leaf = leaf.tbs_certificate();
@@ -226,7 +254,8 @@ mod tests {
         let (_dir, state) = made();
         let (public, _) = transport(0x0003);
         let outward = Outward::load(&state).unwrap();
-        let issued = outward.issue(&grant(300_000), &public, NOW).unwrap();
+        let issued = outward.issue(&grant(300_000), &enrolled(&public).unwrap(), NOW);
+        let issued = issued.unwrap();
         let leaf = CertificateDer::from(issued.certificate_chain[0].clone());
         for (kind, believed) in [
             (Kind::Outward, true),
@@ -263,10 +292,41 @@ mod tests {
         let outward = Outward::load(&state).unwrap();
         let (mut public, _) = transport(0x0003);
         public.pop();
-        let short = outward.issue(&grant(300_000), &public, NOW);
-        assert!(matches!(short, Err(OutwardError::Malformed(_))));
-        let none = outward.issue(&grant(300_000), &[], NOW);
-        assert!(matches!(none, Err(OutwardError::Malformed(_))));
+        for public in [public.as_slice(), &[]] {
+            let malformed = enrolled(public);
+            assert!(matches!(malformed, Err(OutwardError::Malformed(_))));
+        }
+        let nobody = transport_key(&v1::Enrolment::default());
+        assert!(matches!(nobody, Err(OutwardError::Absent)));
+        let other = PublicKey::Ed25519([7; 32]);
+        let kind = outward.issue(&grant(300_000), &other, NOW);
+        assert!(matches!(kind, Err(OutwardError::Kind)));
+    }
+
+    #[test]
+    fn a_guest_gets_one_for_the_key_it_enrolled_with() {
+        let (_dir, state) = made();
+        let outward = Outward::load(&state).unwrap();
+        let key = rcgen::KeyPair::generate_for(&rcgen::PKCS_ECDSA_P256_SHA256).unwrap();
+        let guest = |transport_spki| v1::Enrolment {
+            guest: Some(v1::GuestEnrolment {
+                request: Some(v1::GuestRequest {
+                    transport_spki,
+                    ..v1::GuestRequest::default()
+                }),
+                ..v1::GuestEnrolment::default()
+            }),
+            ..v1::Enrolment::default()
+        };
+        let spki = rcgen::PublicKeyData::subject_public_key_info(&key);
+        let own = transport_key(&guest(spki)).unwrap();
+        let issued = outward.issue(&grant(300_000), &own, NOW).unwrap();
+        let leaf = Certificate::from_der(&issued.certificate_chain[0]).unwrap();
+        let named = leaf.tbs_certificate().subject_public_key_info();
+        let point = rcgen::PublicKeyData::der_bytes(&key);
+        assert_eq!(named.subject_public_key.as_bytes(), Some(point));
+        let none = transport_key(&guest(vec![1]));
+        assert!(matches!(none, Err(OutwardError::Guest(_))));
     }
 
     #[test]

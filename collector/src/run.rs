@@ -22,7 +22,7 @@ use crate::config::Config;
 use crate::direct::{self, Director, LeaseKeys};
 use crate::doors::{Doors, Shown};
 use crate::endorsements::Endorsed;
-use crate::enroll::{EkTrust, Enroll, Retiring};
+use crate::enroll::{self, EkTrust, Enroll, Retiring};
 use crate::ingest::{Evidence, LogsKnown, Nonces, Shared, Streams};
 use crate::init::{Identity, Kind, StateDir};
 use crate::keys::{Erasures, KeyStores, Keys};
@@ -145,15 +145,17 @@ impl Running {
             Ok(())
         });
 
-        let enroll = Enroll::new(
-            deployment.clone(),
-            Arc::clone(&cas),
-            Arc::clone(&ek_trust),
-            config.enroll.clone(),
-            store.clone(),
-            Arc::clone(&director),
-            streams.clone(),
-        );
+        let enroll = Enroll::new(enroll::Parts {
+            deployment: deployment.clone(),
+            cas: Arc::clone(&cas),
+            trust: Arc::clone(&ek_trust),
+            endorsements: Arc::clone(&endorsed),
+            config: config.enroll.clone(),
+            store: store.clone(),
+            director: Arc::clone(&director),
+            streams: streams.clone(),
+            standing: standing.clone(),
+        });
         let evidence = Evidence(Arc::new(Shared {
             deployment,
             store: store.clone(),

@@ -7,10 +7,11 @@
 
 mod agree;
 mod entry;
+mod guest;
 mod keys;
 
 use bailiwick_attestation::appraisal::{
-    AttestationResult, Reference, Status, Subject, VerifiedEvidence, appraise,
+    AttestationResult, Enrolled, Reference, Status, Subject, VerifiedEvidence, appraise,
 };
 use bailiwick_attestation::evidence::Freshness;
 use bailiwick_attestation::gpu::Endorsements;
@@ -153,38 +154,22 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         report.undecided("format", "evidence or enrolment is absent");
         return None;
     };
-    let Some(request) = &enrolment.request else {
-        report.undecided("format", "enrolment.request is absent");
-        return None;
-    };
     let chain = approvers(stored, anchors, received, report)?;
     let before: Vec<Sha256Digest> = chain.sets().skip(1).map(Approvers::digest).collect();
     let policy = policy(stored, anchors, &chain, received, report);
-    let ek = ek(request, report)?;
-    let listed = policy
-        .as_ref()
-        .and_then(|policy| policy.model.inventory.by_ek(&ek.digest()));
-    maker(enrolment, request, &ek, listed, anchors, report);
-    report.node = listed.map(|node| node.name.to_string());
-    let ak = ak(request, report)?;
-    if let Some(other) = listed.and_then(|node| node.ak.as_deref())
-        && other != ak.name().as_bytes()
-    {
-        // Approvers named one AK: no other speaks for this node, whatever the record says.
-        let detail = format!(
-            "ak-not-of-node: {}, and the signed inventory names {}",
-            hex::encode(ak.name().as_bytes()),
-            hex::encode(other)
-        );
-        report.refuse("ak", detail);
-    }
-    let ek_digest = ek.digest();
+    let Enrollee {
+        ek: ek_digest,
+        listed,
+        signer,
+    } = match &enrolment.guest {
+        Some(guest) => guest::enrolled(enrolment, guest, policy.as_ref(), anchors, report)?,
+        None => tpm(enrolment, policy.as_ref(), anchors, report)?,
+    };
     let presented = Presented {
         deployment: anchors.deployment,
-        request,
-        activated: UnixTime(enrolment.activated_ms),
+        enrolment,
         ek: &ek_digest,
-        ak: &ak,
+        signer: &signer,
     };
     let makers = Makers {
         roots: anchors.iak_roots,
@@ -192,22 +177,26 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     };
     let word = ak_word(&presented, listed, chain.current(), &makers);
     report.ak = word.to_string();
+    let (signed, by_whom) = match &signer {
+        Enrolled::Ak(_) => ("quote", "the AK signed this statement and these PCR values"),
+        Enrolled::Guest(_) => (
+            "report",
+            "a report is on this statement, for the key that enrolled; appraisal says whose",
+        ),
+    };
     let mut verified = match Freshness::of(evidence)
-        .and_then(|freshness| VerifiedEvidence::verify(evidence, &ak, &freshness))
+        .and_then(|freshness| VerifiedEvidence::verify(evidence, &signer, &freshness))
     {
         Ok(verified) => verified,
         Err(error) => {
-            report.refuse(
-                "quote",
-                format!("{}: {}", error.code(), error_chain(&error)),
-            );
+            report.refuse(signed, format!("{}: {}", error.code(), error_chain(&error)));
             return None;
         }
     };
     verified.keep_all(&stored.logs);
     let statement = verified.statement();
     report.statement = Some(statement.digest);
-    report.ok("quote", "the AK signed this statement and these PCR values");
+    report.ok(signed, by_whom);
     if statement.deployment != *anchors.deployment {
         report.refuse(
             "deployment",
@@ -228,7 +217,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         .as_ref()
         .map_or(&[][..], |policy| &policy.model.collector.logs);
     let name = listed.map(|node| &node.name);
-    let shown = receipt_of(evidence, logs, name, &ek.digest());
+    let shown = receipt_of(evidence, logs, name, &ek_digest);
     let signed = listed.map(|node| (node, chain.current()));
     let place = geo_word(verified.geotag(), anchors.deployment, signed, received);
     let subject = Subject {
@@ -239,8 +228,8 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         node: listed.map(|node| &node.name),
         jurisdiction: listed.map(|node| &node.jurisdiction),
         ek: &ek_digest,
-        signer: (&ak).into(),
-        guest: None,
+        signer: (&signer).into(),
+        guest: listed.and_then(|node| node.guest.as_ref()),
         tpm: tpm_kind(enrolment, listed),
         ak_word: &word,
         listed_ak: listed.and_then(|node| node.ak.as_deref()),
@@ -250,7 +239,7 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
         epoch: listed.map_or(0, |node| node.epoch),
     };
     let reference = policy.as_ref().map(|policy| Reference {
-        profile: &policy.model.profile,
+        profile: policy.model.profile_of(listed),
         version: policy.manifest.version,
         manifest: policy.manifest.digest,
         not_after: policy.manifest.not_after,
@@ -277,6 +266,48 @@ fn steps(stored: &v1::StoredStatement, anchors: &Anchors<'_>, report: &mut Repor
     entry::node_log(evidence, statement, previous.as_ref(), report);
     entry::entry(stored, statement, report);
     Some(())
+}
+
+/// Who enrolled, as far as the stored enrolment shows it.
+struct Enrollee<'p> {
+    /// Digest of the EK, or what stands for it.
+    ek: Sha256Digest,
+    /// Its entry in the signed inventory.
+    listed: Option<&'p Node>,
+    signer: Enrolled,
+}
+
+fn tpm<'p>(
+    enrolment: &v1::Enrolment,
+    policy: Option<&'p VerifiedBundle>,
+    anchors: &Anchors<'_>,
+    report: &mut Report,
+) -> Option<Enrollee<'p>> {
+    let Some(request) = &enrolment.request else {
+        report.undecided("format", "enrolment.request is absent");
+        return None;
+    };
+    let ek = ek(request, report)?;
+    let listed = policy.and_then(|policy| policy.model.inventory.by_ek(&ek.digest()));
+    maker(enrolment, request, &ek, listed, anchors, report);
+    report.node = listed.map(|node| node.name.to_string());
+    let ak = ak(request, report)?;
+    if let Some(other) = listed.and_then(|node| node.ak.as_deref())
+        && other != ak.name().as_bytes()
+    {
+        // Approvers named one AK: no other speaks for this node, whatever the record says.
+        let detail = format!(
+            "ak-not-of-node: {}, and the signed inventory names {}",
+            hex::encode(ak.name().as_bytes()),
+            hex::encode(other)
+        );
+        report.refuse("ak", detail);
+    }
+    Some(Enrollee {
+        ek: ek.digest(),
+        listed,
+        signer: Enrolled::Ak(Box::new(ak)),
+    })
 }
 
 /// From the auditor's own approvers to those in force when the statement came.

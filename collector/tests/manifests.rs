@@ -164,7 +164,7 @@ async fn approvers_hand_on_while_the_collector_runs() {
     );
     let current = director.current().unwrap();
     let none = bailiwick_attestation::gpu::Endorsements::default();
-    let reference = current.reference(&none);
+    let reference = current.reference(&Sha256Digest([0; 32]), &none);
     assert_ne!(reference.approvers, first);
     assert_eq!(
         reference.approvers_before,
@@ -202,7 +202,11 @@ async fn approvers_hand_on_while_the_collector_runs() {
         .collect();
     assert_eq!(offered, [("approvers", 1), ("world", 2), ("policy", 2)]);
     assert_ne!(
-        director.current().unwrap().reference(&none).approvers,
+        director
+            .current()
+            .unwrap()
+            .reference(&Sha256Digest([0; 32]), &none)
+            .approvers,
         first
     );
     assert_eq!(director.chain().await.changes().len(), 1);

@@ -21,7 +21,7 @@ use tower::ServiceExt as _;
 /// Which certificate an RPC asks for.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 enum Needs {
-    /// None: it proves itself by what only a TPM can answer.
+    /// None: it proves itself by what only a TPM can answer, or a guest's processor.
     Nothing,
     Node,
     Operator,
@@ -30,6 +30,8 @@ enum Needs {
 const RPCS: &[(&str, Needs)] = &[
     ("EnrollService/Begin", Needs::Nothing),
     ("EnrollService/Finish", Needs::Nothing),
+    ("EnrollService/BeginGuest", Needs::Nothing),
+    ("EnrollService/FinishGuest", Needs::Nothing),
     ("EvidenceService/Attest", Needs::Node),
     ("EvidenceService/FetchPolicy", Needs::Node),
     ("QueryService/ListNodes", Needs::Operator),

@@ -7,7 +7,10 @@ mod stand;
 use std::time::Duration;
 
 use bailiwick_agent::config::Iak;
-use bailiwick_attestation::appraisal::AkWord;
+use bailiwick_attestation::appraisal::{AkWord, Enrolled};
+use bailiwick_attestation::cvm::GuestIdentity;
+use bailiwick_attestation::evidence::GuestSigner;
+use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tpm::{AkPublic, Public};
 use bailiwick_attestation::x509::{Bundle, Certificate};
 use bailiwick_attestation::{DeploymentId, UnixTime};
@@ -110,13 +113,17 @@ async fn a_makers_key_vouches_for_the_ak_of_its_own_device() {
             Err("certify-qualifying-data"),
         ),
     ];
+    let enrolment = v1::Enrolment {
+        request: Some(request.clone()),
+        activated_ms: clock::now().millis(),
+        ..v1::Enrolment::default()
+    };
     for (name, node, roots, ak, ek, want) in cases {
         let presented = Presented {
             deployment: &deployment,
-            request: &request,
-            activated: clock::now(),
+            enrolment: &enrolment,
             ek,
-            ak,
+            signer: &Enrolled::Ak(Box::new(ak.clone())),
         };
         let makers = Makers {
             roots,
@@ -131,6 +138,34 @@ async fn a_makers_key_vouches_for_the_ak_of_its_own_device() {
             AkWord::Collector
         };
         assert_eq!(word, wanted, "{name}");
+    }
+    // A guest has no AK that a maker could know: its processor speaks for it, where it is listed as one.
+    let presented = Presented {
+        deployment: &deployment,
+        enrolment: &enrolment,
+        ek: &ek,
+        signer: &Enrolled::Guest(GuestSigner {
+            key: ek,
+            instance: None,
+        }),
+    };
+    let makers = Makers {
+        roots: &known,
+        intermediates: &[],
+    };
+    let tpm = node("ABC123");
+    let guest = Node {
+        guest: Some(GuestIdentity::default()),
+        ..tpm.clone()
+    };
+    let refused = makers_word(&presented, &tpm, &makers).unwrap_err();
+    assert_eq!(refused.code(), "iak-no-tpm");
+    for (listed, want) in [
+        (Some(&guest), AkWord::Processor),
+        (Some(&tpm), AkWord::Collector),
+        (None, AkWord::Collector),
+    ] {
+        assert_eq!(ak_word(&presented, listed, &approvers, &makers), want);
     }
 
     // And the collector says so, with the maker's root configured.

@@ -152,8 +152,14 @@ impl Endorsements {
         }
     }
 
+    /// Lists of revoked certificates.
+    #[must_use]
+    pub fn crls(&self) -> &[RevocationList] {
+        &self.crls
+    }
+
     /// Certificates of the roots that are named, were brought, and count at that time.
-    pub(crate) fn counting<'a>(
+    pub fn counting<'a>(
         &'a self,
         named: &'a BTreeSet<Sha256Digest>,
         at: UnixTime,

@@ -127,7 +127,7 @@ impl Alerts {
         let mut subjects = Vec::new();
         for mut row in self.store.node_list().await? {
             let listed = policy.as_ref().and_then(|policy| policy.listed(&row.ek));
-            let limit = policy.as_ref().map(|policy| policy.max_silence_ms());
+            let limit = policy.as_ref().map(|policy| policy.max_silence_ms(&row.ek));
             if let (Some(_), Some(limit)) = (&listed, limit)
                 && row.verdict != Verdict::Stale
                 && let Some(reason) = engine::silence(&row, limit, self.started, now)

@@ -25,28 +25,37 @@ impl Ending<'_> {
     /// against every lease the node has had, and an older one played again does not hold against
     /// it. The node's name is that statement's, which is the inventory's wherever standing came of
     /// it: the inventory in force may not have it any more, and the node may have enrolled before
-    /// any had. None where no TPM quoted the statement.
+    /// any had. None where nothing signed the statement.
     #[must_use]
     pub fn lease(&self, newest: &v1::Evidence) -> Option<v1::LeaseBody> {
-        let Some(v1::evidence::Signer::TpmQuote(quote)) = &newest.signer else {
-            return None;
+        let (clock_ms, reset_count) = match newest.signer.as_ref()? {
+            v1::evidence::Signer::TpmQuote(quote) => {
+                let clock = Attest::parse(&quote.attest).ok()?.clock_info;
+                (clock.clock, clock.reset_count)
+            }
+            v1::evidence::Signer::TeeReport(_) => kernel_clock(newest),
         };
-        let clock = Attest::parse(&quote.attest).ok()?.clock_info;
         let statement = v1::Statement::decode(newest.statement.as_slice()).ok()?;
         Some(v1::LeaseBody {
             deployment: self.deployment.to_string(),
             node: statement.node,
             ak_name: self.ak_name.to_vec(),
-            reset_count: clock.reset_count,
+            reset_count,
             until_clock_ms: 0,
             statement_digest: Sha256Digest::of(&[&newest.statement]).as_bytes().to_vec(),
             manifest_digest: self.manifest.as_bytes().to_vec(),
             reason: self.reason.chars().take(REASON).collect(),
-            quoted_clock_ms: clock.clock,
+            quoted_clock_ms: clock_ms,
             quoted_boot_time_ns: newest.quoted_boot_time_ns,
             gpus_proven: false,
         })
     }
+}
+
+/// The clock, ms, and the boot by which the lease of a guest without a TPM counts: the kernel's, as the
+/// agent read it beside the report, and none, for its key is of one boot.
+pub(super) const fn kernel_clock(evidence: &v1::Evidence) -> (u64, u32) {
+    (evidence.quoted_boot_time_ns / 1_000_000, 0)
 }
 
 #[cfg(test)]
@@ -157,6 +166,15 @@ mod tests {
         ] {
             assert_eq!(end(resets, in_force, &statements), want, "{name}");
         }
+        let guest = v1::Evidence {
+            signer: Some(v1::evidence::Signer::TeeReport(v1::TeeReport::default())),
+            quoted_boot_time_ns: 5_999_999,
+            ..evidence(Vec::new())
+        };
+        let body = ending.lease(&guest).unwrap();
+        let clock = (body.quoted_clock_ms, body.reset_count, body.until_clock_ms);
+        assert_eq!(clock, (5, 0, 0), "the kernel's clock, ms");
+        assert_eq!(body.quoted_boot_time_ns, 5_999_999);
         assert_eq!(ending.lease(&evidence(vec![1, 2, 3])), None, "no quote");
         assert_eq!(ending.lease(&v1::Evidence::default()), None, "no signer");
         let mut other = evidence(quoted(9_000, 3));

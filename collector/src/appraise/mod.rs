@@ -6,8 +6,8 @@
 mod ending;
 
 use bailiwick_attestation::appraisal::{
-    AkWord, AttestationResult, Boot, Deviation, Finding, GeoWord, GpuAnchor, Previous, Reference,
-    Run, Status, Subject, Tie, VerifiedEvidence, appraise_at, shown_receipt,
+    AkWord, AttestationResult, Boot, Deviation, Enrolled, Finding, GeoWord, GpuAnchor, Previous,
+    Reference, Run, Status, Subject, Tie, VerifiedEvidence, appraise_at, shown_receipt,
 };
 use bailiwick_attestation::evidence::{Freshness, Nonce};
 use bailiwick_attestation::gpu::Endorsements;
@@ -15,7 +15,7 @@ use bailiwick_attestation::profile::Profile;
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::standing::{LeaseSignError, LeaseSigner};
 use bailiwick_attestation::tlog::{Head, LogEntry};
-use bailiwick_attestation::tpm::{AkPublic, ClockInfo};
+use bailiwick_attestation::tpm::ClockInfo;
 use bailiwick_attestation::x509::Certificate;
 use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest, UnixTime};
 use bailiwick_policy::model::LogKey;
@@ -59,11 +59,11 @@ pub struct Case<'a> {
     pub deployment: &'a DeploymentId,
     /// The enrolled node.
     pub row: &'a NodeRow,
-    /// Its AK.
-    pub ak: &'a AkPublic,
+    /// What it enrolled with: an AK, or a guest's key.
+    pub signer: &'a Enrolled,
     /// The envelope.
     pub envelope: &'a v1::Evidence,
-    /// What the AK signed.
+    /// What that signed.
     pub evidence: &'a VerifiedEvidence,
     /// The statement before.
     pub previous: Option<&'a Previous>,
@@ -89,7 +89,7 @@ impl Case<'_> {
         let listed = self.policy.and_then(|policy| policy.listed(&self.row.ek));
         let reference = self
             .policy
-            .map(|policy| policy.reference(self.endorsements));
+            .map(|policy| policy.reference(&self.row.ek, self.endorsements));
         let place = self.geo_word();
         let result = self.appraised(reference.as_ref(), &place, self.now);
         let verdict = verdict_of(result.status);
@@ -97,7 +97,7 @@ impl Case<'_> {
         // Under a profile that asks for it, or the word is nobody's conclusion.
         let asked = self
             .policy
-            .is_some_and(|policy| policy.profile().gpu.is_some());
+            .is_some_and(|policy| policy.profile(&self.row.ek).gpu.is_some());
         let proven = asked && result.shows("gpu.hardware");
         let challenged = matches!(self.evidence.freshness(), Freshness::Challenged(_));
         let (mut lease, mut lease_until) = (None, self.row.lease_until);
@@ -105,13 +105,14 @@ impl Case<'_> {
         if let (Some(node), Some(policy), Some(signer), true) =
             (listed, self.policy, signer, challenged)
         {
-            let before = self.previous.map(|previous| previous.boot.reset_count);
             let (clock_ms, boot) = self.lease_clock();
-            let leased = stands(self.row.lease_until, self.now, before, boot);
+            let leased = stands(self.row.lease_until, self.now, self.same_boot());
             let length = match verdict {
-                Verdict::Affirming => Some(policy.lease_ms()),
+                Verdict::Affirming => Some(policy.lease_ms(&node.ek)),
                 Verdict::Contraindicated => Some(0),
-                Verdict::Warning if leased && keeps(result.deviations()) => Some(policy.lease_ms()),
+                Verdict::Warning if leased && keeps(result.deviations()) => {
+                    Some(policy.lease_ms(&node.ek))
+                }
                 Verdict::None | Verdict::Warning | Verdict::Stale => None,
             };
             if let Some(length) = length {
@@ -164,7 +165,22 @@ impl Case<'_> {
     fn lease_clock(&self) -> (u64, u32) {
         match self.evidence.clock() {
             Some(clock) => (clock.clock, clock.reset_count),
-            None => (self.envelope.quoted_boot_time_ns / 1_000_000, 0),
+            None => ending::kernel_clock(self.envelope),
+        }
+    }
+
+    /// Whether the statement before is of this boot. A TPM counts its resets. A guest's word is its boot
+    /// id, and its key does not outlive a boot.
+    fn same_boot(&self) -> bool {
+        let Some(previous) = self.previous else {
+            return false;
+        };
+        match self.evidence.clock() {
+            Some(clock) => previous.boot.reset_count == clock.reset_count,
+            None => {
+                previous.boot.id == self.evidence.statement().boot_id
+                    && previous.ak == Sha256Digest::of(&[&self.row.ak_name])
+            }
         }
     }
 
@@ -173,7 +189,7 @@ impl Case<'_> {
     pub fn under(&self, profile: &Profile, at: UnixTime) -> AttestationResult {
         let reference = self.policy.map(|policy| Reference {
             profile,
-            ..policy.reference(self.endorsements)
+            ..policy.reference(&self.row.ek, self.endorsements)
         });
         self.appraised(reference.as_ref(), &self.geo_word(), at)
     }
@@ -213,8 +229,8 @@ impl Case<'_> {
             node: listed.map(|node| &node.name),
             jurisdiction: listed.map(|node| &node.jurisdiction),
             ek: &self.row.ek,
-            signer: self.ak.into(),
-            guest: None,
+            signer: self.signer.into(),
+            guest: listed.and_then(|node| node.guest.as_ref()),
             tpm: tpm_kind(&self.row.enrolment, listed),
             ak_word: &word,
             listed_ak: listed.and_then(|node| node.ak.as_deref()),
@@ -235,15 +251,14 @@ impl Case<'_> {
 
     /// Whose word it is that the node's AK and EK are one TPM's.
     fn ak_word(&self) -> AkWord {
-        let (Some(policy), Some(request)) = (self.policy, &self.row.enrolment.request) else {
+        let Some(policy) = self.policy else {
             return AkWord::Collector;
         };
         let presented = Presented {
             deployment: self.deployment,
-            request,
-            activated: UnixTime(self.row.enrolment.activated_ms),
+            enrolment: &self.row.enrolment,
             ek: &self.row.ek,
-            ak: self.ak,
+            signer: self.signer,
         };
         let makers = Makers {
             roots: &self.trust.iak_roots,
@@ -276,10 +291,10 @@ fn keeps<'a>(mut deviations: impl Iterator<Item = &'a Deviation>) -> bool {
     })
 }
 
-/// A lease granted in this boot, by its `resetCount`, has not run out. After a reboot the kernel
-/// has none, whatever the store still says.
-fn stands(lease_until: Option<UnixTime>, now: UnixTime, before: Option<u32>, boot: u32) -> bool {
-    lease_until.is_some_and(|until| now < until) && before == Some(boot)
+/// A lease granted in this boot has not run out. After a reboot the kernel has none, whatever the store
+/// still says.
+fn stands(lease_until: Option<UnixTime>, now: UnixTime, same_boot: bool) -> bool {
+    lease_until.is_some_and(|until| now < until) && same_boot
 }
 
 /// What the brake counts by: stable words alone, for values differ from node to node.
@@ -502,14 +517,13 @@ mod tests {
     fn a_lease_stands_in_its_boot_until_its_end() {
         let until = Some(UnixTime(100));
         let rows = [
-            ("in time", until, 99, Some(7), true),
-            ("at its end", until, 100, Some(7), false),
-            ("after a reboot", until, 99, Some(6), false),
-            ("the first statement of all", until, 99, None, false),
-            ("none", None, 99, Some(7), false),
+            ("in time", until, 99, true, true),
+            ("at its end", until, 100, true, false),
+            ("after a reboot", until, 99, false, false),
+            ("none", None, 99, true, false),
         ];
-        for (name, until, now, before, want) in rows {
-            assert_eq!(stands(until, UnixTime(now), before, 7), want, "{name}");
+        for (name, until, now, same_boot, want) in rows {
+            assert_eq!(stands(until, UnixTime(now), same_boot), want, "{name}");
         }
     }
 }

@@ -127,14 +127,14 @@ impl Policy {
 
     /// Silence after which a node is stale, ms.
     #[must_use]
-    pub fn max_silence_ms(&self) -> u64 {
-        u64::from(self.verified.model.profile.max_silence_seconds) * 1000
+    pub fn max_silence_ms(&self, ek: &Sha256Digest) -> u64 {
+        u64::from(self.profile(ek).max_silence_seconds) * 1000
     }
 
-    /// Length of one lease, ms.
+    /// Length of one lease of a node, ms.
     #[must_use]
-    pub fn lease_ms(&self) -> u64 {
-        u64::from(self.verified.model.profile.lease_seconds) * 1000
+    pub fn lease_ms(&self, ek: &Sha256Digest) -> u64 {
+        u64::from(self.profile(ek).lease_seconds) * 1000
     }
 
     /// When a cause is held instead of the nodes that fail for it.
@@ -149,18 +149,29 @@ impl Policy {
         Arc::clone(&self.bundle)
     }
 
-    /// The profile that approvers signed.
+    /// The profile that approvers signed for a node; for one that nobody listed, that of nodes with a TPM.
     #[must_use]
-    pub fn profile(&self) -> &Profile {
-        &self.verified.model.profile
+    pub fn profile(&self, ek: &Sha256Digest) -> &Profile {
+        self.verified.model.profile_of(self.listed(ek))
     }
 
-    /// What nodes are held against; beside the policy, what vouches for GPUs.
+    /// The profile of guests without a TPM.
     #[must_use]
-    pub fn reference<'a>(&'a self, endorsements: &'a Endorsements) -> Reference<'a> {
+    pub fn profile_of_guests(&self) -> &Profile {
+        let model = &self.verified.model;
+        model.guest_profile.as_ref().unwrap_or(&model.profile)
+    }
+
+    /// What a node is held against; beside the policy, what vouches for GPUs and processors.
+    #[must_use]
+    pub fn reference<'a>(
+        &'a self,
+        ek: &Sha256Digest,
+        endorsements: &'a Endorsements,
+    ) -> Reference<'a> {
         Reference {
             endorsements,
-            profile: &self.verified.model.profile,
+            profile: self.profile(ek),
             version: self.version(),
             manifest: self.manifest_digest(),
             not_after: self.verified.manifest.not_after,

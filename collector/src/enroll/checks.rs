@@ -19,9 +19,9 @@ use crate::direct::Policy;
 /// Most certificates a node presents; a chain in NV has three at most.
 const CERTIFICATES: usize = 16;
 /// Longest chassis serial or device id.
-const SERIAL: usize = 200;
+pub(super) const SERIAL: usize = 200;
 /// Most device ids: a UUID and a serial for each of the inventory's most devices.
-const DEVICES: usize = 2 * DEVICES_LIMIT;
+pub(super) const DEVICES: usize = 2 * DEVICES_LIMIT;
 
 /// Why a TPM is not let in, and what to do about it.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,14 @@ pub enum EnrollRefused {
         /// The EK it enrolled with before.
         former: Sha256Digest,
     },
+    /// The name was a TPM's, and nobody signed that it is out of service.
+    #[error("{node} had the TPM with EK {former}: retire that TPM first")]
+    FormerInService {
+        /// The guest that is to have the name.
+        node: NodeId,
+        /// The EK that enrolled under it before.
+        former: Sha256Digest,
+    },
     /// The AK is not one whose quotes can be believed.
     #[error("AK: {0}")]
     Ak(#[source] AkRefused),
@@ -114,6 +122,7 @@ impl EnrollRefused {
             Self::EkNotOfNode { .. } => "ek-not-of-node",
             Self::Retired(_) => "node-retired",
             Self::ReplacesMissing { .. } => "replaces-missing",
+            Self::FormerInService { .. } => "former-in-service",
             Self::Ak(refused) => refused.code(),
             Self::AkNotOfNode { .. } => "ak-not-of-node",
             Self::Transport(refused) => refused.code(),

@@ -72,6 +72,11 @@ pub(super) fn follows(
 ) -> Result<(), EnrollRefused> {
     match former.iter().find(|old| *old != ek && !spoken_for(old)) {
         None => Ok(()),
+        // Nothing replaces a TPM but another one.
+        Some(former) if node.guest.is_some() => Err(EnrollRefused::FormerInService {
+            node: node.name.clone(),
+            former: *former,
+        }),
         Some(former) => Err(EnrollRefused::ReplacesMissing {
             node: node.name.clone(),
             former: *former,
@@ -82,6 +87,7 @@ pub(super) fn follows(
 #[cfg(test)]
 mod tests {
     use bailiwick_attestation::JurisdictionCode;
+    use bailiwick_attestation::cvm::GuestIdentity;
 
     use super::*;
 
@@ -221,5 +227,12 @@ mod tests {
             });
             assert_eq!(open, want, "{row}");
         }
+        let guest = Node {
+            guest: Some(GuestIdentity::default()),
+            ..own
+        };
+        let refused = follows(&guest, &EK, &[OTHER], spoken_for).unwrap_err();
+        assert_eq!(refused.code(), "former-in-service");
+        assert!(follows(&guest, &EK, &[settled], spoken_for).is_ok());
     }
 }

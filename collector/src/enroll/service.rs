@@ -1,5 +1,6 @@
-//! `EnrollService`: Begin and Finish.
+//! `EnrollService`: Begin and Finish. What a guest without a TPM does instead is in [`super::guest`].
 
+use std::ops::Deref;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use aws_lc_rs::rand;
@@ -10,17 +11,20 @@ use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
 use super::checks::{self, Applicant};
+use super::guest;
 use super::joins;
 use super::{EkTrust, EnrollRefused, Sessions};
 use crate::cas::Cas;
 use crate::clock;
 use crate::config;
 use crate::direct::{Director, Policy, pending_name};
+use crate::endorsements::Endorsed;
 use crate::ingest::{Closed, Streams, store_failed};
 use crate::init::NodeCertificate;
 use crate::proto::enroll_service_server::EnrollService;
 use crate::quiet::Quiet;
 use crate::record::{NewEnrolment, Store};
+use crate::standing::Standing;
 
 /// What waits for a TPM's answer.
 struct Waiting {
@@ -30,17 +34,58 @@ struct Waiting {
 
 /// The service. Clones share it.
 #[derive(Clone)]
-pub struct Enroll(Arc<Inner>);
+pub struct Enroll(pub(super) Arc<Inner>);
 
-struct Inner {
-    deployment: DeploymentId,
-    cas: Arc<Cas>,
-    trust: Arc<EkTrust>,
-    config: config::Enroll,
-    store: Store,
-    director: Arc<Director>,
-    streams: Streams,
+/// What it stands on.
+#[derive(Debug)]
+pub struct Parts {
+    /// The installation.
+    pub deployment: DeploymentId,
+    /// Issue transport certificates.
+    pub cas: Arc<Cas>,
+    /// Whose TPMs are real.
+    pub trust: Arc<EkTrust>,
+    /// What vouches for processors.
+    pub endorsements: Arc<Endorsed>,
+    /// Bounds.
+    pub config: config::Enroll,
+    /// Where nodes are kept.
+    pub store: Store,
+    /// The policy in force.
+    pub director: Arc<Director>,
+    /// Who is connected.
+    pub streams: Streams,
+    /// Who has standing.
+    pub standing: Standing,
+}
+
+pub(super) struct Inner {
+    pub(super) parts: Parts,
     sessions: Mutex<Sessions<Waiting>>,
+    pub(super) guests: Mutex<Sessions<guest::Waiting>>,
+}
+
+impl Deref for Inner {
+    type Target = Parts;
+
+    fn deref(&self) -> &Parts {
+        &self.parts
+    }
+}
+
+/// A transport certificate for whoever showed who it is.
+pub(super) struct Issued {
+    pub(super) not_after: UnixTime,
+    /// Its own first, then its CA's.
+    pub(super) chain: Vec<Vec<u8>>,
+}
+
+impl Issued {
+    /// SHA-256 of the certificate.
+    pub(super) fn digest(&self) -> Sha256Digest {
+        let own = self.chain.first();
+        Sha256Digest::of(&[own.map_or(&[], Vec::as_slice)])
+    }
 }
 
 impl std::fmt::Debug for Enroll {
@@ -54,31 +99,18 @@ impl std::fmt::Debug for Enroll {
 impl Enroll {
     /// For one installation.
     #[must_use]
-    pub fn new(
-        deployment: DeploymentId,
-        cas: Arc<Cas>,
-        trust: Arc<EkTrust>,
-        config: config::Enroll,
-        store: Store,
-        director: Arc<Director>,
-        streams: Streams,
-    ) -> Self {
-        let sessions = Mutex::new(Sessions::new(config.session_seconds * 1000));
+    pub fn new(parts: Parts) -> Self {
+        let life_ms = parts.config.session_seconds * 1000;
         Self(Arc::new(Inner {
-            deployment,
-            cas,
-            trust,
-            config,
-            store,
-            director,
-            streams,
-            sessions,
+            sessions: Mutex::new(Sessions::new(life_ms)),
+            guests: Mutex::new(Sessions::new(life_ms)),
+            parts,
         }))
     }
 }
 
 /// Anybody can be refused as often as they like.
-static REFUSED: Quiet = Quiet::new();
+pub(super) static REFUSED: Quiet = Quiet::new();
 
 fn refused(error: &EnrollRefused) -> Status {
     if let Some(left_out) = REFUSED.ask() {
@@ -87,7 +119,7 @@ fn refused(error: &EnrollRefused) -> Status {
     Status::failed_precondition(format!("{}: {error}", error.code()))
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Status> {
+pub(super) fn random<const N: usize>() -> Result<[u8; N], Status> {
     let mut bytes = [0; N];
     rand::fill(&mut bytes).map_err(|_unspecified| Status::internal("no randomness"))?;
     Ok(bytes)
@@ -111,7 +143,8 @@ impl EnrollService for Enroll {
             now,
         )
         .map_err(|error| refused(&error))?;
-        self.follows(&applicant, policy.as_deref()).await?;
+        self.follows(&applicant.ek_digest, policy.as_deref())
+            .await?;
         let (number, secret) = (random::<16>()?, random::<32>()?);
         let credential = make_credential(&applicant.ek, applicant.ak.name(), &secret)
             .map_err(|error| Status::failed_precondition(format!("{}: {error}", error.code())))?;
@@ -147,12 +180,32 @@ impl EnrollService for Enroll {
         })?;
         self.admit(waiting, now).await.map(Response::new)
     }
+
+    async fn begin_guest(
+        &self,
+        request: Request<v1::GuestRequest>,
+    ) -> Result<Response<v1::GuestChallenge>, Status> {
+        self.guest_begin(request.into_inner(), clock::now())
+            .map(Response::new)
+    }
+
+    async fn finish_guest(
+        &self,
+        request: Request<v1::GuestProof>,
+    ) -> Result<Response<v1::Enrolled>, Status> {
+        self.guest_finish(request.into_inner(), clock::now())
+            .await
+            .map(Response::new)
+    }
 }
 
 impl Enroll {
-    /// Whether the TPMs that had this node's name before are out of service.
-    async fn follows(&self, applicant: &Applicant, policy: Option<&Policy>) -> Result<(), Status> {
-        let ek = &applicant.ek_digest;
+    /// Whether the TPMs that had this node's name before are out of service, and guests that had it.
+    pub(super) async fn follows(
+        &self,
+        ek: &Sha256Digest,
+        policy: Option<&Policy>,
+    ) -> Result<(), Status> {
         let Some((policy, node)) = policy.and_then(|policy| Some((policy, policy.listed(ek)?)))
         else {
             return Ok(());
@@ -162,6 +215,43 @@ impl Enroll {
             |former: &_| policy.listed(former).is_some() || policy.retired(former).is_some();
         joins::follows(node, ek, &former.map_err(store_failed)?, spoken_for)
             .map_err(|error| refused(&error))
+    }
+
+    /// A transport certificate, by a CA that counts.
+    pub(super) fn issue(
+        &self,
+        policy: Option<&Policy>,
+        ek_digest: Sha256Digest,
+        ak_name: Vec<u8>,
+        public_point: Vec<u8>,
+        now: UnixTime,
+    ) -> Result<Issued, Status> {
+        let inner = &self.0;
+        let life = inner.config.certificate_seconds.saturating_mul(1000);
+        // Certificates count whole seconds.
+        let not_after = UnixTime::from_secs(now.millis().saturating_add(life) / 1000);
+        let listed = policy.map(Policy::collector_keys);
+        let Some(issuing) = inner.cas.issuing(listed, now) else {
+            error!("approvers list no CA of this collector that counts: nobody is let in");
+            return Err(Status::unavailable(
+                "no-ca: approvers list no CA of this collector that counts",
+            ));
+        };
+        let certificate = NodeCertificate {
+            ek_digest,
+            ak_name,
+            public_point,
+            not_after,
+        };
+        let certificate = issuing
+            .authority
+            .issue_node(&certificate, now)
+            .map_err(|error| Status::internal(format!("certificate: {error}")))?;
+        let chain = [&certificate, issuing.authority.certificate()];
+        Ok(Issued {
+            not_after,
+            chain: chain.map(|der| der.to_vec()).to_vec(),
+        })
     }
 
     /// The TPM has answered: certificate, row, and an end to what the older certificate opened.
@@ -174,29 +264,14 @@ impl Enroll {
         if let Some(why) = policy.as_ref().and_then(|policy| policy.retired(&ek)) {
             return Err(refused(&EnrollRefused::Retired(why.to_owned())));
         }
-        let life = inner.config.certificate_seconds.saturating_mul(1000);
-        // Certificates count whole seconds.
-        let not_after = UnixTime::from_secs(now.millis().saturating_add(life) / 1000);
         let ak_name = applicant.ak.name().as_bytes().to_vec();
-        let listed = policy.as_ref().map(|policy| policy.collector_keys());
-        let Some(issuing) = inner.cas.issuing(listed, now) else {
-            error!("approvers list no CA of this collector that counts: nobody is let in");
-            return Err(Status::unavailable(
-                "no-ca: approvers list no CA of this collector that counts",
-            ));
-        };
-        let certificate = issuing
-            .authority
-            .issue_node(
-                &NodeCertificate {
-                    ek_digest: ek,
-                    ak_name: ak_name.clone(),
-                    public_point: applicant.transport_point,
-                    not_after,
-                },
-                now,
-            )
-            .map_err(|error| Status::internal(format!("certificate: {error}")))?;
+        let issued = self.issue(
+            policy.as_deref(),
+            ek,
+            ak_name.clone(),
+            applicant.transport_point,
+            now,
+        )?;
         let listed = policy.as_ref().and_then(|policy| policy.listed(&ek));
         let node = listed.map(|node| node.name.to_string()).unwrap_or_default();
         let reason = match listed {
@@ -213,8 +288,8 @@ impl Enroll {
                 ek,
                 claimed_name: applicant.claimed.to_string(),
                 ak_name,
-                certificate: Sha256Digest::of(&[&certificate]),
-                certificate_not_after: not_after,
+                certificate: issued.digest(),
+                certificate_not_after: issued.not_after,
                 enrolment: v1::Enrolment {
                     request: Some(request),
                     node: node.clone(),
@@ -234,13 +309,12 @@ impl Enroll {
         } else {
             enrolled::State::Pending
         };
-        let chain = [&certificate, issuing.authority.certificate()];
         Ok(v1::Enrolled {
             state: state.into(),
             node,
             reason,
-            certificate_chain: chain.map(|der| der.to_vec()).to_vec(),
-            certificate_not_after_ms: not_after.millis(),
+            certificate_chain: issued.chain,
+            certificate_not_after_ms: issued.not_after.millis(),
         })
     }
 }

@@ -95,14 +95,20 @@ impl<T> Sessions<T> {
         secret: &[u8],
         now: UnixTime,
     ) -> Result<T, SessionRefused> {
+        let (sealed, waiting) = self.take(number, now)?;
+        verify_slices_are_equal(&sealed, secret).map_err(|_different| SessionRefused::Secret)?;
+        Ok(waiting)
+    }
+
+    /// Ends a session whose secret is none, but a nonce: whoever takes it looks for it in the answer. There
+    /// is one attempt at that, too.
+    pub fn take(&mut self, number: &[u8], now: UnixTime) -> Result<([u8; 32], T), SessionRefused> {
         let number = <&[u8; 16]>::try_from(number).map_err(|_length| SessionRefused::Unknown)?;
         let session = self.open.remove(number).ok_or(SessionRefused::Unknown)?;
         if now.since(session.begun) >= self.life_ms {
             return Err(SessionRefused::Expired);
         }
-        verify_slices_are_equal(&session.secret, secret)
-            .map_err(|_different| SessionRefused::Secret)?;
-        Ok(session.waiting)
+        Ok((session.secret, session.waiting))
     }
 }
 

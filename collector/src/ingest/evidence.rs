@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 use bailiwick_attestation::appraisal::{Previous, VerifiedEvidence, certified_gpus, devices};
 use bailiwick_attestation::cvm::snp::MAX_TABLE;
 use bailiwick_attestation::cvm::tdx::MAX_QUOTE_BYTES;
-use bailiwick_attestation::evidence::{Freshness, ParsedStatement};
+use bailiwick_attestation::evidence::{Freshness, GuestSigner, ParsedStatement};
 use bailiwick_attestation::proto::v1;
 use bailiwick_attestation::tlog::{Head, head_follows};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
@@ -19,7 +19,7 @@ use crate::appraise::{
     Appraised, Case, fence_facts, previous_message as stored_previous, previous_of,
 };
 use crate::direct::{Policy, node_name};
-use crate::outward::Grant;
+use crate::outward::{Grant, transport_key};
 use crate::place::ShownPlace;
 use crate::quiet::Quiet;
 use crate::record::{NewStatement, NodeRow, StoreError, Verdict};
@@ -139,6 +139,12 @@ impl Stream {
             .await
             .map_err(service::store)?
             .ok_or_else(|| Status::unauthenticated("node-unknown: enrol first"))?;
+        if row.ak_name != self.peer.ak_name {
+            // Enrolled anew while this was on its way: what the stream is told may take a moment.
+            return Err(Status::unauthenticated(
+                "certificate-superseded: the node has enrolled since; use that one",
+            ));
+        }
         let proof = evidence.log_consistency.as_ref();
         let gap = match self.place(&row, verified.statement(), proof).await? {
             Ok(gap) => gap,
@@ -185,7 +191,7 @@ impl Stream {
         }))))
     }
 
-    /// Shows that the node's AK said it, in answer to an open challenge if to any; answers when that
+    /// Shows that whoever enrolled said it, in answer to an open challenge if to any; answers when that
     /// was opened.
     fn verify(
         &self,
@@ -208,7 +214,7 @@ impl Stream {
                 .map_err(|refused| Refusal::new(refused.code(), refused.to_string()))?;
             asked = Some(taken);
         }
-        let verified = VerifiedEvidence::verify(evidence, &self.ak, &freshness)
+        let verified = VerifiedEvidence::verify(evidence, &self.signer, &freshness)
             .map_err(|error| refuse(&error))?;
         let statement = verified.statement();
         if statement.deployment != self.shared.deployment {
@@ -248,7 +254,7 @@ impl Stream {
                 sequence: newest.sequence,
                 digest: Sha256Digest::from_slice(&newest.digest)
                     .ok_or_else(|| Status::internal("the stored statement has no digest"))?,
-                same_ak: row.newest_ak.as_deref() == Some(row.ak_name.as_slice()),
+                same_ak: same_signer(row.newest_ak.as_deref(), &row.ak_name),
             }),
         };
         let (epoch, sequence) = (statement.epoch, statement.sequence);
@@ -299,7 +305,7 @@ impl Stream {
         let case = Case {
             deployment: &self.shared.deployment,
             row,
-            ak: &self.ak,
+            signer: &self.signer,
             envelope: &evidence,
             evidence: verified,
             previous: previous.as_ref(),
@@ -444,8 +450,13 @@ impl Stream {
         if !self.last_outward.due(grant, now) {
             return None;
         }
-        let request = row.enrolment.request.as_ref()?;
-        match (self.shared.outward).issue(grant, &request.transport_public, now) {
+        let key = transport_key(&row.enrolment)
+            .inspect_err(|fault| {
+                error!(ek = %row.ek, fault = service::error_chain(fault),
+                    "the transport key of its enrolment cannot be read");
+            })
+            .ok()?;
+        match (self.shared.outward).issue(grant, &key, now) {
             Ok(certificate) => {
                 self.last_outward.issued(grant.clone(), &certificate, now);
                 Some(certificate)
@@ -457,6 +468,14 @@ impl Stream {
             }
         }
     }
+}
+
+/// Whether the log of what signed before goes on under what signs now. A TPM's AK lasts, and one that was
+/// lost took the log's honesty with it. A guest has a key for each boot, and its processor speaks for all
+/// of them: what it was, enrolment says, and its log has to go on from the head it named.
+fn same_signer(before: Option<&[u8]>, now: &[u8]) -> bool {
+    let guest = |name: &[u8]| GuestSigner::key_named(name).is_some();
+    before.is_some_and(|before| before == now || (guest(before) && guest(now)))
 }
 
 /// Every name of every device, where NVML could be asked, and what NVIDIA certified of them.
@@ -504,6 +523,14 @@ fn bounded(evidence: &v1::Evidence, listed: bool) -> Result<(), Refusal> {
         }
         seen.push(name);
     }
+    if let Some(v1::evidence::Signer::TeeReport(report)) = &evidence.signer
+        && report.report.len() > MAX_QUOTE_BYTES
+    {
+        return Err(Refusal::new(
+            "evidence-too-large",
+            format!("Evidence.tee_report: exceeds {MAX_QUOTE_BYTES} bytes"),
+        ));
+    }
     if let Some(tee) = &evidence.tee {
         let report = tee.report.as_ref().map_or(0, |report| report.report.len());
         let parts = [
@@ -519,4 +546,34 @@ fn bounded(evidence: &v1::Evidence, listed: bool) -> Result<(), Refusal> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_log_goes_on_under_another_key_of_a_guest_alone() {
+        let guest = |byte| {
+            let key = Sha256Digest([byte; 32]);
+            GuestSigner {
+                key,
+                instance: None,
+            }
+            .name()
+        };
+        let ak = |byte| [vec![0, 11], vec![byte; 32]].concat();
+        let rows = [
+            ("the same AK", Some(ak(1)), ak(1), true),
+            ("another AK", Some(ak(1)), ak(2), false),
+            ("the same key", Some(guest(1)), guest(1), true),
+            ("the key of a later boot", Some(guest(1)), guest(2), true),
+            ("a guest after a TPM", Some(ak(1)), guest(1), false),
+            ("a TPM after a guest", Some(guest(1)), ak(1), false),
+            ("the first of all", None, guest(1), false),
+        ];
+        for (row, before, now, want) in rows {
+            assert_eq!(same_signer(before.as_deref(), &now), want, "{row}");
+        }
+    }
 }

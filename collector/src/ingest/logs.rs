@@ -54,13 +54,12 @@ impl LogsKnown {
         policy: Option<&Policy>,
         now: UnixTime,
     ) -> Result<Vec<String>, StoreError> {
-        let asking = policy.filter(|policy| asks_logs(policy.profile()));
+        let asking = policy.filter(|policy| asks_logs(policy.profile(ek)));
         let judging = asking.filter(|policy| policy.listed(ek).is_some());
         let known = judging.and_then(|_| self.get(ek));
-        let read_on = known
-            .as_ref()
-            .zip(judging)
-            .is_some_and(|(known, policy)| verified.read_logs(policy.profile(), now, Some(known)));
+        let read_on = known.as_ref().zip(judging).is_some_and(|(known, policy)| {
+            verified.read_logs(policy.profile(ek), now, Some(known))
+        });
         let mut kept = Vec::new();
         for (name, digest) in verified.lacks() {
             if is_read(name, asking.is_some(), read_on) {
@@ -72,7 +71,7 @@ impl LogsKnown {
             return Ok(Vec::new());
         }
         if let Some(policy) = judging {
-            verified.read_logs(policy.profile(), now, None);
+            verified.read_logs(policy.profile(ek), now, None);
         }
         let lacks = verified.lacks().into_iter();
         let lacks = lacks.filter(|(name, _)| is_asked_for(name, asking.is_some()));

@@ -2,8 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
+use bailiwick_attestation::appraisal::Enrolled;
 use bailiwick_attestation::proto::v1;
-use bailiwick_attestation::tpm::{AkPublic, Public};
 use bailiwick_attestation::{DeploymentId, Sha256Digest};
 use bailiwick_policy::kind::Kind;
 use prost::Message as _;
@@ -85,7 +85,7 @@ impl Evidence {
     async fn admit<T>(
         &self,
         request: &Request<T>,
-    ) -> Result<(NodePeer, NodeRow, AkPublic), Status> {
+    ) -> Result<(NodePeer, NodeRow, Enrolled), Status> {
         let peer = node_peer(request)?;
         let refuse = |why: &str| Err(Status::unauthenticated(why));
         if peer.deployment != self.0.deployment.as_str() {
@@ -119,12 +119,9 @@ impl Evidence {
         if row.certificate != peer.certificate || row.ak_name != peer.ak_name {
             return refuse("certificate-superseded: the node has enrolled since; use that one");
         }
-        let request = row.enrolment.request.as_ref();
-        let public = request.map(|request| Public::parse(&request.ak_public));
-        let Some(Ok(Ok(ak))) = public.map(|public| public.map(AkPublic::new)) else {
-            return Err(Status::internal("the stored AK cannot be read"));
-        };
-        Ok((peer, row, ak))
+        let signer = Enrolled::of(&row.enrolment)
+            .map_err(|why| Status::internal(format!("the stored enrolment: {why}")))?;
+        Ok((peer, row, signer))
     }
 }
 
@@ -137,10 +134,10 @@ impl EvidenceService for Evidence {
         &self,
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::AttestStream>, Status> {
-        let (peer, row, ak) = self.admit(&request).await?;
+        let (peer, row, signer) = self.admit(&request).await?;
         let registration = self.0.streams.open(peer.ek_digest);
         let (outbox, messages) = mpsc::channel(OUTBOX);
-        let stream = Stream::new(Arc::clone(&self.0), peer, ak, outbox.clone());
+        let stream = Stream::new(Arc::clone(&self.0), peer, signer, outbox.clone());
         let inbound = request.into_inner();
         tokio::spawn(async move {
             let ek = row.ek;

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use aws_lc_rs::rand;
 use bailiwick_attestation::Sha256Digest;
+use bailiwick_attestation::appraisal::Enrolled;
 use bailiwick_attestation::proto::v1::{self, collector_message, node_message};
-use bailiwick_attestation::tpm::AkPublic;
 use bailiwick_policy::kind::Kind;
 use bailiwick_policy::model::STUDIES_LIMIT;
 use bailiwick_policy::peers::verify;
@@ -47,7 +47,7 @@ pub(super) type Sent = Result<(), Status>;
 pub(super) struct Stream {
     pub(super) shared: Arc<Shared>,
     pub(super) peer: NodePeer,
-    pub(super) ak: AkPublic,
+    pub(super) signer: Enrolled,
     outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
     /// The newest version of each kind the node says it has; until it says so it is offered none.
     has: Option<BTreeMap<Kind, u64>>,
@@ -63,13 +63,13 @@ impl Stream {
     pub(super) fn new(
         shared: Arc<Shared>,
         peer: NodePeer,
-        ak: AkPublic,
+        signer: Enrolled,
         outbox: mpsc::Sender<Result<v1::CollectorMessage, Status>>,
     ) -> Self {
         Self {
             shared,
             peer,
-            ak,
+            signer,
             outbox,
             has: None,
             last_outward: Last::default(),
@@ -103,7 +103,10 @@ impl Stream {
                     let why = *registration.closed.borrow();
                     let why = changed.ok().and(why).unwrap_or(Closed::Replaced);
                     if why.ends_standing() {
-                        self.end_standing(why).await?;
+                        self.end_standing().await?;
+                    }
+                    if why.ends_lease() {
+                        self.end_lease(why).await?;
                     }
                     return Err(Status::aborted(why.code()));
                 }
@@ -141,14 +144,17 @@ impl Stream {
         }
     }
 
+    /// Its last statement may have been granted something after the row was revoked.
+    async fn end_standing(&mut self) -> Sent {
+        let changes = self.shared.standing.withdrawn(&self.peer.ek_digest);
+        let store = &self.shared.store;
+        store.brakes_change(changes).await.map_err(service::store)
+    }
+
     /// The last thing a node hears that was taken back: its lease ends now. One that is out of
     /// reach keeps what it has until that runs out by itself.
-    async fn end_standing(&mut self, why: Closed) -> Sent {
+    async fn end_lease(&mut self, why: Closed) -> Sent {
         let ek = self.peer.ek_digest;
-        // Its last statement may have been granted something after the row was revoked.
-        let changes = self.shared.standing.withdrawn(&ek);
-        let store = &self.shared.store;
-        store.brakes_change(changes).await.map_err(service::store)?;
         let Some(lease) = self.ending_lease(why).await? else {
             return Ok(());
         };
@@ -162,17 +168,17 @@ impl Stream {
         let Some(policy) = self.shared.director.current() else {
             return Ok(None);
         };
-        let Some((row, newest)) = row.and_then(|row| {
-            let newest = Sha256Digest::from_slice(&row.newest.as_ref()?.digest)?;
-            Some((row, newest))
-        }) else {
+        let newest = row.and_then(|row| row.newest);
+        let newest = newest.and_then(|newest| Sha256Digest::from_slice(&newest.digest));
+        let Some(newest) = newest else {
             return Ok(None);
         };
         let stored = store.statement_get(ek, &newest).await;
         let stored = stored.map_err(service::store)?;
         let ending = Ending {
             deployment: &self.shared.deployment,
-            ak_name: &row.ak_name,
+            // Its own: the row may have another's by now.
+            ak_name: &self.peer.ak_name,
             manifest: policy.manifest_digest(),
             reason: why.code(),
         };
@@ -370,7 +376,7 @@ impl Stream {
         let mut random = [0; 32];
         rand::fill(&mut random).map_err(|_unspecified| Status::internal("no randomness"))?;
         let policy = self.shared.director.current();
-        let lease_ms = policy.map(|policy| policy.lease_ms());
+        let lease_ms = policy.map(|policy| policy.lease_ms(&self.peer.ek_digest));
         let mut nonces = self
             .shared
             .nonces

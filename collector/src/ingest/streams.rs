@@ -19,6 +19,8 @@ pub enum Closed {
     Replaced,
     /// The node enrolled again.
     ReEnrolled,
+    /// Another running guest enrolled under its name.
+    TakenOver,
     /// Its certificate was revoked.
     Revoked,
     /// Approvers took it out of service.
@@ -43,6 +45,7 @@ impl Closed {
         match self {
             Self::Replaced => "stream-replaced",
             Self::ReEnrolled => "node-re-enrolled",
+            Self::TakenOver => "guest-taken-over",
             Self::Revoked => "certificate-revoked",
             Self::Retired => "node-retired",
             Self::Authority => "certificate-authority-changed",
@@ -54,8 +57,15 @@ impl Closed {
     pub const fn ends_standing(self) -> bool {
         match self {
             Self::Revoked | Self::Retired => true,
-            Self::Replaced | Self::ReEnrolled | Self::Authority => false,
+            // The one that took over may have standing already.
+            Self::TakenOver | Self::Replaced | Self::ReEnrolled | Self::Authority => false,
         }
+    }
+
+    /// It hears last that its lease is over.
+    #[must_use]
+    pub const fn ends_lease(self) -> bool {
+        self.ends_standing() || matches!(self, Self::TakenOver)
     }
 }
 
@@ -190,14 +200,16 @@ mod tests {
 
     #[test]
     fn what_a_person_took_back_ends_standing_and_what_a_node_does_itself_ends_none() {
-        for (why, ends) in [
-            (Closed::Retired, true),
-            (Closed::Revoked, true),
-            (Closed::Replaced, false),
-            (Closed::ReEnrolled, false),
-            (Closed::Authority, false),
+        for (why, standing, lease) in [
+            (Closed::Retired, true, true),
+            (Closed::Revoked, true, true),
+            (Closed::TakenOver, false, true),
+            (Closed::Replaced, false, false),
+            (Closed::ReEnrolled, false, false),
+            (Closed::Authority, false, false),
         ] {
-            assert_eq!(why.ends_standing(), ends, "{}", why.code());
+            let ends = (why.ends_standing(), why.ends_lease());
+            assert_eq!(ends, (standing, lease), "{}", why.code());
         }
     }
 

@@ -5,10 +5,10 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use aws_lc_rs::rand;
-use bailiwick_attestation::UnixTime;
+use bailiwick_attestation::appraisal::{AkWord, Enrolled};
+use bailiwick_attestation::evidence::GuestSigner;
 use bailiwick_attestation::proto::v1::{self, activation_answer::Answer};
 use bailiwick_attestation::tlog::ActKind;
-use bailiwick_attestation::tpm::{AkPublic, Public};
 use bailiwick_policy::model::Node;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -66,7 +66,15 @@ impl Query {
     fn enrolment(&self, row: &NodeRow, policy: Option<&Policy>) -> v1::EnrolmentSummary {
         let listed = policy.and_then(|policy| policy.listed(&row.ek));
         let retired = policy.and_then(|policy| policy.retired(&row.ek));
-        let request = row.enrolment.request.clone().unwrap_or_default();
+        let request = row.enrolment.request.as_ref();
+        let own = row.enrolment.guest.as_ref();
+        let own = own.and_then(|guest| guest.request.as_ref());
+        let serial = match (request, own) {
+            (Some(request), _) => request.chassis_serial.as_str(),
+            (None, Some(guest)) => guest.chassis_serial.as_str(),
+            (None, None) => "",
+        };
+        let guest = GuestSigner::key_named(&row.ak_name).is_some();
         let name = match (listed, row.listed_name.as_str()) {
             (Some(_), _) | (None, "") => node_name(policy, &row.ek),
             (None, former) => former.to_owned(),
@@ -75,6 +83,9 @@ impl Query {
         let acknowledged = listed.map_or(0, |node| node.epoch);
         let reason = match (retired, listed) {
             (Some(why), _) => why.to_owned(),
+            (None, None) if guest => {
+                "not in the signed inventory: sign its [[guest]] entry".to_owned()
+            }
             (None, None) => format!(
                 "not in the signed inventory: bailiwick enroll approve {}",
                 pending_name(&row.ek)
@@ -91,31 +102,28 @@ impl Query {
             ak_name: row.ak_name.clone(),
             ak: self.whose_word(row, policy),
             claimed: row.claimed_name.clone(),
-            chassis_serial: request.chassis_serial,
+            chassis_serial: serial.to_owned(),
             devices: row.devices.clone(),
             enrolled_ms: row.enrolled.millis(),
             connected: self.streams.connected(&row.ek),
             epoch,
             acknowledged_epoch: acknowledged,
             reason,
+            guest,
         }
     }
 
-    /// Whose word it is that the node's AK and EK are one TPM's.
+    /// Whose word it is that the node's AK and EK are one TPM's, or that a guest's key is its own.
     pub(super) fn whose_word(&self, row: &NodeRow, policy: Option<&Policy>) -> String {
-        let request = row.enrolment.request.as_ref();
-        let ak = request
-            .and_then(|request| Public::parse(&request.ak_public).ok())
-            .and_then(|public| AkPublic::new(public).ok());
-        let (Some(policy), Some(request), Some(ak)) = (policy, request, ak) else {
-            return "collector's word".to_owned();
+        let signer = Enrolled::of(&row.enrolment);
+        let (Some(policy), Ok(signer)) = (policy, signer) else {
+            return AkWord::Collector.to_string();
         };
         let presented = Presented {
             deployment: policy.deployment(),
-            request,
-            activated: UnixTime(row.enrolment.activated_ms),
+            enrolment: &row.enrolment,
             ek: &row.ek,
-            ak: &ak,
+            signer: &signer,
         };
         let makers = Makers {
             roots: &self.trust.iak_roots,
@@ -142,6 +150,12 @@ impl Query {
             }
         }
         let (row, _) = self.find(&request.node).await?;
+        if GuestSigner::key_named(&row.ak_name).is_some() {
+            return Err(Status::failed_precondition(
+                "guest-no-tpm: a guest without a TPM opens no credential; its processor speaks for it, \
+                 and its [[guest]] entry is what approvers sign",
+            ));
+        }
         let mut id = vec![0; 16];
         rand::fill(&mut id).map_err(|_unspecified| Status::internal("no randomness"))?;
         let activation = v1::Activation {
@@ -218,7 +232,12 @@ fn absent(node: &Node) -> v1::EnrolmentSummary {
         ek_digest: node.ek.as_bytes().to_vec(),
         chassis_serial: node.chassis_serial.clone().unwrap_or_default(),
         acknowledged_epoch: node.epoch,
-        reason: "its TPM never enrolled".to_owned(),
+        reason: match node.guest {
+            Some(_) => "it never enrolled",
+            None => "its TPM never enrolled",
+        }
+        .to_owned(),
+        guest: node.guest.is_some(),
         ..v1::EnrolmentSummary::default()
     }
 }

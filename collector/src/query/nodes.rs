@@ -52,7 +52,11 @@ impl Query {
                 verdict: "none".to_owned(),
                 ek_digest: node.ek.as_bytes().to_vec(),
                 place: node.place.clone().unwrap_or_default(),
-                reason: "the inventory lists it, and its TPM never enrolled".to_owned(),
+                reason: match node.guest {
+                    Some(_) => "the inventory lists it, and it never enrolled",
+                    None => "the inventory lists it, and its TPM never enrolled",
+                }
+                .to_owned(),
                 ..v1::NodeSummary::default()
             })
             .collect()
@@ -185,6 +189,7 @@ impl Query {
         why(&Facts {
             node,
             listed: listed.is_some(),
+            guest: row.enrolment.guest.is_some(),
             retired: retired.as_deref(),
             verdict: row.verdict,
             reason: &row.reason,

@@ -65,8 +65,14 @@ impl Query {
             because: vec![because],
             ..v1::PlannedNode::default()
         };
+        let guest = policy.listed(ek).is_some_and(|node| node.guest.is_some());
+        if guest && policy.verified().model.guest_profile.is_some() {
+            return Ok(untold(
+                "it is held against guest-profile.toml, which this one does not change".to_owned(),
+            ));
+        }
         let Some(mut row) = self.store.node_get(ek).await.map_err(store_failed)? else {
-            return Ok(untold("its TPM never enrolled".to_owned()));
+            return Ok(untold("it never enrolled".to_owned()));
         };
         let open = (UnixTime(0), UnixTime(u64::MAX));
         let newest = self.store.statement_before(ek, open.0, open.1, None);
@@ -81,7 +87,7 @@ impl Query {
         let endorsements = self.endorsements.current();
         // A millisecond or so of hashing and one signature: not beside whoever serves nodes.
         let judged = tokio::task::spawn_blocking(move || {
-            let (ak, verified) = match recorded(&stored) {
+            let (signer, verified) = match recorded(&stored) {
                 Ok(found) => found,
                 Err(refused) => {
                     let why = format!("the record: {}: {}", refused.code(), error_chain(&refused));
@@ -95,7 +101,7 @@ impl Query {
             let case = Case {
                 deployment: policy.deployment(),
                 row: &row,
-                ak: &ak,
+                signer: &signer,
                 envelope,
                 evidence: &verified,
                 previous: previous.as_ref(),
@@ -105,7 +111,7 @@ impl Query {
                 endorsements: &endorsements,
                 now: UnixTime(stored.received_ms),
             };
-            let in_force = policy.reference(&endorsements).profile;
+            let in_force = policy.profile(&row.ek);
             Ok((
                 case.under(in_force, at),
                 case.under(&profile, at),

@@ -14,6 +14,8 @@ pub struct Facts<'a> {
     pub node: &'a str,
     /// The signed inventory lists its TPM.
     pub listed: bool,
+    /// It is a guest without a TPM.
+    pub guest: bool,
     /// Approvers took it out of service, in these words.
     pub retired: Option<&'a str>,
     /// The verdict that stands.
@@ -79,7 +81,14 @@ pub fn why(facts: &Facts<'_>) -> Vec<StandingLine> {
         say(
             "retired",
             format!("approvers took it out of service: {why}"),
-            "nothing restores a retired TPM; enrol another and have approvers list it".to_owned(),
+            match facts.guest {
+                true => {
+                    "nothing restores what is retired; have approvers list the guest under another \
+                         name"
+                }
+                false => "nothing restores a retired TPM; enrol another and have approvers list it",
+            }
+            .to_owned(),
             None,
         );
         return lines;
@@ -87,11 +96,18 @@ pub fn why(facts: &Facts<'_>) -> Vec<StandingLine> {
     if !facts.listed {
         say(
             "pending",
-            "the signed inventory does not list its TPM: evidence is kept, and earns nothing"
-                .to_owned(),
-            format!(
-                "bailiwick enroll approve {node}, then sign the inventory entry and apply the policy"
-            ),
+            match facts.guest {
+                true => "the signed inventory does not list it: evidence is kept, and earns nothing",
+                false => "the signed inventory does not list its TPM: evidence is kept, and earns nothing",
+            }
+            .to_owned(),
+            match facts.guest {
+                true => "write its chips and launch into a [[guest]] entry of the inventory, sign and apply"
+                    .to_owned(),
+                false => format!(
+                    "bailiwick enroll approve {node}, then sign the inventory entry and apply the policy"
+                ),
+            },
             None,
         );
         return lines;
@@ -194,6 +210,7 @@ mod tests {
         Facts {
             node: "gpu-01",
             listed: true,
+            guest: false,
             retired: None,
             verdict: Verdict::Affirming,
             reason: "",
@@ -292,6 +309,24 @@ mod tests {
                 },
                 &["retired"],
                 "enrol another",
+            ),
+            (
+                "a guest that is pending",
+                |f| {
+                    f.listed = false;
+                    f.guest = true;
+                },
+                &["pending"],
+                "[[guest]] entry",
+            ),
+            (
+                "a guest that is retired",
+                |f| {
+                    f.guest = true;
+                    f.retired = Some("sold");
+                },
+                &["retired"],
+                "another name",
             ),
             (
                 "new",

@@ -14,6 +14,7 @@ use bailiwick_collector::approve::{
     Applicant, ApproveRefused, Expect, Observed, answered, device_ids, examine, observe,
 };
 use bailiwick_collector::clock;
+use bailiwick_collector::enroll::guest::to_sign;
 use bailiwick_collector::enroll::read_all;
 use bailiwick_policy::model::{Confirmed, Node, confirm, edit};
 use bailiwick_policy::ssh::SshSignature;
@@ -60,7 +61,8 @@ enum Command {
         /// Only this node's.
         #[arg(long, default_value = "")]
         node: String,
-        /// Only of this kind: enrolment, policy, retirement, revocation, brake, erasure, verdict.
+        /// Only of this kind: enrolment, policy, retirement, revocation, brake, erasure, verdict,
+        /// duplicate.
         #[arg(long, default_value = "")]
         kind: String,
         /// At most so many, newest first.
@@ -198,6 +200,7 @@ fn list(connection: &Connection, output: Format) -> anyhow::Result<Exit> {
             "devices": enrolment.devices,
             "ek": hex::encode(&enrolment.ek_digest),
             "ak_name": hex::encode(&enrolment.ak_name),
+            "guest": enrolment.guest,
             "reason": enrolment.reason,
         })
     };
@@ -205,6 +208,7 @@ fn list(connection: &Connection, output: Format) -> anyhow::Result<Exit> {
         columns: &[
             "node",
             "state",
+            "guest",
             "ak",
             "enrolled",
             "connected",
@@ -292,6 +296,15 @@ fn approve(connection: &Connection, args: &Approve) -> anyhow::Result<Exit> {
             eprintln!("bailiwick: {}: {}", why.code(), chain(&why));
             return Ok(Exit::Refused);
         }
+        Err(NotSeen::Guest(entry)) => {
+            eprintln!(
+                "bailiwick: guest-no-tpm: {} is a guest without a TPM: there is nothing to challenge, its \
+                 processor speaks for it. Approvers sign what its report says of it, in inventory.toml:\n\
+                 {entry}",
+                args.node
+            );
+            return Ok(Exit::CouldNotTell);
+        }
     };
     let mut node = entry(args, &seen, &edit::read(&text)?)?;
     show(&seen, &node, args.output)?;
@@ -323,6 +336,8 @@ fn approve(connection: &Connection, args: &Approve) -> anyhow::Result<Exit> {
 enum NotSeen {
     Status(tonic::Status),
     Refused(ApproveRefused),
+    /// It has no TPM; what to sign instead.
+    Guest(String),
 }
 
 /// Fetches, checks, draws a secret, has it relayed, compares.
@@ -339,6 +354,10 @@ async fn look(
         Ok(shown) => shown.into_inner(),
         Err(status) => return Ok(Err(NotSeen::Status(status))),
     };
+    let enrolled = shown.enrolment.as_ref();
+    if let Some(guest) = enrolled.and_then(|enrolled| enrolled.guest.as_ref()) {
+        return Ok(Err(NotSeen::Guest(to_sign(guest))));
+    }
     let applicant = match examine(shown.enrolment.as_ref(), expect) {
         Ok(applicant) => applicant,
         Err(why) => return Ok(Err(NotSeen::Refused(why))),

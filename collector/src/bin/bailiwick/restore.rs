@@ -277,6 +277,37 @@ pub(crate) fn restore(code: &str) -> &'static str {
         }
         "instance-identity" => "two machines show one identity: find the copy",
         "signer-kind" => "a TPM signed it and a guest enrolled, or the other way round",
+        "signer-not-of-node" => {
+            "it signs as what the inventory does not list it as: list it as a [[node]] with its TPM, or as a \
+             [[guest]] without one, and sign; if neither is so, treat it as impersonated"
+        }
+        "registers-unsigned" => {
+            "a guest without a TPM has no register: hold guests against a guest-profile.toml that asks for none"
+        }
+        "guest-key" => {
+            "it speaks for another key than the one it enrolled with: see that one agent runs in the guest; if \
+             one does, treat the guest as impersonated"
+        }
+        "guest-chip" => {
+            "it runs on a chip that its [[guest]] entry does not name: find out who moved it; if it was moved, \
+             name the chip in inventory.toml and sign"
+        }
+        "guest-launch" => {
+            "something else was launched than approvers listed: launch what was, or, if the change is approved, \
+             name the new launch in its [[guest]] entry and sign"
+        }
+        "guest-instance" => {
+            "another running guest answered than the one that enrolled: find the copy; the one that is to stay \
+             enrols again"
+        }
+        "guest-superseded" => {
+            "two run under one name: find out who started the other, stop one, and launch the one that is to \
+             stay anew"
+        }
+        "guest-key-outlived-boot" => {
+            "somebody took the guest's key into another boot, where it was not drawn: treat the guest as copied, \
+             and launch it anew"
+        }
         other => of_family(other),
     }
 }
