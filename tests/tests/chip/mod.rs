@@ -1,5 +1,9 @@
 //! A processor of the test's own making, and a kernel that asks it: configfs-tsm made of pipes.
-#![expect(clippy::unwrap_used, reason = "a fixture that fails is a failed test")]
+#![expect(
+    dead_code,
+    clippy::unwrap_used,
+    reason = "every test binary uses a part of it; a fixture that fails is a failed test"
+)]
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -20,12 +24,40 @@ use tempfile::TempDir;
 const CPUID: [u8; 2] = [0x19, 0x01];
 const TCB: [u8; 8] = [4, 0, 0, 0, 0, 0, 22, 115];
 const CHIP_ID: [u8; 64] = [7; 64];
-const MEASUREMENT: [u8; 48] = [6; 48];
+
+/// A running guest, as its chip sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Launched {
+    /// `REPORT_ID`.
+    pub(crate) id: [u8; 32],
+    /// `MEASUREMENT`.
+    pub(crate) measurement: [u8; 48],
+    /// `HOST_DATA`.
+    pub(crate) host_data: [u8; 32],
+    /// `POLICY`; bit 19: its host may read it.
+    pub(crate) policy: u64,
+    /// `VMPL` that asks.
+    pub(crate) vmpl: u32,
+}
+
+impl Launched {
+    /// An ordinary launch; `id` tells it from others.
+    pub(crate) const fn new(id: u8) -> Self {
+        Self {
+            id: [id; 32],
+            measurement: [6; 48],
+            host_data: [0; 32],
+            policy: 0,
+            vmpl: 0,
+        }
+    }
+}
 
 /// What a chip has, and what is handed out of it.
 #[derive(Clone)]
 pub(crate) struct Chip {
     key: Arc<EcdsaKeyPair>,
+    id: [u8; 64],
     /// DER.
     pub(crate) root: Vec<u8>,
     /// The key's certificate and the one above it, PEM.
@@ -52,6 +84,11 @@ fn extension(last: &[u64], content: Vec<u8>) -> CustomExtension {
 
 impl Chip {
     pub(crate) fn new() -> Self {
+        Self::with_id(CHIP_ID)
+    }
+
+    /// One under a root of its own, by another identifier.
+    pub(crate) fn with_id(id: [u8; 64]) -> Self {
         let key = || KeyPair::generate_for(&PKCS_ECDSA_P384_SHA384).unwrap();
         let (root_key, ask_key, chip_key) = (key(), key(), key());
         let (root_params, ask_params) = (params("ARK", true), params("ASK", true));
@@ -66,30 +103,45 @@ impl Chip {
             extension(&[3, 2], vec![2, 1, tee]),
             extension(&[3, 3], vec![2, 1, snp]),
             extension(&[3, 8], vec![2, 1, ucode]),
-            extension(&[4], CHIP_ID.to_vec()),
+            extension(&[4], id.to_vec()),
         ];
         let leaf = leaf.signed_by(&chip_key, &by_ask).unwrap();
         let algorithm = &ECDSA_P384_SHA384_FIXED_SIGNING;
         let pair = EcdsaKeyPair::from_pkcs8(algorithm, &chip_key.serialize_der()).unwrap();
         Self {
             key: Arc::new(pair),
+            id,
             chain: leaf.pem() + &ask.pem(),
             table: table(&[leaf.der(), ask.der(), root.der()]),
             root: root.der().to_vec(),
         }
     }
 
+    /// The name an inventory has for it.
+    pub(crate) fn name(&self) -> String {
+        format!("SNP-{}", hex::encode(self.id))
+    }
+
     /// `ATTESTATION_REPORT`, version 3, signed.
     pub(crate) fn report(&self, data: &[u8]) -> Vec<u8> {
+        self.report_on(&Launched::new(0), data)
+    }
+
+    /// The same, on this guest.
+    pub(crate) fn report_on(&self, guest: &Launched, data: &[u8]) -> Vec<u8> {
         let mut report = vec![0; 1184];
         let mut put = |at: usize, what: &[u8]| report[at..at + what.len()].copy_from_slice(what);
         put(0, &3_u32.to_le_bytes());
+        put(0x08, &guest.policy.to_le_bytes());
+        put(0x30, &guest.vmpl.to_le_bytes());
         put(0x34, &1_u32.to_le_bytes());
         put(0x50, data);
-        put(0x90, &MEASUREMENT);
+        put(0x90, &guest.measurement);
+        put(0xc0, &guest.host_data);
+        put(0x140, &guest.id);
         put(0x180, &TCB);
         put(0x188, &CPUID);
-        put(0x1a0, &CHIP_ID);
+        put(0x1a0, &self.id);
         let signed = self.key.sign(&SystemRandom::new(), &report[..0x2a0]);
         let signed = signed.unwrap();
         for (half, at) in signed.as_ref().chunks_exact(48).zip([0x2a0, 0x2a0 + 72]) {

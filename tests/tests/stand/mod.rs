@@ -132,6 +132,8 @@ pub(crate) struct Stand {
     previous: Option<Sha256Digest>,
     /// `profile.toml` of the next policy.
     pub(crate) profile: String,
+    /// `guest-profile.toml` of the next policy, if there is to be one.
+    pub(crate) guest_profile: Option<String>,
 }
 
 impl Stand {
@@ -172,6 +174,7 @@ impl Stand {
             version: 0,
             previous: None,
             profile: PROFILE.to_owned(),
+            guest_profile: None,
         };
         stand.start().await;
         stand
@@ -232,7 +235,7 @@ impl Stand {
         let folder = self.dir.path().join("policy");
         std::fs::create_dir_all(&folder).unwrap();
         let study = "name = \"cardio\"\nmode = \"enforce\"\n[select]\ncgroups = [\"/studies/cardio\"]\n[allow]\njurisdictions = [\"DE\"]\n[peers]\naddresses = [\"10.9.1.0/24\"]\nattested = true\n";
-        let files: Vec<(String, Vec<u8>)> = [
+        let mut files: Vec<(String, Vec<u8>)> = [
             ("studies/cardio.toml", study),
             ("host-fence.toml", "\n"),
             ("sites.toml", "\n"),
@@ -243,6 +246,10 @@ impl Stand {
         ]
         .map(|(path, text)| (path.to_owned(), text.as_bytes().to_vec()))
         .into();
+        if let Some(text) = &self.guest_profile {
+            let name = "guest-profile.toml".to_owned();
+            files.push((name, text.clone().into_bytes()));
+        }
         self.version += 1;
         let deployment = DeploymentId::new("demo").unwrap();
         let draft = Draft {
@@ -373,13 +380,50 @@ impl Stand {
         let keys = self.dir.path().join(format!("keys-{name}"));
         std::fs::create_dir_all(&keys).unwrap();
         let tpm = open_with(&soft, &keys, pcrs, ak_handle);
+        let config = self.agent_config(name, &keys);
+        Machine { soft, tpm, config }
+    }
+
+    /// What the agent of a node is told of the collector that runs now.
+    pub(crate) fn agent_config(&self, name: &str, state: &Path) -> AgentConfig {
         let bound = self.running.as_ref().unwrap().bound;
         let text = format!(
-            "deployment = \"demo\"\nnode = \"{name}\"\nstate_dir = {keys:?}\n[collector]\nenroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n[policy]\napprovers = {:?}\nthreshold = 1\n",
+            "deployment = \"demo\"\nnode = \"{name}\"\nstate_dir = {state:?}\n[collector]\nenroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n[policy]\napprovers = {:?}\nthreshold = 1\n",
             bound.enroll, bound.evidence, self.made.ca, self.config.policy.approvers,
         );
-        let config = AgentConfig::parse(&PathBuf::from("agent.toml"), &text).unwrap();
-        Machine { soft, tpm, config }
+        AgentConfig::parse(&PathBuf::from("agent.toml"), &text).unwrap()
+    }
+
+    /// The collector's CA, PEM.
+    pub(crate) fn ca(&self) -> &Path {
+        &self.made.ca
+    }
+
+    /// The first statement of a node that enforces `policy`.
+    pub(crate) fn statement(&self, node: &str, policy: Option<Sha256Digest>) -> v1::Statement {
+        v1::Statement {
+            format: 1,
+            deployment: "demo".into(),
+            node: node.to_owned(),
+            boot_id: vec![7; 16],
+            wall_time_ms: clock::now().millis(),
+            approvers_digest: self.approvers_digest().as_bytes().to_vec(),
+            policy: policy.map(|manifest| v1::PolicyState {
+                version: self.version,
+                manifest_digest: manifest.as_bytes().to_vec(),
+                world_digest: vec![0; 32],
+                not_after_ms: 0,
+            }),
+            fence: Some(v1::FenceState {
+                mode: v1::fence_state::Mode::Enforcing.into(),
+                ..v1::FenceState::default()
+            }),
+            log: Some(v1::LogHead {
+                size: 1,
+                root: vec![6; 32],
+            }),
+            ..v1::Statement::default()
+        }
     }
 
     /// The entry with an approver's signature that EK and AK are one TPM's.
@@ -575,19 +619,7 @@ impl Machine {
             .collect();
         let tls = tls::evidence_config(&self.config.collector, &[], &self.tpm, chain).unwrap();
         let channel = channel::open(&self.config.collector.evidence, tls).await;
-        let mut client = EvidenceServiceClient::new(channel.unwrap());
-        let (sender, messages) = mpsc::channel(8);
-        let answers = client.attest(ReceiverStream::new(messages)).await?;
-        let mut conversation = Conversation {
-            sender,
-            answers: answers.into_inner(),
-            client,
-            nonce: Nonce::new([0; 32]),
-        };
-        // What the collector holds, then the first challenge.
-        conversation.next().await?;
-        conversation.next().await?;
-        Ok(conversation)
+        Conversation::open(channel.unwrap()).await
     }
 
     /// Quotes a statement in answer to a nonce.
@@ -640,29 +672,7 @@ impl Machine {
 
     /// The first statement of a node that enforces `policy`.
     pub(crate) fn statement(&self, stand: &Stand, policy: Option<Sha256Digest>) -> v1::Statement {
-        v1::Statement {
-            format: 1,
-            deployment: "demo".into(),
-            node: self.config.node.to_string(),
-            boot_id: vec![7; 16],
-            wall_time_ms: clock::now().millis(),
-            approvers_digest: stand.approvers_digest().as_bytes().to_vec(),
-            policy: policy.map(|manifest| v1::PolicyState {
-                version: stand.version,
-                manifest_digest: manifest.as_bytes().to_vec(),
-                world_digest: vec![0; 32],
-                not_after_ms: 0,
-            }),
-            fence: Some(v1::FenceState {
-                mode: v1::fence_state::Mode::Enforcing.into(),
-                ..v1::FenceState::default()
-            }),
-            log: Some(v1::LogHead {
-                size: 1,
-                root: vec![6; 32],
-            }),
-            ..v1::Statement::default()
-        }
+        stand.statement(self.config.node.as_str(), policy)
     }
 }
 
@@ -718,6 +728,23 @@ impl Came {
 }
 
 impl Conversation {
+    /// Opens the evidence stream of whoever this connection is of.
+    pub(crate) async fn open(channel: Channel) -> Result<Self, Status> {
+        let mut client = EvidenceServiceClient::new(channel);
+        let (sender, messages) = mpsc::channel(8);
+        let answers = client.attest(ReceiverStream::new(messages)).await?;
+        let mut conversation = Self {
+            sender,
+            answers: answers.into_inner(),
+            client,
+            nonce: Nonce::new([0; 32]),
+        };
+        // What the collector holds, then the first challenge.
+        conversation.next().await?;
+        conversation.next().await?;
+        Ok(conversation)
+    }
+
     /// The next message; challenges in it are taken.
     pub(crate) async fn next(&mut self) -> Result<collector_message::Message, Status> {
         let wait = std::time::Duration::from_secs(20);
