@@ -2,14 +2,17 @@
 //!
 //! Keys per study, subject bucket and retention class ([`ring`]), kept in a file that only this
 //! node's TPM opens, and wrapped for the collector's key store; the log says which keys there are.
-//! Without a key nothing is sealed: then the private half is gone, never in the clear.
+//! Where there is no TPM, no file holds a key: they live as long as the process, and the next one draws
+//! others ([`keeper`]). Without a key nothing is sealed: then the private half is gone, never in the
+//! clear.
 
+mod keeper;
 mod ring;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    fs, io,
+    io,
     path::{Path, PathBuf},
 };
 
@@ -25,15 +28,12 @@ use tracing::{error, info, warn};
 
 pub use ring::{MAX_KEYS, NO_STUDY, Ring, RingKey};
 
+use self::keeper::Keeper;
 use crate::{
     clock,
-    files::{read_bounded, sync_folder, write_atomically},
     log::New,
     tpm::{Tpm, TpmError},
 };
-
-/// Longest file of keys: [`MAX_KEYS`] of some 200 bytes.
-const MAX_FILE: usize = 4 << 20;
 
 /// The class of what has no rule of its own.
 const RETENTION: &str = "default";
@@ -78,40 +78,28 @@ pub trait Erasure {
 /// The keys, while they can be used.
 #[derive(Debug)]
 pub struct Sealer {
-    tpm: Tpm,
     deployment: DeploymentId,
-    file: PathBuf,
-    master: [u8; 32],
+    keeper: Keeper,
     ring: Ring,
     store: Option<Store>,
 }
 
 impl Sealer {
-    /// Reads the keys, or begins without one. A file that the TPM's master key does not open is
-    /// another node's, or of a time before this one forgot: it is left out and written over.
+    /// Reads the keys, or begins without one: there is none where there is no TPM. A file that the
+    /// TPM's master key does not open is another node's, or of a time before this one forgot: it is
+    /// left out and written over.
     pub async fn open(
-        tpm: Tpm,
+        tpm: impl Into<Option<Tpm>>,
         deployment: DeploymentId,
         state_dir: &Path,
     ) -> Result<Self, SealerError> {
-        let file = state_dir.join("log-keys");
-        let master = match tpm.secret().await? {
-            Some(master) => master,
-            None => {
-                let master = random()?;
-                tpm.keep_secret(master).await?;
-                master
-            }
-        };
-        let ring = match block_in_place(|| read(&file, &master))? {
-            Some(ring) => ring,
-            None => Ring::new(random()?),
+        let (keeper, ring) = match tpm.into() {
+            Some(tpm) => Keeper::with_tpm(tpm, state_dir).await?,
+            None => Keeper::without(state_dir)?,
         };
         Ok(Self {
-            tpm,
             deployment,
-            file,
-            master,
+            keeper,
             ring,
             store: None,
         })
@@ -144,7 +132,7 @@ impl Sealer {
             return;
         }
         self.ring.wrapped(&ids, &store.id);
-        if let Err(why) = block_in_place(|| self.write(&self.file)) {
+        if let Err(why) = block_in_place(|| self.keeper.keep(&self.ring)) {
             // They are wrapped once more after a restart; the collector knows them already.
             warn!(%why, "which keys are wrapped is not kept");
         }
@@ -176,7 +164,7 @@ impl Sealer {
             return entries;
         }
         // On disk before anything sealed with them is.
-        if let Err(why) = block_in_place(|| self.write(&self.file)) {
+        if let Err(why) = block_in_place(|| self.keeper.keep(&self.ring)) {
             error!(%why, "new keys could not be kept: private halves are given up");
             self.ring = known;
             return events.iter().map(|event| entry(event, None)).collect();
@@ -198,26 +186,9 @@ impl Sealer {
         }
         let meant = |key: &RingKey| erasure.names(&key.study, &key.bucket, &key.retention);
         let (ring, gone) = self.ring.without(manifest, meant);
-        let master = random()?;
-        let next = next_of(&self.file);
-        let before = (self.master, std::mem::replace(&mut self.ring, ring));
-        self.master = master;
-        // In this order: cut off before the TPM has the new master key, the old file stands and
-        // the erasure is applied again; cut off after, the new file is found under its other name.
-        let written = block_in_place(|| self.write(&next));
-        let kept = match written {
-            Ok(()) => self
-                .tpm
-                .keep_secret(master)
-                .await
-                .map_err(SealerError::from),
-            Err(why) => Err(why),
-        };
-        if let Err(why) = kept {
-            (self.master, self.ring) = before;
-            return Err(why);
-        }
-        block_in_place(|| settle(&next, &self.file))?;
+        self.keeper.replace(&ring).await?;
+        self.ring = ring;
+        self.keeper.settle()?;
         info!(keys = gone.len(), %manifest, "keys destroyed");
         let entry = What::KeysErased(KeysErased {
             manifest_digest: manifest.0.to_vec(),
@@ -298,17 +269,6 @@ impl Sealer {
         });
         Some(now(entry, wrapped))
     }
-
-    fn write(&self, file: &Path) -> Result<(), SealerError> {
-        let nonce = random()?;
-        let sealed = self.ring.seal(&self.master, nonce);
-        write_atomically(file, &sealed.ok_or(SealerError::Provider)?).map_err(|source| {
-            SealerError::File {
-                file: file.to_owned(),
-                source,
-            }
-        })
-    }
 }
 
 /// Whose key seals it: the user's, where the kernel knows one, else the cgroup's.
@@ -358,47 +318,6 @@ fn now(what: What, sealed: Vec<u8>) -> New {
         wall_time: clock::now(),
         boot_time_ns: clock::boot_time_ns(),
     }
-}
-
-/// The keys, from the file or from the one that was to replace it.
-fn read(file: &Path, master: &[u8; 32]) -> Result<Option<Ring>, SealerError> {
-    let next = next_of(file);
-    for (name, replaces) in [(file, false), (next.as_path(), true)] {
-        let bytes = match read_bounded(name, MAX_FILE) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => {
-                return Err(SealerError::File {
-                    file: name.to_owned(),
-                    source,
-                });
-            }
-        };
-        match Ring::open(master, &bytes) {
-            Some(ring) => {
-                if replaces {
-                    settle(name, file)?;
-                }
-                return Ok(Some(ring));
-            }
-            None => warn!(file = %name.display(), "keys that this TPM does not open"),
-        }
-    }
-    Ok(None)
-}
-
-fn next_of(file: &Path) -> PathBuf {
-    file.with_extension("next")
-}
-
-fn settle(next: &Path, file: &Path) -> Result<(), SealerError> {
-    let folder = file.parent().unwrap_or_else(|| Path::new("/"));
-    fs::rename(next, file)
-        .and_then(|()| sync_folder(folder))
-        .map_err(|source| SealerError::File {
-            file: file.to_owned(),
-            source,
-        })
 }
 
 fn random<const N: usize>() -> Result<[u8; N], SealerError> {

@@ -17,7 +17,7 @@ use prost::Message;
 pub const MAX_KEYS: usize = 4096;
 
 /// Most erasures remembered; the newest manifest is the only one that comes again.
-const MAX_ERASED: usize = 256;
+pub(super) const MAX_ERASED: usize = 256;
 
 const AAD: &[u8] = b"bailiwick node keys v1";
 
@@ -110,6 +110,18 @@ impl Ring {
     /// The log has no room to say so: they are to be wrapped again.
     pub fn not_wrapped(&mut self, ids: &[KeyId]) {
         self.wrapped(ids, "");
+    }
+
+    /// The same, with erasures that were applied before it.
+    #[must_use]
+    pub(super) fn after(mut self, erased: impl Iterator<Item = Sha256Digest>) -> Self {
+        self.erased = erased.collect();
+        self
+    }
+
+    /// Manifests that were applied, oldest first.
+    pub(super) fn erasures(&self) -> impl Iterator<Item = &Sha256Digest> {
+        self.erased.iter()
     }
 
     /// Whether a manifest was applied already.

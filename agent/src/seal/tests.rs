@@ -2,7 +2,7 @@ use aws_lc_rs::agreement::{ECDH_P256, PrivateKey};
 use bailiwick_attestation::events::{Entry, hpke};
 use bailiwick_attestation::proto::v1::log_entry::What;
 
-use super::*;
+use super::{keeper::next_of, *};
 use crate::tpm::{Tpm, testing::SoftTpm};
 
 fn event() -> FenceEvent {
@@ -355,4 +355,71 @@ async fn an_erasure_cut_off_anywhere_is_done_or_not_begun() {
     assert_eq!(sealer.ring(), &standing, "not begun");
     sealer.erase(&Study("cardio", 4)).await.unwrap().unwrap();
     assert_ne!(standing, before);
+}
+
+/// Keys that nothing opens are worth nothing, and a file that anything opens would be worth too much.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_tpm_keys_are_this_starts_and_on_no_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let private = PrivateKey::from_private_key(&ECDH_P256, &[3; 32]).unwrap();
+    let store = Some(Store {
+        id: "keys-1".to_owned(),
+        p256: hpke::point(&private).unwrap(),
+    });
+    let open = || async {
+        let deployment = DeploymentId::new("demo").unwrap();
+        Sealer::open(None, deployment, dir.path()).await.unwrap()
+    };
+    let files = || std::fs::read_dir(dir.path()).unwrap().count();
+    let mut sealer = open().await;
+    assert!(sealer.wrap_for(store.clone()).is_empty());
+    let entries = sealer.entries(&[event()]);
+    let [made, denied] = entries.as_slice() else {
+        panic!("{entries:?}");
+    };
+    let What::KeyMade(key) = &made.what else {
+        panic!("{made:?}");
+    };
+    // Wrapped for the collector's key store, as ever.
+    assert_eq!(
+        (key.key_store.as_str(), made.sealed.is_empty()),
+        ("keys-1", false)
+    );
+    assert!(public(denied).1.is_some() && !denied.sealed.is_empty());
+    sealer.wrapped();
+    assert_eq!(files(), 0, "neither sealed nor in the clear");
+
+    let mut next = open().await;
+    assert!(
+        next.wrap_for(store.clone()).is_empty(),
+        "the old ones are gone"
+    );
+    let again = next.entries(&[event()]);
+    let What::KeyMade(other) = &again[0].what else {
+        panic!("{again:?}");
+    };
+    assert_ne!(other.key_id, key.key_id);
+    let erased = next.erase(&Study("cardio", 4)).await.unwrap().unwrap();
+    let What::KeysErased(gone) = erased.what else {
+        panic!("{erased:?}");
+    };
+    assert_eq!(gone.key_ids, std::slice::from_ref(&other.key_id));
+    assert_eq!(
+        next.erase(&Study("cardio", 4)).await.unwrap().map(drop),
+        None
+    );
+    // An erasure means the keys of before it: the next start draws others and keeps them.
+    let mut last = open().await;
+    drop(last.entries(&[event()]));
+    assert_eq!(
+        last.erase(&Study("cardio", 4)).await.unwrap().map(drop),
+        None
+    );
+    assert_eq!(last.ring().unwrapped("none").count(), 1);
+    let left = std::fs::read(dir.path().join("log-erased")).unwrap();
+    assert_eq!(
+        (files(), left),
+        (1, vec![4; 32]),
+        "its manifest's digest and no more"
+    );
 }
