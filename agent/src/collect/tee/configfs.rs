@@ -30,8 +30,13 @@ const MAX_TEXT: usize = 128;
 /// How often an entry that somebody else writes to is tried.
 const TRIES: usize = 3;
 
-/// Asks for a report; `None`: the kernel has no such folder, or nobody who fills it.
-pub(super) fn ask(root: &Path, data: &[u8; 64]) -> Result<Option<Given>, TeeError> {
+/// Asks for the guest's own report, whoever keeps a TPM beside it; `None`: the kernel has no such
+/// folder, or nobody who fills it.
+pub(super) fn ask_own(root: &Path, data: &[u8; 64]) -> Result<Option<Given>, TeeError> {
+    Ok(own(root, data)?.map(|(_, given)| given))
+}
+
+fn own(root: &Path, data: &[u8; 64]) -> Result<Option<(Entry, Given)>, TeeError> {
     if !root.is_dir() {
         return Ok(None);
     }
@@ -39,6 +44,14 @@ pub(super) fn ask(root: &Path, data: &[u8; 64]) -> Result<Option<Given>, TeeErro
         return Ok(None);
     };
     let given = entry.tried(|entry| entry.ask(data))?;
+    Ok(Some((entry, given)))
+}
+
+/// The same, or the report on the vTPM that an SVSM keeps.
+pub(super) fn ask(root: &Path, data: &[u8; 64]) -> Result<Option<Given>, TeeError> {
+    let Some((entry, given)) = own(root, data)? else {
+        return Ok(None);
+    };
     if !entry.0.join("service_provider").exists() {
         return Ok(Some(given));
     }

@@ -26,6 +26,12 @@ pub(crate) struct Play {
     pub(crate) behind: usize,
     /// Bytes behind the question in the answer.
     pub(crate) more: usize,
+    /// Its reports have AMD's form, with the question in its place; otherwise they are words before it.
+    pub(crate) form: bool,
+    /// Likewise, but the question is none that was asked.
+    pub(crate) another: bool,
+    /// It is asked, and gives none.
+    pub(crate) refuses: bool,
     /// An SVSM that keeps a TPM with this manifest.
     pub(crate) svsm: Option<Vec<u8>>,
 }
@@ -43,7 +49,12 @@ impl Double {
         let root = dir.path().join("report");
         let entry = root.join("bailiwick");
         fs::create_dir_all(&entry).unwrap();
-        let mut pipes = vec!["provider", "generation", "inblob", "outblob"];
+        let mut pipes = vec!["provider", "generation", "inblob"];
+        match play.refuses {
+            // Reading it is an error that says nothing of permissions or of somebody else.
+            true => fs::create_dir(entry.join("outblob")).unwrap(),
+            false => pipes.push("outblob"),
+        }
         if play.certificates.is_some() {
             pipes.push("auxblob");
         }
@@ -104,7 +115,13 @@ impl Play {
                 continue;
             }
             say(generation);
-            let mut answer = [b"report of ".to_vec(), question].concat();
+            if self.refuses {
+                continue;
+            }
+            let mut answer = match self.form {
+                true => form(self.another, &question),
+                false => [b"report of ".to_vec(), question].concat(),
+            };
             answer.resize(answer.len() + self.more, 0);
             give("outblob", &answer);
             if let Some(table) = &self.certificates {
@@ -120,6 +137,18 @@ impl Play {
             }
         }
     }
+}
+
+/// `ATTESTATION_REPORT`, version 3, of a chip that signs nothing.
+fn form(another: bool, question: &[u8]) -> Vec<u8> {
+    let mut report = vec![0; 1184];
+    let mut put = |at: usize, what: &[u8]| report[at..at + what.len()].copy_from_slice(what);
+    put(0, &3_u32.to_le_bytes());
+    put(0x34, &1_u32.to_le_bytes());
+    if !another {
+        put(0x50, question);
+    }
+    report
 }
 
 /// One question to an SVSM.

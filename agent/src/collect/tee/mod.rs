@@ -1,4 +1,5 @@
-//! What the processor says of the confidential guest this node runs in, beside each quote.
+//! What the processor says of the confidential guest this node runs in: beside each quote, or in a
+//! quote's place where there is no TPM.
 //!
 //! Asked through configfs-tsm, which kernels have since 6.7 for every kind of processor; where there
 //! is none, through `/dev/sev-guest`; where an SVSM keeps a vTPM, it is asked about that; and where a
@@ -25,7 +26,11 @@ use std::{
     time::Duration,
 };
 
-use bailiwick_attestation::proto::v1::{Claim, TeeEvidence, TeeReport, claim::Value};
+use bailiwick_attestation::{
+    ParseError,
+    cvm::{snp::Report, tdx::Quote},
+    proto::v1::{Claim, TeeEvidence, TeeReport, claim::Value},
+};
 use tokio::sync::oneshot;
 use tracing::warn;
 
@@ -59,6 +64,41 @@ pub struct Given {
     pub manifest: Vec<u8>,
 }
 
+impl Given {
+    /// What was launched, as an inventory and a profile ask for it, and nothing that names the chip.
+    pub fn launch(&self) -> Result<String, ParseError> {
+        let (measurement, host_data, more) = match self.kind {
+            "tdx" => {
+                let quote = Quote::parse(&self.report)?;
+                let body = &quote.body;
+                let more = format!("debug {}", body.debug());
+                (
+                    hex::encode(body.mr_td),
+                    hex::encode(body.mr_config_id),
+                    more,
+                )
+            }
+            _ => {
+                let report = Report::parse(&self.report)?;
+                let more = format!(
+                    "id_key {}, family_id {}, image_id {}, VMPL {:#x}, debug {}",
+                    hex::encode(report.id_key_digest),
+                    hex::encode(report.family_id),
+                    hex::encode(report.image_id),
+                    report.vmpl,
+                    report.debug()
+                );
+                let (measurement, host_data) = (report.measurement, report.host_data);
+                (hex::encode(measurement), hex::encode(host_data), more)
+            }
+        };
+        let kind = self.kind;
+        Ok(format!(
+            "{kind}, measurement {measurement}, host_data {host_data}, {more}"
+        ))
+    }
+}
+
 /// Why there is no report, though there is somebody to ask.
 #[derive(Debug, thiserror::Error)]
 pub enum TeeError {
@@ -82,6 +122,23 @@ pub enum TeeError {
         found: u64,
         /// Generation it would have after our own writes.
         expected: u64,
+    },
+    /// There is nobody to ask.
+    #[error("there is neither {} nor {}: this is no confidential guest, or its kernel lacks the module", .reports.display(), .device.display())]
+    Absent {
+        /// configfs-tsm.
+        reports: PathBuf,
+        /// AMD's device.
+        device: PathBuf,
+    },
+    /// A report that answers another question, or is none.
+    #[error("the {kind} report")]
+    Answer {
+        /// Its kind.
+        kind: &'static str,
+        /// What is wrong with it.
+        #[source]
+        source: NotAnswered,
     },
     /// A provider whose reports nobody here reads.
     #[error("the provider {0:?} is none whose reports can be read")]
@@ -110,6 +167,17 @@ pub enum TeeError {
     },
 }
 
+/// Why a report cannot sign what it was asked for.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum NotAnswered {
+    /// Not the structure that it is called.
+    #[error(transparent)]
+    Malformed(#[from] ParseError),
+    /// It binds other data.
+    #[error("binds other report data than it was asked for")]
+    Other,
+}
+
 impl TeeError {
     /// Stable word.
     #[must_use]
@@ -117,6 +185,8 @@ impl TeeError {
         match self {
             Self::Unavailable { .. } => "tee-unavailable",
             Self::Disturbed { .. } => "tee-disturbed",
+            Self::Absent { .. } => "tee-absent",
+            Self::Answer { .. } => "tee-answer",
             Self::Provider(_) => "tee-provider",
             Self::Late => "tee-late",
             Self::Tpm(_) => "tee-tpm",
@@ -167,6 +237,28 @@ fn ask(section: &TeeSection, data: &[u8; 64]) -> Result<Option<Given>, TeeError>
     }
 }
 
+/// Asks for the guest's own report, and no other's: it is what signs where there is no TPM.
+fn ask_own(section: &TeeSection, data: &[u8; 64]) -> Result<Option<Given>, TeeError> {
+    match configfs::ask_own(&section.reports, data)? {
+        Some(given) => Ok(Some(given)),
+        None => device::ask(&section.device, data),
+    }
+}
+
+/// That a report of the processor binds these data. Whose it is, is not asked.
+fn answers(given: &Given, data: &[u8; 64]) -> Result<(), NotAnswered> {
+    let bound = match given.kind {
+        "tdx" => *Quote::parse(&given.report)?.body.report_data,
+        _ => *Report::parse(&given.report)?.report_data,
+    };
+    match bound == *data {
+        true => Ok(()),
+        false => Err(NotAnswered::Other),
+    }
+}
+
+type Ask = fn(&TeeSection, &[u8; 64]) -> Result<Option<Given>, TeeError>;
+
 /// What the last question came to.
 #[derive(Clone, Debug, Eq, PartialEq)]
 enum Last {
@@ -213,7 +305,7 @@ impl Tee {
 
     /// A report with these data, or why there is none; `None` where there is nobody to ask.
     pub async fn evidence(&mut self, data: [u8; 64]) -> Option<TeeEvidence> {
-        let asked = match (self.asked(data).await, &mut self.paravisor) {
+        let asked = match (self.asked(ask, data).await, &mut self.paravisor) {
             (Ok(None), Some(paravisor)) => paravisor.ask(&data).await,
             (asked, _) => asked,
         };
@@ -226,7 +318,23 @@ impl Tee {
         evidence
     }
 
-    async fn asked(&self, data: [u8; 64]) -> Result<Option<Given>, TeeError> {
+    /// The guest's own report over these data: what signs where there is no TPM.
+    pub async fn signed(&self, data: [u8; 64]) -> Result<Given, TeeError> {
+        let given = self.asked(ask_own, data).await?;
+        let given = given.ok_or_else(|| TeeError::Absent {
+            reports: self.section.reports.clone(),
+            device: self.section.device.clone(),
+        })?;
+        match answers(&given, &data) {
+            Ok(()) => Ok(given),
+            Err(source) => Err(TeeError::Answer {
+                kind: given.kind,
+                source,
+            }),
+        }
+    }
+
+    async fn asked(&self, ask: Ask, data: [u8; 64]) -> Result<Option<Given>, TeeError> {
         if self.asking.swap(true, Ordering::AcqRel) {
             return Err(TeeError::Late);
         }
