@@ -1,25 +1,30 @@
-//! Puts a statement together, has it quoted, keeps it.
+//! Puts a statement together, has it signed, keeps it.
 //!
 //! Order matters. The statement is complete before the quote signs its digest; registers and logs
 //! are read after the quote, for they replay to values it covers; the envelope is on disk, and the
-//! node's place in its sequence too, before anything is sent.
+//! node's place in its sequence too, before anything is sent. Who signs, and with what beside it, is
+//! [`sign`]'s: a TPM, or in a guest without one the processor.
 
 mod history;
 mod logs;
 mod receipt;
+mod sign;
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod tests_guest;
 
-use std::{collections::VecDeque, io};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    io,
+};
 
 use bailiwick_attestation::{
     Sha256Digest,
-    evidence::{
-        Binding, Freshness, StatementSigner, TpmQuoteSigner, geotag_binding, tee_report_data,
-    },
+    evidence::Freshness,
     proto::v1::{
-        Claim, Evidence, FenceState, Gap, Geotag, PcrBank, PcrValue, PolicyState, Receipt,
-        Statement, TpmQuote, Unchallenged, Welcome, claim::Value, evidence,
+        Claim, Evidence, FenceState, Gap, PolicyState, Receipt, Statement, Unchallenged, Welcome,
+        claim::Value, evidence,
     },
     standing::QuotedAt,
 };
@@ -30,6 +35,7 @@ use tracing::{error, warn};
 use self::{
     logs::{Sent, SentLogs},
     receipt::LastReceipt,
+    sign::{Signed, Voice},
 };
 use crate::{
     clock,
@@ -37,26 +43,38 @@ use crate::{
         Host, LogFile,
         gpu::{self, Cited},
         read_logs,
-        tee::Tee,
+        tee::TeeError,
     },
     config::Config,
     log::{LogError, NodeLog, edge_file},
+    signer::Signer,
     spool::{
         Spool, SpoolError,
         chain::{Chain, ChainFile},
     },
-    tpm::{Bank, Quoted, Tpm, TpmError},
+    tpm::TpmError,
     uplink::exchange::Item,
 };
 
 /// Statements of this boot whose clocks are remembered, for leases that answer them.
 const QUOTED: usize = 64;
 
+/// Why a guest's statement is lost with the boot it was made in.
+const EARLIER: &str = "signed for the key of an earlier boot";
+
 /// Longest reason of a gap.
 const MAX_REASON: usize = 200;
 
-/// Statements in the spool, oldest first; epoch and log size of the newest.
-type Kept = (Vec<Item>, Option<(u64, u64)>);
+/// What the spool kept.
+#[derive(Debug, Default)]
+struct Kept {
+    /// Oldest first.
+    items: Vec<Item>,
+    /// Those among them that were signed for another key than this node has now.
+    earlier: BTreeSet<Sha256Digest>,
+    /// Epoch and log size of the newest.
+    newest: Option<(u64, u64)>,
+}
 
 /// Why there is no statement.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +82,12 @@ pub enum AttestError {
     /// No quote.
     #[error(transparent)]
     Tpm(#[from] TpmError),
+    /// No report.
+    #[error("the processor does not sign")]
+    Processor(#[source] TeeError),
+    /// A statement of an earlier boot.
+    #[error("it names the key of an earlier boot, which is gone")]
+    EarlierKey,
     /// Not kept.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -100,18 +124,18 @@ pub struct Facts {
 /// Makes statements. Owns spool, chain and the node's log.
 #[derive(Debug)]
 pub struct Attester {
-    tpm: Tpm,
+    voice: Voice,
     host: Host,
-    tee: Tee,
     deployment: String,
     node: String,
-    bank: Bank,
     approvers: Sha256Digest,
     boot_id: [u8; 16],
     spool: Spool,
     chain: Chain,
     chain_file: ChainFile,
     last_receipt: LastReceipt,
+    /// Kept statements that nobody here can sign again.
+    earlier: BTreeSet<Sha256Digest>,
     /// Why statements were lost, for the next one.
     gap_reason: String,
     quoted: VecDeque<QuotedAt>,
@@ -128,7 +152,7 @@ pub struct Attester {
     named: VecDeque<(Sha256Digest, u64, u64)>,
 }
 
-/// A statement, quoted.
+/// A statement, signed.
 #[derive(Debug)]
 pub struct Made {
     /// To track it by.
@@ -141,7 +165,7 @@ impl Attester {
     /// Opens spool, chain and log; answers what the spool kept, oldest first.
     pub fn open(
         config: &Config,
-        tpm: Tpm,
+        signer: &Signer,
         host: Host,
         approvers: Sha256Digest,
     ) -> Result<(Self, Vec<Item>), AttestError> {
@@ -153,36 +177,35 @@ impl Attester {
             ChainFile::open(&config.state_dir.join("chain")).map_err(AttestError::Chain)?;
         let boot_id = host.boot_id().map_err(AttestError::BootId)?;
         let mut chain = had_chain.unwrap_or_default();
-        let (kept, named) = recover(&spool, &mut chain)?;
+        let kept = recover(&spool, &mut chain, &signer.guest_key())?;
         let (log, found) = NodeLog::open(
             &edge_file(&config.state_dir),
             &config.spool_dir().join("log"),
             config.spool.max_bytes / 4,
-            named,
+            kept.newest,
         )?;
         let epoch = history::epoch_on(
             &history::Disk {
                 chain: had_chain,
-                statements: named.is_some(),
-                keys: tpm.keys_were_kept(),
+                statements: kept.newest.is_some(),
+                keys: signer.key_was_kept(),
                 log: found,
                 log_epoch: log.epoch(),
             },
             chain.epoch,
         );
         let mut attester = Self {
-            tee: Tee::new(&config.tee).beside(&tpm),
-            tpm,
+            voice: Voice::new(config, signer),
             host,
             deployment: config.deployment.to_string(),
             node: config.node.to_string(),
-            bank: config.tpm.bank,
             approvers,
             boot_id,
             spool,
             chain,
             chain_file,
             last_receipt: LastReceipt::open(&config.state_dir),
+            earlier: kept.earlier,
             gap_reason: String::new(),
             quoted: VecDeque::new(),
             reset_count: 0,
@@ -210,14 +233,14 @@ impl Attester {
             attester.lost_statements(recovered.lost_records, "spool damaged");
         }
         if attester.log_begun() {
-            return Ok((attester, kept));
+            return Ok((attester, kept.items));
         }
         // What they name of the log cannot be proved any more.
-        attester.dropped(&kept, "the node's log is lost")?;
+        attester.dropped(&kept.items, "the node's log is lost")?;
         Ok((attester, Vec::new()))
     }
 
-    /// Puts a statement of now together and has it quoted. With `reachable` it is worth sending
+    /// Puts a statement of now together and has it signed. With `reachable` it is worth sending
     /// even where the spool is full; without, a full spool means there is none.
     pub async fn make(
         &mut self,
@@ -231,7 +254,7 @@ impl Attester {
         }
         let statement = self.statement(facts).encode_to_vec();
         let gpu = facts.gpu.clone();
-        let (envelope, logs) = self.quote(statement, freshness, gpu).await?;
+        let (envelope, logs) = self.sign(statement, freshness, gpu).await?;
         let digest = Sha256Digest::of(&[&envelope.statement]);
         let index = match self.keep(&envelope) {
             Ok(index) => Some(index),
@@ -271,6 +294,13 @@ impl Attester {
         Evidence::decode(record.as_slice()).map_err(|_malformed| AttestError::Record(index))
     }
 
+    /// Kept statements that were signed for a key which is gone: sent as they are, for the collector may
+    /// have recorded them, and never signed again.
+    #[must_use]
+    pub const fn of_earlier_keys(&self) -> &BTreeSet<Sha256Digest> {
+        &self.earlier
+    }
+
     /// A kept statement under another nonce: same bytes, new quote. The spool keeps the old
     /// envelope; should this one get lost too, it is quoted once more.
     pub async fn requote(
@@ -281,9 +311,12 @@ impl Attester {
         let Some(index) = item.index else {
             return Err(AttestError::Record(0));
         };
+        if self.earlier.contains(&item.digest) {
+            return Err(AttestError::EarlierKey);
+        }
         let statement = self.kept(index)?.statement;
         // What it cites of GPUs came along the first time, or is lost.
-        let (envelope, logs) = self.quote(statement, freshness, None).await?;
+        let (envelope, logs) = self.sign(statement, freshness, None).await?;
         if matches!(freshness, Freshness::Unchallenged { .. }) {
             self.chain.unchallenged = self.chain.unchallenged.saturating_add(1);
             self.write_chain()?;
@@ -320,6 +353,11 @@ impl Attester {
         }
         self.lost_statements(u64::try_from(items.len()).unwrap_or(u64::MAX), reason);
         self.write_chain()
+    }
+
+    /// The same of one whose key is gone, and which the collector had not recorded before.
+    pub fn outlived(&mut self, item: Item) -> Result<(), AttestError> {
+        self.dropped(&[item], EARLIER)
     }
 
     /// Entries of the log were lost, or events before they became one; the next statement says so.
@@ -374,28 +412,23 @@ impl Attester {
             approvers_digest: facts.approvers.unwrap_or(self.approvers).0.to_vec(),
             policy: facts.policy.clone(),
             fence: Some(facts.fence.clone()),
-            claims: [facts.claims.clone(), self.tee.claims()].concat(),
+            claims: [facts.claims.clone(), self.voice.claims()].concat(),
             logs: self.logs.named(),
             gaps,
             log: Some(self.log.head().to_proto()),
             gpu: facts.gpu.as_ref().map(|gpu| gpu.citation.clone()),
-            guest_key: Vec::new(),
+            guest_key: self.voice.guest_key(),
         }
     }
 
-    async fn quote(
+    async fn sign(
         &mut self,
         statement: Vec<u8>,
         freshness: Freshness,
         gpu: Option<Cited>,
     ) -> Result<(Evidence, Vec<Sent>), AttestError> {
-        let binding = Binding::new(&freshness, &statement);
-        let quoted = self.tpm.quote(TpmQuoteSigner::carrier(&binding)).await?;
-        self.remember_clock(Sha256Digest::of(&[&statement]), &quoted);
-        let geotag = self.geotag(&freshness, &statement).await;
-        let ak_name = &self.tpm.identity().ak_name;
-        let report_data = tee_report_data(&freshness, &statement, ak_name);
-        let tee = self.tee.evidence(report_data).await;
+        let signed = self.voice.sign(&freshness, &statement).await?;
+        self.remember_clock(Sha256Digest::of(&[&statement]), &signed);
         let host = self.host.clone();
         let logs = spawn_blocking(move || read_logs(&host)).await;
         let mut logs = logs.unwrap_or_default();
@@ -416,67 +449,32 @@ impl Attester {
                     receipt: self.last_receipt.named(&last_receipt),
                 }),
             }),
-            signer: Some(evidence::Signer::TpmQuote(TpmQuote {
-                attest: quoted.signed.attest,
-                signature: quoted.signed.signature,
-            })),
-            pcrs: vec![PcrBank {
-                algorithm: self.bank.algorithm(),
-                values: quoted
-                    .pcrs
-                    .into_iter()
-                    .map(|(index, digest)| PcrValue {
-                        index: index.into(),
-                        digest,
-                    })
-                    .collect(),
-            }],
+            signer: Some(signed.signer),
+            pcrs: signed.pcrs,
             logs,
-            quoted_boot_time_ns: quoted.boot_time_ns,
-            geotag: geotag.map(Box::new),
-            tee: tee.map(Box::new),
+            quoted_boot_time_ns: signed.boot_time_ns,
+            geotag: signed.geotag.map(Box::new),
+            tee: signed.tee.map(Box::new),
             ..Evidence::default()
         };
         Ok((envelope, sent))
     }
 
-    /// The node's geotag, certified for this statement. Whether it is any good is the collector's to
-    /// say.
-    async fn geotag(&self, freshness: &Freshness, statement: &[u8]) -> Option<Geotag> {
-        let binding = geotag_binding(freshness, statement);
-        match self.tpm.certify_geotag(binding.0).await {
-            Ok(area) => area.map(|area| Geotag {
-                nv_public: area.public,
-                attest: area.signed.attest,
-                signature: area.signed.signature,
-                unavailable: String::new(),
-            }),
-            Err(why) => {
-                let why = crate::uplink::link::chain(&why);
-                warn!(why, "the TPM does not certify the geotag");
-                Some(Geotag {
-                    unavailable: why,
-                    ..Geotag::default()
-                })
-            }
-        }
-    }
-
-    fn remember_clock(&mut self, statement: Sha256Digest, quoted: &Quoted) {
-        if self.reset_count != quoted.clock.reset_count {
+    fn remember_clock(&mut self, statement: Sha256Digest, signed: &Signed) {
+        if self.reset_count != signed.reset_count {
             // The TPM was reset: no lease for the boot before may be used.
             self.quoted.clear();
-            self.reset_count = quoted.clock.reset_count;
+            self.reset_count = signed.reset_count;
         }
         if self.quoted.len() >= QUOTED {
             self.quoted.pop_front();
         }
-        // A statement quoted again is answered by its newer quote.
+        // A statement signed again is answered by its newer signature.
         self.quoted.retain(|at| at.statement != statement);
         self.quoted.push_back(QuotedAt {
             statement,
-            clock_ms: quoted.clock.clock_ms,
-            boot_time_ns: quoted.boot_time_ns,
+            clock_ms: signed.clock_ms,
+            boot_time_ns: signed.boot_time_ns,
         });
     }
 
@@ -491,6 +489,7 @@ impl Attester {
         if let Some(index) = item.index {
             block_in_place(|| self.spool.forget(index))?;
         }
+        self.earlier.remove(&item.digest);
         Ok(())
     }
 
@@ -516,26 +515,29 @@ fn of_gpus(logs: [Vec<u8>; 2]) -> impl Iterator<Item = LogFile> {
     })
 }
 
-/// What the spool kept, oldest first, and epoch and log size of the newest statement in it. A
-/// crash between spool and chain leaves the chain one statement behind.
-fn recover(spool: &Spool, chain: &mut Chain) -> Result<Kept, AttestError> {
-    let (mut items, mut newest) = (Vec::new(), None);
+/// What the spool kept, and which of it names another key than `guest_key`. A crash between spool and
+/// chain leaves the chain one statement behind.
+fn recover(spool: &Spool, chain: &mut Chain, guest_key: &[u8]) -> Result<Kept, AttestError> {
+    let (mut kept, mut newest) = (Kept::default(), None);
     for index in spool.kept() {
         let record = spool.read(index)?.unwrap_or_default();
         let Ok(envelope) = Evidence::decode(record.as_slice()) else {
             return Err(AttestError::Record(index));
         };
         let digest = Sha256Digest::of(&[&envelope.statement]);
-        items.push(Item {
+        kept.items.push(Item {
             digest,
             index: Some(index),
         });
         if let Ok(statement) = Statement::decode(envelope.statement.as_slice()) {
+            if statement.guest_key != guest_key {
+                kept.earlier.insert(digest);
+            }
             newest = Some((statement, digest));
         }
     }
     let Some((newest, digest)) = newest else {
-        return Ok((items, None));
+        return Ok(kept);
     };
     if (newest.epoch, newest.sequence) >= (chain.epoch, chain.sequence) {
         chain.epoch = newest.epoch;
@@ -543,7 +545,8 @@ fn recover(spool: &Spool, chain: &mut Chain) -> Result<Kept, AttestError> {
         chain.previous = Some(digest.0);
     }
     let size = newest.log.map_or(0, |log| log.size);
-    Ok((items, Some((newest.epoch, size))))
+    kept.newest = Some((newest.epoch, size));
+    Ok(kept)
 }
 
 /// What of the facts is worth a statement by itself: counters move with every packet, the lease

@@ -1,7 +1,10 @@
-//! How this TPM becomes a node: EK chain, AK, certified transport key, credential activation.
+//! How this TPM becomes a node: EK chain, AK, certified transport key, credential activation. And how
+//! a guest without one does: a report of its processor for the key it drew ([`guest`]).
 //!
 //! What enrolment gives (a short-lived certificate for the transport key, and the name the signed
 //! inventory has for this TPM) is kept in the state folder, so that a restart needs no collector.
+
+mod guest;
 
 use std::{
     fs, io,
@@ -13,7 +16,7 @@ use bailiwick_attestation::{
     NodeId, Sha256Digest, UnixTime,
     evidence::{iak_binding, transport_binding},
     proto::v1::{Claim, EnrollProof, EnrollRequest, Enrolled, claim, enrolled::State},
-    x509::Bundle,
+    x509::{Bundle, Certificate},
 };
 use prost::Message;
 use rustls::pki_types::CertificateDer;
@@ -23,9 +26,11 @@ use tracing::warn;
 use crate::{
     channel::{self, ChannelError},
     clock,
+    collect::tee::TeeError,
     config::{self, Config},
     files::write_atomically,
     proto::v1::enroll_service_client::EnrollServiceClient,
+    signer::Signer,
     tls::{self, CaKey, TlsError},
     tpm::{Tpm, TpmError},
     uplink::link,
@@ -54,6 +59,18 @@ pub enum EnrollError {
     /// The collector could not decide.
     #[error("the collector failed")]
     Rpc(#[source] Box<Status>),
+    /// The collector lacks what it would have to check with: an operator's to bring.
+    #[error("the collector could not check: {0}")]
+    Unchecked(String),
+    /// Of a guest: there is no report of its processor.
+    #[error("{}", if *.refused { "the processor refused" } else { "the processor could not be asked" })]
+    Processor {
+        /// It was asked, and gave none.
+        refused: bool,
+        /// Why.
+        #[source]
+        source: Box<TeeError>,
+    },
     /// The TPM.
     #[error(transparent)]
     Tpm(#[from] TpmError),
@@ -106,6 +123,13 @@ impl Enrolment {
     #[must_use]
     pub const fn expired(&self, now: UnixTime) -> bool {
         now.millis() >= self.not_after.millis()
+    }
+
+    /// Its certificate is for this key (`SubjectPublicKeyInfo`, DER).
+    #[must_use]
+    pub fn is_for(&self, spki: &[u8]) -> bool {
+        let leaf = self.chain.first().map(|leaf| Certificate::parse(leaf));
+        leaf.is_some_and(|leaf| leaf.is_ok_and(|leaf| leaf.spki_der() == spki))
     }
 
     fn from_message(message: Enrolled, obtained: UnixTime) -> Result<Self, EnrollError> {
@@ -290,10 +314,14 @@ async fn makers_word(
 pub async fn enroll(
     config: &Config,
     listed: &[CaKey],
-    tpm: &Tpm,
+    signer: &Signer,
     hardware: Hardware,
 ) -> Result<Enrolment, EnrollError> {
     let tls = tls::enrolment_config(&config.collector, listed)?;
+    let tpm = match signer {
+        Signer::Tpm(tpm) => tpm,
+        Signer::Guest(guest) => return guest::enroll(config, tls, guest, hardware).await,
+    };
     let request = request(config, tpm, hardware).await?;
     let channel = channel::open(&config.collector.enroll, Arc::clone(&tls)).await?;
     let mut client = EnrollServiceClient::new(channel);

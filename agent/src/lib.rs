@@ -8,6 +8,7 @@
 //! |---|---|
 //! | [`config`] | the one TOML file |
 //! | [`collect`] | facts about the host, one file per source |
+//! | [`signer`] | who signs: the TPM, or the processor of a guest that has none, and its key |
 //! | [`tpm`] | EK, AK, transport key, quotes: one thread owns the TPM |
 //! | [`attest`] | a statement: put together, quoted, kept |
 //! | [`fence`] | BPF programs, maps and links: put in place, kept, read back |
@@ -42,6 +43,7 @@ pub mod outward;
 pub mod probe;
 pub mod proto;
 pub mod seal;
+pub mod signer;
 pub mod spool;
 mod sys;
 pub mod tls;

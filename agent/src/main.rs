@@ -11,14 +11,15 @@ use std::{
 use anyhow::Context;
 use bailiwick_agent::{
     clock,
-    collect::Host,
-    config::Config,
+    collect::{Host, tee::Tee},
+    config::{Config, SignedBy},
     fence::{self, Fence},
     fence_service::{self, Core, Kept},
     geotag,
     ipc::FenceClient,
     probe::Probe,
     proto::fence::UseBreakGlass,
+    signer::{self, Signer},
     tls,
     tpm::Tpm,
     uplink,
@@ -53,7 +54,7 @@ enum Command {
     Fence,
     /// Detaches the fence and removes its pins: what was fenced is open
     Unfence,
-    /// Attests: TPM, evidence, the connection to the collector
+    /// Attests: TPM or processor, evidence, the connection to the collector
     Run,
     /// Uses what approvers signed for an emergency: once, for its time, collector or not
     BreakGlass {
@@ -281,13 +282,20 @@ fn probe_fence() -> anyhow::Result<()> {
 fn run(file: &Path) -> anyhow::Result<()> {
     let config = Arc::new(Config::read(file)?);
     let approvers = read_approvers(&config)?;
-    let tpm = Tpm::open(config.tpm_settings())?;
-    info!(
-        ek = %Sha256Digest::of(&[&tpm.identity().ek_public]),
-        ak = hex::encode(&tpm.identity().ak_name),
-        certificates = tpm.identity().ek_certificates.len(),
-        "this TPM"
-    );
+    let signer = Signer::open(&config)?;
+    match &signer {
+        Signer::Tpm(tpm) => info!(
+            ek = %Sha256Digest::of(&[&tpm.identity().ek_public]),
+            ak = hex::encode(&tpm.identity().ak_name),
+            certificates = tpm.identity().ek_certificates.len(),
+            "this TPM"
+        ),
+        Signer::Guest(guest) => info!(
+            key = %guest.signer().key,
+            of_this_boot = guest.was_kept(),
+            "this guest's key; its processor signs"
+        ),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
         .max_blocking_threads(4)
@@ -296,7 +304,7 @@ fn run(file: &Path) -> anyhow::Result<()> {
         .context("runtime")?;
     runtime.block_on(async {
         let stop = stop_on_signal()?;
-        uplink::run(config, tpm, approvers.digest(), stop).await?;
+        uplink::run(config, signer, approvers.digest(), stop).await?;
         Ok(())
     })
 }
@@ -347,19 +355,14 @@ fn check(file: &Path) -> anyhow::Result<()> {
             .map(|_| config.collector.enroll.to_string())
             .map_err(Into::into),
     )?;
-    say(
-        "tpm",
-        Tpm::open(config.tpm_settings())
-            .map(|tpm| {
-                let ek = Sha256Digest::of(&[&tpm.identity().ek_public]);
-                format!("ek {ek}, ak {}", hex::encode(&tpm.identity().ak_name))
-            })
-            .map_err(Into::into),
-    )?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
         .context("runtime")?;
+    match config.signer {
+        SignedBy::Tpm => say("tpm", tpm_line(&config))?,
+        SignedBy::Tee => say("processor", runtime.block_on(processor_line(&config)))?,
+    }
     let state = runtime.block_on(async {
         let mut client = FenceClient::new(&config.fence.socket);
         tokio::time::timeout(Duration::from_secs(5), client.state()).await
@@ -379,8 +382,32 @@ fn check(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn tpm_line(config: &Config) -> anyhow::Result<String> {
+    let tpm = Tpm::open(config.tpm_settings())?;
+    let ek = Sha256Digest::of(&[&tpm.identity().ek_public]);
+    let ak = hex::encode(&tpm.identity().ak_name);
+    Ok(format!("ek {ek}, ak {ak}"))
+}
+
+/// Asks for a report that binds nothing, and draws no key.
+async fn processor_line(config: &Config) -> anyhow::Result<String> {
+    signer::check(&config.tee.key)?;
+    let given = Tee::new(&config.tee).signed([0; 64]).await?;
+    Ok(format!(
+        "{}; certificates of the host: {} bytes; the key of a boot can be kept in {}",
+        given.launch()?,
+        given.certificates.len(),
+        config.tee.key.display()
+    ))
+}
+
 fn geotag(file: &Path, command: GeotagCommand) -> anyhow::Result<()> {
     let config = Config::read(file)?;
+    anyhow::ensure!(
+        config.signer == SignedBy::Tpm,
+        "signer = \"tee\": a geotag lies in a TPM, and this node has none; the inventory says where \
+         it stands"
+    );
     let tpm = Tpm::open(config.tpm_settings())?;
     let ek = Sha256Digest::of(&[&tpm.identity().ek_public]);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -443,7 +470,7 @@ fn geotag(file: &Path, command: GeotagCommand) -> anyhow::Result<()> {
 
 fn print_config(file: &Path) -> anyhow::Result<()> {
     let config = Config::read(file)?;
-    let text = toml::to_string(&config).context("print the configuration")?;
+    let text = config.print().context("print the configuration")?;
     io::stdout().write_all(text.as_bytes()).context("stdout")
 }
 

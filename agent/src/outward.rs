@@ -1,6 +1,6 @@
 //! The outward certificate: what others may believe of this node, on disk only while it stands.
 //!
-//! The collector sends one beside a lease. It is for the TLS key in the TPM and ends no later than
+//! The collector sends one beside a lease. It is for the node's TLS key (in the TPM, or of a guest's boot) and ends no later than
 //! that lease. A statement with any verdict but an affirming one takes the file away, and so does
 //! the end of its life. Losing it costs the node nothing else: the evidence channel has a
 //! certificate of its own.
@@ -35,7 +35,7 @@ pub enum OutwardRefused {
     #[error("OutwardCertificate.certificate_chain: {0}")]
     Chain(String),
     /// Somebody else's key: the node could not use it.
-    #[error("the certificate is not for the TLS key in this TPM")]
+    #[error("the certificate is not for this node's TLS key")]
     Key,
     /// Its time is over by this node's clock.
     #[error("the certificate ended at {not_after:?}, and it is {now:?}")]
@@ -301,7 +301,7 @@ mod tests {
                 "another key",
                 message(&KeyPair::generate().unwrap()),
                 NOW,
-                "not for the TLS key",
+                "not for this node's TLS key",
             ),
             (
                 "at its end",

@@ -1,5 +1,5 @@
 //! TLS towards the collector: its certificate checked against what was configured, ours signed by
-//! a key that never leaves the TPM.
+//! a key that never leaves the TPM, or by the one of this boot in a guest that has none.
 //!
 //! With TLS 1.3 a client's handshake is over before the server has looked at its certificate, and
 //! a refusal would surface as some failed RPC. So [`connect`] waits for the server's first bytes
@@ -62,7 +62,7 @@ pub enum TlsError {
         /// What is wrong.
         fault: String,
     },
-    /// The certificate is not for the key in the TPM, or rustls refuses it.
+    /// The certificate is not for this node's key, or rustls refuses it.
     #[error("the client certificate cannot be used")]
     Certificate(#[source] rustls::Error),
     /// rustls refuses the combination.
@@ -121,10 +121,10 @@ pub fn enrolment_config(
 pub fn evidence_config(
     collector: &Collector,
     listed: &[CaKey],
-    tpm: &Tpm,
+    signer: impl Into<crate::signer::Signer>,
     chain: Vec<CertificateDer<'static>>,
 ) -> Result<Arc<ClientConfig>, TlsError> {
-    let key = Arc::new(TpmKey::new(tpm));
+    let key = signer.into().tls_key();
     let certified = CertifiedKey::new(chain, key);
     certified.keys_match().map_err(TlsError::Certificate)?;
     let resolver: Arc<dyn ResolvesClientCert> = Arc::new(SingleCertAndKey::from(certified));
@@ -134,7 +134,7 @@ pub fn evidence_config(
 
 fn finished(mut config: ClientConfig) -> Arc<ClientConfig> {
     config.alpn_protocols = vec![b"h2".to_vec()];
-    // Without resumption every connection shows the certificate and the TPM's signature.
+    // Without resumption every connection shows the certificate and the key's signature.
     config.resumption = rustls::client::Resumption::disabled();
     Arc::new(config)
 }
@@ -185,6 +185,11 @@ fn roots(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
 struct TpmKey {
     tpm: Tpm,
     spki: SubjectPublicKeyInfoDer<'static>,
+}
+
+/// The transport key in the TPM, as rustls wants a private key.
+pub(crate) fn tpm_key(tpm: &Tpm) -> Arc<dyn SigningKey> {
+    Arc::new(TpmKey::new(tpm))
 }
 
 impl TpmKey {

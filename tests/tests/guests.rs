@@ -39,6 +39,7 @@ impl Guest {
         let tee = Tee::new(&TeeSection {
             reports: kernel.root.clone(),
             device: kernel.root.join("none"),
+            ..TeeSection::default()
         });
         Self {
             machine,

@@ -9,10 +9,12 @@ use bailiwick_attestation::{
     tpm::{AkPublic, Public},
 };
 
+use bailiwick_attestation::evidence::tee_report_data;
+
 use super::*;
 use crate::{
     collect::tee::double::{Double, Play},
-    tpm::testing::SoftTpm,
+    tpm::{Tpm, testing::SoftTpm},
 };
 
 struct Scene {
@@ -45,8 +47,8 @@ impl Scene {
         let tpm = Tpm::open(self.soft.settings()).unwrap();
         let ak = AkPublic::new(Public::parse(&tpm.identity().ak_public).unwrap()).unwrap();
         let host = Host::new(&self.config.host, &self.config.fence.log);
-        let (attester, kept) =
-            Attester::open(&self.config, tpm, host, Sha256Digest([1; 32])).unwrap();
+        let approvers = Sha256Digest([1; 32]);
+        let (attester, kept) = Attester::open(&self.config, &tpm.into(), host, approvers).unwrap();
         (attester, kept, ak)
     }
 }

@@ -171,7 +171,7 @@ fn text(text: String) -> Result<Value, String> {
     Ok(Value::Text(text))
 }
 
-fn claim(name: &str, source: &str, value: Value) -> Claim {
+pub(crate) fn claim(name: &str, source: &str, value: Value) -> Claim {
     Claim {
         name: name.to_owned(),
         source: source.to_owned(),

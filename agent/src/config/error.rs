@@ -1,6 +1,6 @@
 //! Why there is no configuration.
 
-use std::path::PathBuf;
+use std::{borrow::Cow, path::PathBuf};
 
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
@@ -32,7 +32,7 @@ pub enum ConfigError {
         /// The file.
         file: PathBuf,
         /// Dotted key.
-        key: &'static str,
+        key: Cow<'static, str>,
         /// What is wrong.
         fault: String,
     },

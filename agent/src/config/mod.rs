@@ -10,6 +10,7 @@ mod sections;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,8 +21,8 @@ pub use self::collector::{Collector, Endpoint};
 pub use self::error::ConfigError;
 pub use self::fence::{Devices, FenceSection};
 pub use self::sections::{
-    EvidenceSection, HostSection, Iak, OqSection, PeersSection, Policy, SpoolSection, TeeSection,
-    TpmSection,
+    EvidenceSection, HostSection, Iak, OqSection, PeersSection, Policy, SignedBy, SpoolSection,
+    TeeSection, TpmSection,
 };
 use crate::fence::{Recorder, TpmRegister};
 use crate::tpm::Settings;
@@ -34,6 +35,9 @@ pub struct Config {
     pub deployment: DeploymentId,
     /// What the node calls itself; the signed inventory has the last word.
     pub node: NodeId,
+    /// Who signs what the node says.
+    #[serde(default)]
+    pub signer: SignedBy,
     /// Keys, policy and log of the node.
     #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
@@ -83,7 +87,7 @@ impl Config {
 
     /// Checks `text`, which was read from `file`.
     pub fn parse(file: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|err| {
+        let mut config: Self = toml::from_str(text).map_err(|err| {
             let start = err.span().map_or(0, |span| span.start.min(text.len()));
             let line = text
                 .bytes()
@@ -97,12 +101,49 @@ impl Config {
                 fault: err.message().to_owned(),
             }
         })?;
-        config.check().map_err(|(key, fault)| ConfigError::Value {
+        let value = |(key, fault): (Cow<'static, str>, String)| ConfigError::Value {
             file: file.to_owned(),
             key,
             fault,
-        })?;
+        };
+        if config.signer == SignedBy::Tee {
+            config.without_tpm(text).map_err(value)?;
+        }
+        let checked = config.check();
+        checked.map_err(|(key, fault)| value((key.into(), fault)))?;
         Ok(config)
+    }
+
+    /// As [`Config::parse`] reads it, defaults filled in.
+    pub fn print(&self) -> Result<String, toml::ser::Error> {
+        if self.signer == SignedBy::Tpm {
+            return toml::to_string(self);
+        }
+        let mut table = toml::Table::try_from(self)?;
+        table.remove("tpm");
+        toml::to_string(&table)
+    }
+
+    /// Nothing that was written may ask for a TPM that nobody opens; what was not is without one.
+    fn without_tpm(&mut self, text: &str) -> Result<(), (Cow<'static, str>, String)> {
+        // It was read whole a moment ago.
+        let written: toml::Table = toml::from_str(text).unwrap_or_default();
+        let of = |section: &str| written.get(section).and_then(toml::Value::as_table);
+        if let Some(key) = of("tpm").and_then(|tpm| tpm.keys().next()) {
+            let fault = "stands beside signer = \"tee\", with which no TPM is opened";
+            return Err((format!("tpm.{key}").into(), fault.to_owned()));
+        }
+        let said = of("fence").is_some_and(|fence| fence.contains_key("measured"));
+        if said && self.fence.measured {
+            let fault = "cannot be true with signer = \"tee\": there is no TPM to measure it into";
+            return Err(("fence.measured".into(), fault.to_owned()));
+        }
+        self.fence.measured = false;
+        if !self.tee.key.is_absolute() || self.tee.key.file_name().is_none() {
+            let fault = "must be the absolute path of a file";
+            return Err(("tee.key".into(), fault.to_owned()));
+        }
+        Ok(())
     }
 
     fn check(&self) -> Result<(), (&'static str, String)> {

@@ -9,6 +9,17 @@ use serde::{Deserialize, Serialize};
 use crate::collect::oq::Baseline;
 use crate::tpm::{AkKind, Bank, EkKind, Tcti};
 
+/// `signer`: with what this node's statements are signed.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SignedBy {
+    /// Quotes of its TPM.
+    #[default]
+    Tpm,
+    /// Reports of the processor that runs it as a confidential guest. No TPM is opened.
+    Tee,
+}
+
 /// `[peers]`
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -174,6 +185,9 @@ pub struct TeeSection {
     pub reports: PathBuf,
     /// AMD's device, where it has not.
     pub device: PathBuf,
+    /// Where the key of a guest without a TPM outlives a restart of the agent: in memory (tmpfs,
+    /// ramfs), for the boot. Read where `signer = "tee"`.
+    pub key: PathBuf,
 }
 
 impl Default for TeeSection {
@@ -181,6 +195,7 @@ impl Default for TeeSection {
         Self {
             reports: PathBuf::from("/sys/kernel/config/tsm/report"),
             device: PathBuf::from("/dev/sev-guest"),
+            key: PathBuf::from("/run/bailiwick/guest-key"),
         }
     }
 }

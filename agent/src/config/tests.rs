@@ -208,3 +208,61 @@ fn gpus_are_tried_only_where_that_is_asked_for() {
     let want = "a.toml: oq.baseline: mode \"on\" is there twice";
     assert_eq!(twice.to_string(), want);
 }
+
+/// `SMALL` with this in front: keys of the file itself stand before its sections.
+fn guest(lines: &str) -> Result<Config, ConfigError> {
+    let text = format!("signer = \"tee\"\n{SMALL}\n{lines}\n");
+    Config::parse(Path::new("a.toml"), &text)
+}
+
+#[test]
+fn a_guest_without_a_tpm_opens_none_and_prints_back() {
+    let tpm = Config::parse(Path::new("a.toml"), SMALL).unwrap();
+    assert_eq!((tpm.signer, tpm.fence.measured), (SignedBy::Tpm, true));
+    assert_eq!(tpm.print().unwrap(), toml::to_string(&tpm).unwrap());
+    for lines in ["", "[tpm]", "[fence]\nmeasured = false", "[fence]\npcr = 3"] {
+        let config = guest(lines).unwrap();
+        let found = (config.signer, config.fence.measured);
+        assert_eq!(found, (SignedBy::Tee, false), "{lines}");
+        let printed = config.print().unwrap();
+        let again = Config::parse(Path::new("b.toml"), &printed).unwrap();
+        assert_eq!(again.print().unwrap(), printed, "{lines}");
+    }
+    let key = guest("[tee]\nkey = \"/run/x/key\"").unwrap().tee.key;
+    assert_eq!(key, Path::new("/run/x/key"));
+}
+
+#[test]
+fn what_needs_a_tpm_is_no_guests_to_ask_for() {
+    let rows = [
+        (
+            "the default, said",
+            "[tpm]\ntcti = \"device:/dev/tpmrm0\"",
+            "a.toml: tpm.tcti: stands beside signer = \"tee\"",
+        ),
+        (
+            "registers",
+            "[tpm]\npcrs = [0]",
+            "a.toml: tpm.pcrs: stands beside signer = \"tee\"",
+        ),
+        (
+            "the fence's register",
+            "[fence]\nmeasured = true",
+            "a.toml: fence.measured: cannot be true with signer = \"tee\"",
+        ),
+        (
+            "a key somewhere",
+            "[tee]\nkey = \"guest-key\"",
+            "a.toml: tee.key: must be the absolute path of a file",
+        ),
+        ("no file", "[tee]\nkey = \"/\"", "a.toml: tee.key: "),
+    ];
+    for (name, lines, want) in rows {
+        let refused = guest(lines).unwrap_err().to_string();
+        assert!(refused.starts_with(want), "{name}: {refused}");
+    }
+    let text = format!("signer = \"vtpm\"\n{SMALL}");
+    let refused = Config::parse(Path::new("a.toml"), &text).unwrap_err();
+    let want = "a.toml, line 1 (signer = \"vtpm\"): unknown variant `vtpm`";
+    assert!(refused.to_string().starts_with(want), "{refused}");
+}

@@ -10,7 +10,10 @@ use tokio::{io::AsyncWriteExt, net::TcpListener};
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::tpm::testing::SoftTpm;
+use crate::{
+    signer::testing::{Machine, processor},
+    tpm::testing::SoftTpm,
+};
 
 /// A certificate authority of a test's own.
 struct Authority {
@@ -181,6 +184,25 @@ async fn the_tpms_key_answers_the_handshake() {
         assert_eq!(&first, b"settings", "what was read early is not lost");
         assert_eq!(seen.await.unwrap(), [chain[0].to_vec()], "pin: {by_pin}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_key_of_a_guests_boot_answers_the_handshake() {
+    let (own, nodes) = (Authority::new(), Authority::new());
+    let machine = Machine::new(processor());
+    let guest = machine.guest([1; 16]);
+    let point = Point(guest.spki()[guest.spki().len() - 65..].to_vec());
+    let chain = vec![nodes.issue(&point, ExtendedKeyUsagePurpose::ClientAuth, 10)];
+    let (endpoint, pin, seen) = server(&own, &nodes).await;
+    let mut collector = collector(&endpoint);
+    collector.spki_pin = Some(pin);
+    let config = evidence_config(&collector, &[], guest.clone(), chain.clone()).unwrap();
+    connect(&endpoint, config).await.unwrap();
+    assert_eq!(seen.await.unwrap(), [chain[0].to_vec()]);
+    // In the next boot it is a certificate for nobody.
+    let next = machine.guest([2; 16]);
+    let refused = evidence_config(&collector, &[], next, chain).unwrap_err();
+    assert!(matches!(refused, TlsError::Certificate(_)), "{refused:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -80,7 +80,11 @@ impl Node {
                 "another activation is under way".to_owned(),
             ));
         }
-        let tpm = self.tpm.clone();
+        let Some(tpm) = self.signer.tpm().cloned() else {
+            return say(activation_answer::Answer::Refused(
+                "there is no TPM: this guest's processor signs for it".to_owned(),
+            ));
+        };
         let (blob, secret) = (activation.credential_blob, activation.encrypted_secret);
         info!("an approver challenges EK and AK");
         self.activating = Some(tokio::spawn(async move {
@@ -139,6 +143,10 @@ impl Node {
         self.gpus_unheard();
         match self.exchange.refused(&digest, code) {
             Refusal::Again => warn!(%digest, code, "refused; quoting it once more"),
+            Refusal::Dropped(item) if self.attester.of_earlier_keys().contains(&digest) => {
+                warn!(%digest, code, "made under the key of an earlier boot; nobody can sign it again");
+                self.attester.outlived(item)?;
+            }
             Refusal::Dropped(item) => {
                 error!(%digest, code, detail = refused.detail, "refused");
                 self.attester
@@ -198,11 +206,10 @@ impl Node {
     async fn lease(&mut self, lease: Lease) {
         let renewal = renew_after(&lease.body, clock::boot_time_ns());
         let (quoted, reset_count) = self.attester.quoted();
-        let identity = self.tpm.identity();
         let apply = ApplyLease {
             lease: Some(lease),
-            ek_digest: Sha256Digest::of(&[&identity.ek_public]).0.to_vec(),
-            ak_name: identity.ak_name.clone(),
+            ek_digest: self.signer.id(&self.config.node).0.to_vec(),
+            ak_name: self.signer.name(),
             reset_count,
             quoted: quoted
                 .iter()

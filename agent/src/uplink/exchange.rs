@@ -7,7 +7,7 @@
 //! counts; a fresh one answers a challenge, except out of reach, where it is history only.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -106,6 +106,12 @@ pub struct Exchange {
     under_way: Option<(Tracked, Instant)>,
     requote: Option<Tracked>,
     challenge: Option<(Nonce, Instant)>,
+    /// The challenge that the statement being made answers.
+    answering: Option<(Nonce, Instant)>,
+    /// Nobody signs before this.
+    held: Option<Instant>,
+    /// Kept statements that cannot be signed again.
+    unsignable: BTreeSet<Sha256Digest>,
     due: bool,
     link: Link,
     out_of_reach: Duration,
@@ -127,10 +133,20 @@ impl Exchange {
             under_way: None,
             requote: None,
             challenge: None,
+            answering: None,
+            held: None,
+            unsignable: BTreeSet::new(),
             due: true,
             link: Link::Down { since: now },
             out_of_reach: OUT_OF_REACH.min(interval),
         }
+    }
+
+    /// Of what was kept, these are sent as they are or not at all: whoever signed them is gone.
+    #[must_use]
+    pub fn never_again(mut self, digests: &BTreeSet<Sha256Digest>) -> Self {
+        self.unsignable.clone_from(digests);
+        self
     }
 
     /// A statement of now is wanted: the timer, a change, or a challenge asked.
@@ -164,6 +180,7 @@ impl Exchange {
             }
         }
         self.challenge = None;
+        self.answering = None;
         if matches!(self.link, Link::Up { .. }) {
             self.link = Link::Down { since: now };
         }
@@ -179,6 +196,7 @@ impl Exchange {
     /// A statement was made (and sent, with a connection).
     pub fn made(&mut self, item: Item, source: Source, now: Instant) {
         self.due = false;
+        self.answering = None;
         match (self.link, source) {
             (Link::Up { .. }, Source::Challenge(_)) => {
                 self.under_way = Some((Tracked::new(item), now));
@@ -188,8 +206,18 @@ impl Exchange {
     }
 
     /// A statement of now could not be made; the next one waits for the next wish.
-    pub fn not_made(&mut self) {
+    pub const fn not_made(&mut self) {
         self.due = false;
+        self.answering = None;
+    }
+
+    /// Nobody signed what was to be made or signed again, and nobody is asked before `until`: the
+    /// challenge is still there to be answered, and what is kept stays kept.
+    pub const fn unsigned(&mut self, until: Instant) {
+        self.held = Some(until);
+        if self.answering.is_some() {
+            self.challenge = self.answering.take();
+        }
     }
 
     /// A kept statement was sent.
@@ -227,6 +255,7 @@ impl Exchange {
             "sequence-forked" | "sequence-behind" | "log-rewritten" | "log-unproven" => {
                 Refusal::Forked(tracked.item)
             }
+            _ if self.unsignable.remove(digest) => Refusal::Dropped(tracked.item),
             _ if stale_nonce && !tracked.requoted && tracked.item.index.is_some() => {
                 // It was made to answer a challenge that is gone; as history it still counts.
                 self.requote = Some(tracked);
@@ -274,6 +303,7 @@ impl Exchange {
 
     /// What to do now.
     pub fn next(&mut self, now: Instant) -> Step {
+        self.held.take_if(|until| now >= *until);
         match self.link {
             Link::Down { since } => {
                 let alone = since + self.out_of_reach;
@@ -281,6 +311,8 @@ impl Exchange {
                     Step::Wait(None)
                 } else if now < alone {
                     Step::Wait(Some(alone))
+                } else if self.held.is_some() {
+                    Step::Wait(self.held)
                 } else {
                     Step::Make(Source::Unchallenged)
                 }
@@ -301,6 +333,9 @@ impl Exchange {
             };
         }
         if let Some(tracked) = self.requote {
+            if self.held.is_some() {
+                return Step::Wait(self.held);
+            }
             return Step::Requote(tracked.item, Source::Unchallenged);
         }
         if let Some(tracked) = self.backlog.front() {
@@ -317,8 +352,12 @@ impl Exchange {
                 // Nothing but a new stream brings a new challenge.
                 Step::Reconnect("the challenge expired unused")
             }
+            None if self.held.is_some() => Step::Wait(self.held),
             None => match self.challenge.take() {
-                Some((nonce, _)) => Step::Make(Source::Challenge(nonce)),
+                Some((nonce, until)) => {
+                    self.answering = Some((nonce, until));
+                    Step::Make(Source::Challenge(nonce))
+                }
                 None if now < wanted_since + CHALLENGE => {
                     Step::Wait(Some(wanted_since + CHALLENGE))
                 }
@@ -535,5 +574,64 @@ mod tests {
             matches!(exchange.next(now + CHALLENGE), Step::Reconnect(_)),
             "no challenge"
         );
+    }
+
+    #[test]
+    fn without_a_signature_the_challenge_stays_and_nobody_is_asked_too_soon() {
+        let (mut exchange, now) = connected(&[]);
+        let soon = now + Duration::from_secs(2);
+        let source = Source::Challenge(NONCE);
+        assert_eq!(exchange.next(now), Step::Make(source));
+        exchange.unsigned(soon);
+        // Whatever wants a statement meanwhile.
+        exchange.want();
+        assert_eq!(exchange.next(now), Step::Wait(Some(soon)));
+        assert_eq!(exchange.next(soon), Step::Make(source), "the same one");
+        exchange.unsigned(soon + MINUTE);
+        // A challenge that ends meanwhile is not answered late.
+        let late = now + Duration::from_secs(596);
+        assert!(matches!(exchange.next(late), Step::Reconnect(_)));
+
+        // As for what is signed again: it is kept until somebody does.
+        let (mut exchange, now) = connected(&[]);
+        exchange.made(item(1), source, now);
+        let again = Step::Requote(item(1), Source::Unchallenged);
+        assert_eq!(
+            exchange.refused(&digest(1), "nonce-unknown"),
+            Refusal::Again
+        );
+        assert_eq!(exchange.next(now), again);
+        exchange.unsigned(soon);
+        assert_eq!(exchange.next(now), Step::Wait(Some(soon)));
+        assert_eq!(exchange.next(soon), again);
+
+        // And out of reach.
+        let mut exchange = Exchange::new(now, MINUTE, []);
+        let alone = now + OUT_OF_REACH;
+        assert_eq!(exchange.next(alone), Step::Make(Source::Unchallenged));
+        exchange.unsigned(alone + MINUTE);
+        assert_eq!(exchange.next(alone), Step::Wait(Some(alone + MINUTE)));
+        let later = alone + MINUTE;
+        assert_eq!(exchange.next(later), Step::Make(Source::Unchallenged));
+    }
+
+    #[test]
+    fn what_nobody_can_sign_again_is_sent_once_as_it_is() {
+        let kept = [item(1), item(2)];
+        let now = Instant::now();
+        let unsignable = BTreeSet::from([digest(1), digest(2)]);
+        let mut exchange = Exchange::new(now, MINUTE, kept).never_again(&unsignable);
+        exchange.connected(now);
+        exchange.challenged(NONCE, now + Duration::from_secs(600), true);
+        // The collector had recorded the first, and not the second.
+        assert_eq!(exchange.next(now), Step::Resend(item(1)));
+        exchange.sent(item(1), now);
+        assert!(exchange.accepted(&digest(1)));
+        assert_eq!(exchange.next(now), Step::Resend(item(2)));
+        exchange.sent(item(2), now);
+        let refused = exchange.refused(&digest(2), "nonce-unknown");
+        assert_eq!(refused, Refusal::Dropped(item(2)), "never signed again");
+        assert_eq!(exchange.receipted(&digest(1)), Some(item(1)));
+        assert_eq!(exchange.next(now), Step::Make(Source::Challenge(NONCE)));
     }
 }

@@ -18,6 +18,9 @@ use crate::{
 
 const CLAIM: &str = "manifest.floor";
 
+const NO_TPM: &str =
+    "there is no TPM to remember it: a disk restored from a backup is not noticed here";
+
 /// What is known of the TPM's memory.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
@@ -29,7 +32,17 @@ pub(super) struct Memory {
 
 impl Memory {
     /// Reads what the TPM remembers of this deployment.
-    pub(super) async fn read(tpm: &Tpm, deployment: &bailiwick_attestation::DeploymentId) -> Self {
+    /// Without a TPM nothing is remembered beside the fence's own files, and the claim says so.
+    pub(super) async fn read(
+        tpm: Option<&Tpm>,
+        deployment: &bailiwick_attestation::DeploymentId,
+    ) -> Self {
+        let Some(tpm) = tpm else {
+            return Self {
+                floor: Floor::default(),
+                trouble: Some(NO_TPM.to_owned()),
+            };
+        };
         match tpm.remembered(RECORD).await {
             Ok(None) => Self::default(),
             Ok(Some(record)) => match Floor::of_record(&record, deployment) {
@@ -83,10 +96,13 @@ impl Memory {
 impl Node {
     /// Raises the TPM's memory to what is in force, and tells the fence what it holds.
     pub(super) async fn keep_floor(&mut self, state: &State) {
+        let Some(tpm) = self.signer.tpm() else {
+            return;
+        };
         let raised = self.memory.floor.raised(in_force(state));
         if raised != self.memory.floor {
             let record = raised.record(&self.config.deployment);
-            match self.tpm.remember(record).await {
+            match tpm.remember(record).await {
                 Ok(()) => {
                     self.memory = Memory {
                         floor: raised,

@@ -128,7 +128,7 @@ impl Node {
         self.gpus.schedule.asking(now);
         let asked_boot_ns = clock::boot_time_ns();
         self.gpus.remember(asked_boot_ns);
-        let nonce = gpu_nonce(&challenge, &self.tpm.identity().ak_name);
+        let nonce = gpu_nonce(&challenge, &self.signer.name());
         let host = self.config.host.clone();
         info!("asking GPUs for reports");
         let child = tokio::spawn(async move {

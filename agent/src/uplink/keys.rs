@@ -16,7 +16,8 @@ impl Node {
             return;
         }
         let deployment = self.config.deployment.clone();
-        match Sealer::open(self.tpm.clone(), deployment, &self.config.state_dir).await {
+        let tpm = self.signer.tpm().cloned();
+        match Sealer::open(tpm, deployment, &self.config.state_dir).await {
             Ok(sealer) => self.sealer = Some(sealer),
             Err(why) => {
                 error!(why = %link::chain(&why), "private halves of events cannot be sealed");

@@ -23,8 +23,8 @@ use crate::{
     config::Config,
     enroll::{self, EnrollError, Enrolment, Hardware},
     proto::v1::evidence_service_client::EvidenceServiceClient,
+    signer::Signer,
     tls::{self, CaKey, ConnectError, TlsError},
-    tpm::Tpm,
 };
 
 /// Messages to the collector that wait for the network: one statement and one batch of events are
@@ -82,7 +82,7 @@ pub struct Link {
     /// Configuration.
     pub config: Arc<Config>,
     /// For enrolment and TLS.
-    pub tpm: Tpm,
+    pub signer: Signer,
     /// DMI's word.
     pub chassis_serial: String,
     /// NVML's.
@@ -190,7 +190,14 @@ impl Link {
 
     fn kept(&self, file: &Path) -> Option<Enrolment> {
         match Enrolment::read(file) {
-            Ok(kept) => kept.filter(|kept| !kept.expired(clock::now())),
+            // A guest's of an earlier boot is for a key that is gone.
+            Ok(kept) => kept.filter(|kept| {
+                let usable = self
+                    .signer
+                    .guest()
+                    .is_none_or(|guest| kept.is_for(guest.spki()));
+                usable && !kept.expired(clock::now())
+            }),
             Err(error) => {
                 warn!(file = %file.display(), %error, "enrolling again");
                 None
@@ -201,7 +208,7 @@ impl Link {
     async fn enroll(&self, file: &Path) -> Result<Enrolment, String> {
         let hardware = Hardware::new(self.chassis_serial.clone(), &self.nvml.borrow());
         let authorities = self.authorities.borrow().clone();
-        match enroll::enroll(&self.config, &authorities, &self.tpm, hardware).await {
+        match enroll::enroll(&self.config, &authorities, &self.signer, hardware).await {
             Ok(enrolment) => {
                 if let Err(error) = enrolment.write(file) {
                     warn!(file = %file.display(), %error, "a restart will enrol again");
@@ -213,7 +220,11 @@ impl Link {
                 self.tell(LinkEvent::Enrolled(enrolment.clone())).await;
                 Ok(enrolment)
             }
-            Err(refused @ (EnrollError::Refused { .. } | EnrollError::Tls(TlsError::NoTrust))) => {
+            Err(
+                refused @ (EnrollError::Refused { .. }
+                | EnrollError::Processor { refused: true, .. }
+                | EnrollError::Tls(TlsError::NoTrust)),
+            ) => {
                 // Only a person changes that.
                 error!(why = %chain(&refused), "not enrolled");
                 Err(chain(&refused))
@@ -253,12 +264,16 @@ impl Link {
     async fn open(&self, enrolment: &Enrolment) -> Result<EvidenceServiceClient<Channel>, Ended> {
         let chain_of = enrolment.chain.clone();
         let authorities = self.authorities.borrow().clone();
-        let tls =
-            match tls::evidence_config(&self.config.collector, &authorities, &self.tpm, chain_of) {
-                Ok(tls) => tls,
-                Err(error @ TlsError::Certificate(_)) => return Err(Ended::ReEnrol(chain(&error))),
-                Err(error) => return Err(Ended::Retry(chain(&error))),
-            };
+        let tls = match tls::evidence_config(
+            &self.config.collector,
+            &authorities,
+            &self.signer,
+            chain_of,
+        ) {
+            Ok(tls) => tls,
+            Err(error @ TlsError::Certificate(_)) => return Err(Ended::ReEnrol(chain(&error))),
+            Err(error) => return Err(Ended::Retry(chain(&error))),
+        };
         match channel::open(&self.config.collector.evidence, tls).await {
             Ok(channel) => {
                 let client = EvidenceServiceClient::new(channel);

@@ -34,16 +34,16 @@ use tracing::{debug, error, info, warn};
 
 use crate::{
     attest::{AttestError, Attester, Facts, change_digest, unavailable},
-    backoff::spread,
+    backoff::{Backoff, spread},
     clock,
-    collect::{Host, Restarts, Uplinks},
+    collect::{Host, Restarts, Uplinks, tee::TeeError},
     config::Config,
     ipc::FenceClient,
     notify::{Notify, alive_every},
     outward::Outward,
     seal::Sealer,
-    tls::{self, CaKey},
-    tpm::Tpm,
+    signer::Signer,
+    tls::CaKey,
 };
 use events::Turned;
 use exchange::{Exchange, Source, Step};
@@ -86,11 +86,13 @@ pub enum UplinkError {
 /// Everything the loop holds.
 struct Node {
     config: Arc<Config>,
-    tpm: Tpm,
+    signer: Signer,
     host: Host,
     uplinks: Uplinks,
     attester: Attester,
     exchange: Exchange,
+    /// How long a processor that does not sign is left alone.
+    unsigned: Backoff,
     /// What of the fence's state is in the log.
     turned: Turned,
     /// Absent while the TPM does not give the keys' master key.
@@ -132,20 +134,24 @@ struct Node {
 /// Runs until told to stop.
 pub async fn run(
     config: Arc<Config>,
-    tpm: Tpm,
+    signer: impl Into<Signer>,
     approvers: Sha256Digest,
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
+    let signer = signer.into();
     let host = Host::new(&config.host, &config.fence.log);
-    let (attester, kept) = Attester::open(&config, tpm.clone(), host.clone(), approvers)?;
+    let (attester, kept) = Attester::open(&config, &signer, host.clone(), approvers)?;
     if !kept.is_empty() {
         info!(statements = kept.len(), "without a receipt yet");
     }
+    let interval = config.evidence.interval();
+    let exchange = Exchange::new(std::time::Instant::now(), interval, kept);
+    let exchange = exchange.never_again(attester.of_earlier_keys());
     let (events_tx, events) = mpsc::channel(EVENTS);
     let (hello, hello_rx) = watch::channel(Hello::default());
     let (nvml_tx, nvml) = watch::channel(vec![unavailable("nvml.gpus", "nvml", "not asked yet")]);
     let reconnect = Arc::new(Wake::new());
-    let outward = Outward::open(&config.state_dir, tls::transport_spki(&tpm), clock::now());
+    let outward = Outward::open(&config.state_dir, signer.transport_spki(), clock::now());
     let boot_id = host.boot_id().map_err(AttestError::BootId)?;
     let asking = tokio::spawn(ask_nvml(host.clone(), nvml_tx, stop.clone()));
     let mut node = Node {
@@ -153,10 +159,11 @@ pub async fn run(
         sealer: None,
         uplinks: Uplinks::new(config.fence.uplinks()),
         started: Instant::now(),
-        exchange: Exchange::new(std::time::Instant::now(), config.evidence.interval(), kept),
+        exchange,
+        unsigned: Backoff::default(),
         fence: FenceClient::new(&config.fence.socket),
         config: Arc::clone(&config),
-        tpm: tpm.clone(),
+        signer: signer.clone(),
         attester,
         events_kept: (Vec::new(), 0),
         fence_reachable: false,
@@ -174,7 +181,7 @@ pub async fn run(
         fetching: None,
         offers: Offers::default(),
         facts_held: Vec::new(),
-        memory: Memory::read(&tpm, &config.deployment).await,
+        memory: Memory::read(signer.tpm(), &config.deployment).await,
         activating: None,
         outward,
         peers: Peers::default(),
@@ -191,7 +198,7 @@ pub async fn run(
     node.poll_fence().await?;
     let link = Link {
         config,
-        tpm,
+        signer,
         chassis_serial: node.host.chassis_serial(),
         nvml: node.nvml.clone(),
         hello: hello_rx,
@@ -315,11 +322,13 @@ impl Node {
                     let freshness = source.freshness(receipt, number);
                     match self.attester.requote(item, freshness).await {
                         Ok(envelope) => {
+                            self.unsigned.reset();
                             if self.send_evidence(envelope) {
                                 self.exchange.sent(item, now);
                             }
                         }
                         Err(why @ AttestError::Chain(_)) => return Err(why.into()),
+                        Err(AttestError::Processor(why)) => self.processor_silent(&why),
                         Err(why) => {
                             warn!(why = %link::chain(&why), "a statement could not be quoted again");
                             self.exchange.unreadable(item);
@@ -342,6 +351,7 @@ impl Node {
         let reachable = self.session.is_some();
         match self.attester.make(&self.facts, freshness, reachable).await {
             Ok(made) => {
+                self.unsigned.reset();
                 let now = std::time::Instant::now();
                 self.last_change = Some(change_digest(&self.facts));
                 self.last_made = Some(Instant::now());
@@ -356,12 +366,25 @@ impl Node {
                 self.exchange.not_made();
                 Ok(())
             }
+            Err(AttestError::Processor(why)) => {
+                self.processor_silent(&why);
+                Ok(())
+            }
             Err(why) => {
                 error!(why = %link::chain(&why), "no statement could be made");
                 self.exchange.not_made();
                 Ok(())
             }
         }
+    }
+
+    /// There is no statement without its signature. It is asked again, each time later.
+    fn processor_silent(&mut self, why: &TeeError) {
+        let wait = self.unsigned.next_wait();
+        let (code, refused) = (why.code(), why.refused());
+        error!(code, refused, why = %link::chain(why), again_in = ?wait,
+            "the processor does not sign: there is no statement");
+        self.exchange.unsigned(std::time::Instant::now() + wait);
     }
 
     /// False: there was no stream, or there is none any more.

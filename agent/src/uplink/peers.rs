@@ -19,7 +19,7 @@ use crate::{
     clock,
     proto::fence::{ApplyPeers, GetOwnPeers, OwnPeers},
     tls::ecdsa_der,
-    tpm::{Signed, TpmError},
+    tpm::{Signed, Tpm, TpmError},
 };
 
 /// How often the host's addresses are looked at.
@@ -41,6 +41,8 @@ pub(super) struct Peers {
     others: Vec<PeerEntry>,
     /// The fence has not taken the newest of them.
     pending: bool,
+    /// That nobody signs this node's was said.
+    unsigned_said: bool,
 }
 
 #[derive(Debug)]
@@ -78,9 +80,7 @@ impl Node {
         let mut addresses: BTreeSet<IpAddr> = found.unwrap_or_default();
         addresses.extend(&self.config.peers.addresses);
         let ask = GetOwnPeers {
-            ek_digest: Sha256Digest::of(&[&self.tpm.identity().ek_public])
-                .0
-                .to_vec(),
+            ek_digest: self.signer.id(&self.config.node).0.to_vec(),
             addresses: addresses.iter().map(octets).collect(),
         };
         let wanted = match self.fence.own_peers(ask).await {
@@ -88,13 +88,26 @@ impl Node {
             // Said elsewhere, and louder.
             Err(why) => return debug!(why = %link::chain(&why), "own peers not asked"),
         };
+        let Some(tpm) = self.signer.tpm().cloned() else {
+            if !wanted.studies.is_empty() && !self.peers.unsigned_said {
+                self.peers.unsigned_said = true;
+                warn!(
+                    studies = wanted.studies.len(),
+                    "no TPM certifies this guest's key: its addresses are no peers of others"
+                );
+            }
+            if self.peers.pending {
+                self.apply_peers().await;
+            }
+            return;
+        };
         if !due(self.peers.made.as_ref(), &wanted, Instant::now()) {
             if self.peers.pending {
                 self.apply_peers().await;
             }
             return;
         }
-        match self.sign_peers(&wanted).await {
+        match self.sign_peers(&tpm, &wanted).await {
             Ok(entries) => {
                 let at = Instant::now();
                 self.peers.made = Some(Made {
@@ -109,14 +122,18 @@ impl Node {
         }
     }
 
-    async fn sign_peers(&mut self, wanted: &OwnPeers) -> Result<Vec<PeerEntry>, TpmError> {
-        let identity = self.tpm.identity().clone();
+    async fn sign_peers(
+        &mut self,
+        tpm: &Tpm,
+        wanted: &OwnPeers,
+    ) -> Result<Vec<PeerEntry>, TpmError> {
+        let identity = tpm.identity().clone();
         let certified = match &self.peers.certified {
             Some(certified) => certified.clone(),
             None => {
                 let ek = Sha256Digest::of(&[&identity.ek_public]);
                 let binding = transport_binding(&self.config.deployment, &ek);
-                let certified = self.tpm.certify_transport(binding.0).await?;
+                let certified = tpm.certify_transport(binding.0).await?;
                 self.peers.certified.insert(certified).clone()
             }
         };
@@ -133,7 +150,7 @@ impl Node {
             }
             .encode_to_vec();
             let digest = Sha256Digest::of(&[&signed_bytes(&body)]);
-            let tpm = self.tpm.clone();
+            let tpm = tpm.clone();
             let signed = spawn_blocking(move || tpm.sign_transport(digest.0)).await;
             let (r, s) = signed.unwrap_or(Err(TpmError::Gone))?;
             entries.push(PeerEntry {

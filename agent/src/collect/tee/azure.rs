@@ -115,6 +115,7 @@ mod tests {
         let section = TeeSection {
             reports: soft.path("none"),
             device: soft.path("none"),
+            ..TeeSection::default()
         };
         let mut tee = Tee::new(&section).beside(tpm);
         tee.paravisor.as_mut().unwrap().pause = Duration::from_millis(20);

@@ -11,6 +11,7 @@ fn section(reports: &Path) -> TeeSection {
     TeeSection {
         reports: reports.to_owned(),
         device: reports.join("no-device"),
+        ..TeeSection::default()
     }
 }
 
