@@ -2,8 +2,9 @@
 
 use std::path::Path;
 
-use bailiwick_attestation::evidence::{
-    Binding, Nonce, StatementSigner, TeeReportSigner, tee_report_data,
+use bailiwick_attestation::{
+    appraisal::{EvidenceRefused, VerifiedEvidence},
+    evidence::{Binding, GuestSigner, Nonce, StatementSigner, TeeReportSigner, tee_report_data},
 };
 use tempfile::TempDir;
 
@@ -82,6 +83,16 @@ fn statement(envelope: &Evidence) -> Statement {
     Statement::decode(envelope.statement.as_slice()).unwrap()
 }
 
+/// As the collector takes it, of a guest that enrolled with this key.
+fn verified(
+    envelope: &Evidence,
+    key: &GuestSigner,
+    freshness: &Freshness,
+) -> Result<Sha256Digest, EvidenceRefused> {
+    let verified = VerifiedEvidence::verify(envelope, key, freshness)?;
+    Ok(verified.statement().digest)
+}
+
 /// What the report says it was asked for.
 fn bound(envelope: &Evidence) -> [u8; 64] {
     let Some(evidence::Signer::TeeReport(report)) = &envelope.signer else {
@@ -106,8 +117,11 @@ async fn a_report_signs_a_guests_statement_and_no_tpm_is_in_it() {
     let facts = Facts::default();
     let first = attester.make(&facts, challenged(), true).await.unwrap();
     let second = attester.make(&facts, challenged(), true).await.unwrap();
+    let key = signer.guest().unwrap().signer();
     for made in [&first, &second] {
         let envelope = &made.envelope;
+        let digest = verified(envelope, &key, &challenged()).unwrap();
+        assert_eq!(digest, made.item.digest);
         assert_eq!(bound(envelope), carried(&challenged(), envelope));
         // Neither can stand in the place of the other.
         let beside = tee_report_data(&challenged(), &envelope.statement, &signer.name());
@@ -153,6 +167,9 @@ async fn within_a_boot_statements_are_kept_and_signed_again() {
     let again = attester.requote(made.item, freshness).await.unwrap();
     assert_eq!(again.statement, made.envelope.statement);
     assert_eq!(bound(&again), carried(&freshness, &again));
+    let key = signer.guest().unwrap().signer();
+    assert_eq!(verified(&again, &key, &freshness), Ok(made.item.digest));
+    assert!(verified(&again, &key, &challenged()).is_err());
     assert_eq!(attester.quoted().0.len(), 1, "signed again after a restart");
     let next = attester.make(&facts, challenged(), true).await.unwrap();
     let next = statement(&next.envelope);
@@ -184,6 +201,20 @@ async fn statements_of_an_earlier_boot_are_a_gap_unless_a_receipt_covers_them() 
     for item in &items {
         let envelope = attester.kept(item.index.unwrap()).unwrap();
         assert_eq!(statement(&envelope).guest_key, before.guest_key());
+        // Nor does the collector take it of whoever enrolled with the new one.
+        let freshness = match &envelope.freshness {
+            Some(evidence::Freshness::Unchallenged(said)) => Freshness::Unchallenged {
+                last_receipt: Sha256Digest::from_slice(&said.last_receipt).unwrap(),
+                number: said.number,
+            },
+            other => panic!("{other:?}"),
+        };
+        let of = |signer: &Signer| signer.guest().unwrap().signer();
+        assert_eq!(
+            verified(&envelope, &of(&before), &freshness),
+            Ok(item.digest)
+        );
+        verified(&envelope, &of(&signer), &freshness).unwrap_err();
         let freshness = alone(&attester);
         let refused = attester.requote(*item, freshness).await.unwrap_err();
         assert!(matches!(refused, AttestError::EarlierKey), "{refused:?}");
