@@ -195,7 +195,7 @@ impl Default for TeeSection {
         Self {
             reports: PathBuf::from("/sys/kernel/config/tsm/report"),
             device: PathBuf::from("/dev/sev-guest"),
-            key: PathBuf::from("/run/bailiwick/guest-key"),
+            key: PathBuf::from("/run/bailiwick-agent/guest-key"),
         }
     }
 }

@@ -232,6 +232,18 @@ fn a_guest_without_a_tpm_opens_none_and_prints_back() {
     assert_eq!(key, Path::new("/run/x/key"));
 }
 
+/// What `deploy` shows is what this reads, and says nothing but its defaults of `[tee]`.
+#[test]
+fn the_example_of_a_guest_is_one() {
+    let file = Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../deploy/examples/guest/agent.toml"
+    ));
+    let config = Config::read(file).unwrap();
+    assert_eq!(config.signer, SignedBy::Tee);
+    assert_eq!(config.tee, TeeSection::default());
+}
+
 #[test]
 fn what_needs_a_tpm_is_no_guests_to_ask_for() {
     let rows = [
