@@ -65,12 +65,18 @@ pub(super) async fn enroll(
     Enrolment::from_message(enrolled.into_inner(), clock::now())
 }
 
-/// *Could not check* is told from *out of reach*: the one has words of the collector's, the other an
-/// error of the connection behind it.
+/// How the collector's words begin where its record failed, which says nothing of the guest.
+const FAILED: &str = "store-failed:";
+
+/// *Could not check* is told from *out of reach* and from *broken*: it has words of the collector's, and
+/// no error of the connection behind it.
 fn failed(status: Status) -> EnrollError {
     let of_connection = std::error::Error::source(&status).is_some();
+    let broken = status.message().starts_with(FAILED);
     match status.code() {
-        Code::Unavailable if !of_connection => EnrollError::Unchecked(status.message().to_owned()),
+        Code::Unavailable if !of_connection && !broken => {
+            EnrollError::Unchecked(status.message().to_owned())
+        }
         _ => status.into(),
     }
 }

@@ -238,7 +238,7 @@ async fn who_did_not_enrol_a_guest_and_why_is_told_apart() {
     };
     let unlisted = Status::failed_precondition("guest-unlisted: sign this entry");
     let unchecked = Status::unavailable("guest-unchecked: no certificate of the chip's key");
-    let internal = Status::internal("store-failed: later");
+    let store = Status::unavailable("store-failed: try again");
     type Row = (
         &'static str,
         Play,
@@ -279,7 +279,7 @@ async fn who_did_not_enrol_a_guest_and_why_is_told_apart() {
             "collector, failed",
             processor(),
             32,
-            Err(internal),
+            Err(store),
             "the collector failed",
         ),
         (
