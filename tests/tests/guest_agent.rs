@@ -2,26 +2,35 @@
 //! pipes whose processor is the test's, and a fence that notes what it is told.
 #![expect(clippy::unwrap_used, reason = "a helper that fails is a failed test")]
 
-#[expect(dead_code, reason = "this kernel hands out no certificates")]
 mod chip;
+mod client;
+mod stand;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use bailiwick_agent::fence_service::{Core, Enforcer, Peer, Settings, serve};
 use bailiwick_agent::spool::Spool;
-use bailiwick_attestation::Sha256Digest;
 use bailiwick_attestation::appraisal::VerifiedEvidence;
 use bailiwick_attestation::evidence::{Freshness, GuestSigner};
-use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::proto::v1::{self, FenceEvent, FenceState, fence_state::Mode};
+use bailiwick_attestation::{DeploymentId, NodeId, Sha256Digest};
+use bailiwick_policy::approvers::Approvers;
+use bailiwick_policy::bundle::VerifiedBundle;
 use chip::{Chip, Kernel};
+use client::client;
 use prost::Message as _;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use stand::Stand;
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 /// A program of this build.
 fn built(name: &str) -> PathBuf {
@@ -45,6 +54,9 @@ struct Scene {
     disk: TempDir,
     memory: TempDir,
     chip: Chip,
+    /// Who the collector is: `[collector]`, and the approvers' file.
+    collector: String,
+    allowed: PathBuf,
 }
 
 /// An agent that runs, and the kernel it asks: one for each, for a pipe that was left half read would
@@ -56,10 +68,19 @@ struct Agent {
 
 impl Scene {
     fn new() -> Self {
+        let disk = tempfile::tempdir().unwrap();
+        // A port that nobody listens on any more.
+        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = nobody.local_addr().unwrap().port();
+        let pin = "0".repeat(64);
         let scene = Self {
-            disk: tempfile::tempdir().unwrap(),
+            allowed: disk.path().join("allowed"),
+            disk,
             memory: tempfile::tempdir_in("/dev/shm").unwrap(),
             chip: Chip::new(),
+            collector: format!(
+                "enroll = \"127.0.0.1:{port}\"\nevidence = \"127.0.0.1:{port}\"\nspki_pin = \"{pin}\"\n"
+            ),
         };
         let made = Command::new("ssh-keygen")
             .args(["-q", "-t", "ed25519", "-N", "", "-C", "", "-f"])
@@ -71,6 +92,22 @@ impl Scene {
         fs::create_dir_all(scene.path("host/sys/kernel/random")).unwrap();
         scene.boot(1);
         scene
+    }
+
+    /// From here on this is its collector, and these are its approvers.
+    fn meets(&mut self, stand: &Stand) {
+        let bound = stand.running.as_ref().unwrap().bound;
+        self.allowed = stand.dir.path().join("allowed");
+        self.collector = format!(
+            "enroll = \"{}\"\nevidence = \"{}\"\nca_file = {:?}\n",
+            bound.enroll,
+            bound.evidence,
+            stand.dir.path().join("state/ca.pem")
+        );
+    }
+
+    fn log(&self) -> String {
+        fs::read_to_string(self.path("agent.log")).unwrap_or_default()
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -88,20 +125,16 @@ impl Scene {
     }
 
     fn configure(&self, reports: &Path) -> PathBuf {
-        // A port that nobody listens on any more.
-        let nobody = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let port = nobody.local_addr().unwrap().port();
         let host = self.path("host");
         let text = format!(
             "deployment = \"demo\"\nnode = \"guest-01\"\nsigner = \"tee\"\nstate_dir = {state:?}\n\
-             [collector]\nenroll = \"127.0.0.1:{port}\"\nevidence = \"127.0.0.1:{port}\"\n\
-             spki_pin = \"{pin}\"\n[policy]\napprovers = {allowed:?}\nthreshold = 1\n\
+             [collector]\n{collector}[policy]\napprovers = {allowed:?}\nthreshold = 1\n\
              [fence]\nroot = \"/x\"\nwhole_host = false\nsocket = {socket:?}\nlog = {log:?}\n\
              [evidence]\ninterval_s = 1\n[host]\nproc = {host:?}\nsys = {host:?}\n\
              [tee]\nreports = {reports:?}\ndevice = {none:?}\nkey = {key:?}\n",
             state = self.path("state"),
-            pin = "0".repeat(64),
-            allowed = self.path("allowed"),
+            collector = self.collector,
+            allowed = self.allowed,
             socket = self.path("run/fence.sock"),
             log = self.path("fence.log"),
             none = self.path("none"),
@@ -165,8 +198,7 @@ impl Scene {
 impl Drop for Scene {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.path("agent.log")).unwrap_or_default();
-            eprintln!("agent.log:\n{log}");
+            eprintln!("agent.log:\n{}", self.log());
         }
     }
 }
@@ -262,10 +294,7 @@ fn a_processor_that_does_not_sign_is_asked_again_later_each_time() {
     let scene = Scene::new();
     let config = scene.configure(&scene.path("none"));
     let agent = scene.started(&config, None);
-    let asked = || {
-        let log = fs::read_to_string(scene.path("agent.log")).unwrap();
-        log.matches("the processor does not sign").count()
-    };
+    let asked = || scene.log().matches("the processor does not sign").count();
     wait("asked three times", 30, || asked() >= 3);
     // A second, two, four, eight, each a half shorter at most.
     std::thread::sleep(Duration::from_secs(2));
@@ -325,4 +354,194 @@ fn an_agent_whose_key_would_lie_on_a_disk_does_not_start() {
         );
     }
     assert!(!scene.key().exists());
+}
+
+/// Stands where the kernel would, and notes what it was told.
+#[derive(Clone, Default)]
+struct Recorder(Arc<Mutex<(u64, u64)>>);
+
+#[derive(Debug, thiserror::Error)]
+#[error("never")]
+struct Never;
+
+impl Recorder {
+    /// Version of the policy in force, and when the lease ends.
+    fn told(&self) -> (u64, u64) {
+        *self.0.lock().unwrap()
+    }
+}
+
+impl Enforcer for Recorder {
+    type Error = Never;
+
+    fn apply_policy(&mut self, bundle: &VerifiedBundle) -> Result<(), Never> {
+        self.0.lock().unwrap().0 = bundle.manifest.version;
+        Ok(())
+    }
+
+    fn admit(&mut self, _new: bool) {}
+
+    fn deny_everything(&mut self) -> Result<(), Never> {
+        self.0.lock().unwrap().0 = 0;
+        Ok(())
+    }
+
+    fn reconcile(&mut self) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn set_lease_end(&mut self, boot_ns: u64) -> Result<(), Never> {
+        self.0.lock().unwrap().1 = boot_ns;
+        Ok(())
+    }
+
+    fn set_gpus_proven(&mut self, _proven: bool) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn set_peers(&mut self, _peers: Vec<Peer>) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn set_break_glass(
+        &mut self,
+        _ends: BTreeMap<String, u64>,
+        _uses: &BTreeMap<Sha256Digest, u64>,
+    ) -> Result<(), Never> {
+        Ok(())
+    }
+
+    fn state(&mut self) -> FenceState {
+        let (version, lease_end_boot_ns) = self.told();
+        let mode = match version {
+            0 => Mode::DefaultDeny,
+            _ => Mode::Enforcing,
+        };
+        FenceState {
+            mode: mode.into(),
+            lease_end_boot_ns,
+            ..FenceState::default()
+        }
+    }
+
+    fn world_digest(&self) -> Option<Sha256Digest> {
+        Some(Sha256Digest([7; 32]))
+    }
+
+    fn drain_events(&mut self) -> (Vec<FenceEvent>, u64) {
+        (Vec::new(), 0)
+    }
+}
+
+/// The one node, as the client lists it.
+async fn listed(stand: &Stand) -> Option<Value> {
+    let config = stand.client_config();
+    let output = client(&["nodes", "--output", "json"], Some(&config)).await;
+    let listing: Value = serde_json::from_slice(&output.stdout).ok()?;
+    let rows = listing
+        .as_array()
+        .or_else(|| listing.get("nodes")?.as_array());
+    rows?.first().cloned()
+}
+
+/// Chip and launch are listed, and the chip's maker is the operator's to name.
+async fn listing_collector(chip: &Chip, scratch: &Path) -> Stand {
+    let mut stand = Stand::new().await;
+    let (root, chain) = (scratch.join("root.der"), scratch.join("chain.pem"));
+    fs::write(&root, &chip.root).unwrap();
+    fs::write(&chain, &chip.chain).unwrap();
+    let store = scratch.join("store");
+    let files = [&root, &chain].map(|file| file.to_str().unwrap());
+    let store_words = ["--store", store.to_str().unwrap(), "--output", "json"];
+    let words = [&["endorsements", "import"][..], &files, &store_words].concat();
+    let imported = client(&words, None).await;
+    assert_eq!(imported.status.code(), Some(0), "{imported:?}");
+    stand.endorse_from(&store);
+    let (digest, measurement) = (Sha256Digest::of(&[&chip.root]), "06".repeat(48));
+    stand.profile = format!(
+        "name = \"test\"\nlease_seconds = 300\nmax_silence_seconds = 180\n\
+         [tpm]\nbank = \"sha256\"\nrequire = []\n[cvm]\nrevocation = false\n\
+         listed = true\nroots = [\"{digest}\"]\n[[require]]\nclaim = \"cvm.measurement\"\n\
+         is = \"{measurement}\"\nprovenance = \"self-reported\"\n"
+    );
+    stand
+}
+
+/// The inventory's entry for this guest, on the chip whose identifier is this byte again and again.
+fn listing(chip: &str) -> String {
+    format!(
+        "[[guest]]\nname = \"guest-01\"\nchips = [\"SNP-{}\"]\nmeasurement = \"{}\"\n\
+         jurisdiction = \"DE\"\n",
+        chip.repeat(64),
+        "06".repeat(48)
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_that_is_another_than_listed_is_told_so_and_never_enrols() {
+    let mut scene = Scene::new();
+    let mut stand = listing_collector(&scene.chip, scene.disk.path()).await;
+    stand.apply(&listing("08")).await;
+    scene.meets(&stand);
+    let agent = scene.start();
+    tokio::task::block_in_place(|| {
+        wait("a refusal", 30, || scene.log().contains("not enrolled"));
+    });
+    assert!(scene.log().contains("refused: guest-chip: "));
+    assert!(!scene.path("state/enrolment").exists());
+    let node = listed(&stand).await.unwrap();
+    assert_eq!(node["state"], "never-enrolled", "{node}");
+    tokio::task::block_in_place(|| agent.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_without_a_tpm_enrols_attests_and_is_leased_in_each_boot() {
+    let mut scene = Scene::new();
+    let mut stand = listing_collector(&scene.chip, scene.disk.path()).await;
+    stand.apply(&listing("07")).await;
+    scene.meets(&stand);
+    let recorder = Recorder::default();
+    let allowed = fs::read(&scene.allowed).unwrap();
+    let core = Core::new(
+        recorder.clone(),
+        Settings {
+            deployment: DeploymentId::new("demo").unwrap(),
+            approvers: Approvers::parse("allowed", &allowed, 1).unwrap(),
+            state_dir: scene.path("fence"),
+            node: NodeId::new("guest-01").unwrap(),
+            boot_id: [1; 16],
+        },
+    );
+    let stop = CancellationToken::new();
+    let (stopping, socket) = (stop.clone(), scene.path("run/fence.sock"));
+    let fence = tokio::spawn(async move { serve(core, &socket, stopping).await.unwrap() });
+
+    let mut certificates = Vec::new();
+    let mut lease_end = 0;
+    // A start, a restart, and another boot.
+    for boot in [1, 1, 2] {
+        scene.boot(boot);
+        let agent = scene.start();
+        tokio::task::block_in_place(|| {
+            wait("a policy, and a later lease", 60, || {
+                let (version, end) = recorder.told();
+                version == 1 && end > lease_end
+            });
+        });
+        lease_end = recorder.told().1;
+        let node = listed(&stand).await.unwrap();
+        assert_eq!(node["verdict"], "affirming", "{node}");
+        certificates.push(fs::read(scene.path("state/enrolment")).unwrap());
+        tokio::task::block_in_place(|| agent.stop());
+    }
+    assert_eq!(
+        certificates[0], certificates[1],
+        "a restart enrols nobody anew"
+    );
+    assert_ne!(
+        certificates[1], certificates[2],
+        "another boot does, with its key"
+    );
+    stop.cancel();
+    fence.await.unwrap();
 }
