@@ -16,6 +16,9 @@ pub struct GuestIdentity {
 pub struct Launch {
     /// `MEASUREMENT` of SEV-SNP, `MRTD` of TDX: 48 bytes.
     pub measurement: Option<String>,
+    /// The measurement that is to take its place: good beside it, so that approvers sign before the
+    /// guest is launched anew, and again afterwards.
+    pub next_measurement: Option<String>,
     /// Whose signature over the measurement the chip has to have checked, of SEV-SNP.
     pub signer: Option<LaunchKey>,
     /// `HOST_DATA` of SEV-SNP (32 bytes), `MRCONFIGID` of TDX (48 bytes): what tells guests of one
@@ -60,13 +63,22 @@ impl GuestIdentity {
         }
         let Launch {
             measurement,
+            next_measurement,
             signer,
             host_data,
         } = &self.launch;
-        if let Some(own) = measurement
-            && *own != facts.measurement
-        {
-            return Some(other("cvm.measurement", own, &facts.measurement));
+        let mut measured = measurement.iter().chain(next_measurement);
+        if measurement.is_some() && !measured.any(|own| *own == facts.measurement) {
+            let own: Vec<&str> = measurement
+                .iter()
+                .chain(next_measurement)
+                .map(String::as_str)
+                .collect();
+            return Some(other(
+                "cvm.measurement",
+                &own.join(" or "),
+                &facts.measurement,
+            ));
         }
         if let Some(own) = host_data
             && *own != facts.host_data
@@ -123,6 +135,7 @@ mod tests {
             chips: vec!["SNP-06".to_owned(), "SNP-07".to_owned()],
             launch: Launch {
                 measurement: Some("06".to_owned()),
+                next_measurement: None,
                 signer: Some(LaunchKey {
                     id_key: "0a".to_owned(),
                     family: "0b".to_owned(),
@@ -207,5 +220,20 @@ mod tests {
         assert_eq!(bare.other(&other), None);
         other.measurement = "07".to_owned();
         assert_eq!(bare.other(&other).unwrap().claim, "cvm.measurement");
+    }
+
+    #[test]
+    fn a_launch_and_the_one_after_it_are_both_good() {
+        let mut both = whole();
+        both.launch.next_measurement = Some("07".to_owned());
+        for (measurement, want) in [("06", None), ("07", None), ("08", Some(("06 or 07", "08")))] {
+            let mut facts = facts();
+            facts.measurement = measurement.to_owned();
+            let found = both
+                .other(&facts)
+                .map(|other| (other.expected, other.found));
+            let want = want.map(|(expected, found)| (expected.to_owned(), found.to_owned()));
+            assert_eq!(found, want, "{measurement}");
+        }
     }
 }

@@ -41,6 +41,7 @@ static MODEL: LazyLock<(Model, DeploymentId)> = LazyLock::new(|| {
         inventory: INVENTORY.as_bytes(),
         collector: b"",
         profile: PROFILE.as_bytes(),
+        guest_profile: None,
     };
     (
         Model::parse(&files).unwrap(),

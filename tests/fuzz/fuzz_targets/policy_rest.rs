@@ -1,7 +1,7 @@
 #![no_main]
 // The same bytes as every other file of a policy. What an inventory lists of guests is written as it was
 // read, and no two of them could show the same report.
-use bailiwick_attestation::cvm::GuestIdentity;
+use bailiwick_attestation::cvm::{GuestIdentity, Launch};
 use bailiwick_attestation::evidence::guest_id;
 use bailiwick_attestation::profile::Profile;
 use bailiwick_policy::model::{Files, Inventory, Model, edit};
@@ -29,8 +29,16 @@ fn apart(a: &GuestIdentity, b: &GuestIdentity) -> bool {
         a.is_some() && b.is_some() && a != b
     }
     let (one, two) = (&a.launch, &b.launch);
+    let measured = |launch: &Launch| {
+        let own = launch.measurement.iter().chain(&launch.next_measurement);
+        own.cloned().collect::<Vec<_>>()
+    };
+    let (first, second) = (measured(one), measured(two));
+    let measured_apart = !first.is_empty()
+        && !second.is_empty()
+        && !first.iter().any(|one| second.contains(one));
     !a.chips.iter().any(|chip| b.chips.contains(chip))
-        || differ(&one.measurement, &two.measurement)
+        || measured_apart
         || differ(&one.signer, &two.signer)
         || differ(&one.host_data, &two.host_data)
 }
@@ -45,6 +53,7 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
         inventory: b"",
         collector: b"",
         profile,
+        guest_profile: None,
     };
     Model::parse(&Files {
         host_fence: data,
@@ -65,6 +74,11 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
     }
     Model::parse(&Files {
         collector: data,
+        ..empty
+    })
+    .ok();
+    Model::parse(&Files {
+        guest_profile: Some(data),
         ..empty
     })
     .ok();

@@ -9,6 +9,7 @@ bailiwick_fuzz::fuzz_target!(|data: &[u8]| {
         inventory: b"",
         collector: b"",
         profile: b"name=\"p\"\nlease_seconds=1\nmax_silence_seconds=1\ntpm={bank=\"sha256\",require=[0]}\n",
+        guest_profile: None,
     };
     Model::parse(&files).ok();
 });

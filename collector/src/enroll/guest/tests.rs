@@ -341,6 +341,7 @@ fn a_report_of_another_guest_is_refused() {
         chips: vec![format!("SNP-{}", "07".repeat(64))],
         launch: Launch {
             measurement: Some("06".repeat(48)),
+            next_measurement: None,
             signer: Some(LaunchKey {
                 id_key: "0a".repeat(48),
                 family: "0b".repeat(16),

@@ -118,6 +118,7 @@ pub(crate) fn launched(guest: &GuestIdentity) -> Vec<(&'static str, &str)> {
     let signer = launch.signer.as_ref();
     let all = [
         ("measurement", launch.measurement.as_ref()),
+        ("next_measurement", launch.next_measurement.as_ref()),
         ("id_key", signer.map(|key| &key.id_key)),
         ("family_id", signer.map(|key| &key.family)),
         ("image_id", signer.map(|key| &key.image)),
@@ -247,6 +248,7 @@ mod tests {
                 chips,
                 launch: Launch {
                     measurement: Some(hex(96)),
+                    next_measurement: None,
                     signer: Some(LaunchKey {
                         id_key: hex(96),
                         family: hex(32),
@@ -319,6 +321,7 @@ mod tests {
         let launch = whole.guest.clone().unwrap().launch;
         let signed = Launch {
             measurement: None,
+            next_measurement: None,
             host_data: None,
             ..launch.clone()
         };

@@ -93,6 +93,7 @@ fn a_guest_is_a_node_by_its_launch_and_its_chips() {
             chips: vec![SNP.to_owned(), "SNP-fedcba9876543210".to_owned()],
             launch: Launch {
                 measurement: Some("a".repeat(96)),
+                next_measurement: None,
                 signer: None,
                 host_data: Some("e".repeat(64)),
             },
@@ -114,6 +115,7 @@ fn a_guest_is_a_node_by_its_launch_and_its_chips() {
         signed.guest.as_ref().unwrap().launch,
         Launch {
             measurement: None,
+            next_measurement: None,
             signer: Some(LaunchKey {
                 id_key: "b".repeat(96),
                 family: "c".repeat(32),
@@ -257,6 +259,29 @@ fn each_guest_is_checked_and_held_against_the_others() {
                 "inventory.toml:12: guest.measurement: {}",
                 not(96, &"a".repeat(98))
             ),
+        ),
+        (
+            "a next measurement that is the first",
+            &measured,
+            &format!("{measured}next_{measured}"),
+            "inventory.toml:13: guest.next_measurement: is measurement itself".to_owned(),
+        ),
+        (
+            "a next measurement in capitals",
+            &measured,
+            &format!("{measured}next_measurement = \"{}\"\n", "B".repeat(96)),
+            format!(
+                "inventory.toml:13: guest.next_measurement: {}",
+                not(96, &"B".repeat(96))
+            ),
+        ),
+        (
+            "a next measurement after none",
+            &format!("id_key = \"{key}\"\n"),
+            &format!("next_{measured}id_key = \"{key}\"\n"),
+            "inventory.toml:24: guest.next_measurement: says nothing without measurement, whose \
+             place it is to take"
+                .to_owned(),
         ),
         (
             "HOST_DATA of TDX's length",

@@ -45,6 +45,9 @@ const fn guest(node: &Node) -> Option<&GuestIdentity> {
     node.guest.as_ref()
 }
 
+/// Another launch that is good beside the first: without it none is, besides.
+const NEXT: &str = "next_measurement";
+
 fn words(guest: &GuestIdentity) -> String {
     let launch: Vec<String> = launched(guest)
         .into_iter()
@@ -56,6 +59,8 @@ fn words(guest: &GuestIdentity) -> String {
 fn changed(name: &NodeId, was: &GuestIdentity, is: &GuestIdentity, lines: &mut Vec<String>) {
     for (key, was, is) in parts(was, is) {
         let change = match (was, is) {
+            (None, Some(is)) if key == NEXT => format!("{is} is good, too"),
+            (Some(was), None) if key == NEXT => format!("{was} is to come no more"),
             (Some(was), Some(is)) => format!("was {was}, is {is}"),
             (Some(was), None) => format!("was {was}, may be any"),
             (None, Some(is)) => format!("was any, is {is}"),
@@ -188,6 +193,21 @@ mod tests {
                 vm(&[1], &key('6')),
                 vm(&[1], &key('7')),
                 vec![format!("guest vm: image_id was {six}, is {seven}")],
+            ),
+            (
+                "an update that begins",
+                vm(&[1], &m('1')),
+                vm(&[1], &(m('1') + &line("next_measurement", '2', 96))),
+                vec![format!("guest vm: next_measurement {two} is good, too")],
+            ),
+            (
+                "an update that is over",
+                vm(&[1], &(m('1') + &line("next_measurement", '2', 96))),
+                vm(&[1], &m('2')),
+                vec![
+                    format!("guest vm: measurement was {one}, is {two}"),
+                    format!("guest vm: next_measurement {two} is to come no more"),
+                ],
             ),
             (
                 "a signer for a measurement",

@@ -93,6 +93,7 @@ impl Guest {
                 chips: vec![format!("SNP-{}", "07".repeat(64))],
                 launch: Launch {
                     measurement: Some("06".repeat(48)),
+                    next_measurement: None,
                     ..Launch::default()
                 },
             }),

@@ -4,7 +4,8 @@ use bailiwick_attestation::cvm::{Facts, GuestIdentity, Launch, LaunchKey, Launch
 
 use super::read;
 
-/// Every launch that three measurements, signers and host data can name, `None` among them.
+/// Every launch that three measurements, signers and host data can name, `None` among them, and of the
+/// first measurement those that the second is to follow.
 fn launches() -> Vec<Launch> {
     let text = |digit: char, count: usize| digit.to_string().repeat(count);
     let measurements = [None, Some(text('1', 96)), Some(text('2', 96))];
@@ -27,11 +28,19 @@ fn launches() -> Vec<Launch> {
             .filter(|it| it.is_some() || measurement.is_some())
         {
             for host_data in &data {
-                all.push(Launch {
+                let launch = Launch {
                     measurement: measurement.clone(),
+                    next_measurement: None,
                     signer: signer.clone(),
                     host_data: host_data.clone(),
-                });
+                };
+                if *measurement == measurements[1] {
+                    all.push(Launch {
+                        next_measurement: measurements[2].clone(),
+                        ..launch.clone()
+                    });
+                }
+                all.push(launch);
             }
         }
     }
@@ -96,6 +105,7 @@ fn entry(name: &str, chips: &[&str], launch: &Launch) -> String {
     };
     let signer = launch.signer.as_ref();
     line("measurement", launch.measurement.as_ref());
+    line("next_measurement", launch.next_measurement.as_ref());
     line("id_key", signer.map(|key| &key.id_key));
     line("family_id", signer.map(|key| &key.family));
     line("image_id", signer.map(|key| &key.image));
@@ -150,6 +160,7 @@ fn a_guest_that_could_be_another_one_is_refused_under_both_names() {
     };
     let launch = |measurement, signer, host_data| Launch {
         measurement,
+        next_measurement: None,
         signer,
         host_data,
     };
@@ -257,6 +268,7 @@ fn many_guests_of_one_chip_are_told_apart_in_a_moment() {
         .map(|n| {
             let launch = Launch {
                 measurement: Some(format!("{n:096x}")),
+                next_measurement: None,
                 ..Launch::default()
             };
             entry(&format!("vm{n}"), &chips, &launch)

@@ -27,6 +27,7 @@ pub(super) struct RawGuest {
     pub(super) name: Spanned<String>,
     chips: Spanned<Texts>,
     measurement: Option<Spanned<String>>,
+    next_measurement: Option<Spanned<String>>,
     id_key: Option<Spanned<String>>,
     family_id: Option<Spanned<String>>,
     image_id: Option<Spanned<String>>,
@@ -125,6 +126,7 @@ fn launch(file: &TomlFile<'_>, raw: &RawGuest) -> Result<Launch, FileError> {
     };
     let launch = Launch {
         measurement: hex(&raw.measurement, DIGITS_48)?,
+        next_measurement: hex(&raw.next_measurement, DIGITS_48)?,
         signer: signer(file, raw, snp)?,
         host_data: hex(&raw.host_data, if snp { DIGITS_32 } else { DIGITS_48 })?,
     };
@@ -138,6 +140,14 @@ fn launch(file: &TomlFile<'_>, raw: &RawGuest) -> Result<Launch, FileError> {
             raw.name.get_ref()
         );
         return Err(file.error(raw.name.span(), fault));
+    }
+    if let Some(next) = &raw.next_measurement {
+        let fault = match &launch.measurement {
+            None => "says nothing without measurement, whose place it is to take",
+            Some(own) if own == next.get_ref() => "is measurement itself",
+            Some(_) => return Ok(launch),
+        };
+        return Err(file.error(next.span(), fault));
     }
     Ok(launch)
 }
@@ -202,13 +212,19 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    fn of(launch: &'a Launch) -> Self {
+    /// One, or two while another measurement is to take the place of the first.
+    fn of(launch: &'a Launch) -> impl Iterator<Item = Self> {
         let signer = launch.signer.as_ref();
-        Self {
+        let first = Self {
             measurement: launch.measurement.as_deref(),
             signer: signer.map(|key| [&key.id_key, &key.family, &key.image].map(String::as_str)),
             host_data: launch.host_data.as_deref(),
-        }
+        };
+        let next = launch.next_measurement.as_deref().map(|next| Self {
+            measurement: Some(next),
+            ..first
+        });
+        [first].into_iter().chain(next)
     }
 
     const fn kinds(&self) -> Kinds {
@@ -241,8 +257,8 @@ pub(super) fn apart(
             continue;
         };
         for chip in &own.chips {
-            let named = Named::of(&own.launch);
-            on.entry(chip).or_default().push((raw, named));
+            let named = Named::of(&own.launch).map(|named| (raw, named));
+            on.entry(chip).or_default().extend(named);
         }
     }
     for (chip, guests) in on {
