@@ -140,10 +140,7 @@ impl Stream {
             .map_err(service::store)?
             .ok_or_else(|| Status::unauthenticated("node-unknown: enrol first"))?;
         if row.ak_name != self.peer.ak_name {
-            // Enrolled anew while this was on its way: what the stream is told may take a moment.
-            return Err(Status::unauthenticated(
-                "certificate-superseded: the node has enrolled since; use that one",
-            ));
+            return Err(superseded());
         }
         let proof = evidence.log_consistency.as_ref();
         let gap = match self.place(&row, verified.statement(), proof).await? {
@@ -382,6 +379,7 @@ impl Stream {
                     "another statement was accepted under this number meanwhile",
                 )));
             }
+            Err(StoreError::Superseded) => return Err(superseded()),
             Err(error) => return Err(service::store(error)),
         };
         if let (Some(_), Some(until)) = (&appraised.lease, appraised.lease_until) {
@@ -476,6 +474,11 @@ impl Stream {
 fn same_signer(before: Option<&[u8]>, now: &[u8]) -> bool {
     let guest = |name: &[u8]| GuestSigner::key_named(name).is_some();
     before.is_some_and(|before| before == now || (guest(before) && guest(now)))
+}
+
+/// Enrolled anew while this was on its way: what the stream is told may take a moment.
+fn superseded() -> Status {
+    Status::unauthenticated("certificate-superseded: the node has enrolled since; use that one")
 }
 
 /// Every name of every device, where NVML could be asked, and what NVIDIA certified of them.

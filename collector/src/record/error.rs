@@ -9,6 +9,9 @@ pub enum StoreError {
     /// The schema could not be brought to this version, or is a later version's.
     #[error("schema")]
     Migrate(#[from] sqlx::migrate::MigrateError),
+    /// The node has enrolled with another key since.
+    #[error("the node has enrolled with another key since")]
+    Superseded,
     /// The row is there already.
     #[error("another statement stands at this epoch and sequence")]
     Conflict,

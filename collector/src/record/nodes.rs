@@ -122,12 +122,30 @@ async fn lease_end(
     Ok(())
 }
 
+/// Whoever spoke is who is enrolled: an enrolment that came in between has ended what the one before
+/// had, and what was on its way then brings none of it back.
+async fn enrolled_still(
+    connection: &mut SqliteConnection,
+    new: &NewStatement,
+) -> Result<(), StoreError> {
+    let row = sqlx::query("SELECT ak_name FROM nodes WHERE ek = ?")
+        .bind(new.ek.as_bytes().as_slice())
+        .fetch_optional(connection)
+        .await?;
+    let ak: Option<Vec<u8>> = row.map(|row| row.try_get("ak_name")).transpose()?;
+    match ak.is_some_and(|ak| ak != new.ak_name) {
+        true => Err(StoreError::Superseded),
+        false => Ok(()),
+    }
+}
+
 /// Answers how the verdict turned by it, if it did.
 pub(super) async fn statement_insert(
     connection: &mut SqliteConnection,
     new: &NewStatement,
     log_index: u64,
 ) -> Result<Option<Turn>, StoreError> {
+    enrolled_still(connection, new).await?;
     let reasons = serde_json::Value::from(new.reasons.clone()).to_string();
     sqlx::query(
         "INSERT INTO statements (ek, epoch, sequence, digest, evidence, verdict, reasons, result,

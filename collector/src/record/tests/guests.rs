@@ -93,3 +93,34 @@ async fn a_guest_that_was_followed_does_not_come_back() {
     let back = insert(guest_enrolment(2, b, 10)).await.unwrap();
     assert_eq!(back, Admitted::Superseded);
 }
+
+#[tokio::test]
+async fn what_was_on_its_way_when_another_enrolled_counts_no_more() {
+    let fixture = Fixture::new();
+    let (store, _writer) = fixture.open().await;
+    let keys = [(); 2].map(|()| KeyPair::generate().unwrap());
+    let named = |id: u8, now| NewEnrolment {
+        ak_name: vec![0, 11, id],
+        ..guest_enrolment(id, &keys[usize::from(id) - 1], now)
+    };
+    let leased = |number, at, id: u8| {
+        let mut said = statement(number, Verdict::Affirming, at);
+        said.lease_until = Some(UnixTime(1_000));
+        said.ak_name = vec![0, 11, id];
+        said
+    };
+    store.enrolment_insert(named(1, 1)).await.unwrap();
+    store.statement_insert(leased(0, 2, 1)).await.unwrap();
+    store.enrolment_insert(named(2, 3)).await.unwrap();
+    // Judged before, written after: neither lease nor row.
+    let late = store.statement_insert(leased(1, 4, 1)).await.unwrap_err();
+    assert!(matches!(late, StoreError::Superseded), "{late}");
+    let row = store.node_get(&EK).await.unwrap().unwrap();
+    assert_eq!((row.lease_until, row.statements), (None, 1));
+    store.statement_insert(leased(1, 5, 2)).await.unwrap();
+    let row = store.node_get(&EK).await.unwrap().unwrap();
+    assert_eq!(
+        (row.lease_until, row.statements),
+        (Some(UnixTime(1_000)), 2)
+    );
+}
