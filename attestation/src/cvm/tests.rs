@@ -89,6 +89,25 @@ fn faults(judged: &Judged) -> Vec<(&'static str, bool)> {
     all.map(|fault| (fault.code, fault.refused)).collect()
 }
 
+/// Any certificate of such firmware might be that of a chip which does not say who it is.
+#[test]
+fn of_a_chip_that_hides_the_key_that_signed_is_found_among_others() {
+    let mut scene = Scene::of(&MILAN, &milan());
+    scene.report = MILAN.report_with(&[(0x1a0, &[0; 64])]);
+    assert_eq!(scene.faults(), []);
+    let others: Vec<Certificate> = (0..5).map(|_| made(&milan()).key.clone()).collect();
+    let chain = [&MILAN.ask, &MILAN.root].map(Clone::clone);
+    let without = [&others[..], &chain].concat();
+    scene.endorsements = brought(&[(&milan(), &MILAN)], without.clone());
+    // Another chip's key says nothing of this one: somebody has to bring its own.
+    assert_eq!(scene.faults(), [("cvm-key-missing", false)]);
+    let with = [&without[..], &[MILAN.key.clone()]].concat();
+    scene.endorsements = brought(&[(&milan(), &MILAN)], with);
+    let judged = scene.judge();
+    assert_eq!(faults(&judged), []);
+    assert!(judged.proven() && judged.facts.unwrap().chip.is_none());
+}
+
 #[test]
 fn a_chip_speaks_for_its_guest_whoever_brings_its_certificates() {
     let whole = Scene::of(&MILAN, &milan());

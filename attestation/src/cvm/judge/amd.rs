@@ -14,6 +14,9 @@ use crate::x509::{Certificate, MAX_PATH, PathRefused};
 /// Certificates tried as the key's: one from the host and one from the operator, and what a key got
 /// anew. Each costs two signatures by RSA.
 const MAX_TRIED: usize = 4;
+/// Certificates whose key is looked for by its signature, where the chip does not say whose it is; each
+/// costs one by ECDSA.
+const MAX_SOUGHT: usize = 256;
 /// Highest VMPL of a guest; the host asks under another number.
 const MAX_VMPL: u32 = 3;
 
@@ -40,13 +43,17 @@ pub(super) fn judge(asked: &Asked<'_>, report: &Report<'_>) -> Judged {
     let table = Table::parse(asked.table).unwrap_or_default().certificates;
     let brought = asked.endorsements.certificates.iter();
     let of_chip = |one: &&Certificate| snp::is_of_chip(report, kind, one);
-    let keys: Vec<Certificate> = table
+    let keys: Vec<&Certificate> = table
         .iter()
         .chain(brought.clone().map(|(_, one)| one))
         .filter(of_chip)
-        .cloned()
         .collect();
     let fitting = keys.iter().filter(|one| snp::is_for(report, kind, one));
+    // Of a chip that hides any key of such firmware may be its own: another one's says nothing of it.
+    let hides = kind == Endorsement::Vcek && report.hides_chip();
+    let fitting = fitting
+        .take(if hides { MAX_SOUGHT } else { MAX_TRIED })
+        .filter(|one| !hides || snp::signature(report, one).is_ok());
     // Keys of other chips lead nowhere from here.
     let between = brought
         .clone()
@@ -60,7 +67,7 @@ pub(super) fn judge(asked: &Asked<'_>, report: &Report<'_>) -> Judged {
         .chain(roots)
         .cloned()
         .collect();
-    let mut tried = fitting.take(MAX_TRIED).peekable();
+    let mut tried = fitting.peekable();
     if tried.peek().is_none() {
         judged
             .faults
@@ -99,6 +106,9 @@ fn key_missing(
 ) -> Fault {
     let tcb = tcb_text(&tcb(report, product));
     let whose = match kind {
+        Endorsement::Vcek if report.hides_chip() => {
+            "the chip, which hides, that signed it".to_owned()
+        }
         Endorsement::Vcek => format!("chip {}", hex::encode(report.chip_id)),
         Endorsement::Vlek => "the provider".to_owned(),
     };
@@ -119,6 +129,10 @@ fn under(
     chain: &[Certificate],
     product: Product,
 ) -> Result<(Vec<Certificate>, bool), Vec<Fault>> {
+    // No path is looked for to a key that did not sign it.
+    if let Err(why) = snp::signature(report, key) {
+        return Err(vec![fault(&why, key, chain)]);
+    }
     let makers = asked.endorsements.snp_roots.iter();
     let makers: Vec<(Product, &str)> = makers.map(|(p, root)| (*p, root.as_str())).collect();
     let why = match snp::endorsed_under(&makers, report, kind, key, chain, asked.at) {

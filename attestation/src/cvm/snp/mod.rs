@@ -14,7 +14,7 @@ mod verify;
 pub use report::{Product, Report, SigningKey, Tcb};
 pub use table::{MAX_TABLE, Table};
 pub use verify::{Endorsement, SnpRefused, verify};
-pub(crate) use verify::{ROOTS, endorsed_under, is_for, is_key, is_of_chip, product};
+pub(crate) use verify::{ROOTS, endorsed_under, is_for, is_key, is_of_chip, product, signature};
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -242,7 +242,8 @@ pub(crate) fn product(report: &Report<'_>) -> Product {
     known.unwrap_or(Product::Milan)
 }
 
-fn signature(report: &Report<'_>, certificate: &Certificate) -> Result<(), SnpRefused> {
+/// The certificate's key signed the report, whosever it is.
+pub(crate) fn signature(report: &Report<'_>, certificate: &Certificate) -> Result<(), SnpRefused> {
     let key = match certificate.key() {
         Ok(
             key @ PublicKey::Ec {
