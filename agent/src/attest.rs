@@ -433,7 +433,10 @@ impl Attester {
         let logs = spawn_blocking(move || read_logs(&host)).await;
         let mut logs = logs.unwrap_or_default();
         logs.extend(gpu.into_iter().flat_map(|gpu| of_gpus(gpu.logs)));
-        let (logs, sent) = self.logs.choose(logs);
+        let (mut logs, mut sent) = self.logs.choose(logs);
+        if let Freshness::Unchallenged { .. } = freshness {
+            logs::out_of_reach(&mut logs, &mut sent);
+        }
         let envelope = Evidence {
             statement,
             freshness: Some(match freshness {

@@ -22,6 +22,9 @@ const LIST: &str = "ima";
 /// all of them.
 const PARTS: u32 = 48;
 
+/// A list that is too long to lie in the spool many times.
+const LONG: usize = 6 << 20;
+
 /// A log that was sent.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) struct Sent {
@@ -134,6 +137,17 @@ impl SentLogs {
         for (_, sent) in &mut self.pending {
             sent.retain(|one| !named(one.log));
         }
+    }
+}
+
+/// Leaves a long list out of a statement that nobody hears now. Each would bring it again until one is
+/// accepted, and what is made out of reach earns nothing that the list is asked for: the spool holds
+/// statements of hours instead.
+pub(super) fn out_of_reach(logs: &mut Vec<Log>, sent: &mut Vec<Sent>) {
+    let long = |log: &Log| log.name == LIST && log.content.len() > LONG;
+    if logs.iter().any(long) {
+        logs.retain(|log| !long(log));
+        sent.retain(|sent| sent.log != LIST);
     }
 }
 
@@ -255,6 +269,24 @@ mod tests {
         send(&mut logs, 1, "boot", b"one");
         logs.accepted(&Sha256Digest([1; 32]));
         assert_eq!(send(&mut logs, 2, "boot", b"one two"), whole(b"one two"));
+    }
+
+    #[test]
+    fn out_of_reach_a_long_list_waits_for_somebody_to_hear_it() {
+        for (bytes, travels) in [(LONG, true), (LONG + 1, false)] {
+            let mut logs = SentLogs::default();
+            let list = vec![7; bytes];
+            let (mut chosen, mut sent) =
+                logs.choose(vec![file("boot", b"one"), file("ima", &list)]);
+            out_of_reach(&mut chosen, &mut sent);
+            let names = |log: &Log| log.name.clone();
+            let want: &[&str] = if travels { &["boot", "ima"] } else { &["boot"] };
+            assert_eq!(chosen.iter().map(names).collect::<Vec<_>>(), want);
+            // What did not travel is not had once the statement is accepted.
+            logs.sending(Sha256Digest([1; 32]), sent);
+            logs.accepted(&Sha256Digest([1; 32]));
+            assert_eq!(logs.named().len(), want.len());
+        }
     }
 
     #[test]

@@ -208,7 +208,8 @@ impl Config {
             return Err(("fence.root", fault.into()));
         }
         if self.spool.max_bytes < 16 << 20 {
-            let fault = "must be at least 16777216: one first statement of a boot has 8 MiB";
+            let fault = "must be at least 16777216: a first statement of a boot may have 8 MiB, and one with a \
+                         long list is not kept";
             return Err(("spool.max_bytes", fault.into()));
         }
         if !(1..=3600).contains(&self.evidence.interval_s) {

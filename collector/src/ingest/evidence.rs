@@ -116,14 +116,16 @@ impl Stream {
 
     async fn try_evidence(
         &mut self,
-        evidence: v1::Evidence,
+        mut evidence: v1::Evidence,
         digest: Sha256Digest,
         now: UnixTime,
     ) -> Result<Result<Answer, Refusal>, Status> {
-        let current = self.shared.director.current();
-        let listed = current.is_some_and(|policy| policy.listed(&self.peer.ek_digest).is_some());
-        if let Err(refusal) = bounded(&evidence, listed) {
+        if let Err(refusal) = bounded(&evidence) {
             return Ok(Err(refusal));
+        }
+        let current = self.shared.director.current();
+        if current.is_none_or(|policy| policy.listed(&self.peer.ek_digest).is_none()) {
+            shorten(&mut evidence);
         }
         // An answer that got lost: the row is there, and nothing is judged twice.
         if let Some(answer) = self.known(&digest).await? {
@@ -496,22 +498,26 @@ fn device_names(statement: &ParsedStatement, certified: &[String]) -> Option<Vec
     Some(names)
 }
 
-/// Whoever is not listed keeps what evidence of it there is, and is given less room for it.
-fn bounded(evidence: &v1::Evidence, listed: bool) -> Result<(), Refusal> {
-    let list = match listed {
-        true => LIST_OF_NODES,
-        false => LIST_OF_OTHERS,
-    };
-    let (size, limit) = (service::size(evidence), ENVELOPE + list);
-    if size > limit {
+/// Whoever is not listed is heard, and gets less room: a list for which there is none is left out, and
+/// the node is asked for it once somebody wants to see it.
+fn shorten(evidence: &mut v1::Evidence) {
+    let fits = |log: &v1::Log| log.name != LIST || log.content.len() <= LIST_OF_OTHERS;
+    evidence.logs.retain(fits);
+}
+
+fn bounded(evidence: &v1::Evidence) -> Result<(), Refusal> {
+    let mut lists = evidence.logs.iter().filter(|log| log.name == LIST);
+    let list = lists.next().map_or(0, |log| log.content.len());
+    let size = service::size(evidence).saturating_sub(list);
+    if size > ENVELOPE {
         return Err(Refusal::new(
             "evidence-too-large",
-            format!("Evidence: {size} bytes exceed the limit of {limit}"),
+            format!("Evidence: {size} bytes beside the list exceed the limit of {ENVELOPE}"),
         ));
     }
     let mut seen = Vec::new();
     for log in &evidence.logs {
-        let mut limits = LOGS.into_iter().chain([(LIST, list)]);
+        let mut limits = LOGS.into_iter().chain([(LIST, LIST_OF_NODES)]);
         let Some((name, limit)) = limits.find(|(name, _)| *name == log.name) else {
             return Err(Refusal::new(
                 "evidence-malformed",
