@@ -65,14 +65,16 @@ pub(super) async fn enroll(
     Enrolment::from_message(enrolled.into_inner(), clock::now())
 }
 
-/// How the collector's words begin where its record failed, which says nothing of the guest.
-const FAILED: &str = "store-failed:";
+/// How the collector's words begin where its record failed, or approvers list no CA of it: that says
+/// nothing of the guest.
+const FAILED: [&str; 2] = ["store-failed:", "no-ca:"];
 
 /// *Could not check* is told from *out of reach* and from *broken*: it has words of the collector's, and
 /// no error of the connection behind it.
 fn failed(status: Status) -> EnrollError {
     let of_connection = std::error::Error::source(&status).is_some();
-    let broken = status.message().starts_with(FAILED);
+    let mut failed = FAILED.iter();
+    let broken = failed.any(|code| status.message().starts_with(code));
     match status.code() {
         Code::Unavailable if !of_connection && !broken => {
             EnrollError::Unchecked(status.message().to_owned())

@@ -246,6 +246,8 @@ fn history(
     previous: Option<&Previous>,
     run: Run,
 ) {
+    // No number is better told than whoever signed it.
+    let signed = result.by("evidence.history", Provenance::HardwareSigned);
     let mut deviate = |finding, code: &str, expected: String, found: String, provenance| {
         result.deviate(Deviation {
             claim: "evidence.history".to_owned(),
@@ -272,8 +274,13 @@ fn history(
     {
         let expected = format!("a number above {}", before.number);
         let found = format!("number {}", run.number);
-        let said = Some(Provenance::HardwareSigned);
-        deviate(Finding::Unchecked, "history-number", expected, found, said);
+        deviate(
+            Finding::Unchecked,
+            "history-number",
+            expected,
+            found,
+            Some(signed),
+        );
     }
     let hardware = Some(Provenance::HardwareSigned);
     if let Some(tie) = tie_of(evidence, previous)

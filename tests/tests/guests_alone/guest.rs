@@ -68,7 +68,7 @@ impl Scene {
         // Nodes with a TPM are held against another, which no guest meets.
         stand.guest_profile = Some(format!(
             "name = \"guests\"\nlease_seconds = 300\nmax_silence_seconds = 180\n\
-             [tpm]\nbank = \"sha256\"\nrequire = []\n[cvm]\nrevocation = false\nlisted = true\nmax_vmpl = 1\n\
+             [tpm]\nbank = \"sha256\"\nrequire = []\n[cvm]\nrevocation = false\nlisted = true\nmax_vmpl = 1\ndebug = true\n\
              roots = [{first:?}, {second:?}]\n"
         ));
         let mut scene = Self {

@@ -239,6 +239,7 @@ async fn who_did_not_enrol_a_guest_and_why_is_told_apart() {
     let unlisted = Status::failed_precondition("guest-unlisted: sign this entry");
     let unchecked = Status::unavailable("guest-unchecked: no certificate of the chip's key");
     let store = Status::unavailable("store-failed: try again");
+    let no_ca = Status::unavailable("no-ca: approvers list no CA of this collector that counts");
     type Row = (
         &'static str,
         Play,
@@ -246,7 +247,7 @@ async fn who_did_not_enrol_a_guest_and_why_is_told_apart() {
         Result<Enrolled, Status>,
         &'static str,
     );
-    let rows: [Row; 6] = [
+    let rows: [Row; 7] = [
         (
             "processor, refused",
             refuses,
@@ -280,6 +281,13 @@ async fn who_did_not_enrol_a_guest_and_why_is_told_apart() {
             processor(),
             32,
             Err(store),
+            "the collector failed",
+        ),
+        (
+            "collector, without a CA",
+            processor(),
+            32,
+            Err(no_ca),
             "the collector failed",
         ),
         (

@@ -355,8 +355,9 @@ async fn look(
         Err(status) => return Ok(Err(NotSeen::Status(status))),
     };
     let enrolled = shown.enrolment.as_ref();
-    if let Some(guest) = enrolled.and_then(|enrolled| enrolled.guest.as_ref()) {
-        return Ok(Err(NotSeen::Guest(to_sign(guest))));
+    if let Some((enrolled, guest)) = enrolled.and_then(|it| Some((it, it.guest.as_ref()?))) {
+        let at = UnixTime(enrolled.activated_ms);
+        return Ok(Err(NotSeen::Guest(to_sign(guest, at))));
     }
     let applicant = match examine(shown.enrolment.as_ref(), expect) {
         Ok(applicant) => applicant,

@@ -240,7 +240,8 @@ pub fn judge(
         refused: true,
         why,
     };
-    if facts.debug && !strict.debug {
+    // Whatever a profile allows beside a quote: no key is this guest's alone that its host may read.
+    if facts.debug {
         let why = format!("its host may read this guest: policy {}", facts.policy);
         return Err(refuse("cvm-debug", why));
     }
@@ -357,10 +358,10 @@ pub fn of_node(
     }
 }
 
-/// The entry to sign for a guest that enrolled, by the report it enrolled with. Nothing of that is verified
+/// The entry to sign for a guest that enrolled then, by the report it enrolled with. Nothing of that is verified
 /// here: whoever signs compares it with what they launched.
 #[must_use]
-pub fn to_sign(guest: &v1::GuestEnrolment) -> String {
+pub fn to_sign(guest: &v1::GuestEnrolment, enrolled: UnixTime) -> String {
     let request = guest.request.clone().unwrap_or_default();
     let evidence = guest.evidence.as_ref();
     let judged = report(evidence).map(|(evidence, report)| {
@@ -374,7 +375,7 @@ pub fn to_sign(guest: &v1::GuestEnrolment) -> String {
             endorsements: &cvm::Endorsements::default(),
             crls: &[],
             roots: &[],
-            at: UnixTime(0),
+            at: enrolled,
         })
     });
     match judged.ok().and_then(|judged| judged.facts) {

@@ -328,11 +328,11 @@ fn what_approvers_are_told_to_sign_is_this_guest() {
         nonce: Vec::new(),
         evidence: Some(report("sev-snp")),
     };
-    let text = to_sign(&shown);
+    let text = to_sign(&shown, NOW);
     assert!(text.contains(&format!("SNP-{}", "07".repeat(64))), "{text}");
     assert!(text.contains(&"06".repeat(48)), "{text}");
     let unread = v1::GuestEnrolment::default();
-    assert_eq!(to_sign(&unread), "its report cannot be read\n");
+    assert_eq!(to_sign(&unread, NOW), "its report cannot be read\n");
 }
 
 #[test]
