@@ -34,9 +34,8 @@ fn apart(a: &GuestIdentity, b: &GuestIdentity) -> bool {
         own.cloned().collect::<Vec<_>>()
     };
     let (first, second) = (measured(one), measured(two));
-    let measured_apart = !first.is_empty()
-        && !second.is_empty()
-        && !first.iter().any(|one| second.contains(one));
+    let measured_apart =
+        !first.is_empty() && !second.is_empty() && !first.iter().any(|one| second.contains(one));
     !a.chips.iter().any(|chip| b.chips.contains(chip))
         || measured_apart
         || differ(&one.signer, &two.signer)
