@@ -31,8 +31,11 @@ use crate::{
 /// under way at a time.
 const OUTGOING: usize = 4;
 
-/// Longest message either way: an envelope of 36 MiB and what is around it.
-const MAX_MESSAGE: usize = 40 << 20;
+/// Longest message to the collector: an envelope of 36 MiB and what is around it.
+const MAX_SAID: usize = 40 << 20;
+
+/// Longest message from it.
+const MAX_HEARD: usize = 16 << 20;
 
 /// A node that the inventory does not name asks again this often.
 const PENDING: Duration = Duration::from_secs(300);
@@ -278,8 +281,8 @@ impl Link {
             Ok(channel) => {
                 let client = EvidenceServiceClient::new(channel);
                 Ok(client
-                    .max_decoding_message_size(MAX_MESSAGE)
-                    .max_encoding_message_size(MAX_MESSAGE))
+                    .max_decoding_message_size(MAX_HEARD)
+                    .max_encoding_message_size(MAX_SAID))
             }
             Err(ChannelError::Connect(refused @ ConnectError::Refused { .. })) => {
                 error!(why = %refused, "enrolling again");
