@@ -101,7 +101,7 @@ fn of_a_chip_that_hides_the_key_that_signed_is_found_among_others() {
     scene.endorsements = brought(&[(&milan(), &MILAN)], without.clone());
     // Another chip's key says nothing of this one: somebody has to bring its own.
     assert_eq!(scene.faults(), [("cvm-key-missing", false)]);
-    let with = [&without[..], &[MILAN.key.clone()]].concat();
+    let with = [&without[..], std::slice::from_ref(&MILAN.key)].concat();
     scene.endorsements = brought(&[(&milan(), &MILAN)], with);
     let judged = scene.judge();
     assert_eq!(faults(&judged), []);
@@ -452,9 +452,13 @@ fn a_partition_of_a_guest_does_not_speak_for_it() {
 fn of_two_editions_the_newer_counts_and_neither_hides_what_the_other_takes_back() {
     let mut made = tdx_made(&Plan::v4());
     let first = made.collateral.publish();
+    let first_number = made.collateral.tcb_info["tcbEvaluationDataNumber"].clone();
     made.collateral.tcb_info["tcbEvaluationDataNumber"] = 19.into();
     made.collateral.tcb_info["tcbLevels"][0]["tcbStatus"] = "OutOfDate".into();
     let newer = made.collateral.publish();
+    made.collateral.tcb_info["tcbEvaluationDataNumber"] = first_number;
+    let alike = made.collateral.publish();
+    made.collateral.tcb_info["tcbEvaluationDataNumber"] = 19.into();
     made.collateral.tcb_info["tcbLevels"][0]["tcbStatus"] = "Revoked".into();
     let revoking = made.collateral.publish();
     let mut forged = first.clone();
@@ -468,6 +472,9 @@ fn of_two_editions_the_newer_counts_and_neither_hides_what_the_other_takes_back(
     for sets in [[&first, &newer], [&newer, &first]] {
         assert_eq!(status(&sets), (Some(TcbStatus::OutOfDate), vec![]));
     }
+    // Of two under one number, the one that was brought first.
+    assert_eq!(status(&[&first, &alike]).0, Some(TcbStatus::UpToDate));
+    assert_eq!(status(&[&alike, &first]).0, Some(TcbStatus::OutOfDate));
     for sets in [[&first, &revoking], [&revoking, &first]] {
         assert_eq!(status(&sets), (None, vec![("cvm-tcb", true)]));
     }

@@ -353,6 +353,16 @@ fn what_was_not_shown_is_no_claim() {
     assert_eq!(codes(&result), ["cvm-key-missing"]);
     assert_eq!(claim(&result, "cvm.measurement"), None);
 
+    // So it is where none came, and where a good one answers somebody else.
+    let mut none = required("", "self-reported");
+    none.absent = true;
+    assert_eq!(codes(&none.appraise()), ["cvm-missing"]);
+    let mut again = required("", "self-reported");
+    again.data = Some([9; 64]);
+    let result = again.appraise();
+    assert_eq!(codes(&result), ["cvm-report-data"]);
+    assert_eq!(claim(&result, "cvm.measurement"), None);
+
     // A node that makes such a claim by itself has said nothing.
     let mut word = Case::ordinary();
     word.profile = word.profile.replace("hardware-signed", "provider-signed");
@@ -387,6 +397,14 @@ fn a_guest_under_an_operators_own_root_is_never_hardware() {
         "is = true\nprovenance = \"hardware-signed\"",
     );
     assert_eq!(codes(&guest.appraise()), ["claim-provenance"]);
+    // Where the maker's root vouches, nothing hangs on one that is named beside it.
+    let other = made(&milan());
+    let other = crate::gpu::Root::parse(other.root.as_der()).unwrap();
+    let mut beside = Guest::with(&format!("roots = [\"{}\"]", other.digest()));
+    assert!(beside.case.endorsements.add_root(other.clone()));
+    let result = beside.appraise();
+    assert!(result.shows("cvm.hardware"));
+    assert!(!result.endorsements.contains(&other.digest()));
     // Brought and named by nobody, it is a stranger's.
     let mut stranger = Guest::with("");
     stranger.case.endorsements = guest.case.endorsements.clone();

@@ -260,6 +260,7 @@ fn a_vtpm_for_which_nobody_speaks_is_its_providers_word() {
         assert!(!result.shows("cvm.vtpm"), "{name}");
         // A fresh question is what a profile may do without.
         if *want == ["cvm-not-fresh", "claim-unavailable"] {
+            assert_eq!(by(&result, "cvm", "cvm.measurement"), None, "{name}");
             let mut guest = guest();
             let at = guest.case.profile.find("measurements").unwrap();
             guest.case.profile.insert_str(at, "stale = true\n");

@@ -399,6 +399,13 @@ fn a_report_that_hides_its_chip_is_believed_of_the_key_that_signed_it() {
             assert_eq!(refused, Err(vec!["chip-id".to_owned()]), "{at:#x}");
         }
     }
+    // It speaks for a chip, whichever that is: not under a number that no chip of this product has.
+    let mut all = extensions(&milan());
+    all[4] = extension(&[4], [&[4, 8][..], &[7; 8]].concat());
+    let none = made_with(&milan(), all);
+    let hidden = none.report_with(&[(0x1a0, &[0; 64])]);
+    let refused = none.judge(&hidden, Product::Milan, AT);
+    assert_eq!(refused, Err(vec!["certificate-extension".to_owned()]));
 }
 
 #[test]
