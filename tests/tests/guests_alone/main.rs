@@ -253,6 +253,10 @@ async fn each_attack_on_an_enrolment_is_refused() {
     port.finish_guest(proof.clone()).await.unwrap();
     let again = port.finish_guest(proof).await.unwrap_err();
     assert_eq!(code(&again), "session-unknown");
+    // The last level that the profile allows.
+    let mut last = scene.guest("guest-01", 1);
+    last.launched.vmpl = 1;
+    last.enroll(&scene).await.unwrap();
     // As a TPM, under the name of a guest.
     let mut posing = scene.stand.machine("guest-01");
     scene.stand.meet(&mut posing);

@@ -302,7 +302,7 @@ fn report(
 }
 
 /// What was checked and refused comes before what could not be checked.
-fn good(judged: Judged) -> Result<Facts, GuestRefused> {
+pub(super) fn good(judged: Judged) -> Result<Facts, GuestRefused> {
     let mut faults = judged.faults;
     faults.sort_by_key(|fault| !fault.refused);
     if let Some(fault) = faults.into_iter().next() {

@@ -1,8 +1,12 @@
 //! Who is refused, and what approvers are told to sign. Reports that are good are those of a made chip, in
 //! the whole-system tests.
 
+use std::collections::BTreeSet;
+
 use bailiwick_attestation::JurisdictionCode;
-use bailiwick_attestation::cvm::{GuestIdentity, Launch, LaunchKey, LaunchSigner};
+use bailiwick_attestation::cvm::{
+    GuestIdentity, Judged, Launch, LaunchKey, LaunchSigner, Revocation,
+};
 use bailiwick_policy::model::edit;
 use rcgen::{
     KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ECDSA_P384_SHA384, PKCS_ED25519, PublicKeyData as _,
@@ -101,7 +105,7 @@ fn facts(host_data: &str, signer: Option<LaunchSigner>) -> bailiwick_attestation
 #[test]
 fn a_request_is_bounded_and_its_key_is_one_that_transport_has() {
     type Edit = fn(&mut v1::GuestRequest);
-    let rows: [(&str, Edit, Option<&str>); 12] = [
+    let rows: [(&str, Edit, Option<&str>); 13] = [
         ("a good one", |_| {}, None),
         (
             "of another deployment",
@@ -131,6 +135,11 @@ fn a_request_is_bounded_and_its_key_is_one_that_transport_has() {
         (
             "a key of another kind",
             |it| it.transport_spki = spki(&PKCS_ED25519),
+            Some("transport-key"),
+        ),
+        (
+            "as long as one may be, and none",
+            |it| it.transport_spki = vec![0; 256],
             Some("transport-key"),
         ),
         (
@@ -214,7 +223,7 @@ fn a_name_is_a_guests_a_tpms_or_out_of_service() {
 #[test]
 fn a_report_is_one_of_a_guest_alone() {
     type Edit = fn(&mut v1::TeeEvidence);
-    let rows: [(&str, Edit, &str, bool); 8] = [
+    let rows: [(&str, Edit, &str, bool); 10] = [
         ("nothing vouches for it", |_| {}, "cvm-report-data", false),
         ("none", |it| it.report = None, "guest-evidence", false),
         (
@@ -236,9 +245,21 @@ fn a_report_is_one_of_a_guest_alone() {
             false,
         ),
         (
+            "as long as one may be, and none",
+            |it| it.report.as_mut().unwrap().report = vec![0; 64 * 1024],
+            "cvm-malformed",
+            false,
+        ),
+        (
             "too long",
             |it| it.report.as_mut().unwrap().report = vec![0; 64 * 1024 + 1],
             "request-too-long",
+            false,
+        ),
+        (
+            "with as many certificates as there may be, for another question",
+            |it| it.certificates = vec![0; 32 * 1024],
+            "cvm-report-data",
             false,
         ),
         (
@@ -284,6 +305,23 @@ fn a_report_is_one_of_a_guest_alone() {
     assert_eq!((why.code(), why.unchecked()), ("cvm-key-missing", true));
 }
 
+/// Whatever judged it found no fault, and no signature either.
+#[test]
+fn a_report_that_nothing_vouches_for_is_refused_without_a_fault() {
+    let judged = |signed| Judged {
+        facts: Some(facts(&"0".repeat(64), None)),
+        faults: Vec::new(),
+        signed,
+        hardware: signed,
+        vtpm: None,
+        revocation: Revocation::Good,
+        relied_on: BTreeSet::new(),
+    };
+    assert!(good(judged(true)).is_ok());
+    let why = good(judged(false)).unwrap_err();
+    assert_eq!((why.code(), why.unchecked()), ("cvm-unsigned", false));
+}
+
 #[test]
 fn what_approvers_are_told_to_sign_is_this_guest() {
     let zeros = "0".repeat(64);
@@ -297,6 +335,7 @@ fn what_approvers_are_told_to_sign_is_this_guest() {
         ("a launch nobody signed", facts(&zeros, None)),
         ("a signed one", facts(&zeros, Some(signer.clone()))),
         ("with data of its host", facts(&"0d".repeat(32), None)),
+        ("with data that has no zero", facts(&"dd".repeat(32), None)),
     ];
     let mut request = request();
     request.devices = vec![
@@ -310,6 +349,8 @@ fn what_approvers_are_told_to_sign_is_this_guest() {
         assert_eq!(refused.code(), "guest-unlisted");
         let text = entry(&request, facts);
         assert!(refused.to_string().ends_with(&text), "{row}: {refused}");
+        let data = text.contains(&format!("host_data = \"{}\"", facts.host_data));
+        assert_eq!(data, facts.host_data != zeros, "{row}: {text}");
         let signed = text.replace("place = \"\" ", "place = \"here\" ");
         let signed = signed.replace("jurisdiction = \"\"", "jurisdiction = \"DE\"");
         let inventory = edit::read(&signed).unwrap_or_else(|why| panic!("{row}: {why}\n{signed}"));
