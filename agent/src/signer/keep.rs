@@ -41,6 +41,17 @@ pub(super) const LENGTH: usize = MAGIC.len() + 16 + SCALAR + POINT;
 /// `TMPFS_MAGIC`, `RAMFS_MAGIC`: `linux/magic.h`.
 const IN_MEMORY: [i64; 2] = [0x0102_1994, 0x8584_58f6];
 
+/// How the folder is opened.
+const FOLDER: OFlags = OFlags::RDONLY
+    .union(OFlags::DIRECTORY)
+    .union(OFlags::CLOEXEC);
+
+/// How the key is opened: not followed where it is a link, and not waited for where it is a pipe.
+const KEY: OFlags = OFlags::RDONLY
+    .union(OFlags::NOFOLLOW)
+    .union(OFlags::NONBLOCK)
+    .union(OFlags::CLOEXEC);
+
 /// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub enum KeyError {
@@ -146,8 +157,7 @@ impl<'a> Place<'a> {
             file: folder.to_owned(),
             source: errno.into(),
         };
-        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-        let fd = open(folder, flags, Mode::empty()).map_err(failed)?;
+        let fd = open(folder, FOLDER, Mode::empty()).map_err(failed)?;
         // Of what was opened, whatever the path means a moment later.
         let system = fstatfs(&fd).map_err(failed)?;
         if !IN_MEMORY.contains(&system.f_type) {
@@ -169,9 +179,7 @@ impl<'a> Place<'a> {
 
     fn read(&self, boot_id: &[u8; 16]) -> Result<EcdsaKeyPair, Unfit> {
         let strange = |why: &str| Unfit::Strange(why.to_owned());
-        // Not followed where it is a link, and not waited for where it is a pipe.
-        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
-        let fd = match openat(&self.folder, self.name, flags, Mode::empty()) {
+        let fd = match openat(&self.folder, self.name, KEY, Mode::empty()) {
             Ok(fd) => fd,
             Err(Errno::NOENT) => return Err(Unfit::Absent),
             Err(errno) => return Err(Unfit::Strange(errno.to_string())),

@@ -54,7 +54,7 @@ impl Closed {
 
     /// A person took the node, or its certificate, back: what standing it has is over, too.
     #[must_use]
-    pub const fn ends_standing(self) -> bool {
+    pub fn ends_standing(self) -> bool {
         match self {
             Self::Revoked | Self::Retired => true,
             // The one that took over may have standing already.
@@ -64,7 +64,7 @@ impl Closed {
 
     /// It hears last that its lease is over.
     #[must_use]
-    pub const fn ends_lease(self) -> bool {
+    pub fn ends_lease(self) -> bool {
         self.ends_standing() || matches!(self, Self::TakenOver)
     }
 }
