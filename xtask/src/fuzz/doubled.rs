@@ -17,13 +17,17 @@ use crate::cmd;
 pub(super) const LINEAR: f64 = 4.0;
 /// Inputs that are doubled.
 const INPUTS: usize = 4;
-/// Doublings: eight times the length.
-const DOUBLINGS: u32 = 3;
+/// Doublings that a growth is told for: eight times the length.
+const DOUBLINGS: i32 = 3;
+/// Doublings at most: short inputs take no time that could be told.
+const MOST: u32 = 7;
 /// Longest input that is doubled.
 const LONGEST: u64 = 1 << 20;
+/// Longest that one becomes, bytes.
+const DOUBLED: usize = 8 << 20;
 /// Executions of each.
 const ROUNDS: u32 = 200;
-/// Milliseconds below which the whole of them says nothing.
+/// Milliseconds below which the whole of them says nothing: they are told in whole ones.
 const TOO_SHORT: f64 = 20.0;
 
 /// How much more a byte takes in the longest of them than in the shortest, for the worst input; `None`
@@ -35,9 +39,12 @@ pub(super) fn growth(target: &Target) -> Result<Option<f64>> {
     for (index, input) in longest(&[&target.corpus, &target.seeds]).iter().enumerate() {
         let bytes = fs::read(input).with_context(|| format!("read {}", input.display()))?;
         let mut paths = Vec::new();
-        for doublings in 0..=DOUBLINGS {
+        for doublings in 0..=MOST {
             let path = folder.join(format!("{index}-{doublings}"));
             let doubled = bytes.repeat(1 << doublings);
+            if doubled.len() > DOUBLED {
+                break;
+            }
             fs::write(&path, doubled).with_context(|| format!("write {}", path.display()))?;
             paths.push(path);
         }
@@ -61,12 +68,18 @@ pub(super) fn growth(target: &Target) -> Result<Option<f64>> {
     Ok(worst)
 }
 
-/// Per byte, the last against the first.
+/// Per byte, the last against the first that took long enough to tell, as if eight times the length lay
+/// between them. What is refused at once at some length says nothing of shorter ones.
 fn grown(times: &[f64]) -> Option<f64> {
-    let (first, last) = (times.first()?, times.last()?);
-    let doublings = i32::try_from(times.len()).ok()? - 1;
-    // What takes less than a millisecond is told as none.
-    (*last >= TOO_SHORT).then(|| last / first.max(1.0) / 2_f64.powi(doublings))
+    let refused = times.iter().rposition(|time| *time < TOO_SHORT);
+    let told = times.get(refused.map_or(0, |at| at + 1)..)?;
+    let (first, last) = (told.first()?, told.last()?);
+    let doublings = i32::try_from(told.len()).ok()? - 1;
+    // Of one alone, quadratic cannot be told from a hiccup.
+    (doublings >= 2).then(|| {
+        let per_doubling = (last / first).powf(f64::from(doublings).recip());
+        (per_doubling / 2.0).powi(DOUBLINGS)
+    })
 }
 
 /// `Executed FILE in 12 ms`
@@ -106,18 +119,29 @@ mod unit {
         assert_eq!(took(said, Path::new("/a/0-2")), None);
 
         let rows: &[(&str, &[f64], Option<f64>)] = &[
-            ("linear", &[10.0, 20.0, 40.0, 80.0], Some(1.0)),
-            ("quadratic", &[10.0, 40.0, 160.0, 640.0], Some(8.0)),
-            ("refused at once", &[10.0, 0.0, 0.0, 0.0], None),
+            ("linear", &[20.0, 40.0, 80.0, 160.0], Some(1.0)),
+            (
+                "linear, once it can be told",
+                &[0.0, 4.0, 20.0, 40.0, 80.0],
+                Some(1.0),
+            ),
+            ("quadratic", &[20.0, 80.0, 320.0, 1280.0], Some(8.0)),
+            (
+                "quadratic, in fewer",
+                &[0.0, 5.0, 20.0, 80.0, 320.0],
+                Some(8.0),
+            ),
+            ("refused at once", &[30.0, 0.0, 0.0, 0.0], None),
+            ("taken up at some length", &[0.0, 0.0, 67.0, 134.0], None),
             ("too short", &[0.0, 1.0, 2.0, 4.0], None),
             ("nothing", &[], None),
         ];
         for (name, times, want) in rows {
-            let found = grown(times);
+            let found = grown(times).map(|found| (found * 100.0).round() / 100.0);
             assert_eq!(found, *want, "{name}");
             assert_eq!(
                 found.is_some_and(|found| found > LINEAR),
-                *name == "quadratic"
+                name.starts_with("quadratic")
             );
         }
     }
