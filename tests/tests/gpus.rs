@@ -94,18 +94,6 @@ async fn two_nodes(stand: &mut Stand, folder: &Path) -> [Node; 2] {
     [first, Node::new(stand, second, policy, None).await]
 }
 
-/// The files of the policy in force, as somebody would edit them.
-async fn checked_out(stand: &Stand, policy: &[u8], folder: &Path) {
-    let digest = Sha256Digest::from_slice(policy).unwrap();
-    let row = stand.store().await.policy_get(&digest).await.unwrap();
-    let bundle = v1::PolicyBundle::decode(row.unwrap().bundle.as_slice()).unwrap();
-    for file in bundle.files {
-        let path = folder.join(file.path);
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, file.content).unwrap();
-    }
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_says_whose_gpus_would_not_do() {
     let mut stand = Stand::new().await;
@@ -117,7 +105,8 @@ async fn a_plan_says_whose_gpus_would_not_do() {
     }
     let folder = scratch.path().join("policy");
     let policy = nodes[0].last.policy.clone().unwrap().manifest_digest;
-    checked_out(&stand, &policy, &folder).await;
+    let policy = Sha256Digest::from_slice(&policy).unwrap();
+    stand.check_out(&policy, &folder).await;
     let config = stand.client_config();
     let profile = folder.join("profile.toml");
     let plain = fs::read_to_string(&profile).unwrap();

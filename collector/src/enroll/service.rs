@@ -7,6 +7,7 @@ use aws_lc_rs::rand;
 use bailiwick_attestation::proto::v1::{self, enrolled};
 use bailiwick_attestation::tpm::make_credential;
 use bailiwick_attestation::{DeploymentId, Sha256Digest, UnixTime};
+use tokio::sync::Semaphore;
 use tonic::{Request, Response, Status};
 use tracing::{error, info, warn};
 
@@ -63,6 +64,8 @@ pub(super) struct Inner {
     pub(super) parts: Parts,
     sessions: Mutex<Sessions<Waiting>>,
     pub(super) guests: Mutex<Sessions<guest::Waiting>>,
+    /// Whose turn it is to have a report judged.
+    pub(super) judging: Arc<Semaphore>,
 }
 
 impl Deref for Inner {
@@ -104,6 +107,7 @@ impl Enroll {
         Self(Arc::new(Inner {
             sessions: Mutex::new(Sessions::new(life_ms)),
             guests: Mutex::new(Sessions::new(life_ms)),
+            judging: Arc::new(Semaphore::new(1)),
             parts,
         }))
     }
@@ -254,6 +258,19 @@ impl Enroll {
         })
     }
 
+    /// Ends what older certificates opened, and answers which key counts: another than this one's, if
+    /// somebody was faster.
+    pub(super) async fn close_older(
+        &self,
+        ek: &Sha256Digest,
+        why: Closed,
+    ) -> Result<Vec<u8>, Status> {
+        let row = self.0.store.node_get(ek).await.map_err(store_failed)?;
+        let row = row.ok_or_else(|| Status::internal("the enrolment is not in the record"))?;
+        self.0.streams.close_older(ek, &row.certificate, why);
+        Ok(row.ak_name)
+    }
+
     /// The TPM has answered: certificate, row, and an end to what the older certificate opened.
     async fn admit(&self, waiting: Waiting, now: UnixTime) -> Result<v1::Enrolled, Status> {
         let inner = &self.0;
@@ -302,7 +319,7 @@ impl Enroll {
             .await
             .map_err(store_failed)?;
         // After the row: a stream that opens with the older certificate in between is refused by it.
-        inner.streams.close(&ek, Closed::ReEnrolled);
+        self.close_older(&ek, Closed::ReEnrolled).await?;
         info!(%ek, node, claimed = %applicant.claimed, "enrolled");
         let state = if listed.is_some() {
             enrolled::State::Enrolled

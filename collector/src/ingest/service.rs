@@ -135,7 +135,7 @@ impl EvidenceService for Evidence {
         request: Request<Streaming<v1::NodeMessage>>,
     ) -> Result<Response<Self::AttestStream>, Status> {
         let (peer, row, signer) = self.admit(&request).await?;
-        let registration = self.0.streams.open(peer.ek_digest);
+        let registration = self.0.streams.open(peer.ek_digest, peer.certificate);
         let (outbox, messages) = mpsc::channel(OUTBOX);
         let stream = Stream::new(Arc::clone(&self.0), peer, signer, outbox.clone());
         let inbound = request.into_inner();

@@ -84,6 +84,8 @@ struct Table {
 #[derive(Debug)]
 struct Entry {
     number: u64,
+    /// SHA-256 of the certificate it was opened with.
+    certificate: Sha256Digest,
     closed: watch::Sender<Option<Closed>>,
     commands: mpsc::Sender<Command>,
 }
@@ -103,7 +105,7 @@ pub struct Registration {
 impl Streams {
     /// Enters a stream; an older one of the same TPM is closed.
     #[must_use]
-    pub fn open(&self, ek: Sha256Digest) -> Registration {
+    pub fn open(&self, ek: Sha256Digest, certificate: Sha256Digest) -> Registration {
         let (closed_sender, closed) = watch::channel(None);
         let (command_sender, commands) = mpsc::channel(COMMANDS);
         let mut table = self.table();
@@ -111,6 +113,7 @@ impl Streams {
         let number = table.next;
         let entry = Entry {
             number,
+            certificate,
             closed: closed_sender,
             commands: command_sender,
         };
@@ -130,6 +133,18 @@ impl Streams {
     /// Closes the TPM's stream, if there is one.
     pub fn close(&self, ek: &Sha256Digest, why: Closed) {
         if let Some(entry) = self.table().open.remove(ek) {
+            entry.closed.send_replace(Some(why));
+        }
+    }
+
+    /// Closes the TPM's stream if it was opened with another certificate than the one in force: whoever
+    /// enrolled may have been followed by the next before it comes to this.
+    pub fn close_older(&self, ek: &Sha256Digest, in_force: &Sha256Digest, why: Closed) {
+        let mut table = self.table();
+        let older = |entry: &Entry| entry.certificate != *in_force;
+        if table.open.get(ek).is_some_and(older)
+            && let Some(entry) = table.open.remove(ek)
+        {
             entry.closed.send_replace(Some(why));
         }
     }
@@ -197,6 +212,7 @@ mod tests {
     use super::*;
 
     const EK: Sha256Digest = Sha256Digest([1; 32]);
+    const CERTIFICATE: Sha256Digest = Sha256Digest([8; 32]);
 
     #[test]
     fn what_a_person_took_back_ends_standing_and_what_a_node_does_itself_ends_none() {
@@ -216,17 +232,23 @@ mod tests {
     #[test]
     fn one_stream_per_tpm_and_each_end_has_its_reason() {
         let streams = Streams::default();
-        let first = streams.open(EK);
-        let mut second = streams.open(EK);
+        let first = streams.open(EK, CERTIFICATE);
+        let mut second = streams.open(EK, CERTIFICATE);
         assert_eq!(*first.closed.borrow(), Some(Closed::Replaced));
         // The first one's end must not take the second out of the table.
         drop(first);
         assert!(streams.challenge(&EK));
         assert!(matches!(second.commands.try_recv(), Ok(Command::Challenge)));
-        streams.close(&EK, Closed::ReEnrolled);
+        // Somebody slow, whom this one has followed.
+        streams.close_older(&EK, &CERTIFICATE, Closed::ReEnrolled);
+        assert!(second.closed.borrow().is_none());
+        streams.close_older(&EK, &Sha256Digest([9; 32]), Closed::ReEnrolled);
         assert_eq!(*second.closed.borrow(), Some(Closed::ReEnrolled));
+        let third = streams.open(EK, CERTIFICATE);
+        streams.close(&EK, Closed::Revoked);
+        assert_eq!(*third.closed.borrow(), Some(Closed::Revoked));
         assert!(!streams.challenge(&EK));
-        let others = [2, 3].map(|byte| streams.open(Sha256Digest([byte; 32])));
+        let others = [2, 3].map(|byte| streams.open(Sha256Digest([byte; 32]), CERTIFICATE));
         streams.close_all(Closed::Authority);
         for other in others {
             assert_eq!(*other.closed.borrow(), Some(Closed::Authority));

@@ -2,7 +2,7 @@
 
 use bailiwick_attestation::appraisal::{AttestationResult, Status as Word};
 use bailiwick_attestation::profile::Profile;
-use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::proto::v1::{self, plan_profile_request::Whom};
 use bailiwick_attestation::{Sha256Digest, UnixTime};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -21,6 +21,8 @@ use crate::recorded::recorded;
 /// Reasons told of one node, and most characters of each.
 const REASONS: usize = 16;
 const WORDS: usize = 1000;
+/// Why a profile says nothing of guests.
+const OF_GUESTS: &str = "it is held against guest-profile.toml, which this one does not change";
 
 impl Query {
     pub(super) fn plan(
@@ -34,12 +36,19 @@ impl Query {
             Status::failed_precondition("no-policy: no node is listed until a policy is in force")
         })?;
         let at = request.at_ms.map_or_else(clock::now, UnixTime);
+        let whom = request.whom();
         let (sender, messages) = mpsc::channel(16);
         let (query, profile) = (self.clone(), Arc::new(profile));
         tokio::spawn(async move {
             let listed = &policy.verified().model.inventory.nodes;
+            let of_guests = policy.verified().model.guest_profile.is_some();
             for node in listed {
-                let row = query.planned(&policy, &node.ek, &profile, at).await;
+                let guest = node.guest.is_some();
+                let row = match (whom, guest) {
+                    (Whom::Hosts, true) | (Whom::Guests, false) => continue,
+                    (Whom::Unspecified, true) if of_guests => Ok(untold(OF_GUESTS.to_owned())),
+                    _ => query.planned(&policy, &node.ek, &profile, at).await,
+                };
                 let row = row.map(|row| v1::PlannedNode {
                     node: node.name.to_string(),
                     ..row
@@ -60,17 +69,6 @@ impl Query {
         profile: &Arc<Profile>,
         at: UnixTime,
     ) -> Result<v1::PlannedNode, Status> {
-        let untold = |because: String| v1::PlannedNode {
-            change: Change::Untold.as_str().to_owned(),
-            because: vec![because],
-            ..v1::PlannedNode::default()
-        };
-        let guest = policy.listed(ek).is_some_and(|node| node.guest.is_some());
-        if guest && policy.verified().model.guest_profile.is_some() {
-            return Ok(untold(
-                "it is held against guest-profile.toml, which this one does not change".to_owned(),
-            ));
-        }
         let Some(mut row) = self.store.node_get(ek).await.map_err(store_failed)? else {
             return Ok(untold("it never enrolled".to_owned()));
         };
@@ -127,6 +125,15 @@ impl Query {
             },
             Err(why) => untold(why),
         })
+    }
+}
+
+/// Nobody can tell what would become of it.
+fn untold(because: String) -> v1::PlannedNode {
+    v1::PlannedNode {
+        change: Change::Untold.as_str().to_owned(),
+        because: vec![because],
+        ..v1::PlannedNode::default()
     }
 }
 

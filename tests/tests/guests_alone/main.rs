@@ -7,6 +7,7 @@ mod chip;
 #[path = "../client/mod.rs"]
 mod client;
 mod guest;
+mod planned;
 #[path = "../stand/mod.rs"]
 mod stand;
 mod twice;

@@ -301,6 +301,17 @@ impl Stand {
         QueryServiceClient::new(channel).max_decoding_message_size(96 << 20)
     }
 
+    /// The files of that policy, as somebody would edit them.
+    pub(crate) async fn check_out(&self, policy: &Sha256Digest, folder: &Path) {
+        let row = self.store().await.policy_get(policy).await.unwrap();
+        let bundle = v1::PolicyBundle::decode(row.unwrap().bundle.as_slice()).unwrap();
+        for file in bundle.files {
+            let path = folder.join(file.path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, file.content).unwrap();
+        }
+    }
+
     /// A configuration for the `bailiwick` client.
     pub(crate) fn client_config(&self) -> PathBuf {
         let state = &self.made.state_dir;

@@ -9,7 +9,7 @@ mod checks;
 #[cfg(test)]
 mod tests;
 
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::evidence::Nonce;
@@ -71,6 +71,38 @@ impl Enroll {
         })
     }
 
+    /// What the report is worth, beside whoever serves nodes: a table of certificates that nobody has
+    /// looked at yet may cost tenths of a second, and anybody may send one. One is judged at a time.
+    async fn judged(
+        &self,
+        applicant: Applicant,
+        proof: v1::GuestProof,
+        nonce: &Nonce,
+        policy: Option<Arc<Policy>>,
+        now: UnixTime,
+    ) -> Result<(Applicant, v1::GuestProof, Result<Shown, GuestRefused>), Status> {
+        let turn = Arc::clone(&self.0.judging).acquire_owned().await;
+        let turn = turn.map_err(|_closed| Status::unavailable("the collector ends"))?;
+        let inner = Arc::clone(&self.0);
+        let nonce = *nonce;
+        let judging = tokio::task::spawn_blocking(move || {
+            let endorsements = inner.endorsements.current();
+            let asked = Asked {
+                deployment: &inner.deployment,
+                nonce: &nonce,
+                profile: policy.as_deref().map(Policy::profile_of_guests),
+                endorsements: &endorsements,
+                at: now,
+            };
+            let shown = checks::judge(&applicant, proof.evidence.as_ref(), &asked);
+            drop(turn);
+            (applicant, proof, shown)
+        });
+        judging
+            .await
+            .map_err(|_panicked| Status::internal("the judgement did not end"))
+    }
+
     pub(super) async fn guest_finish(
         &self,
         proof: v1::GuestProof,
@@ -97,15 +129,10 @@ impl Enroll {
         let policy = inner.director.current();
         let words = words(policy.as_deref(), &applicant);
         let listed = checks::named(&words, &applicant.claimed).map_err(|why| refused(&why))?;
-        let endorsements = inner.endorsements.current();
-        let asked = Asked {
-            deployment: &inner.deployment,
-            nonce: &nonce,
-            profile: policy.as_deref().map(Policy::profile_of_guests),
-            endorsements: &endorsements,
-            at: now,
-        };
-        let shown = checks::judge(&applicant, proof.evidence.as_ref(), &asked)
+        let (applicant, proof, shown) = self
+            .judged(applicant, proof, &nonce, policy.clone(), now)
+            .await?;
+        let shown = shown
             .and_then(|shown| {
                 checks::of_node(listed, &shown.facts, &request)?;
                 Ok(shown)
@@ -126,7 +153,7 @@ impl Enroll {
             .enrolment_insert(NewEnrolment {
                 ek: applicant.id,
                 claimed_name: node.clone(),
-                ak_name,
+                ak_name: ak_name.clone(),
                 certificate: issued.digest(),
                 certificate_not_after: issued.not_after,
                 enrolment: v1::Enrolment {
@@ -155,14 +182,18 @@ impl Enroll {
                 return Err(refused(&GuestRefused::Superseded(applicant.claimed)));
             }
             // After the row: a stream that opens with the older certificate in between is refused by it.
-            Admitted::Enrolled => inner.streams.close(&applicant.id, Closed::ReEnrolled),
+            Admitted::Enrolled => {
+                self.close_older(&applicant.id, Closed::ReEnrolled).await?;
+            }
             Admitted::TookOver => {
-                inner.streams.close(&applicant.id, Closed::TakenOver);
+                let counts = self.close_older(&applicant.id, Closed::TakenOver).await?;
                 // Here and not by the stream: that may be slow to end, and would take what the new one
-                // has by then.
-                let changes = inner.standing.withdrawn(&applicant.id);
-                let kept = inner.store.brakes_change(changes).await;
-                kept.map_err(store_failed)?;
+                // has by then. Nor by somebody whom the next has followed already.
+                if counts == ak_name {
+                    let changes = inner.standing.withdrawn(&applicant.id);
+                    let kept = inner.store.brakes_change(changes).await;
+                    kept.map_err(store_failed)?;
+                }
             }
         }
         info!(node, ?admitted, "a guest enrolled");

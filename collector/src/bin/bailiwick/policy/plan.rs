@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use bailiwick_attestation::UnixTime;
-use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::proto::v1::{self, plan_profile_request::Whom};
 use bailiwick_collector::clock;
 use bailiwick_policy::explain::{Direction, Explainer};
 use bailiwick_policy::kind::Kind;
@@ -148,16 +148,26 @@ fn inventory(bundle: &[u8]) -> anyhow::Result<Inventory> {
 /// Nodes that would turn under the new policy's profile, beside what it does to traffic. What is
 /// not known of them hides nothing of that.
 fn nodes(connection: &Connection, folder: &Path) {
-    let asked = std::fs::read(folder.join("profile.toml"))
-        .map_err(anyhow::Error::from)
-        .and_then(|profile| profile::plan::ask(connection, profile, None));
-    let lines = match asked {
-        Ok(Ok(nodes)) => profile::plan::in_words(&nodes, NODES),
-        Ok(Err(status)) => vec![format!("nodes: {}", status.message())],
-        Err(error) => vec![format!("nodes: {error:#}")],
+    let guests = folder.join("guest-profile.toml");
+    let asks = match guests.exists() {
+        true => vec![
+            (folder.join("profile.toml"), Whom::Hosts),
+            (guests, Whom::Guests),
+        ],
+        false => vec![(folder.join("profile.toml"), Whom::Everybody)],
     };
-    for line in lines {
-        eprintln!("bailiwick: {}", why::plain(&line));
+    for (file, whom) in asks {
+        let asked = std::fs::read(&file)
+            .with_context(|| file.display().to_string())
+            .and_then(|profile| profile::plan::ask(connection, profile, None, whom));
+        let lines = match asked {
+            Ok(Ok(nodes)) => profile::plan::in_words(&nodes, NODES),
+            Ok(Err(status)) => vec![format!("nodes: {}", status.message())],
+            Err(error) => vec![format!("nodes: {error:#}")],
+        };
+        for line in lines {
+            eprintln!("bailiwick: {}", why::plain(&line));
+        }
     }
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use bailiwick_attestation::UnixTime;
 use bailiwick_attestation::profile::Brake;
-use bailiwick_attestation::proto::v1;
+use bailiwick_attestation::proto::v1::{self, plan_profile_request::Whom};
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -23,6 +23,9 @@ pub(crate) struct Args {
     /// now if absent.
     #[arg(long, value_parser = parse_time)]
     at: Option<UnixTime>,
+    /// It is a guest-profile.toml: guests without a TPM are held against it, and nobody else.
+    #[arg(long)]
+    guests: bool,
     /// Nodes that stay as they are, too.
     #[arg(long)]
     all: bool,
@@ -34,7 +37,11 @@ pub(crate) struct Args {
 /// Runs it. The profile is read here first: a collector is not asked about what is none.
 pub(crate) fn run(connection: &Connection, args: &Args) -> anyhow::Result<Exit> {
     let (profile, bytes) = read(&args.file)?;
-    let nodes = match ask(connection, bytes, args.at)? {
+    let whom = match args.guests {
+        true => Whom::Guests,
+        false => Whom::Unspecified,
+    };
+    let nodes = match ask(connection, bytes, args.at, whom)? {
         Ok(nodes) => nodes,
         Err(status) => return refused(&status),
     };
@@ -75,10 +82,12 @@ pub(crate) fn ask(
     connection: &Connection,
     profile: Vec<u8>,
     at: Option<UnixTime>,
+    whom: Whom,
 ) -> anyhow::Result<Result<Vec<v1::PlannedNode>, Status>> {
     let request = v1::PlanProfileRequest {
         profile,
         at_ms: at.map(UnixTime::millis),
+        whom: whom.into(),
     };
     block_on(async {
         let mut client = connection.open().await?;
