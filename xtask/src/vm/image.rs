@@ -223,11 +223,18 @@ pub(super) fn initrd(stack: &Stack, scratch: &Path, file: &Path) -> Result<()> {
     cmd::run(&mut pack)
 }
 
-/// The boot disk: shim, GRUB beside it, its configuration, kernel and ramdisk.
+/// The boot disk: shim, GRUB beside it, its configuration, kernel and ramdisk. `runs` are lines of the
+/// configuration before the kernel is started.
 ///
 /// `linuxefi` and not `linux`: with Secure Boot off that one passes by the kernel's EFI stub, and no
 /// stub is no event log (GRUB 2.06).
-pub(super) fn boot(stack: &Stack, initrd: &Path, command_line: &str, disk: &Path) -> Result<()> {
+pub(super) fn boot(
+    stack: &Stack,
+    initrd: &Path,
+    command_line: &str,
+    runs: &str,
+    disk: &Path,
+) -> Result<()> {
     drop(fs::remove_file(disk));
     cmd::output(
         cmd::command(cmd::find("mkfs.fat").context("mkfs.fat was installed")?)
@@ -239,7 +246,7 @@ pub(super) fn boot(stack: &Stack, initrd: &Path, command_line: &str, disk: &Path
     fs::write(
         &menu,
         format!(
-            "set timeout=0\nlinuxefi ($root)/vmlinuz {command_line}\ninitrdefi ($root)/initrd\nboot\n"
+            "set timeout=0\nlinuxefi ($root)/vmlinuz {command_line}\n{runs}initrdefi ($root)/initrd\nboot\n"
         ),
     )
     .context("write GRUB's configuration")?;

@@ -281,7 +281,7 @@ fn act(outcome: &mut Outcome, stack: &Stack, disks: &Disks, more: &str) -> Resul
         }
         Acts::Inside { boots, next } => (boots, next),
     };
-    image::boot(stack, &disks.initrd, command_line, &disk)?;
+    image::boot(stack, &disks.initrd, command_line, "", &disk)?;
     let make = Make {
         secure_boot,
         banks,
@@ -294,7 +294,7 @@ fn act(outcome: &mut Outcome, stack: &Stack, disks: &Disks, more: &str) -> Resul
     for number in 1..=boots {
         if let Some((words, _)) = next.filter(|_| number == 2) {
             let command_line = format!("{command_line} {words}");
-            image::boot(stack, &disks.initrd, &command_line, &disk)?;
+            image::boot(stack, &disks.initrd, &command_line, "", &disk)?;
         }
         let mut said = Vec::new();
         let booted = machine.boot(limit + FIRMWARE, &mut said);

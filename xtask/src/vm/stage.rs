@@ -34,6 +34,8 @@ pub(super) struct Boot<'a> {
     pub(super) initrd: Option<&'a Path>,
     /// Another shim.
     pub(super) shim: Option<&'a Path>,
+    /// GRUB runs the line without those words, too, as a command that does nothing.
+    pub(super) retold: bool,
 }
 
 /// One directed machine and what is found out by it.
@@ -112,7 +114,11 @@ impl<'a> Stage<'a> {
             stack.shim = shim.to_owned();
         }
         let initrd = boot.initrd.unwrap_or(&self.disks.initrd);
-        image::boot(&stack, initrd, line.trim_end(), &self.boot_disk)?;
+        let runs = match boot.retold {
+            true => format!("($root)/vmlinuz {}\n", self.command_line),
+            false => String::new(),
+        };
+        image::boot(&stack, initrd, line.trim_end(), &runs, &self.boot_disk)?;
         self.on = Some(self.machine.power_on()?);
         Ok(())
     }

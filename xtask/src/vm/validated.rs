@@ -14,6 +14,10 @@ use super::{packages, variables};
 pub(super) const AFFIRMED: &str = "affirming";
 pub(super) const REFUSED: &str = "contraindicated";
 
+/// What GRUB writes beside the digest of a kernel's line, and of a command that is none of its own.
+const KERNELS: &[u8] = b"kernel_cmdline: (";
+const GRUBS: &[u8] = b"grub_cmd: (";
+
 /// Until firmware has found out that it may not run what it found.
 const FORBIDDEN: Duration = Duration::from_secs(300);
 
@@ -51,6 +55,7 @@ pub(super) fn play(stage: &mut Stage<'_>) -> Result<()> {
     let mut play = Play::begin(stage)?;
     play.clean()?;
     play.another_command_line()?;
+    play.retold_command_line()?;
     play.another_ramdisk()?;
     play.secure_boot_off()?;
     play.updated()
@@ -183,6 +188,41 @@ impl<'a, 'b> Play<'a, 'b> {
         self.stage.shut_down()
     }
 
+    /// GRUB hashes a command as it hashes a kernel's line: only the words beside the digest say which it
+    /// was.
+    fn retold_command_line(&mut self) -> Result<()> {
+        self.boot(Boot {
+            words: UPDATED,
+            retold: true,
+            ..Boot::default()
+        })?;
+        let told = self.verdict(
+            "beside a command that could be a kernel's line, no line is a claim",
+            REFUSED,
+            &["boot.command_line", "not in the evidence"],
+        )?;
+        let honest = self.stage.read(BOOT_LOG)?;
+        let forged = renamed(&honest, GRUBS, KERNELS).context("GRUB ran the clean boot's line")?;
+        let forged = renamed(&forged, KERNELS, GRUBS).context("GRUB started a kernel")?;
+        put_over(self.stage, BOOT_LOG, &forged)?;
+        let found = self.verdict(
+            "a command that a log calls the kernel's line is none",
+            REFUSED,
+            &["boot.command_line", "not in the evidence"],
+        )?;
+        let (before, after) = (
+            measured(&told.result, self.stage.bank())?,
+            measured(&found.result, self.stage.bank())?,
+        );
+        self.stage.check(
+            "the log with other words says the same",
+            forged != honest && before == after,
+            json!({ "asked": after.len() }),
+        );
+        take_away(self.stage, BOOT_LOG)?;
+        self.stage.shut_down()
+    }
+
     fn another_ramdisk(&mut self) -> Result<()> {
         let other = self.stage.scratch("initrd-other");
         // Behind an archive's end the kernel skips zeros; GRUB measures the file.
@@ -302,6 +342,16 @@ fn put_over(stage: &mut Stage<'_>, log: &str, bytes: &[u8]) -> Result<()> {
 fn take_away(stage: &mut Stage<'_>, log: &str) -> Result<()> {
     stage.run(&format!("umount {log}"))?;
     stage.restart_agent()
+}
+
+/// The first event whose data begin so, with another beginning; digests stay as they were.
+fn renamed(log: &[u8], from: &[u8], to: &[u8]) -> Option<Vec<u8>> {
+    let at = log.windows(from.len()).position(|some| some == from)?;
+    let (before, rest) = log.split_at_checked(at.checked_sub(4)?)?;
+    let (len, data) = rest.split_first_chunk::<4>()?;
+    let (len, from_len) = (u32::from_le_bytes(*len), u32::try_from(from.len()).ok()?);
+    let len = len.checked_sub(from_len)? + u32::try_from(to.len()).ok()?;
+    Some([before, &len.to_le_bytes(), to, data.get(from.len()..)?].concat())
 }
 
 /// Another digit in the kernel's command line, which GRUB measured; its digest as it was, so that
