@@ -200,7 +200,7 @@ fn hold_fence(file: &Path) -> anyhow::Result<()> {
 }
 
 fn fence_settings(config: &Config) -> anyhow::Result<fence_service::Settings> {
-    let host = Host::new(&config.host, &config.fence.log);
+    let host = Host::of(config);
     Ok(fence_service::Settings {
         deployment: config.deployment.clone(),
         approvers: read_approvers(config)?,

@@ -30,6 +30,8 @@ pub(crate) struct SoftTpm {
     pair: Pair,
     pub(crate) clock: ClockInfo,
     pub(crate) pcrs: Vec<[u8; 32]>,
+    /// Which of them it quotes, lowest first.
+    pub(crate) quotes: [bool; 24],
 }
 
 fn sized(bytes: &[u8]) -> Vec<u8> {
@@ -64,6 +66,7 @@ impl SoftTpm {
             pair,
             clock,
             pcrs: vec![[0; 32]; 24],
+            quotes: [true; 24],
         }
     }
 
@@ -96,11 +99,20 @@ impl SoftTpm {
         AkPublic::new(Public::parse(&out).expect("well-formed")).expect("an AK")
     }
 
-    /// Quotes SHA-256 PCRs 0 to 23 over any 32 bytes.
+    /// Quotes SHA-256 PCRs over any 32 bytes.
     pub(crate) fn quote(&self, qualifying: &[u8; 32]) -> v1::TpmQuote {
         let mut attest = self.attested(0x8018, qualifying);
-        attest.extend([0, 0, 0, 1, 0x00, 0x0b, 3, 0xff, 0xff, 0xff]);
-        attest.extend(sized(Sha256Digest::of(&[&self.pcrs.concat()]).as_bytes()));
+        attest.extend([0, 0, 0, 1, 0x00, 0x0b, 3]);
+        attest.extend(self.quotes.chunks(8).map(|eight| {
+            let bits = eight.iter().rev();
+            bits.fold(0_u8, |byte, bit| byte << 1 | u8::from(*bit))
+        }));
+        let values = self.pcrs.iter().zip(self.quotes);
+        let values: Vec<u8> = values
+            .filter(|(_, quoted)| *quoted)
+            .flat_map(|(value, _)| *value)
+            .collect();
+        attest.extend(sized(Sha256Digest::of(&[&values]).as_bytes()));
         let signature = self.sign(&attest);
         v1::TpmQuote { attest, signature }
     }
@@ -167,7 +179,9 @@ impl SoftTpm {
         let binding = Binding::new(freshness, statement);
         let values = (0..)
             .zip(&self.pcrs)
-            .map(|(index, value)| v1::PcrValue {
+            .zip(self.quotes)
+            .filter(|(_, quoted)| *quoted)
+            .map(|((index, value), _)| v1::PcrValue {
                 index,
                 digest: value.to_vec(),
             })

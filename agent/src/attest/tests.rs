@@ -46,7 +46,7 @@ impl Scene {
     fn open(&self) -> (Attester, Vec<Item>, AkPublic) {
         let tpm = Tpm::open(self.soft.settings()).unwrap();
         let ak = AkPublic::new(Public::parse(&tpm.identity().ak_public).unwrap()).unwrap();
-        let host = Host::new(&self.config.host, &self.config.fence.log);
+        let host = Host::of(&self.config);
         let approvers = Sha256Digest([1; 32]);
         let (attester, kept) = Attester::open(&self.config, &tpm.into(), host, approvers).unwrap();
         (attester, kept, ak)

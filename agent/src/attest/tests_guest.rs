@@ -60,7 +60,7 @@ impl Scene {
 
     fn open(&self) -> (Attester, Vec<Item>, Signer) {
         let signer = Signer::open(&self.config).unwrap();
-        let host = Host::new(&self.config.host, &self.config.fence.log);
+        let host = Host::of(&self.config);
         let approvers = Sha256Digest([1; 32]);
         let (attester, kept) = Attester::open(&self.config, &signer, host, approvers).unwrap();
         (attester, kept, signer)
@@ -244,7 +244,7 @@ async fn statements_of_an_earlier_boot_are_a_gap_unless_a_receipt_covers_them() 
 async fn what_a_tpm_quoted_no_processor_signs_again() {
     let scene = Scene::new(processor());
     let soft = SoftTpm::blank();
-    let host = Host::new(&scene.config.host, &scene.config.fence.log);
+    let host = Host::of(&scene.config);
     let facts = Facts::default();
     let open = |signer: &Signer| {
         let approvers = Sha256Digest([1; 32]);

@@ -24,18 +24,12 @@ const USERSPACE_LOG_LIMIT: usize = 1 << 20;
 /// What systemd measured after the boot event log ended, below `/run`.
 const USERSPACE: &str = "log/systemd/tpm2-measure.log";
 
-const FILES: [(&str, &str, usize); 2] = [
-    (
-        "boot",
-        "kernel/security/tpm0/binary_bios_measurements",
-        BOOT_LOG_LIMIT,
-    ),
-    (
-        "ima",
-        "kernel/security/ima/binary_runtime_measurements",
-        IMA_LOG_LIMIT,
-    ),
-];
+/// What firmware measured into a TPM, below `/sys`.
+pub(super) const OF_TPM: &str = "kernel/security/tpm0/binary_bios_measurements";
+/// What it measured into a TDX guest's own registers: the area that the ACPI table `CCEL` points to.
+pub(super) const OF_GUEST: &str = "firmware/acpi/tables/data/CCEL";
+/// The kernel's list.
+const IMA: &str = "kernel/security/ima/binary_runtime_measurements";
 
 /// One log of this kernel.
 #[derive(Debug)]
@@ -53,7 +47,10 @@ pub struct LogFile {
 #[must_use]
 pub fn read_logs(host: &Host) -> Vec<LogFile> {
     let mut logs = Vec::new();
-    let kernel = FILES.map(|(name, file, limit)| (name, host.sys.join(file), limit));
+    let kernel = [
+        ("boot", host.sys.join(host.boot_log), BOOT_LOG_LIMIT),
+        ("ima", host.sys.join(IMA), IMA_LOG_LIMIT),
+    ];
     let fence = (FENCE_LOG, host.fence_log.clone(), MAX_LOG);
     // `/run` stands beside `/sys`, here and below the root of a test.
     let userspace = host.sys.with_file_name("run").join(USERSPACE);

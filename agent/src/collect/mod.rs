@@ -43,7 +43,10 @@ pub use uplinks::Uplinks;
 
 pub use logs::{BOOT_LOG_LIMIT, FENCE_LOG, IMA_LOG_LIMIT, LogFile, read_logs};
 
-use crate::{config::HostSection, files::read_bounded};
+use crate::{
+    config::{Config, SignedBy},
+    files::read_bounded,
+};
 
 /// Longest table of addresses: a host with thousands of containers.
 const MAX_TABLE: usize = 4 << 20;
@@ -59,6 +62,8 @@ pub struct Host {
     nvml: Option<PathBuf>,
     nscq: Option<PathBuf>,
     fence_log: PathBuf,
+    /// What firmware measured, below `/sys`: into the registers of whoever signs.
+    boot_log: &'static str,
     /// Firmware and modules.
     lib: PathBuf,
     /// Folders that hold studies' data.
@@ -70,9 +75,14 @@ pub struct Host {
 impl Host {
     /// Roots as configured, and the log that the `fence` process keeps.
     #[must_use]
-    pub fn new(section: &HostSection, fence_log: &Path) -> Self {
+    pub fn of(config: &Config) -> Self {
+        let section = &config.host;
         Self {
-            fence_log: fence_log.to_owned(),
+            fence_log: config.fence.log.clone(),
+            boot_log: match config.signer {
+                SignedBy::Tpm => logs::OF_TPM,
+                SignedBy::Tee => logs::OF_GUEST,
+            },
             proc: section.proc.clone(),
             sys: section.sys.clone(),
             nvml: section.nvml.clone(),

@@ -16,6 +16,7 @@ fn host(files: &[(&str, &[u8])]) -> (tempfile::TempDir, Host) {
         nvml: None,
         nscq: None,
         fence_log: dir.path().join("run/fence.log"),
+        boot_log: logs::OF_TPM,
         lib: dir.path().join("lib"),
         mounts: vec![PathBuf::from("/srv/studies")],
         hashed: firmware::Hashed::default(),
@@ -265,6 +266,37 @@ fn what_is_not_there_is_told_from_what_cannot_be_read() {
         logs[0].content.as_ref().unwrap_err(),
         &format!("more than {IMA_LOG_LIMIT} bytes")
     );
+}
+
+/// Where a paravisor keeps a TPM beside a guest, its log is of other registers than the guest's own.
+#[test]
+fn a_boot_log_is_of_the_registers_that_are_signed() {
+    let (_dir, mut host) = host(&[
+        ("sys/kernel/security/tpm0/binary_bios_measurements", b"tpm"),
+        ("sys/firmware/acpi/tables/data/CCEL", b"guest"),
+    ]);
+    for (log, want) in [
+        (logs::OF_TPM, b"tpm".as_slice()),
+        (logs::OF_GUEST, b"guest"),
+    ] {
+        host.boot_log = log;
+        let logs = read_logs(&host);
+        let [boot] = &logs[..] else {
+            panic!("{logs:?}");
+        };
+        assert_eq!(
+            (boot.name, &*boot.content.as_ref().unwrap().0),
+            ("boot", want)
+        );
+    }
+    for (signer, want) in [("tpm", logs::OF_TPM), ("tee", logs::OF_GUEST)] {
+        let text = format!(
+            "deployment = \"demo\"\nnode = \"gpu-01\"\nsigner = \"{signer}\"\n[collector]\n\
+             enroll = \"a:1\"\nevidence = \"a:1\"\n[policy]\napprovers = \"a\"\nthreshold = 1\n"
+        );
+        let config = Config::parse(Path::new("agent.toml"), &text).unwrap();
+        assert_eq!(Host::of(&config).boot_log, want);
+    }
 }
 
 #[tokio::test]

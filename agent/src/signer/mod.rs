@@ -58,7 +58,7 @@ impl Signer {
         match config.signer {
             SignedBy::Tpm => Ok(Tpm::open(config.tpm_settings())?.into()),
             SignedBy::Tee => {
-                let host = Host::new(&config.host, &config.fence.log);
+                let host = Host::of(config);
                 let boot_id = host.boot_id().map_err(SignerError::BootId)?;
                 Ok(Guest::open(&config.tee, &boot_id)?.into())
             }

@@ -139,7 +139,7 @@ pub async fn run(
     stop: CancellationToken,
 ) -> Result<(), UplinkError> {
     let signer = signer.into();
-    let host = Host::new(&config.host, &config.fence.log);
+    let host = Host::of(&config);
     let (attester, kept) = Attester::open(&config, &signer, host.clone(), approvers)?;
     if !kept.is_empty() {
         info!(statements = kept.len(), "without a receipt yet");

@@ -7,6 +7,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
+    booted,
     claims::{Found, hash_of},
     ima,
     logs::{LogsRead, Part},
@@ -14,7 +15,7 @@ use super::{
     verify::VerifiedEvidence,
 };
 use crate::{
-    boot::{self, EventLog, Facts, Replay, UserspaceLog},
+    boot::{self, EventLog, Facts, Format, Replay, UserspaceLog},
     crypto::{Digest, HashAlgorithm},
     ids::UnixTime,
     profile::{BootProfile, Profile, Provenance, Value},
@@ -73,6 +74,10 @@ const PHASES: [&str; 6] = [
 ];
 /// The kernel's measurement list.
 pub(super) const IMA_PCR: u8 = 10;
+/// One more than the highest register that logs of a boot are about.
+const REGISTERS: u8 = 16;
+/// Registers of a TDX guest that its firmware fills, and nothing after it, as its log numbers them.
+const GUESTS_FIRMWARE_ONLY: [u8; 2] = [1, 2];
 
 /// What logs show, at hand for whoever demands it.
 pub(super) struct Measured(pub(super) Arc<LogsRead>);
@@ -132,10 +137,11 @@ fn taken_back(
     let Some(Ok(log)) = &log else {
         return Vec::new();
     };
+    let bank = bank_of(log, bank);
     let events = log.events().iter().filter(|event| event.extends());
     let named = events.filter_map(|event| {
         let digest = log.digest(event, bank)?;
-        let name = format!("boot.log.pcr.{}", event.register);
+        let name = register_name(log.format(), event.register);
         let revoked = profile.revoked.contains_key(digest);
         revoked.then(|| (name, digest.to_vec()))
     });
@@ -225,8 +231,21 @@ impl Look<'_> {
                 return;
             }
         };
+        self.bank = bank_of(&log, self.bank);
         if let Err(error) = log.choose(Some(self.bank)) {
             self.refuse(LOG, error.code(), WANT, error.to_string());
+            return;
+        }
+        let guests = log.format() == Format::Ccel;
+        let alone = self.evidence.alone();
+        if guests && !alone {
+            let found = "one over the registers of a TDX guest".to_owned();
+            self.refuse(
+                LOG,
+                "boot-log-of-guest",
+                "a log over the TPM's registers",
+                found,
+            );
             return;
         }
         let content = boot::examine(&log, self.bank, &profile.quirks);
@@ -235,17 +254,47 @@ impl Look<'_> {
             let found = format!("{}.{} at offset {at}", finding.detail, finding.field);
             self.refuse(LOG, finding.code, "a log without contradiction", found);
         }
+        let good = match (alone, guests && self.evidence.rtmrs().is_some()) {
+            (false, _) => self.replayed(&log, profile, fence),
+            (true, true) => self.replayed_in_guest(&log),
+            (true, false) => {
+                if demanded {
+                    self.part.unsigned(LOG, "a log that replays to registers");
+                }
+                let said = |register| (register, Provenance::SelfReported);
+                (0..REGISTERS).map(said).collect()
+            }
+        };
+        if content.refusals.is_empty() {
+            let facts = Facts::of(&log, self.bank);
+            for row in booted::rows(&facts, content.secure_boot, log.format()) {
+                let Some(own) = good.get(&row.register) else {
+                    continue;
+                };
+                // One that is not quoted may hold anything, and be said to hold nothing.
+                let besides = row.besides.iter();
+                let besides = besides.map(|other| good.get(other).copied());
+                let worst = besides.map(|other| other.unwrap_or(Provenance::SelfReported));
+                let provenance = worst.chain([row.best]).fold(*own, Provenance::min);
+                self.put(format!("boot.{}", row.name), row.value, provenance);
+            }
+        }
+    }
+
+    /// Registers of the TPM that the log explains, and what it is worth there.
+    fn replayed(
+        &mut self,
+        log: &EventLog<'_>,
+        profile: &BootProfile,
+        fence: Option<u8>,
+    ) -> BTreeMap<u8, Provenance> {
         let replay = log.replay(self.bank);
         let later = self.userspace();
         let mut good: BTreeMap<u8, Provenance> = BTreeMap::new();
-        let alone = self.evidence.alone();
-        if alone && demanded {
-            self.part.unsigned(LOG, "a log that replays to registers");
-        }
-        for register in (0..16).filter(|one| *one != IMA_PCR && Some(*one) != fence) {
-            if alone || profile.unreplayable.contains(&register) {
+        for register in (0..REGISTERS).filter(|one| *one != IMA_PCR && Some(*one) != fence) {
+            if profile.unreplayable.contains(&register) {
                 good.insert(register, Provenance::SelfReported);
-            } else if let Some(events) = self.register(register, &log, &replay, &later) {
+            } else if let Some(events) = self.register(register, log, &replay, &later) {
                 good.insert(register, Provenance::Measured);
                 if register == UNIFIED_IMAGE && events > 0 {
                     let phases = later.phases(self.bank, events).join(":");
@@ -254,10 +303,32 @@ impl Look<'_> {
                 }
             }
         }
-        if content.refusals.is_empty() {
-            let facts = Facts::of(&log, self.bank);
-            self.claims(&facts, content.secure_boot, &good);
+        good
+    }
+
+    /// The same of a TDX guest's registers, by their numbers in the log: 1 to 4 are RTMR 0 to 3. What of
+    /// the quote they stand in is its processor's, the result says.
+    fn replayed_in_guest(&mut self, log: &EventLog<'_>) -> BTreeMap<u8, Provenance> {
+        let replay = log.replay(self.bank);
+        let mut good: BTreeMap<u8, Provenance> = BTreeMap::new();
+        let quoted = self.evidence.rtmrs().into_iter().flatten();
+        for (register, quoted) in (1_u8..).zip(quoted) {
+            let extended = replay.values.get(&register.into()).cloned();
+            // What is extended later stands in no log.
+            if extended.is_none() && !GUESTS_FIRMWARE_ONLY.contains(&register) {
+                continue;
+            }
+            let found = extended.unwrap_or_else(|| log.start(self.bank, register.into()));
+            if found == *quoted {
+                good.insert(register, Provenance::Measured);
+            } else {
+                let claim = register_name(log.format(), register.into());
+                let expected = format!("{found}, by the boot event log");
+                let found = format!("{quoted}, quoted");
+                self.refuse(&claim, "boot-log-replay", &expected, found);
+            }
         }
+        good
     }
 
     /// What systemd measured after the log; nothing where it kept no log of its own.
@@ -297,78 +368,27 @@ impl Look<'_> {
         if register == UNIFIED_IMAGE && phases(self.bank, &found, &quoted) {
             return Some(0);
         }
-        let claim = format!("boot.log.pcr.{register}");
+        let claim = register_name(log.format(), index);
         let expected = format!("{found}, by the boot event log");
         let found = format!("{quoted}, quoted");
         self.refuse(&claim, "boot-log-replay", &expected, found);
         None
     }
+}
 
-    /// Facts of registers that replay, by name.
-    fn claims(
-        &mut self,
-        facts: &Facts,
-        secure_boot: Option<bool>,
-        good: &BTreeMap<u8, Provenance>,
-    ) {
-        let text = |digest: &Digest| Value::Text(digest.to_string());
-        let all = |digests: &[Digest]| {
-            let all: Vec<String> = digests.iter().map(Digest::to_string).collect();
-            (!all.is_empty() && !facts.cut).then(|| Value::Text(all.join(",")))
-        };
-        let words = |words: &Option<String>| words.clone().map(Value::Text);
-        let mut rows: Vec<(u8, String, Option<Value>)> = vec![
-            (7, "secure_boot".to_owned(), secure_boot.map(Value::Flag)),
-            (
-                0,
-                "firmware_version".to_owned(),
-                words(&facts.firmware_version),
-            ),
-            (7, "authorities".to_owned(), all(&facts.authorities)),
-            (7, "sbat_level".to_owned(), words(&facts.sbat_level)),
-            (4, "applications".to_owned(), all(&facts.applications)),
-            (2, "drivers".to_owned(), all(&facts.drivers)),
-            (9, "files".to_owned(), facts.files.as_deref().and_then(all)),
-            (9, "initrd".to_owned(), all(&facts.initrd)),
-            (0, "firmware_blobs".to_owned(), all(&facts.firmware_blobs)),
-            (13, "extensions".to_owned(), all(&facts.extensions)),
-            (8, "grub_commands".to_owned(), commands(facts)),
-            (
-                1,
-                "order".to_owned(),
-                facts
-                    .boot_order
-                    .as_ref()
-                    .map(|order| Value::Text(order.join(","))),
-            ),
-            (
-                9,
-                "load_options".to_owned(),
-                facts.load_options.as_ref().map(text),
-            ),
-        ];
-        for (name, digest) in &facts.keys {
-            rows.push((7, (*name).to_owned(), Some(text(digest))));
-        }
-        for (name, digest) in &facts.mok {
-            rows.push((14, (*name).to_owned(), Some(text(digest))));
-        }
-        if let Some((register, line)) = &facts.command_line
-            && let Ok(register) = u8::try_from(*register)
-        {
-            let line = Value::Text(line.clone());
-            rows.push((register, "command_line".to_owned(), Some(line)));
-        }
-        if !facts.cut {
-            for (name, digest) in &facts.sections {
-                rows.push((11, format!("section.{name}"), Some(text(digest))));
-            }
-        }
-        for (register, name, value) in rows {
-            if let (Some(value), Some(provenance)) = (value, good.get(&register)) {
-                self.put(format!("boot.{name}"), value, *provenance);
-            }
-        }
+/// The bank to read a log in: a guest's has one alone.
+fn bank_of(log: &EventLog<'_>, bank: HashAlgorithm) -> HashAlgorithm {
+    match log.format() {
+        Format::Ccel => HashAlgorithm::Sha384,
+        Format::CryptoAgile | Format::Sha1 => bank,
+    }
+}
+
+/// What a register is called where a log does not explain it.
+fn register_name(format: Format, register: u32) -> String {
+    match (format, register.checked_sub(1)) {
+        (Format::Ccel, Some(rtmr)) => format!("boot.log.rtmr.{rtmr}"),
+        _ => format!("boot.log.pcr.{register}"),
     }
 }
 
@@ -382,18 +402,6 @@ fn phases(bank: HashAlgorithm, replayed: &Digest, quoted: &Digest) -> bool {
             .unwrap_or_default();
         value == *quoted
     })
-}
-
-/// A menu runs some dozens of commands, more than anybody would write into a profile: SHA-256 of
-/// them all, a line each.
-fn commands(facts: &Facts) -> Option<Value> {
-    let lines: String = facts
-        .commands
-        .iter()
-        .map(|line| format!("{line}\n"))
-        .collect();
-    let digest = HashAlgorithm::Sha256.digest(&[lines.as_bytes()])?;
-    (!facts.commands.is_empty() && !facts.cut).then(|| Value::Text(digest.to_string()))
 }
 
 #[cfg(test)]

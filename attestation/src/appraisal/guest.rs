@@ -71,9 +71,13 @@ fn another_instance(facts: &Facts, signer: Signer<'_>) -> Option<(String, String
     let Signer::Guest(enrolled) = signer else {
         return None;
     };
+    let called = match facts.technology {
+        "tdx" => "TD_ID",
+        _ => "REPORT_ID",
+    };
     let name = |instance: Option<[u8; 32]>| match instance {
-        Some(instance) => format!("REPORT_ID {}", hex::encode(instance)),
-        None => "a guest without a REPORT_ID".to_owned(),
+        Some(instance) => format!("{called} {}", hex::encode(instance)),
+        None => format!("a guest without a {called}"),
     };
     (enrolled.instance != facts.instance).then(|| (name(enrolled.instance), name(facts.instance)))
 }

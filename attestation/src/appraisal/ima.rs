@@ -66,6 +66,8 @@ impl Progress {
 /// What the entries are that a quote covers.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 struct Tally {
+    /// There was one.
+    begun: bool,
     /// What the first one says of the registers; `None`: it does not.
     first: Option<Aggregate>,
     violations: u64,
@@ -223,11 +225,13 @@ impl<'a> Against<'a> {
 
     /// What was not extended into PCR 10 was not proven.
     fn entry(&self, tally: &mut Tally, number: u64, entry: &Entry<'_>) {
-        if number == 1 {
-            tally.first = self.aggregate_of(entry);
-        }
         if entry.pcr != ima::IMA_PCR {
             return;
+        }
+        let first = !tally.begun;
+        if first {
+            tally.begun = true;
+            tally.first = self.aggregate_of(entry);
         }
         tally.kernels += u64::from(ima::is_aggregate(entry));
         if entry.is_violation() {
@@ -238,7 +242,7 @@ impl<'a> Against<'a> {
         module(tally, entry);
         let ima = self.profile.ima.as_ref();
         if let Some(files) = ima.and_then(|ima| ima.files.as_ref()) {
-            self.file(tally, files, number, entry);
+            self.file(tally, files, number, entry, first);
         }
     }
 
@@ -261,7 +265,14 @@ impl<'a> Against<'a> {
     }
 
     /// One entry by its content.
-    fn file(&self, tally: &mut Tally, files: &FilesProfile, number: u64, entry: &Entry<'_>) {
+    fn file(
+        &self,
+        tally: &mut Tally,
+        files: &FilesProfile,
+        number: u64,
+        entry: &Entry<'_>,
+        first: bool,
+    ) {
         let refused = match files.known.judge(entry, self.now) {
             Ok(Judged::Listed(_)) => {
                 tally.listed += 1;
@@ -275,7 +286,7 @@ impl<'a> Against<'a> {
             Err(refused) => refused,
         };
         let unknown = matches!(refused, FileRefused::Unknown { .. });
-        if unknown && self.is_registers(entry) {
+        if unknown && self.is_registers(entry, first) {
             return;
         }
         tally.unknown += 1;
@@ -293,10 +304,14 @@ impl<'a> Against<'a> {
         part.deviate(FILE, finding, refused.code(), KNOWN, found);
     }
 
-    /// A `boot_aggregate` is known by the registers. What they do not show has been told already.
-    fn is_registers(&self, entry: &Entry<'_>) -> bool {
-        self.aggregate_of(entry)
-            .is_some_and(|found| found != Aggregate::Other)
+    /// A `boot_aggregate` is known by the registers. The first one is the kernel's own, and what they do not
+    /// show of it has been told already; any file may be called so.
+    fn is_registers(&self, entry: &Entry<'_>, first: bool) -> bool {
+        match self.aggregate_of(entry) {
+            Some(Aggregate::Same | Aggregate::SameFirmware) => true,
+            Some(Aggregate::Zero | Aggregate::Unchecked) => first,
+            Some(Aggregate::Other) | None => false,
+        }
     }
 
     fn aggregate_of(&self, entry: &Entry<'_>) -> Option<Aggregate> {
@@ -308,6 +323,7 @@ impl<'a> Against<'a> {
     fn concluded(&self, tally: &Tally, at: usize) -> Part {
         let mut part = Part {
             agent: tally.files.agent,
+            aggregate: tally.first,
             revoked: tally.files.revoked.clone(),
             ..Part::default()
         };
@@ -398,7 +414,7 @@ fn aggregate(part: &mut Part, found: Option<Aggregate>) -> Option<bool> {
     const CLAIM: &str = "ima.boot_aggregate";
     const WANT: &str = "a first entry boot_aggregate over the quoted PCRs 0 to 9";
     let (finding, code, found) = match found {
-        Some(Aggregate::Same) => return Some(true),
+        Some(Aggregate::Same | Aggregate::SameFirmware) => return Some(true),
         None => (
             Finding::Refused,
             "boot-aggregate-missing",

@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     ids::{Sha256Digest, UnixTime},
+    ima::Aggregate,
     profile::Profile,
     term::Term,
 };
@@ -43,6 +44,8 @@ pub(super) struct Part {
     pub(super) revoked: Vec<(String, Vec<u8>)>,
     /// Some entry is the agent's own program, as the profile names it.
     pub(super) agent: bool,
+    /// What its first entry says of the registers; `None`: it is another.
+    pub(super) aggregate: Option<Aggregate>,
 }
 
 impl Part {
@@ -176,6 +179,9 @@ impl Basis {
                 registers.push(index);
                 registers.extend(value.as_slice());
             }
+        }
+        for held in evidence.rtmrs().into_iter().flatten() {
+            registers.extend(held.as_slice());
         }
         Self {
             ak: evidence.ak,

@@ -7,6 +7,7 @@
 //! check* and *worth a look* never look alike: see [`Finding`].
 
 mod boot;
+mod booted;
 mod chain;
 mod claims;
 mod cvm;

@@ -5,7 +5,7 @@
 
 use super::{signer::Signer, verify::EvidenceRefused};
 use crate::{
-    crypto::HashAlgorithm,
+    crypto::{Digest, HashAlgorithm},
     cvm,
     error::ParseError,
     evidence::{
@@ -96,7 +96,10 @@ pub(super) enum Signed {
         pcrs: BoundPcrs,
     },
     /// Whoever made the report that came: nobody has asked yet who that is.
-    Tee,
+    Tee {
+        /// RTMR 0 to 3, of a TDX guest.
+        rtmrs: Option<Box<[Digest; 4]>>,
+    },
 }
 
 /// What the processor says, and what it was to bind.
@@ -138,12 +141,15 @@ impl Signed {
         let binding = Binding::of(freshness, &statement.digest);
         let expected = TeeReportSigner::carrier(&binding);
         answers(report, &expected).map_err(EvidenceRefused::Report)?;
+        let malformed = |why| EvidenceRefused::Report(ReportRefused::Malformed(why));
         let tee = v1::TeeEvidence {
             report: Some(report.clone()),
             certificates: certificates.to_vec(),
             ..v1::TeeEvidence::default()
         };
-        Ok((Self::Tee, (Box::new(tee), expected)))
+        let rtmrs = cvm::rtmrs(&report.kind, &report.report).map_err(malformed)?;
+        let rtmrs = rtmrs.map(Box::new);
+        Ok((Self::Tee { rtmrs }, (Box::new(tee), expected)))
     }
 }
 

@@ -6,7 +6,8 @@
 //! signed modules, no other kernel by kexec, and a list of all that root ran, in which the agent
 //! stands and nothing unknown does. All of it is read from logs that replay. The command line shows
 //! it because it is measured before the kernel runs: what a running kernel says of itself would be
-//! root's word again.
+//! root's word again. That it was measured then, and not by root who had booted another, shows in the
+//! first entry of the kernel's list, which is over the registers as the kernel found them.
 
 use super::{
     boot::Measured,
@@ -16,6 +17,7 @@ use super::{
 };
 use crate::{
     ids::UnixTime,
+    ima::Aggregate,
     profile::{Profile, Provenance, Revoked, Value},
 };
 
@@ -33,7 +35,7 @@ struct Shown {
     holds: fn(&[Word]) -> bool,
 }
 
-const SHOWN: [Shown; 4] = [
+const SHOWN: [Shown; 5] = [
     Shown {
         code: "strict-lockdown",
         want: "lockdown=integrity or lockdown=confidentiality",
@@ -54,7 +56,16 @@ const SHOWN: [Shown; 4] = [
         want: "ima_policy=tcb",
         holds: measures_all,
     },
+    Shown {
+        code: "strict-overrides",
+        want: "neither bootconfig nor initcall_blacklist",
+        holds: nothing_over,
+    },
 ];
+
+/// Longest line whose last word the kernel reads: `COMMAND_LINE_SIZE` of x86 and arm64 with its zero byte,
+/// less what GRUB puts before it (`BOOT_IMAGE=`).
+const LONGEST_LINE: usize = 2048 - 1 - 11;
 
 /// Judges the strict part, and says whose word the fence's claims are.
 pub(super) fn judge(result: &mut AttestationResult, profile: &Profile, measured: &Measured) {
@@ -89,7 +100,15 @@ impl Look<'_> {
     fn judge(&mut self) {
         self.value("boot.secure_boot", "strict-secure-boot", &Value::Flag(true));
         self.value("ima.unknown", "strict-unknown", &Value::Number(0));
+        self.aggregate();
         match self.find(COMMAND_LINE) {
+            Some(Found::Is(Value::Text(line), Provenance::Measured))
+                if line.len() > LONGEST_LINE =>
+            {
+                let want = format!("a command line of at most {LONGEST_LINE} bytes");
+                let found = format!("{} bytes, the last of which no kernel reads", line.len());
+                self.refuse(COMMAND_LINE, "strict-command-line", want, found);
+            }
             Some(Found::Is(Value::Text(line), Provenance::Measured)) => {
                 let words = words(&line);
                 for shown in SHOWN.iter().filter(|shown| !(shown.holds)(&words)) {
@@ -118,6 +137,32 @@ impl Look<'_> {
                 self.refuse(claim, code, format!("{want}, measured"), value.to_string());
             }
             other => self.missing(claim, code, format!("{want}, measured"), other),
+        }
+    }
+
+    /// Nothing has been extended into the registers of firmware and boot loaders since the kernel began.
+    fn aggregate(&mut self) {
+        const CLAIM: &str = "ima.boot_aggregate";
+        const CODE: &str = "strict-boot-aggregate";
+        let want = "a boot_aggregate over the quoted PCRs 0 to 9, measured".to_owned();
+        let aggregate = self.measured.0.ima.aggregate;
+        let found = self.find(CLAIM);
+        if let Some(Found::Missing) = found
+            && aggregate == Some(Aggregate::Unchecked)
+        {
+            let found = "one of another bank, or PCRs 8 and 9 are not quoted".to_owned();
+            return self.deviate(CLAIM, Finding::Unchecked, CODE, want, found);
+        }
+        match (found, aggregate) {
+            (Some(Found::Is(Value::Flag(true), Provenance::Measured)), Some(Aggregate::Same)) => {}
+            (Some(Found::Is(_, Provenance::Measured)), Some(Aggregate::SameFirmware)) => {
+                let found = "one over PCRs 0 to 7: what boot loaders measured could be root's";
+                self.refuse(CLAIM, CODE, want, found.to_owned());
+            }
+            (Some(Found::Is(value, Provenance::Measured)), _) => {
+                self.refuse(CLAIM, CODE, want, value.to_string());
+            }
+            (other, _) => self.missing(CLAIM, CODE, want, other),
         }
     }
 
@@ -168,22 +213,60 @@ impl Look<'_> {
     }
 }
 
-/// The line as the kernel takes it apart (`lib/cmdline.c`, `next_arg`): white space outside double
-/// quotes parts words, `-` and `_` are one in a key, and what follows `--` is for init.
+/// The line as the kernel takes it apart (`lib/cmdline.c`, `next_arg`, `kernel/params.c`, `parse_args`): white
+/// space outside double quotes parts words, quotes around a word or a value are left out and all others
+/// stay, `-` and `_` are one in a key, and what follows `--` is for init.
 fn words(line: &str) -> Vec<Word> {
-    let mut quoted = false;
-    let parts = line.split(|c: char| {
-        quoted ^= c == '"';
-        !quoted && c.is_ascii_whitespace()
+    let mut words = Vec::new();
+    let mut rest = line.trim_start_matches(' ');
+    while !rest.is_empty() {
+        let (word, after) = next_word(rest);
+        if word == ("--".to_owned(), None) {
+            break;
+        }
+        let (key, value) = word;
+        words.push((key.replace('-', "_"), value));
+        rest = after.trim_start_matches(' ');
+    }
+    words
+}
+
+/// The first word, and what follows it.
+fn next_word(line: &str) -> (Word, &str) {
+    let inner = line.strip_prefix('"');
+    let quoted = inner.is_some();
+    let line = inner.unwrap_or(line);
+    let mut in_quote = quoted;
+    let end = line.find(|c| {
+        in_quote ^= c == '"';
+        c == ' ' && !in_quote
     });
-    let words = parts.map(|word| word.replace('"', ""));
-    let words = words.filter(|word| !word.is_empty());
-    let own = words.take_while(|word| word != "--");
-    own.map(|word| match word.split_once('=') {
-        Some((key, value)) => (key.replace('-', "_"), Some(value.to_owned())),
-        None => (word.replace('-', "_"), None),
-    })
-    .collect()
+    let (word, rest) = line.split_at(end.unwrap_or(line.len()));
+    // A word that begins with the sign has no key, and is one.
+    let at = word.char_indices().skip(1).find(|(_, c)| *c == '=');
+    let parts = at.and_then(|(at, _)| Some((word.get(..at)?, word.get(at + 1..)?)));
+    let unquoted = |text: &str| text.strip_suffix('"').unwrap_or(text).to_owned();
+    let word = match parts {
+        None if quoted => (unquoted(word), None),
+        None => (word.to_owned(), None),
+        Some((key, value)) => {
+            let inner = value.strip_prefix('"');
+            let value = match inner {
+                Some(inner) => unquoted(inner),
+                None if quoted => unquoted(value),
+                None => value.to_owned(),
+            };
+            (key.to_owned(), Some(value))
+        }
+    };
+    (word, rest)
+}
+
+/// Nothing that the line names is undone: by words that a ramdisk carries, or by leaving out what would
+/// see to it.
+fn nothing_over(words: &[Word]) -> bool {
+    let over = ["bootconfig", "initcall_blacklist"];
+    !words.iter().any(|(key, _)| over.contains(&key.as_str()))
 }
 
 fn set_to<'w>(words: &'w [Word], key: &str) -> impl Iterator<Item = Option<&'w str>> {
@@ -263,7 +346,12 @@ pub(super) fn revoked(
     }));
     for part in [&*measured.0.boot, &measured.0.ima] {
         let named = part.revoked.iter().cloned();
-        found.extend(named.map(|(name, digest)| (name, digest, Provenance::Measured)));
+        // Of a guest no register stands behind them, or those that are a report's.
+        let by = match evidence.alone() && evidence.rtmrs().is_none() {
+            true => Provenance::SelfReported,
+            false => Provenance::Measured,
+        };
+        found.extend(named.map(|(name, digest)| (name, digest, by)));
     }
     let mut told: Vec<Vec<u8>> = Vec::new();
     for (claim, digest, provenance) in found {

@@ -16,6 +16,7 @@ mod merge;
 mod strict;
 mod time;
 mod vtpm;
+mod written;
 
 use super::*;
 use crate::{

@@ -385,7 +385,7 @@ impl VerifiedEvidence {
     pub const fn clock(&self) -> Option<ClockInfo> {
         match &self.signed {
             Signed::Tpm { clock, .. } => Some(*clock),
-            Signed::Tee => None,
+            Signed::Tee { .. } => None,
         }
     }
 
@@ -396,7 +396,7 @@ impl VerifiedEvidence {
             Signed::Tpm {
                 firmware_version, ..
             } => Some(*firmware_version),
-            Signed::Tee => None,
+            Signed::Tee { .. } => None,
         }
     }
 
@@ -405,13 +405,13 @@ impl VerifiedEvidence {
     pub const fn signer_kind(&self) -> SignerKind {
         match &self.signed {
             Signed::Tpm { .. } => SignerKind::TpmQuote,
-            Signed::Tee => SignerKind::TeeReport,
+            Signed::Tee { .. } => SignerKind::TeeReport,
         }
     }
 
-    /// A report of the processor alone signed it: no register stands behind anything in it.
+    /// A report of the processor alone signed it: no register of a TPM stands behind anything in it.
     pub(super) const fn alone(&self) -> bool {
-        matches!(self.signed, Signed::Tee)
+        matches!(self.signed, Signed::Tee { .. })
     }
 
     /// The challenge it answers.
@@ -438,13 +438,21 @@ impl VerifiedEvidence {
     pub const fn pcrs(&self) -> Option<&BoundPcrs> {
         match &self.signed {
             Signed::Tpm { pcrs, .. } => Some(pcrs),
-            Signed::Tee => None,
+            Signed::Tee { .. } => None,
         }
     }
 
     /// One register that somebody signed for.
     pub(super) fn register(&self, bank: HashAlgorithm, index: u8) -> Option<&Digest> {
         self.pcrs()?.get(bank, index)
+    }
+
+    /// RTMR 0 to 3 of the TDX guest whose quote signed it, as they stand there.
+    pub(super) fn rtmrs(&self) -> Option<&[Digest; 4]> {
+        match &self.signed {
+            Signed::Tpm { .. } => None,
+            Signed::Tee { rtmrs } => rtmrs.as_deref(),
+        }
     }
 
     /// All of them.

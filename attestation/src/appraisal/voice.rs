@@ -18,7 +18,8 @@ const VIRTUAL: [&str; 4] = ["id:414d5a4e", "id:474f4f47", "id:4d534654", "id:564
 
 /// How the claims begin that rest on a TPM.
 const SPOKEN: [&str; 5] = ["tpm.", "boot.", "ima.", "fence.", EVIDENCE];
-/// Those of them that rest on whatever signed the statement.
+/// Those of them that rest on whatever signed the statement: a report holds registers, too.
+const SIGNED: [&str; 2] = [EVIDENCE, "boot."];
 const EVIDENCE: &str = "evidence.";
 
 /// What is known of the TPM that speaks for a node.
@@ -87,10 +88,11 @@ impl AttestationResult {
     }
 
     /// Whose word a claim is, said by a source of that kind: no log and no register is better than the
-    /// TPM that signed it. What shows in the evidence itself is as good as the report that signed that.
+    /// TPM that signed it. What shows in the evidence itself, and in a log that replays to registers of a
+    /// report, is as good as the report.
     pub(super) fn by(&self, claim: &str, provenance: Provenance) -> Provenance {
         if let Some(report) = self.report
-            && claim.starts_with(EVIDENCE)
+            && SIGNED.iter().any(|prefix| claim.starts_with(prefix))
         {
             return provenance.min(report);
         }

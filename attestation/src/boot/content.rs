@@ -12,13 +12,15 @@ use super::log::{EventLog, Format};
 use super::quirk::Quirk;
 use super::replay::localities;
 use super::variable::UefiVariable;
-use crate::crypto::HashAlgorithm;
+use crate::crypto::{Digest, HashAlgorithm};
 
 /// Localities a TPM is started from: PFP 1.06, §10.4.5.3.
 const LOCALITIES: [u8; 3] = [0, 3, 4];
 /// Variables that make up the Secure Boot policy: PFP 1.06, §3.3.4.8.
 const POLICY: [&str; 7] = ["SecureBoot", "PK", "KEK", "db", "dbx", "dbt", "dbr"];
-/// Of those, what no image was ever verified by.
+/// What a separator holds where all went well: PFP 1.06, §10.4.1.
+pub(super) const SEPARATORS: [[u8; 4]; 2] = [[0; 4], [0xff; 4]];
+/// Of those variables, what no image was ever verified by.
 const NO_AUTHORITY: [&str; 4] = ["SecureBoot", "PK", "KEK", "dbx"];
 
 /// One thing that is wrong, or worth a look.
@@ -52,6 +54,7 @@ pub fn examine(log: &EventLog<'_>, bank: HashAlgorithm, quirks: &[Quirk]) -> Con
         log,
         bank,
         quirks,
+        separators: SEPARATORS.map(|data| bank.digest(&[&data])),
         content: Content::default(),
     };
     examiner.no_actions();
@@ -72,6 +75,8 @@ struct Examiner<'l, 'a> {
     log: &'l EventLog<'a>,
     bank: HashAlgorithm,
     quirks: &'l [Quirk],
+    /// Their digests.
+    separators: [Option<Digest>; 2],
     content: Content,
 }
 
@@ -111,6 +116,13 @@ impl<'l, 'a> Examiner<'l, 'a> {
         };
         let hash = self.bank.digest(&[bytes]);
         hash.is_some_and(|hash| hash.as_slice() == digest)
+    }
+
+    /// A separator, whatever kind it goes by. What it stands for is in its digest.
+    fn is_separator(&self, event: &Event<'a>) -> bool {
+        let digest = self.log.digest(event, self.bank);
+        let mut separators = self.separators.iter().flatten();
+        digest.is_some_and(|digest| separators.any(|one| one.as_slice() == digest))
     }
 
     /// They extend nothing, so their digests are zeroes and their register is any.
@@ -274,10 +286,13 @@ impl<'l, 'a> Examiner<'l, 'a> {
     /// The register that holds the Secure Boot policy, event by event.
     fn policy(&mut self) {
         let register = self.log.format().secure_boot_register();
+        let ccel = self.log.format() == Format::Ccel;
         let mut measured: BTreeMap<String, Option<bool>> = BTreeMap::new();
         let mut handed_over = false;
         for event in self.extending().filter(|event| event.register == register) {
             match event.kind {
+                // Of a CCEL it could go by the kind of what stands beside it.
+                _ if ccel && self.is_separator(event) => handed_over = true,
                 EventType::SEPARATOR => handed_over = true,
                 EventType::EFI_VARIABLE_DRIVER_CONFIG => {
                     self.policy_variable(event, handed_over, &mut measured);
@@ -286,8 +301,13 @@ impl<'l, 'a> Examiner<'l, 'a> {
                 EventType::EFI_VARIABLE_AUTHORITY
                 | EventType::EFI_SPDM_DEVICE_POLICY
                 | EventType::EFI_SPDM_DEVICE_AUTHORITY => self.authority(event, handed_over),
-                // Of a CCEL the same register holds what PCR 1 does.
-                kind if self.log.format() == Format::Ccel && beside_policy(kind) => {}
+                // Of a CCEL the same register holds what PCR 1 does, and a variable of the policy could
+                // hide among that: they stand in a row before the separator.
+                kind if ccel && beside_policy(kind) => {
+                    if !handed_over {
+                        measured.clear();
+                    }
+                }
                 kind => {
                     let detail = format!("{kind} cannot stand in register {register}");
                     self.refuse("unexpected-event", "eventType", event.offset, detail);
@@ -332,7 +352,8 @@ impl<'l, 'a> Examiner<'l, 'a> {
             return;
         }
         let Some(before) = measured.get_mut(&name) else {
-            measured.insert(name, value);
+            // Nobody but firmware measures before the separator.
+            measured.insert(name, value.filter(|_| !handed_over));
             return;
         };
         let changed = *before != value;
@@ -401,12 +422,12 @@ pub(super) fn without_nuls(data: &[u8], count: usize) -> Option<&[u8]> {
     end.iter().all(|byte| *byte == 0).then_some(data)
 }
 
-fn without_nul(data: &[u8]) -> &[u8] {
+pub(super) fn without_nul(data: &[u8]) -> &[u8] {
     data.strip_suffix(&[0]).unwrap_or(data)
 }
 
 /// Printable ASCII: no variable, whose first bytes are a GUID, passes for an action.
-fn is_text(data: &[u8]) -> bool {
+pub(super) fn is_text(data: &[u8]) -> bool {
     let text = without_nul(data);
     !text.is_empty() && text.iter().all(|byte| (b' '..=b'~').contains(byte))
 }

@@ -1,15 +1,21 @@
 //! What was booted, as far as digests show it.
 //!
 //! A digest stands for what was measured; the data beside it is the firmware's and the boot
-//! loader's comment. So a fact is either a digest, or data that has been hashed and found to be
-//! what was measured. Names of files are neither and make no fact.
+//! loader's comment, and so is the kind of the event. So a fact is either a digest, or data that has been
+//! hashed and found to be what was measured. Names of files are neither and make no fact.
+//!
+//! Whoever hands the log over can change all the rest, and can extend most registers once more before
+//! that. So a list of digests is of all that a register holds, but for what shows by its content that it
+//! is something else; where only a comment says which digest is what, the facts say so
+//! ([`Facts::boot_files_by_label`], [`Facts::mok_by_label`]).
 
 use std::collections::BTreeMap;
 
-use super::content::without_nuls;
-use super::event::{Event, EventType};
-use super::log::EventLog;
+use super::content::{is_text, without_nul, without_nuls};
+use super::event::Event;
+use super::log::{EventLog, Format};
 use super::variable::UefiVariable;
+use super::walk::Walk;
 use crate::crypto::{Digest, HashAlgorithm};
 
 /// Variables of the Secure Boot policy that become facts, and under which name.
@@ -20,9 +26,8 @@ const MOK: [(&str, &str); 3] = [
     ("MokListX", "mok_list_x"),
     ("MokListTrusted", "mok_list_trusted"),
 ];
-/// What GRUB puts before the text it hashes: of a kernel, and of every command it runs.
-const GRUB_COMMAND_LINE: &str = "kernel_cmdline: ";
-const GRUB_COMMAND: &str = "grub_cmd: ";
+/// How a GPT begins: UEFI 2.10, §5.3.2.
+const GPT: &[u8] = b"EFI PART";
 /// `EV_NO_ACTION` data that names reference measurements: NIST SP 800-155 and PFP 1.06, §10.4.5.2.
 const MANIFESTS: [&[u8; 16]; 3] = [
     b"SP800-155 Event\0",
@@ -33,39 +38,22 @@ const MANIFESTS: [&[u8; 16]; 3] = [
 const INITRD: u32 = 0x8f3b_22ec;
 const LOAD_OPTIONS: u32 = 0x8f3b_22ed;
 /// Images, authorities and sections that are told one by one; a boot has some dozens.
-const MAX_LISTED: usize = 128;
-/// Files of GRUB's: as many digests as fit into a profile's text. One that reads its modules one by
-/// one reads more, and others at each boot.
-const MAX_FILES: usize = 32;
-
-/// PCRs by what they hold: PFP 1.06, §3.3.4; `systemd-stub`, `systemd-boot`, GRUB and shim for the
-/// upper ones.
-mod pcr {
-    pub(super) const FIRMWARE: u32 = 0;
-    pub(super) const BOOT_VARIABLES: u32 = 1;
-    pub(super) const DRIVERS: u32 = 2;
-    pub(super) const BOOT_LOADERS: u32 = 4;
-    pub(super) const POLICY: u32 = 7;
-    pub(super) const GRUB: u32 = 8;
-    pub(super) const FILES: u32 = 9;
-    pub(super) const UNIFIED_IMAGE: u32 = 11;
-    pub(super) const COMMAND_LINE: u32 = 12;
-    pub(super) const EXTENSIONS: u32 = 13;
-    pub(super) const SHIM: u32 = 14;
-}
+pub(super) const MAX_LISTED: usize = 128;
 
 /// What was booted. Every digest is of the bank the log was read in.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Facts {
     /// `EV_S_CRTM_VERSION`: the firmware's version in its own words.
     pub firmware_version: Option<String>,
-    /// Digests of the firmware's own parts, in order.
+    /// Digests of the firmware's own parts and settings, in order.
     pub firmware_blobs: Vec<Digest>,
     /// `BootOrder`: numbers of boot options in four hexadecimal digits, as they were tried.
     pub boot_order: Option<Vec<String>>,
     /// Boot options by their number, as people read them in a menu.
     pub boot_options: BTreeMap<String, String>,
-    /// What GRUB ran, in order, each proven.
+    /// That, or the firmware's version, was measured after the separator, where root may have.
+    pub late: Late,
+    /// What GRUB ran, in order, each proven; none where one is not.
     pub commands: Vec<String>,
     /// System extensions and their like that systemd-stub took along, in order.
     pub extensions: Vec<Digest>,
@@ -77,17 +65,24 @@ pub struct Facts {
     pub authorities: Vec<Digest>,
     /// `SbatLevel`: which generations of boot loaders are revoked.
     pub sbat_level: Option<String>,
-    /// Authenticode digests of boot loaders and kernels, in order.
+    /// Authenticode digests of boot loaders and kernels, in order; of a CCEL those of drivers, too.
     pub applications: Vec<Digest>,
-    /// Authenticode digests of drivers from option ROMs and disks, in order.
+    /// Authenticode digests of drivers from option ROMs and disks, in order, and whatever else firmware
+    /// measured of devices.
     pub drivers: Vec<Digest>,
     /// `mok_list`, `mok_list_x`, `mok_list_trusted`, as shim measured them.
     pub mok: BTreeMap<&'static str, Digest>,
-    /// The kernel's command line, by GRUB or systemd-stub, and the register it stands in; the last.
-    pub command_line: Option<(u32, String)>,
-    /// Files that GRUB read, kernel and initial RAM disks among them, in order; what it calls them is
-    /// in no digest. `None`: more than can be told one by one.
+    /// The register holds more than these lists, so that only the log says which digest is which.
+    pub mok_by_label: bool,
+    /// The kernel's command line, by GRUB or systemd-stub.
+    pub command_line: Option<CommandLine>,
+    /// All digests of the register that GRUB measures files into, in order, where it measured one:
+    /// kernel and initial RAM disks among them; what it calls them is in no digest. `None`: more than can be
+    /// told one by one.
     pub files: Option<Vec<Digest>>,
+    /// GRUB measured into the register that [`Self::initrd`] and [`Self::load_options`] stand in, so that
+    /// only the log says which digest is what.
+    pub boot_files_by_label: bool,
     /// Initial RAM disks that the kernel's EFI stub loaded.
     pub initrd: Vec<Digest>,
     /// Load options as the kernel's EFI stub was given them.
@@ -98,23 +93,35 @@ pub struct Facts {
     pub cut: bool,
 }
 
+/// What stands behind a register's separator.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Late {
+    /// [`Facts::firmware_version`].
+    pub version: bool,
+    /// [`Facts::boot_order`].
+    pub order: bool,
+}
+
+/// What a kernel was started with.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct CommandLine {
+    /// GRUB measured it; otherwise systemd-stub, or a menu before that.
+    pub by_grub: bool,
+    /// As it was measured: printable.
+    pub text: String,
+    /// It stands, itself or as load options, in a register that the kernel's `boot_aggregate` is over, and
+    /// where that agrees root has not measured it later. Elsewhere root may have: a stub that is given no
+    /// line measures none.
+    pub aggregated: bool,
+}
+
 impl Facts {
     /// Gathers what the log shows in that bank. Whether the log replays is for others to see.
     #[must_use]
     pub fn of(log: &EventLog<'_>, bank: HashAlgorithm) -> Self {
-        let mut facts = Self {
-            files: Some(Vec::new()),
-            ..Self::default()
-        };
-        let mut handed_over = false;
-        let mut section: Option<String> = None;
-        for event in log.events().iter().filter(|event| !event.extends()) {
-            if let Some(guid) = manifest(event.data)
-                && facts.manifests.len() < MAX_LISTED
-            {
-                facts.manifests.push(guid);
-            }
-        }
+        let quiet = log.events().iter().filter(|event| !event.extends());
+        let manifests = quiet.filter_map(|event| manifest(event.data));
+        let mut walk = Walk::new(bank, manifests.take(MAX_LISTED).collect());
         for event in log.events().iter().filter(|event| event.extends()) {
             let Some(digest) = log.digest(event, bank).and_then(Digest::from_slice) else {
                 continue;
@@ -124,50 +131,24 @@ impl Facts {
                 digest,
                 bank,
             };
-            match (event.register, event.kind) {
-                (_, EventType::S_CRTM_VERSION) if event.register == 0 => {
-                    let mut ends = [0, 1, 2].into_iter();
-                    let proven = ends.any(|cut| {
-                        without_nuls(event.data, cut).is_some_and(|data| seen.proven(data))
-                    });
-                    facts.firmware_version = proven.then(|| version(event.data));
-                }
-                (
-                    pcr::FIRMWARE,
-                    EventType::EFI_PLATFORM_FIRMWARE_BLOB | EventType::EFI_PLATFORM_FIRMWARE_BLOB2,
-                ) => facts.cut |= push(&mut facts.firmware_blobs, seen.digest),
-                (
-                    pcr::BOOT_VARIABLES,
-                    EventType::EFI_VARIABLE_BOOT | EventType::EFI_VARIABLE_BOOT2,
-                ) => facts.boot_variable(&seen),
-                (pcr::EXTENSIONS, EventType::IPL) => {
-                    facts.cut |= push(&mut facts.extensions, seen.digest);
-                }
-                (pcr::POLICY, EventType::SEPARATOR) => handed_over = true,
-                (pcr::POLICY, EventType::EFI_VARIABLE_DRIVER_CONFIG) if !handed_over => {
-                    facts.key(&seen);
-                }
-                (pcr::POLICY, EventType::EFI_VARIABLE_AUTHORITY) => facts.authority(seen),
-                (pcr::BOOT_LOADERS, EventType::EFI_BOOT_SERVICES_APPLICATION) => {
-                    facts.cut |= push(&mut facts.applications, seen.digest);
-                }
-                (
-                    pcr::DRIVERS,
-                    EventType::EFI_BOOT_SERVICES_DRIVER | EventType::EFI_RUNTIME_SERVICES_DRIVER,
-                ) => facts.cut |= push(&mut facts.drivers, seen.digest),
-                (pcr::SHIM, EventType::IPL) => facts.shim(seen),
-                (pcr::GRUB | pcr::COMMAND_LINE, EventType::IPL) => facts.text(&seen),
-                (pcr::FILES, EventType::IPL) => facts.file(seen),
-                (pcr::FILES, EventType::EVENT_TAG) => facts.tagged(seen),
-                (pcr::UNIFIED_IMAGE, EventType::IPL) => section = facts.section(seen, section),
-                _ => {}
+            match log.format() {
+                Format::Ccel => walk.guest(&seen),
+                Format::CryptoAgile | Format::Sha1 => walk.event(&seen),
             }
         }
-        facts
+        walk.done(log.format())
+    }
+
+    /// Text, hashed with what ends it or without. Of two nobody can tell which one is no version.
+    pub(super) fn version(&mut self, seen: &Seen<'_, '_>, again: bool) {
+        let mut ends = [0, 1, 2].into_iter();
+        let data = seen.event.data;
+        let proven = ends.any(|cut| without_nuls(data, cut).is_some_and(|data| seen.proven(data)));
+        self.firmware_version = (proven && !again).then(|| version(data));
     }
 
     /// Firmware hashes the event whole or the value alone, and either proves the value.
-    fn boot_variable(&mut self, seen: &Seen<'_, '_>) {
+    pub(super) fn boot_variable(&mut self, seen: &Seen<'_, '_>) {
         let Ok(variable) = UefiVariable::parse(seen.event.data) else {
             return;
         };
@@ -194,7 +175,7 @@ impl Facts {
         }
     }
 
-    fn key(&mut self, seen: &Seen<'_, '_>) {
+    pub(super) fn key(&mut self, seen: &Seen<'_, '_>) {
         let Ok(variable) = UefiVariable::parse(seen.event.data) else {
             return;
         };
@@ -208,7 +189,7 @@ impl Facts {
         }
     }
 
-    fn authority(&mut self, seen: Seen<'_, '_>) {
+    pub(super) fn authority(&mut self, seen: &Seen<'_, '_>) {
         if let Ok(variable) = UefiVariable::parse(seen.event.data)
             && variable.name.trim_end_matches('\0') == "SbatLevel"
             && (seen.proven(seen.event.data) || seen.proven(variable.value))
@@ -216,99 +197,71 @@ impl Facts {
             let level = String::from_utf8_lossy(variable.value);
             self.sbat_level = Some(level.trim_end_matches('\0').to_owned());
         }
-        self.cut |= push(&mut self.authorities, seen.digest);
+        self.cut |= push(&mut self.authorities, &seen.digest);
     }
 
-    fn shim(&mut self, seen: Seen<'_, '_>) {
+    /// Names are comments. Where they come in shim's order and nothing else is there, none can have been
+    /// given to another list.
+    pub(super) fn shim(&mut self, seen: &Seen<'_, '_>) {
         let name = without_nul(seen.event.data);
-        let known = MOK.into_iter().find(|(list, _)| list.as_bytes() == name);
-        if let Some((_, fact)) = known {
-            self.mok.entry(fact).or_insert(seen.digest);
+        let known = MOK.iter().position(|(list, _)| list.as_bytes() == name);
+        let held = |(_, fact): &(&str, &'static str)| self.mok.contains_key(fact);
+        let last = MOK.iter().rposition(held);
+        self.mok_by_label |= known.is_none_or(|own| last.is_some_and(|last| own <= last));
+        if let Some((_, fact)) = known.and_then(|own| MOK.get(own)) {
+            self.mok.entry(fact).or_insert_with(|| seen.digest.clone());
         }
     }
 
-    /// A command line, where it is what was measured: GRUB hashes it without the words before it,
-    /// with or without the zero byte; systemd hashes it as it stands, in UTF-16.
-    fn text(&mut self, seen: &Seen<'_, '_>) {
-        let data = seen.event.data;
-        let narrow = without_nul(data);
-        if let Some(line) = narrow.strip_prefix(GRUB_COMMAND_LINE.as_bytes()) {
-            let ended = [line, &[0]].concat();
-            if seen.proven(line) || seen.proven(&ended) || seen.proven(data) {
-                let line = String::from_utf8_lossy(line).into_owned();
-                self.command_line = Some((seen.event.register, line));
-            }
-        } else if let Some(command) = narrow.strip_prefix(GRUB_COMMAND.as_bytes()) {
-            let ended = [command, &[0]].concat();
-            if seen.proven(command) || seen.proven(&ended) || seen.proven(data) {
-                let command = String::from_utf8_lossy(command).into_owned();
-                self.cut |= push(&mut self.commands, command);
-            }
-        } else if seen.event.register == pcr::COMMAND_LINE && is_wide(data) && seen.proven(data) {
-            self.command_line = Some((seen.event.register, wide(data)));
-        }
-    }
-
-    fn file(&mut self, seen: Seen<'_, '_>) {
-        if let Some(files) = &mut self.files {
-            files.push(seen.digest);
-            if files.len() > MAX_FILES {
-                self.files = None;
-            }
-        }
-    }
-
-    fn tagged(&mut self, seen: Seen<'_, '_>) {
+    /// Whether it is an event of the kernel's stub, where that has one: its load options come first, and
+    /// then one ramdisk.
+    pub(super) fn tagged(&mut self, seen: &Seen<'_, '_>, first: bool) -> bool {
         let tag = seen.event.data.first_chunk().copied();
         match tag.map(u32::from_le_bytes) {
-            Some(INITRD) => self.cut |= push(&mut self.initrd, seen.digest),
-            Some(LOAD_OPTIONS) => self.load_options = Some(seen.digest),
-            _ => {}
-        }
-    }
-
-    /// systemd-stub measures the name of a section, then its content under the same name.
-    fn section(&mut self, seen: Seen<'_, '_>, before: Option<String>) -> Option<String> {
-        let data = seen.event.data;
-        let name = if is_wide(data) {
-            wide(data)
-        } else {
-            String::from_utf8_lossy(without_nul(data)).into_owned()
-        };
-        if before.as_ref() == Some(&name) {
-            let name = name.trim_start_matches('.').to_owned();
-            if self.sections.len() < MAX_LISTED {
-                self.sections.entry(name).or_insert(seen.digest);
-            } else {
-                self.cut = true;
+            Some(INITRD) => {
+                let alone = self.initrd.is_empty();
+                self.cut |= push(&mut self.initrd, &seen.digest);
+                alone
             }
-            return None;
+            Some(LOAD_OPTIONS) => {
+                self.load_options = Some(seen.digest.clone());
+                first
+            }
+            _ => false,
         }
-        let ended = [name.as_bytes(), &[0]].concat();
-        let named = name.starts_with('.') && (seen.proven(&ended) || seen.proven(name.as_bytes()));
-        named.then_some(name)
     }
 }
 
 /// An event with its digest.
-struct Seen<'l, 'a> {
-    event: &'l Event<'a>,
-    digest: Digest,
-    bank: HashAlgorithm,
+pub(super) struct Seen<'l, 'a> {
+    pub(super) event: &'l Event<'a>,
+    pub(super) digest: Digest,
+    pub(super) bank: HashAlgorithm,
 }
 
 impl Seen<'_, '_> {
     /// These bytes are what was measured.
-    fn proven(&self, bytes: &[u8]) -> bool {
+    pub(super) fn proven(&self, bytes: &[u8]) -> bool {
         self.bank.digest(&[bytes]).as_ref() == Some(&self.digest)
+    }
+
+    /// Printable text, as firmware measures what it does: no image, and no driver.
+    pub(super) fn is_text(&self) -> bool {
+        let data = self.event.data;
+        is_text(data) && (self.proven(data) || self.proven(without_nul(data)))
+    }
+
+    /// A table of partitions.
+    pub(super) fn is_partitions(&self) -> bool {
+        self.event.data.starts_with(GPT) && self.proven(self.event.data)
     }
 }
 
 /// Whether there was no room.
-fn push<T>(list: &mut Vec<T>, one: T) -> bool {
+pub(super) fn push<T: Clone>(list: &mut Vec<T>, one: &T) -> bool {
     let full = list.len() >= MAX_LISTED;
     if !full {
-        list.push(one);
+        list.push(one.clone());
     }
     full
 }
@@ -331,10 +284,6 @@ fn guid(bytes: &[u8; 16]) -> String {
     format!("{first:08x}-{second:04x}-{third:04x}-{fourth}-{fifth}")
 }
 
-fn without_nul(data: &[u8]) -> &[u8] {
-    data.strip_suffix(&[0]).unwrap_or(data)
-}
-
 /// A version as firmware writes it: text in one byte or two, or a GUID.
 fn version(data: &[u8]) -> String {
     let end = data.iter().rposition(|byte| *byte != 0);
@@ -350,12 +299,12 @@ fn version(data: &[u8]) -> String {
 }
 
 /// UTF-16 of mostly ASCII: every other byte is zero.
-fn is_wide(data: &[u8]) -> bool {
+pub(super) fn is_wide(data: &[u8]) -> bool {
     data.len() >= 2 && matches!(data, [first, 0, ..] if *first != 0)
 }
 
 /// UTF-16, little-endian, without what ends it.
-fn wide(data: &[u8]) -> String {
+pub(super) fn wide(data: &[u8]) -> String {
     let units = data.chunks_exact(2).map(|unit| match unit {
         [low, high] => u16::from_le_bytes([*low, *high]),
         _ => 0,

@@ -11,15 +11,17 @@
 mod content;
 mod event;
 mod facts;
+mod grub;
 mod log;
 mod quirk;
 mod replay;
 mod userspace;
 mod variable;
+mod walk;
 
 pub use content::{Content, Finding, examine};
 pub use event::{Event, EventType};
-pub use facts::Facts;
+pub use facts::{CommandLine, Facts, Late};
 pub use log::{Bank, EventLog, EventLogError, Format};
 pub use quirk::Quirk;
 pub use replay::{BankError, Compared, Replay, compare};

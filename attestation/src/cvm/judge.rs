@@ -16,7 +16,7 @@ use super::endorsements::Endorsements;
 use super::hcl::HclReport;
 use super::snp::Report;
 use super::tdx::{Quote, TcbStatus};
-use crate::crypto::PublicKey;
+use crate::crypto::{Digest, PublicKey};
 use crate::error::ParseError;
 use crate::ids::{Sha256Digest, UnixTime};
 use crate::x509::{Certificate, RevocationList};
@@ -105,7 +105,8 @@ pub struct Facts {
     pub registers: Vec<String>,
     /// Who signed the measurement before the launch, of SEV-SNP, where somebody did.
     pub signer: Option<LaunchSigner>,
-    /// `REPORT_ID`, of SEV-SNP: one running guest of its chip.
+    /// `REPORT_ID` of SEV-SNP: one running guest of its chip. `TD_ID` of TDX, where its quote has one:
+    /// one launch.
     pub instance: Option<[u8; 32]>,
 }
 
@@ -226,6 +227,7 @@ pub fn judge(asked: &Asked<'_>) -> Judged {
 pub fn instance(kind: &str, report: &[u8]) -> Result<Option<[u8; 32]>, ParseError> {
     match kind {
         "sev-snp" => Report::parse(report).map(|report| Some(*report.report_id)),
+        "tdx" => Quote::parse(report).map(|quote| quote.body.launch_id().copied()),
         _ => Ok(None),
     }
 }
@@ -236,6 +238,17 @@ pub fn bound(kind: &str, report: &[u8]) -> Result<Option<[u8; 64]>, ParseError> 
     match kind {
         "sev-snp" => Report::parse(report).map(|report| Some(*report.report_data)),
         "tdx" => Quote::parse(report).map(|quote| Some(*quote.body.report_data)),
+        _ => Ok(None),
+    }
+}
+
+/// RTMR 0 to 3 of a TDX guest, by bytes nobody has verified yet; `None`: of another kind.
+pub fn rtmrs(kind: &str, report: &[u8]) -> Result<Option<[Digest; 4]>, ParseError> {
+    match kind {
+        "tdx" => Quote::parse(report).map(|quote| {
+            let held = quote.body.rtmr.map(|held| Digest::from_slice(held));
+            Some(held.map(Option::unwrap_or_default))
+        }),
         _ => Ok(None),
     }
 }

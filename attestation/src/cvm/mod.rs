@@ -23,7 +23,7 @@ pub use coming::{Turn, turn};
 pub use endorsements::{Endorsements, MAX_CERTIFICATES_BYTES, is_certificates, parse_certificates};
 pub use judge::{
     Asked, Facts, Fault, Judged, Keys, LaunchSigner, Revocation, Vtpm, bound, instance, judge,
-    tcb_text, words,
+    rtmrs, tcb_text, words,
 };
 pub use launch::{GuestIdentity, Launch, LaunchKey, Other};
 

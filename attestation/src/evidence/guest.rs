@@ -43,7 +43,8 @@ pub fn guest_transport_data(
 pub struct GuestSigner {
     /// SHA-256 of the transport key's `SubjectPublicKeyInfo`. The key lives no longer than a boot.
     pub key: Sha256Digest,
-    /// `REPORT_ID`: one running guest of its chip. `None`: its processor tells guests apart by nothing.
+    /// `REPORT_ID`: one running guest of its chip, or `TD_ID`: one launch. `None`: its processor tells
+    /// guests apart by nothing.
     pub instance: Option<[u8; 32]>,
 }
 

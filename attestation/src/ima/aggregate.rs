@@ -8,13 +8,17 @@ use crate::crypto::{Digest, HashAlgorithm};
 const NAME: &[u8] = b"boot_aggregate";
 /// Registers under it: `ima_calc_boot_aggregate_tfm`. Those of boot loaders count from Linux 5.8
 /// on, and never in SHA-1, so that both kinds can be told apart.
-const REGISTERS: [u8; 2] = [8, 10];
+const REGISTERS: [u8; 2] = [FIRMWARE, 10];
+/// One more than the last register of firmware.
+const FIRMWARE: u8 = 8;
 
 /// What the entry says of the registers.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Aggregate {
-    /// They are what the kernel found.
+    /// They are what the kernel found, those of boot loaders too.
     Same,
+    /// Those of firmware are, 0 to 7; older kernels look at no others.
+    SameFirmware,
     /// They are not.
     Other,
     /// The kernel had no TPM, or none of its banks suited it.
@@ -52,7 +56,10 @@ pub fn boot_aggregate<'p>(
         known = true;
         let hash = bank.digest(&values);
         if hash.is_some_and(|hash| hash.as_slice() == digest.digest) {
-            return Some(Aggregate::Same);
+            return Some(match end {
+                FIRMWARE => Aggregate::SameFirmware,
+                _ => Aggregate::Same,
+            });
         }
     }
     // Without the registers of boot loaders nobody can tell which of the two it is not.

@@ -408,12 +408,13 @@ fn malformed_lists_say_where() {
 
 #[test]
 fn without_all_registers_under_it_an_aggregate_is_another_or_nobody_knows() {
-    use Aggregate::{Other, Same, Unchecked};
+    use Aggregate::{Other, Same, SameFirmware, Unchecked};
     let bank = HashAlgorithm::Sha256;
     let value = bank.digest(&[b"a register"]).unwrap();
     let under = |count| bank.digest(&vec![value.as_slice(); count]).unwrap();
     let rows = [
-        ("of eight", under(8), 0..8, Some(Same)),
+        ("of eight", under(8), 0..8, Some(SameFirmware)),
+        ("of eight of ten", under(8), 0..10, Some(SameFirmware)),
         ("of ten", under(10), 0..10, Some(Same)),
         ("of nine", under(9), 0..10, Some(Other)),
         ("of ten, the last unknown", under(10), 0..9, Some(Unchecked)),

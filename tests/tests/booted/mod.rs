@@ -77,6 +77,7 @@ impl Booted {
         let policy = EventType::EFI_VARIABLE_DRIVER_CONFIG;
         let image = EventType::EFI_BOOT_SERVICES_APPLICATION;
         let line = format!("kernel_cmdline: {}\0", self.command_line);
+        let load = format!("linux {}", self.command_line);
         let mut events = vec![
             same(0, EventType::S_CRTM_VERSION, &wide("2.17\0")),
             variable(policy, "SecureBoot", &[u8::from(self.secure_boot)]),
@@ -92,6 +93,12 @@ impl Booted {
             variable(EventType::EFI_VARIABLE_AUTHORITY, "db", b"certificate"),
             (4, image, b"shim".to_vec(), b"path".to_vec()),
             (4, image, self.kernel.clone(), b"path".to_vec()),
+            (
+                8,
+                EventType::IPL,
+                load.clone().into_bytes(),
+                format!("grub_cmd: {load}\0").into_bytes(),
+            ),
             (
                 8,
                 EventType::IPL,

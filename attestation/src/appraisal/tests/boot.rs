@@ -15,7 +15,7 @@ pub(super) fn event(register: u32, kind: EventType, data: &[u8]) -> Event {
     (register, kind, data.to_vec(), data.to_vec())
 }
 
-fn variable(kind: EventType, name: &str, value: &[u8]) -> Event {
+pub(super) fn variable(kind: EventType, name: &str, value: &[u8]) -> Event {
     let units: Vec<u8> = name.encode_utf16().flat_map(u16::to_le_bytes).collect();
     let data = [
         &crate::boot::UefiVariable::GLOBAL[..],
@@ -75,6 +75,12 @@ pub(super) fn booted() -> Vec<Event> {
             EventType::IPL,
             b"insmod ext2",
             b"grub_cmd: insmod ext2\0",
+        ),
+        measured_of(
+            8,
+            EventType::IPL,
+            format!("linux {LINE}").as_bytes(),
+            format!("grub_cmd: linux {LINE}\0").as_bytes(),
         ),
         measured_of(
             8,
@@ -313,14 +319,25 @@ fn what_was_booted_is_measured_where_its_log_replays() {
         (
             "host",
             "boot.files",
-            Value::Text(format!("{},{}", hex_of(b"kernel"), hex_of(b"ramdisk"))),
+            Value::Text(
+                [&b"kernel"[..], b"ramdisk", b"initrd"]
+                    .map(hex_of)
+                    .join(","),
+            ),
         ),
-        ("host", "boot.initrd", Value::Text(hex_of(b"initrd"))),
-        ("host", "boot.firmware_blobs", Value::Text(hex_of(b"dxe"))),
+        (
+            "host",
+            "boot.firmware_blobs",
+            Value::Text(format!(
+                "{},{}",
+                hex_of(b"2\0.\x001\x007\0\0\0"),
+                hex_of(b"dxe")
+            )),
+        ),
         (
             "host",
             "boot.grub_commands",
-            Value::Text(hex_of(b"insmod ext2\n")),
+            Value::Text(hex_of(format!("insmod ext2\nlinux {LINE}\n").as_bytes())),
         ),
         ("host", "boot.section.linux", Value::Text(hex_of(b"image"))),
         ("tpm", "ima.entries", Value::Number(3)),
@@ -337,6 +354,72 @@ fn what_was_booted_is_measured_where_its_log_replays() {
             "{name}"
         );
     }
+    // GRUB measured files there, too: which of them the kernel loaded, the log says and no digest.
+    let initrd = &result.submods["host"].claims["boot.initrd"];
+    let want = (Value::Text(hex_of(b"initrd")), Provenance::SelfReported);
+    assert_eq!((initrd.value.clone(), initrd.provenance), want);
+}
+
+/// More of one kind than is listed, and nothing of the kind is told.
+#[test]
+fn a_list_that_is_cut_is_no_claim() {
+    let image = EventType::EFI_BOOT_SERVICES_APPLICATION;
+    let images = |count: u8| {
+        let mut node = Booted::new();
+        for number in 0..count {
+            let event = measured_of(4, image, &[0xff, number], b"path");
+            let digest = SHA256.digest(&[&event.2]).unwrap();
+            extend(&mut node.case.tpm.pcrs[4], digest.as_slice());
+            node.events.push(event);
+        }
+        node.entries = entries(&node.case.tpm.pcrs);
+        node.case.tpm.pcrs[10] = ima_pcr(&node.entries);
+        let result = node.result();
+        let claims = &result.submods["host"].claims;
+        ["applications", "grub_commands", "section.linux"]
+            .map(|name| claims.contains_key(&format!("boot.{name}")))
+    };
+    // Two are there already.
+    assert_eq!(images(126), [true; 3]);
+    assert_eq!(images(127), [false; 3]);
+}
+
+/// A line of a stub hangs on what the registers of GRUB and of files hold, too.
+#[test]
+fn what_hangs_on_a_register_that_is_not_quoted_is_a_word() {
+    let wide: Vec<u8> = "ro\0".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let stub = |edit: fn(&mut Booted)| {
+        let mut node = Booted::new();
+        node.events.retain(|event| !matches!(event.0, 8 | 9));
+        let options = 0x8f3b_22ed_u32.to_le_bytes();
+        node.events.extend([
+            event(12, EventType::IPL, &wide),
+            measured_of(9, EventType::EVENT_TAG, &wide, &options),
+        ]);
+        for register in [8, 9, 12] {
+            node.case.tpm.pcrs[register] = [0; 32];
+        }
+        for (register, _, measured, _) in &node.events {
+            if matches!(register, 9 | 12) {
+                let digest = SHA256.digest(&[measured]).unwrap();
+                let register = usize::try_from(*register).unwrap();
+                extend(&mut node.case.tpm.pcrs[register], digest.as_slice());
+            }
+        }
+        node.entries = entries(&node.case.tpm.pcrs);
+        node.case.tpm.pcrs[10] = ima_pcr(&node.entries);
+        edit(&mut node);
+        let result = node.result();
+        let claims = &result.submods["host"].claims;
+        ["command_line", "load_options"].map(|name| {
+            let claim = claims.get(&format!("boot.{name}"));
+            claim.map(|claim| claim.provenance)
+        })
+    };
+    let (measured, said) = (Some(Provenance::Measured), Some(Provenance::SelfReported));
+    assert_eq!(stub(|_| {}), [measured; 2]);
+    assert_eq!(stub(|node| node.case.tpm.quotes[8] = false), [said; 2]);
+    assert_eq!(stub(|node| node.case.tpm.quotes[9] = false), [said, None]);
 }
 
 #[test]

@@ -141,6 +141,7 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     assert_eq!(
         super::boot::found(&result),
         super::boot::want(&[
+            ("boot.files", "claim-value"),
             ("boot.initrd", "claim-value"),
             ("tpm.pcr.sha256.9", "pcr-value")
         ])

@@ -39,7 +39,7 @@ fn what_was_taken_back_is_refused_wherever_it_stands() {
     let rows = [
         ("a boot loader", digest(b"shim"), "boot.applications"),
         ("a key list", digest(b"bad"), "boot.dbx"),
-        ("an initrd", digest(b"initrd"), "boot.initrd"),
+        ("an initrd", digest(b"initrd"), "boot.files"),
         // Of this no fact is made, and it stands in the log.
         ("a separator", digest(&[0; 4]), "boot.log.pcr.0"),
         ("a register", pcr7, "tpm.pcr.sha256.7"),
@@ -56,6 +56,15 @@ fn what_was_taken_back_is_refused_wherever_it_stands() {
         revoke(&mut node, &digest, "");
         let result = node.result();
         let found = revoked(&result);
+        let told = result
+            .deviations()
+            .find(|one| one.code == "revoked")
+            .unwrap();
+        let by = Some(match claim.starts_with("tpm.") {
+            true => Provenance::HardwareSigned,
+            false => Provenance::Measured,
+        });
+        assert_eq!(told.provenance, by, "{name}");
         assert_eq!(
             found,
             [(claim.to_owned(), format!("{digest}: CVE-1"))],
@@ -154,10 +163,13 @@ const STRICT: &str = "root=/dev/vda ro lockdown=integrity module.sig_enforce=1 \
 fn strict(line: &str) -> Booted {
     let mut node = Booted::new();
     for event in &mut node.events {
-        if event.0 == 8 && event.1 == EventType::IPL {
-            event.2 = line.as_bytes().to_vec();
-            event.3 = format!("kernel_cmdline: {line}\0").into_bytes();
+        if event.0 != 8 {
+            continue;
         }
+        // The command that loads the kernel, and the kernel's own line after it.
+        let loads = event.2.starts_with(b"linux ");
+        event.2 = format!("{}{line}", if loads { "linux " } else { "" }).into_bytes();
+        event.3 = event.2.clone();
     }
     let mut register = [0; 32];
     for event in node.events.iter().filter(|event| event.0 == 8) {
@@ -315,6 +327,88 @@ fn what_root_could_have_done_is_refused_by_name() {
             with("ima=off"),
             nothing,
             vec![(LINE, "strict-ima-policy")],
+        ),
+        (
+            "quotes within a word",
+            STRICT.replace("lockdown=", "lock\"down\"="),
+            nothing,
+            vec![(LINE, "strict-lockdown")],
+        ),
+        (
+            "quotes that end within it",
+            STRICT.replace("lockdown=integrity", "x=\"a\\ lockdown=integrity\""),
+            nothing,
+            vec![(LINE, "strict-lockdown")],
+        ),
+        (
+            "a quote that stays behind",
+            STRICT.replace("lockdown=integrity", "x=\"y\" lockdown=integrity\""),
+            nothing,
+            vec![
+                (LINE, "strict-lockdown"),
+                (LINE, "strict-modules"),
+                (LINE, "strict-kexec"),
+                (LINE, "strict-ima-policy"),
+            ],
+        ),
+        (
+            "a quote at the end of a value",
+            format!("{} lockdown=integrity\"", without("lockdown=integrity")),
+            nothing,
+            vec![(LINE, "strict-lockdown")],
+        ),
+        (
+            "a quote at the end of a word",
+            format!("{} module.sig_enforce\"", without("module.sig_enforce=1")),
+            nothing,
+            vec![(LINE, "strict-modules")],
+        ),
+        (
+            "a word in quotes",
+            STRICT.replace("lockdown=integrity", "\"lockdown=integrity\""),
+            nothing,
+            vec![],
+        ),
+        (
+            "init's in quotes",
+            STRICT.replace("ro ", "ro \"--\" "),
+            nothing,
+            vec![
+                (LINE, "strict-lockdown"),
+                (LINE, "strict-modules"),
+                (LINE, "strict-kexec"),
+                (LINE, "strict-ima-policy"),
+            ],
+        ),
+        (
+            "what only looks like init's, and a list behind it",
+            with("-\"-\" lsm=yama"),
+            nothing,
+            vec![(LINE, "strict-lockdown")],
+        ),
+        (
+            "words of the ramdisk's",
+            with("bootconfig"),
+            nothing,
+            vec![(LINE, "strict-overrides")],
+        ),
+        (
+            "what would see to it left out",
+            with("initcall_blacklist=kexec_core_sysctl_init"),
+            nothing,
+            vec![(LINE, "strict-overrides")],
+        ),
+        (
+            "as long as a kernel reads",
+            format!("{STRICT} {}", "x".repeat(2036 - STRICT.len() - 1)),
+            nothing,
+            vec![],
+        ),
+        (
+            "longer",
+            format!("{STRICT} {}", "x".repeat(2036 - STRICT.len())),
+            nothing,
+            vec![(LINE, "strict-command-line")],
         ),
         (
             "all of it for init",
@@ -479,7 +573,8 @@ fn what_a_provider_says_is_no_measurement() {
         [
             "strict-secure-boot",
             "strict-command-line",
-            "strict-unknown"
+            "strict-unknown",
+            "strict-boot-aggregate"
         ]
     );
     assert_eq!(word(&result), (&root(), Provenance::SelfReported));

@@ -26,7 +26,7 @@ pub(super) fn judge(asked: &Asked<'_>, quote: &Quote<'_>) -> Judged {
         policy: hex::encode(body.td_attributes),
         registers: body.rtmr.map(hex::encode).to_vec(),
         signer: None,
-        instance: None,
+        instance: body.launch_id().copied(),
     };
     let mut judged = Judged::of(facts);
     judged

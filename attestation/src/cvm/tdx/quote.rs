@@ -106,6 +106,12 @@ impl<'a> Body<'a> {
         Ok(body)
     }
 
+    /// What tells this launch from others; `None`: the host has nothing of it reported.
+    #[must_use]
+    pub fn launch_id(&self) -> Option<&'a [u8; 32]> {
+        self.td_id.filter(|id| **id != [0; 32])
+    }
+
     /// The guest may be read by its host.
     #[must_use]
     pub const fn debug(&self) -> bool {

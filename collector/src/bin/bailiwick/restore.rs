@@ -76,7 +76,9 @@ pub(crate) fn restore(code: &str) -> &'static str {
         | "strict-lockdown"
         | "strict-modules"
         | "strict-kexec"
-        | "strict-ima-policy" => {
+        | "strict-ima-policy"
+        | "strict-overrides"
+        | "strict-boot-aggregate" => {
             "until this is measured, root may have said all of it: boot the machine as the strict part \
              of the profile demands, or leave the strict part out and take the fence's claims for root's \
              word"
@@ -144,6 +146,7 @@ pub(crate) fn restore(code: &str) -> &'static str {
              driver in, and give the TPM a SHA-256 bank"
         }
         "boot-log-malformed"
+        | "boot-log-of-guest"
         | "ima-list-malformed"
         | "userspace-log-malformed"
         | "userspace-log-too-long" => {

@@ -2,6 +2,7 @@
 
 mod appraise;
 mod logs;
+mod tdx;
 mod verify;
 
 use std::sync::LazyLock;

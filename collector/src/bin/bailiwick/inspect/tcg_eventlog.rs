@@ -196,7 +196,7 @@ fn booted(facts: &Facts) -> Map<String, Value> {
         "grub_files",
         digests(facts.files.as_deref().unwrap_or_default()),
     );
-    let line = facts.command_line.as_ref().map(|(_, line)| line.clone());
+    let line = facts.command_line.as_ref().map(|line| line.text.clone());
     put("command_line", line.into());
     put("initrd", digests(&facts.initrd));
     put(
