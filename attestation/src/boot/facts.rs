@@ -51,7 +51,7 @@ pub struct Facts {
     pub boot_order: Option<Vec<String>>,
     /// Boot options by their number, as people read them in a menu.
     pub boot_options: BTreeMap<String, String>,
-    /// That, or the firmware's version, was measured after the separator, where root may have.
+    /// What of these was measured after its register's separator, where root may have.
     pub late: Late,
     /// What GRUB ran, in order, each proven; none where one is not.
     pub commands: Vec<String>,
@@ -80,8 +80,8 @@ pub struct Facts {
     /// kernel and initial RAM disks among them; what it calls them is in no digest. `None`: more than can be
     /// told one by one.
     pub files: Option<Vec<Digest>>,
-    /// GRUB measured into the register that [`Self::initrd`] and [`Self::load_options`] stand in, so that
-    /// only the log says which digest is what.
+    /// Only the log says which digest is one of [`Self::initrd`], and which is [`Self::load_options`]: GRUB
+    /// measured there, too, or the register holds anything but load options and one ramdisk behind them.
     pub boot_files_by_label: bool,
     /// Initial RAM disks that the kernel's EFI stub loaded.
     pub initrd: Vec<Digest>,
@@ -93,7 +93,7 @@ pub struct Facts {
     pub cut: bool,
 }
 
-/// What stands behind a register's separator.
+/// Which facts stand behind their register's separator.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Late {
     /// [`Facts::firmware_version`].
