@@ -448,28 +448,23 @@ fn a_log_is_held_against_its_own_kind_of_registers() {
 
 #[test]
 fn what_was_taken_back_is_found_in_a_tds_log() {
-    let digest = SHA384.digest(&[b"vmlinuz"]).unwrap();
-    let mut td = Td::new(booted(1));
-    let revoked = format!("[[revoked]]\ndigest = \"{digest}\"\nreason = \"CVE-1\"\n");
-    td.case.profile.push_str(&revoked);
-    let result = td.appraise();
-    let told = result.deviations().next().unwrap();
-    assert_eq!(
-        (told.claim.as_str(), told.code.as_str()),
-        ("boot.files", "revoked")
-    );
     // Of a separator no claim is made.
-    let digest = SHA384.digest(&[&[0; 4]]).unwrap();
-    let mut td = Td::new(booted(1));
-    let revoked = format!("[[revoked]]\ndigest = \"{digest}\"\nreason = \"CVE-1\"\n");
-    td.case.profile.push_str(&revoked);
-    let result = td.appraise();
-    let told = result.deviations().next().unwrap();
-    assert_eq!(
-        (told.claim.as_str(), told.code.as_str()),
-        ("boot.log.rtmr.0", "revoked")
-    );
-    assert_eq!(told.provenance, Some(Provenance::Measured));
+    for (what, claim, by) in [
+        (&b"vmlinuz"[..], "boot.files", Provenance::SelfReported),
+        (&[0; 4], "boot.log.rtmr.0", Provenance::Measured),
+    ] {
+        let digest = SHA384.digest(&[what]).unwrap();
+        let mut td = Td::new(booted(1));
+        let revoked = format!("[[revoked]]\ndigest = \"{digest}\"\nreason = \"CVE-1\"\n");
+        td.case.profile.push_str(&revoked);
+        let result = td.appraise();
+        let told = result.deviations().next().unwrap();
+        assert_eq!(
+            (told.claim.as_str(), told.code.as_str()),
+            (claim, "revoked")
+        );
+        assert_eq!(told.provenance, Some(by), "{claim}");
+    }
 }
 
 /// Where its host has the launch reported, one of two of a measurement does not speak for the other.
