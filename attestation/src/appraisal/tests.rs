@@ -1,6 +1,7 @@
 //! An ordinary node that is affirmed, and each neighbour of it that is not.
 
 mod boot;
+mod booted;
 mod cvm;
 mod draft;
 mod drift;

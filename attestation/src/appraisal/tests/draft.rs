@@ -1,6 +1,6 @@
 //! What evidence shows, drafted into a profile, and what comes of holding both together.
 
-use super::boot::{Booted, hex_of};
+use super::booted::{Booted, hex_of};
 use super::*;
 use crate::profile::{Draft, Provenance, Seen, Value, draft};
 
@@ -103,7 +103,7 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     let (evidence, draft) = drafted(&mut node);
     let profile = Profile::parse("draft", draft.to_toml().as_bytes()).unwrap();
     let result = held_against(&evidence, TpmKind::Chip, &profile, NOW);
-    assert_eq!(super::boot::found(&result), []);
+    assert_eq!(super::booted::found(&result), []);
     assert_eq!(result.status, Status::Affirming);
     // What no evidence shows is not demanded, and would be missing: there is no inventory here.
     let text = draft.to_toml();
@@ -112,8 +112,8 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     let profile = Profile::parse("draft", format!("{text}\n{more}").as_bytes()).unwrap();
     let result = held_against(&evidence, TpmKind::Chip, &profile, NOW);
     assert_eq!(
-        super::boot::found(&result),
-        super::boot::want(&[("node.ak_confirmed", "claim-missing")])
+        super::booted::found(&result),
+        super::booted::want(&[("node.ak_confirmed", "claim-missing")])
     );
     // Another initrd, and a log that is gone.
     let profile = Profile::parse("draft", text.as_bytes()).unwrap();
@@ -125,7 +125,7 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
     }
     let mut register = [0; 32];
     for event in other.events.iter().filter(|event| event.0 == 9) {
-        super::boot::extend(
+        super::booted::extend(
             &mut register,
             crate::crypto::HashAlgorithm::Sha256
                 .digest(&[&event.2])
@@ -134,13 +134,12 @@ fn a_draft_is_met_by_what_it_was_drafted_from_and_by_nothing_else() {
         );
     }
     other.case.tpm.pcrs[9] = register;
-    other.entries = super::boot::entries(&other.case.tpm.pcrs);
-    other.case.tpm.pcrs[10] = super::boot::ima_pcr(&other.entries);
+    other.kernel_starts();
     let (evidence, _) = seen(&mut other);
     let result = held_against(&evidence, TpmKind::Chip, &profile, NOW);
     assert_eq!(
-        super::boot::found(&result),
-        super::boot::want(&[
+        super::booted::found(&result),
+        super::booted::want(&[
             ("boot.files", "claim-value"),
             ("boot.initrd", "claim-value"),
             ("tpm.pcr.sha256.9", "pcr-value")

@@ -1,6 +1,6 @@
 //! Measurement lists: how far they are proven, and which files are known.
 
-use super::boot::{Booted, entry, entry_of, found, ima_pcr, want};
+use super::booted::{Booted, entry, entry_of, found, ima_pcr, want};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair as _};
 

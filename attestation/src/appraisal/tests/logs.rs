@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::boot::{Booted, entry, extend, found, ima_pcr, list, log, want};
+use super::booted::{Booted, entry, extend, found, ima_pcr, list, log, want};
 use super::*;
 use crate::evidence::log_name;
 

@@ -1,6 +1,6 @@
 //! A profile for the time of an update, held against nodes of both sides of it.
 
-use super::boot::Booted;
+use super::booted::Booted;
 use super::*;
 use crate::profile::{Seen, draft, merge};
 
@@ -32,13 +32,13 @@ fn old_and_new_are_good_until_the_date_and_new_alone_after_it() {
         let mut register = [0; 32];
         for event in node.events.iter().filter(|event| event.0 == 9) {
             let digest = crate::crypto::HashAlgorithm::Sha256.digest(&[&event.2]);
-            super::boot::extend(&mut register, digest.unwrap().as_slice());
+            super::booted::extend(&mut register, digest.unwrap().as_slice());
         }
         node.case.tpm.pcrs[9] = register;
-        node.entries = super::boot::entries(&node.case.tpm.pcrs);
+        node.entries = super::booted::entries(&node.case.tpm.pcrs);
         node.entries
-            .push((super::boot::entry("/usr/bin/tool", 7), false));
-        node.case.tpm.pcrs[10] = super::boot::ima_pcr(&node.entries);
+            .push((super::booted::entry("/usr/bin/tool", 7), false));
+        node.case.tpm.pcrs[10] = super::booted::ima_pcr(&node.entries);
     });
     let until = UnixTime(NOW.millis() + DAY);
     let merged = merge(("old", old.as_bytes()), ("new", new.as_bytes()), until).unwrap();
@@ -70,7 +70,7 @@ fn old_and_new_are_good_until_the_date_and_new_alone_after_it() {
 impl Booted {
     fn measured_late(&mut self, name: &str, content: u8) {
         self.entries
-            .push((super::boot::entry(name, content), false));
-        self.case.tpm.pcrs[10] = super::boot::ima_pcr(&self.entries);
+            .push((super::booted::entry(name, content), false));
+        self.case.tpm.pcrs[10] = super::booted::ima_pcr(&self.entries);
     }
 }

@@ -1,6 +1,6 @@
 //! What was taken back is refused wherever it stands, and whose word the fence's claims are.
 
-use super::boot::{Booted, entry, extend, found, ima_pcr, want};
+use super::booted::{Booted, entry, extend, found, ima_pcr, want};
 use super::*;
 use crate::boot::EventType;
 use crate::crypto::HashAlgorithm;
@@ -179,8 +179,7 @@ fn strict(line: &str) -> Booted {
         );
     }
     node.case.tpm.pcrs[8] = register;
-    node.entries = super::boot::entries(&node.case.tpm.pcrs);
-    node.case.tpm.pcrs[10] = ima_pcr(&node.entries);
+    node.kernel_starts();
     let listed: String = [2_u8, 3, 9]
         .map(|byte| format!("{} known\n", hex::encode([byte; 32])))
         .concat();

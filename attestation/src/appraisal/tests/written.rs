@@ -1,9 +1,7 @@
 //! Root booted another kernel than it shall, or the same with other words, and tells of a good boot: by
 //! another log over the same digests, by what it had GRUB run, by what it extends once it runs.
 
-use super::boot::{
-    Booted, Event, entries, entry_of, event, extend, hex_of, ima_pcr, list, measured_of,
-};
+use super::booted::{Booted, Event, entry_of, event, extend, hex_of, ima_pcr, list, measured_of};
 use super::*;
 use crate::boot::EventType;
 use crate::crypto::HashAlgorithm;
@@ -60,8 +58,7 @@ fn booted(before: Vec<Event>, after: Vec<Event>) -> Booted {
     for event in node.events.clone().iter().filter(own) {
         write(&mut node, event);
     }
-    node.entries = entries(&node.case.tpm.pcrs);
-    node.case.tpm.pcrs[10] = ima_pcr(&node.entries);
+    node.kernel_starts();
     for event in &after {
         write(&mut node, event);
     }
@@ -217,7 +214,7 @@ fn the_kernels_word_about_registers_is_asked() {
         SHA256.digest(&all).unwrap().as_slice().to_vec()
     };
     let first = |node: &mut Booted, digest: &[u8]| {
-        node.entries[0].0 = super::boot::entry_of("boot_aggregate", digest);
+        node.entries[0].0 = super::booted::entry_of("boot_aggregate", digest);
         node.case.tpm.pcrs[10] = ima_pcr(&node.entries);
     };
     let mut old = booted(grub(GOOD), vec![]);

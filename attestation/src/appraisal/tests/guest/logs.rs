@@ -1,6 +1,6 @@
 //! Logs of a guest: they replay to nobody's register, so they are the node's word and no more.
 
-use super::super::boot::Booted;
+use super::super::booted::Booted;
 use super::*;
 use crate::{
     crypto::HashAlgorithm,

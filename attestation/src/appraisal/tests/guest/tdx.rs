@@ -1,7 +1,7 @@
 //! A TDX guest without a TPM: its quote signs the statement, and its own registers stand behind the log
 //! of its boot.
 
-use super::super::boot::{Event, measured_of, variable};
+use super::super::booted::{Event, measured_of, variable};
 use super::*;
 use crate::{
     boot::EventType,
@@ -425,7 +425,7 @@ fn a_register_of_a_td_that_the_log_does_not_explain_is_named() {
 #[test]
 fn a_log_is_held_against_its_own_kind_of_registers() {
     let mut td = Td::new(booted(1));
-    let tpms = super::super::boot::log(&super::super::boot::booted());
+    let tpms = super::super::booted::log(&super::super::booted::booted());
     assert_eq!(codes(&td.appraise_with(tpms)), ["registers-unsigned"]);
     let mut snp = Guest::with("");
     snp.case.profile.push_str("[boot]\n");
@@ -440,7 +440,7 @@ fn a_log_is_held_against_its_own_kind_of_registers() {
     assert_eq!(codes(&result), ["registers-unsigned"]);
     let said = Some((Value::Flag(true), Provenance::SelfReported));
     assert_eq!(claim(&result, "boot.secure_boot"), said);
-    let mut node = super::super::boot::Booted::new();
+    let mut node = super::super::booted::Booted::new();
     node.result();
     node.case.logs[0] = log(&content);
     assert_eq!(codes(&node.case.appraise()), ["boot-log-of-guest"]);
